@@ -1,0 +1,41 @@
+"""The error tree.
+
+    OarsegError             anything below: one sentence a user can act on
+    ├── InputError          a file or value that the user gave
+    ├── WeightsError        the weights folder: manifest or ONNX files
+    ├── RegistrationError   the MR could not be brought onto the CT
+    ├── InferenceError      the network gave no usable answer
+    ├── ResourceError       not enough memory, or no such device
+    └── OutputError         a result could not be written
+
+The command line turns these into one line on stderr. Every other exception is
+a defect of ours and keeps its traceback.
+"""
+
+
+class OarsegError(Exception):
+    """Base of every error whose message is meant for the user."""
+
+
+class InputError(OarsegError):
+    """A file or value that the user gave cannot be used."""
+
+
+class WeightsError(OarsegError):
+    """The weights folder is damaged, incomplete or of another kind."""
+
+
+class RegistrationError(OarsegError):
+    """The MR could not be registered to the CT."""
+
+
+class InferenceError(OarsegError):
+    """The network's answer is unusable (NaN, infinite, wrong shape)."""
+
+
+class ResourceError(OarsegError):
+    """Not enough memory, or the requested device does not exist."""
+
+
+class OutputError(OarsegError):
+    """A result could not be written."""

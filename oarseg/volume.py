@@ -1,0 +1,134 @@
+"""An image and where it lies: the only place where (z, y, x) meets ITK's (x, y, z).
+
+Index-space tuples (shape, spacing) run (z, y, x), as the arrays do. World points
+(origin, landmarks) are LPS millimetres in the order (x, y, z), as every file format
+and every transform has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+Vector = tuple[float, float, float]
+Matrix = tuple[Vector, Vector, Vector]
+
+IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel centres in space.
+
+    Attributes:
+        shape: voxels along (z, y, x).
+        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        origin_mm: world position (x, y, z) of voxel (0, 0, 0), LPS.
+        direction: rows of ITK's direction matrix; column j is the world
+            direction of index axis j in the order (x, y, z).
+    """
+
+    shape: Shape
+    spacing_mm: Vector
+    origin_mm: Vector = (0.0, 0.0, 0.0)
+    direction: Matrix = IDENTITY
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel."""
+        return self.spacing_mm[0] * self.spacing_mm[1] * self.spacing_mm[2]
+
+    def index_to_world(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The affine map from (z, y, x) indices to world (x, y, z).
+
+        Returns:
+            (A, b) with ``world = A @ index_zyx + b``; A is 3×3, b has length 3.
+        """
+        scaled = np.asarray(self.direction) @ np.diag(self.spacing_mm[::-1])
+        return scaled[:, ::-1], np.asarray(self.origin_mm)
+
+    def to_world(self, index_zyx: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """World positions (n, 3), x y z in mm, of fractional indices (n, 3), z y x."""
+        linear, offset = self.index_to_world()
+        return cast(NDArray[np.float64], np.asarray(index_zyx, float) @ linear.T + offset)
+
+    def to_index(self, world_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Fractional indices (n, 3), z y x, of world positions (n, 3), x y z in mm."""
+        linear, offset = self.index_to_world()
+        return cast(
+            NDArray[np.float64], np.linalg.solve(linear, (np.asarray(world_mm, float) - offset).T).T
+        )
+
+    def matches(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
+        """Whether both grids have the same shape and the same corners within a tolerance."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array([[0, 0, 0], self.shape, (self.shape[0], 0, 0), (0, self.shape[1], 0)])
+        return bool(np.abs(self.to_world(corners) - other.to_world(corners)).max() <= tolerance_mm)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3-D image: array (z, y, x) on a grid.
+
+    Raises:
+        ValueError: the array's shape is not the grid's.
+    """
+
+    array: NDArray[Any]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.array.shape != self.grid.shape:
+            raise ValueError(f"array {self.array.shape} does not fit grid {self.grid.shape}")
+
+    def with_array(self, array: NDArray[Any]) -> Volume:
+        """The same grid with other values."""
+        return Volume(array, self.grid)
+
+
+def reversed_triple(values: Iterable[Any]) -> tuple[Any, Any, Any]:
+    """(a, b, c) → (c, b, a): between ITK's index order and the arrays'."""
+    first, second, third = values
+    return third, second, first
+
+
+def grid_of(image: sitk.Image) -> Grid:
+    """The grid of a 3-D SimpleITK image."""
+    flat = [float(v) for v in image.GetDirection()]
+    rows = cast(Matrix, tuple(tuple(flat[3 * i : 3 * i + 3]) for i in range(3)))
+    return Grid(
+        shape=reversed_triple(int(n) for n in image.GetSize()),
+        spacing_mm=reversed_triple(float(s) for s in image.GetSpacing()),
+        origin_mm=cast(Vector, tuple(float(o) for o in image.GetOrigin())),
+        direction=rows,
+    )
+
+
+def from_sitk(image: sitk.Image) -> Volume:
+    """Copy a 3-D SimpleITK image into a Volume."""
+    return Volume(sitk.GetArrayFromImage(image), grid_of(image))
+
+
+def place(image: sitk.Image, grid: Grid) -> sitk.Image:
+    """Give a SimpleITK image the spacing, origin and direction of a grid, in place."""
+    image.SetSpacing(reversed_triple(grid.spacing_mm))
+    image.SetOrigin(grid.origin_mm)
+    image.SetDirection([value for row in grid.direction for value in row])
+    return image
+
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """Copy a Volume into a SimpleITK image."""
+    return place(sitk.GetImageFromArray(volume.array), volume.grid)
