@@ -1,0 +1,62 @@
+# The image that Grand Challenge runs: nnU-Net's answer on CUDA 12 or CPU, without torch.
+# Build it with ./build.sh, which also sets the version's label.
+
+FROM python:3.11-slim AS builder
+
+# The same base in both stages, so that the venv's link to its interpreter stays true.
+# pip stays outside the venv: nothing in the final image needs it.
+RUN python -m venv --without-pip /opt/venv
+COPY requirements.txt /tmp/
+# --no-deps: the file is the whole, resolved set. What no run can use goes: static
+# libraries, the packages' own tests, NVRTC's alternative build, and OpenVINO's telemetry,
+# which would fail the import for a uid without a home folder. Byte code is compiled here
+# because the root is read-only at run time, and never checked: the sources do not change.
+RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile \
+        --no-deps --only-binary :all: --require-hashes -r /tmp/requirements.txt \
+    && find /opt/venv \( -name '*.a' -o -name 'libnvrtc*.alt.so.*' \) -delete \
+    && rm -rf /opt/venv/lib/python3.11/site-packages/openvino_telemetry* \
+    && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
+    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib \
+    && chmod -R u=rwX,go=rX /opt/venv
+
+COPY process.py /opt/app/
+COPY oarseg /opt/app/oarseg
+COPY weights /opt/app/weights
+# The build context's modes are those of whoever cloned; any uid must be able to read.
+RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app \
+    && chmod -R u=rwX,go=rX /opt/app
+
+
+FROM python:3.11-slim
+
+# Nothing runs with more rights than the caller's, and nothing can be installed.
+RUN groupadd --gid 1000 user \
+    && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin user \
+    && rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')" /etc/pip.conf \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
+
+COPY --from=builder /opt/venv /opt/venv
+# The loader's cache, rather than LD_LIBRARY_PATH: the platform starts the entry point
+# with an environment of its own.
+RUN printf '%s\n' /opt/venv/lib/python3.11/site-packages/nvidia/*/lib > /etc/ld.so.conf.d/cuda.conf \
+    && ldconfig
+COPY --from=builder /opt/app /opt/app
+
+# HOME: the caches of CUDA and CuPy go where any uid may write.
+ENV HOME=/tmp \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+ARG VERSION=unknown
+LABEL org.opencontainers.image.title="oarseg" \
+      org.opencontainers.image.description="Organs at risk on CT and MR: nnU-Net ensembles without torch" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+
+WORKDIR /opt/app
+USER 1000:1000
+# A batch job: its exit status says how it is.
+HEALTHCHECK NONE
+ENTRYPOINT ["/opt/venv/bin/python", "/opt/app/process.py"]

@@ -1,0 +1,66 @@
+# Every target sets up what it needs, once: `make run` on a fresh machine is enough.
+# Once installed, all but `requirements` and the first image build work without a network.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help run test lint container-test gpu-test bench weights requirements
+
+help:
+	@echo 'make run             segment the shipped case into out/'
+	@echo 'make test            all tests but those of the container'
+	@echo 'make lint            ruff and mypy'
+	@echo 'make container-test  build the image, run it as the platform would'
+	@echo 'make gpu-test        the same image on a GPU'
+	@echo 'make bench           the comparison tables'
+	@echo 'make weights         train and export the shipped ensemble'
+	@echo 'make requirements    resolve requirements.txt again'
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "oarseg needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+
+# The stamps stand for "installed as pyproject.toml says"; what users run needs no torch.
+.venv/run.stamp: pyproject.toml | .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,train,dev]'
+	touch $@ .venv/run.stamp
+
+run: .venv/run.stamp
+	mkdir -p out
+	$(BIN)/python process.py --input test --output out
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy --strict oarseg process.py
+
+container-test: .venv/dev.stamp
+	$(BIN)/python -m pytest -m container
+
+gpu-test: .venv/dev.stamp
+	$(BIN)/python -m pytest -m gpu
+
+bench: .venv/dev.stamp
+	$(BIN)/oarseg bench
+
+weights: .venv/dev.stamp
+	$(BIN)/oarseg train
+
+# Exactly what the container holds: the base and the gpu extra, for its Python and glibc.
+# Pins that are still allowed stay; add UPGRADE=--upgrade to renew them.
+requirements: .venv/dev.stamp
+	PATH="$(BIN):$$PATH" uv pip compile $(UPGRADE) pyproject.toml --extra gpu \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --generate-hashes --annotation-style line --no-emit-index-url --no-emit-find-links \
+	  --quiet --output-file requirements.txt
