@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
@@ -20,7 +21,7 @@ from oarseg.errors import WeightsError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid")
 
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -48,23 +49,37 @@ class Normalisation:
 
 
 @dataclass(frozen=True, config=STRICT)
-class Channel:
-    """One input channel.
+class ChannelRecipe:
+    """How a channel comes about, before nnU-Net's own normalisation.
 
     Attributes:
         name: the challenge's channel name.
-        normalisation: nnU-Net's scheme.
-        optional: the model was trained to work without it; ``absent_value`` fills it.
-        absent_value: the value where the image was not taken, before normalisation.
-        standardise: ``mean_one`` divides the MR by its mean over the patient before
-            anything else, so that scanner gain does not matter; ``none`` leaves it.
+        optional: the model was trained to work without it.
+        absent_value: the value where the image was not taken.
+        standardise: ``mean_one`` divides an MR by its mean over the patient, so that
+            scanner gain does not matter; ``none`` leaves its values.
     """
+
+    name: str
+    optional: bool = False
+    absent_value: float = 0.0
+    standardise: Literal["none", "mean_one"] = "none"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Channel:
+    """One input channel: how it is made and how nnU-Net normalises it."""
 
     name: str
     normalisation: Normalisation
     optional: bool = False
     absent_value: float = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+
+    @property
+    def recipe(self) -> ChannelRecipe:
+        """The part that training and inference share."""
+        return ChannelRecipe(self.name, self.optional, self.absent_value, self.standardise)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,9 +120,15 @@ class ModelFile:
 
 @dataclass(frozen=True, config=STRICT)
 class Parity:
-    """How one ONNX file compares with its checkpoint in torch, measured at export."""
+    """How one ONNX file compares with its checkpoint in torch, measured at export.
+
+    Attributes:
+        source: where the patches came from.
+        min_dice: the worst class's Dice, over classes of at least 50 voxels.
+    """
 
     file: str
+    source: str
     patches: int
     max_logit_difference: float
     argmax_agreement: float
@@ -244,6 +265,6 @@ def _check_file(folder: Path, model: ModelFile) -> None:
         )
 
 
-def background_first(manifest: Manifest) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Look-up table from class index to label value, uint8."""
+def label_values(manifest: Manifest) -> NDArray[np.uint8]:
+    """Look-up table (classes,) from class index to label value."""
     return np.array([label.value for label in manifest.labels], dtype=np.uint8)

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from oarseg.errors import InputError
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
+STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, config=STRICT)

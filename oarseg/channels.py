@@ -1,0 +1,41 @@
+"""The network's input channels, made alike for training and for inference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg import registration
+from oarseg.bundle import ChannelRecipe
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Grid, Volume
+
+HU_RANGE = (-1000.0, 3000.0)
+
+
+def ct_channel(ct: Volume) -> NDArray[Any]:
+    """The CT's values, limited to [−1000, 3000] HU, in the CT's own dtype."""
+    return np.clip(ct.array, *(np.array(HU_RANGE).astype(ct.array.dtype)))
+
+
+def mr_channel(
+    mr: Volume, transform: RigidTransform, grid: Grid, recipe: ChannelRecipe
+) -> NDArray[np.float32]:
+    """The MR on the CT's grid, (z, y, x) float32.
+
+    Args:
+        mr: as read.
+        transform: CT world → MR world.
+        grid: the CT's.
+        recipe: says how intensities are standardised and what stands outside the MR.
+    """
+    source = registration.standardise(mr) if recipe.standardise == "mean_one" else mr
+    moved = registration.move(source, transform, grid, outside=recipe.absent_value)
+    return moved.array
+
+
+def absent_channel(grid: Grid, recipe: ChannelRecipe) -> NDArray[np.float32]:
+    """A channel that was not taken: its absent value everywhere."""
+    return np.full(grid.shape, recipe.absent_value, dtype=np.float32)

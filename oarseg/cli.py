@@ -1,0 +1,228 @@
+"""The command line: one subcommand a job, each a few lines that call the package."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from oarseg import __version__, challenge, log
+from oarseg.errors import InputError, OarsegError
+
+Command = Callable[[argparse.Namespace], int]
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status.
+
+    What the user did wrong ends as one line on stderr and status 1; a defect of ours
+    keeps its traceback.
+    """
+    arguments = build_parser().parse_args(argv)
+    log.configure(verbose=arguments.verbose)
+    try:
+        command: Command = arguments.command
+        return command(arguments)
+    except OarsegError as error:
+        logger.error("%s", error)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(prog="oarseg", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"oarseg {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log details")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_segment, _add_phantom, _add_prepare, _add_train, _add_export):
+        add(commands)
+    return parser
+
+
+Subparsers = argparse._SubParsersAction  # argparse names no public type for it
+
+
+def _add_segment(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("segment", help="segment every case of a folder")
+    add_segment_arguments(parser)
+    parser.set_defaults(command=segment)
+
+
+def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``oarseg segment``, which are those of ``process.py``."""
+    parser.add_argument("--input", type=Path, default=Path("/input"), help="folder of cases")
+    parser.add_argument("--output", type=Path, default=Path("/output"), help="results folder")
+    parser.add_argument("--weights", type=Path, help="folder with manifest.json")
+    parser.add_argument("--challenge", help="default: the one that the weights are for")
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
+
+
+def segment(arguments: argparse.Namespace) -> int:
+    """Segment the cases of a folder; 0 only when every one was written."""
+    from oarseg import pipeline
+
+    settings = pipeline.Settings(
+        input=arguments.input,
+        output=arguments.output,
+        weights=arguments.weights or pipeline.default_weights(),
+        challenge=arguments.challenge,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    failures = pipeline.segment_folder(settings)
+    if failures:
+        logger.error("%s", failures[-1].one_line(failed=len(failures)))
+    return 1 if failures else 0
+
+
+def _add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("phantom", help="make cases with known truth")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0, help="first seed")
+    parser.add_argument("--cases", type=int, default=1, help="cases, a seed each")
+    parser.add_argument("--size", choices=("tiny", "small", "median", "maximum"), default="small")
+    parser.add_argument("--layout", choices=("dataset", "platform"), default="dataset")
+    parser.add_argument("--neck-flexion", type=float, default=0.0, metavar="DEG")
+    parser.add_argument("--no-mr", action="store_true")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.set_defaults(command=phantom)
+
+
+def phantom(arguments: argparse.Namespace) -> int:
+    """Write phantoms and print their folders."""
+    from oarseg.phantom import write_cases
+
+    folders = write_cases(
+        arguments.out,
+        seeds=range(arguments.seed, arguments.seed + arguments.cases),
+        size=arguments.size,
+        layout=arguments.layout,
+        neck_flexion_deg=arguments.neck_flexion,
+        with_mr=not arguments.no_mr,
+        workers=arguments.workers,
+        progress=logger.info,
+    )
+    for folder in folders:
+        print(folder)
+    return 0
+
+
+def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("prepare", help="a data set → a raw nnU-Net dataset")
+    parser.add_argument("data", type=Path, help="data set as published")
+    parser.add_argument("--out", type=Path, required=True, metavar="DatasetNNN_NAME")
+    parser.add_argument("--challenge", default="han_seg")
+    parser.add_argument(
+        "--transforms",
+        choices=("register", "files"),
+        default="register",
+        help="register each MR, or read <case>_ct_to_mr.tfm beside the images",
+    )
+    parser.add_argument("--workers", type=int, default=1)
+    parser.set_defaults(command=prepare)
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Prepare a data set for training."""
+    from oarseg.training.dataset import prepare as run
+
+    done = run(
+        arguments.data,
+        arguments.out,
+        challenge=challenge.load(arguments.challenge),
+        transforms=arguments.transforms,
+        workers=arguments.workers,
+        progress=logger.info,
+    )
+    print(f"{len(done)} cases in {arguments.out}")
+    return 0
+
+
+def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("train", help="train folds with nnU-Net")
+    parser.add_argument("raw", type=Path, help="raw dataset of 'oarseg prepare'")
+    parser.add_argument("--work", type=Path, required=True, help="plans, cases and results")
+    parser.add_argument("--plans", default="nnUNetPlans", help="nnU-Net's, or oarsegSmall")
+    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
+    parser.add_argument("--settings", default="{}", help="JSON of trainer settings")
+    parser.add_argument("--epochs", type=int, help="short for the setting of that name")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.set_defaults(command=train)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Plan, preprocess and train, each only as far as it is not done."""
+    from oarseg.training.planning import Workspace, optional_channels, plan_and_preprocess
+    from oarseg.training.run import train_folds
+    from oarseg.training.settings import parse_settings
+
+    settings = parse_settings(
+        arguments.settings,
+        optional_channels=optional_channels(arguments.raw),
+        epochs=arguments.epochs,
+    )
+    space = Workspace(arguments.raw.resolve(), arguments.work.resolve())
+    plan_and_preprocess(
+        space, plans=arguments.plans, settings=settings, workers=arguments.workers
+    )
+    results = train_folds(
+        space,
+        plans=arguments.plans,
+        folds=[int(fold) if fold.isdigit() else fold for fold in arguments.folds],
+        device=arguments.device,
+        gpus=arguments.gpus,
+        threads=arguments.threads,
+    )
+    print(results)
+    return 0
+
+
+def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("export", help="checkpoints → ONNX files and a manifest")
+    parser.add_argument("results", type=Path, help="<trainer>__<plans>__<configuration>")
+    parser.add_argument("--out", type=Path, required=True, help="weights folder")
+    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
+    parser.add_argument("--challenge", default="han_seg")
+    parser.add_argument("--preprocessed", type=Path, help="cases to compare on")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"))
+    parser.add_argument("--title", required=True)
+    parser.add_argument("--warning", default="Not validated for clinical use.")
+    parser.add_argument("--training", required=True, help="training data, in words")
+    parser.add_argument("--licence", required=True, help="licence of the weights")
+    parser.set_defaults(command=export)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Export folds, compare them with torch and print the figures."""
+    from oarseg.training.checkpoint import open_results
+    from oarseg.training.export import Card, figures_text, patches_from
+    from oarseg.training.export import export as run
+
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"{arguments.out.parent}: expected a folder, found none; make it first")
+    patches = None
+    if arguments.preprocessed:
+        patches = patches_from(arguments.preprocessed, open_results(arguments.results))
+    manifest = run(
+        arguments.results,
+        arguments.out,
+        folds=arguments.folds,
+        challenge=challenge.load(arguments.challenge),
+        card=Card(arguments.title, arguments.warning, arguments.training, arguments.licence),
+        patches=patches,
+        precisions=arguments.precision or ("fp32", "fp16"),
+    )
+    for parity in manifest.parity:
+        print(f"{parity.file}: {figures_text(parity)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

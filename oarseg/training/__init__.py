@@ -1,0 +1,1 @@
+"""From labelled cases to ONNX files. Only this package imports torch and nnunetv2."""

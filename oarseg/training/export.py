@@ -1,0 +1,395 @@
+"""nnU-Net checkpoints → ONNX files and a manifest, each file compared with torch."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from oarseg import __version__, bundle
+from oarseg.bundle import (
+    Channel,
+    ChannelRecipe,
+    Label,
+    Manifest,
+    ModelFile,
+    Normalisation,
+    Parity,
+    Precision,
+    Resampling,
+)
+from oarseg.challenge import Challenge
+from oarseg.errors import InputError, WeightsError
+from oarseg.training.checkpoint import (
+    Results,
+    build_network,
+    fold_checkpoints,
+    open_results,
+    read_checkpoint,
+)
+
+log = logging.getLogger(__name__)
+
+SCHEMES = {
+    "CTNormalization": "ct",
+    "ZScoreNormalization": "zscore",
+    "NoNormalization": "none",
+    "RescaleTo01Normalization": "rescale_0_1",
+    "RGBTo01Normalization": "rgb_0_1",
+}
+MIN_CLASS_VOXELS = 50
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What a precision must reach against torch in float32 to be written."""
+
+    argmax_agreement: float
+    min_dice: float
+
+
+BARS: dict[Precision, Bar] = {"fp32": Bar(0.9999, 0.999), "fp16": Bar(0.99, 0.98)}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the manifest says of a model in words."""
+
+    title: str
+    warning: str
+    training: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Network inputs (n, channels, z, y, x) to compare on, and where they came from."""
+
+    array: NDArray[np.float32]
+    source: str
+
+
+class Half(torch.nn.Module):
+    """A network in half precision with float32 input, output and normalisation.
+
+    Instance normalisation sums squares over a whole patch, which overflows half
+    precision: the cause of the all-black masks that half-precision exports give.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        """Convert a network, which is changed."""
+        super().__init__()
+        self.network = network.half()
+        for module in list(network.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, torch.nn.InstanceNorm3d):
+                    setattr(module, name, Float32Norm(child.float()))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Logits, float32."""
+        logits: torch.Tensor = self.network(image.half())
+        return logits.float()
+
+
+class Float32Norm(torch.nn.Module):
+    """A normalisation computed in float32 inside a half-precision network."""
+
+    def __init__(self, norm: torch.nn.Module) -> None:
+        """Wrap a normalisation layer."""
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise in float32 and return half precision."""
+        result: torch.Tensor = self.norm(x.float())
+        return result.half()
+
+
+def export(
+    folder: Path,
+    out: Path,
+    *,
+    folds: Sequence[str],
+    challenge: Challenge,
+    card: Card,
+    patches: Patches | None = None,
+    precisions: Sequence[Precision] = get_args(Precision),
+) -> Manifest:
+    """Write a weights folder from a results folder.
+
+    Args:
+        folder: nnU-Net's ``<trainer>__<plans>__<configuration>``.
+        out: the weights folder; replaced when everything succeeded.
+        folds: their names, as in ``fold_<name>``.
+        challenge: what the labels are for.
+        card: title, warning, training data and licence in words.
+        patches: network inputs to compare on; None takes smooth noise.
+        precisions: those to try; one that misses its bar is left out.
+
+    Raises:
+        InputError: the results folder cannot be exported.
+        WeightsError: float32 itself differs from torch.
+    """
+    results = open_results(folder)
+    checkpoints = {
+        fold: read_checkpoint(path) for fold, path in fold_checkpoints(results, folds).items()
+    }
+    samples = patches or smooth_noise(results)
+    models: list[ModelFile] = []
+    figures: list[Parity] = []
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
+        for fold, checkpoint in checkpoints.items():
+            for precision in precisions:
+                file = Path(scratch) / f"fold_{fold}_{precision}.onnx"
+                write_onnx(build_network(results, checkpoint), file, results, precision)
+                parity = compare(build_network(results, checkpoint), file, samples)
+                if not _passes(parity, precision):
+                    file.unlink()
+                    continue
+                models.append(ModelFile(file.name, bundle.file_sha256(file), fold, precision))
+                figures.append(parity)
+        models = _whole_precisions(models, folds)
+        axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
+        manifest = describe(results, challenge, card, models, figures, axes)
+        bundle.write_manifest(manifest, Path(scratch))
+        _install(Path(scratch), out, manifest)
+    return manifest
+
+
+def _passes(parity: Parity, precision: Precision) -> bool:
+    bar = BARS[precision]
+    good = parity.argmax_agreement >= bar.argmax_agreement and parity.min_dice >= bar.min_dice
+    log.info("%s: %s%s", parity.file, figures_text(parity), "" if good else ": below its bar")
+    if not good and precision == "fp32":
+        raise WeightsError(f"{parity.file}: ONNX differs from torch: {figures_text(parity)}")
+    return good
+
+
+def figures_text(parity: Parity) -> str:
+    """A parity record as one line."""
+    return (
+        f"largest logit difference {parity.max_logit_difference:.2e}, "
+        f"argmax equal {parity.argmax_agreement:.6f}, worst Dice {parity.min_dice:.4f} "
+        f"on {parity.patches} patches ({parity.source})"
+    )
+
+
+def _whole_precisions(models: Sequence[ModelFile], folds: Sequence[str]) -> list[ModelFile]:
+    """Only precisions that every fold has; a mixed ensemble would not be one model."""
+    count = {p: sum(model.precision == p for model in models) for p in get_args(Precision)}
+    return [model for model in models if count[model.precision] == len(folds)]
+
+
+def write_onnx(
+    network: torch.nn.Module, path: Path, results: Results, precision: Precision
+) -> None:
+    """Export one network with a static patch of one image: ``image`` → ``logits``."""
+    model = Half(network) if precision == "fp16" else network
+    shape = (1, len(results.dataset["channel_names"]), *results.settings.patch_size)
+    torch.onnx.export(
+        model.eval(),
+        (torch.zeros(shape),),
+        str(path),
+        input_names=["image"],
+        output_names=["logits"],
+        opset_version=18,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def compare(network: torch.nn.Module, path: Path, patches: Patches) -> Parity:
+    """Run one file in ONNX Runtime and its checkpoint in torch on the same patches."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    classes = int(session.get_outputs()[0].shape[1])
+    largest, equal, voxels = 0.0, 0, 0
+    counts = np.zeros((3, classes))
+    for patch in patches.array:
+        got = np.asarray(session.run(None, {"image": patch[None]})[0])[0]
+        with torch.inference_mode():
+            want = network(torch.from_numpy(patch[None])).numpy()[0]
+        if not np.isfinite(got).all():
+            return Parity(path.name, patches.source, len(patches.array), float("inf"), 0.0, 0.0)
+        largest = max(largest, float(np.abs(got - want).max()))
+        mine, theirs = got.argmax(0), want.argmax(0)
+        equal += int((mine == theirs).sum())
+        voxels += mine.size
+        for k, labels in enumerate((mine, theirs, np.where(mine == theirs, mine, -1))):
+            counts[k] += np.bincount(labels[labels >= 0].ravel(), minlength=classes)
+    enough = counts[1] >= MIN_CLASS_VOXELS
+    dice = 2 * counts[2][enough] / (counts[0][enough] + counts[1][enough])
+    return Parity(
+        path.name, patches.source, len(patches.array), largest, equal / voxels, float(dice.min())
+    )
+
+
+def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:
+    """Inputs without data: noise smoothed over a few voxels."""
+    from scipy.ndimage import gaussian_filter
+
+    shape = (count, len(results.dataset["channel_names"]), *results.settings.patch_size)
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = gaussian_filter(noise, (0, 0, 2, 2, 2))
+    return Patches((smooth / smooth.std()).astype(np.float32), "smooth noise")
+
+
+def patches_from(preprocessed: Path, results: Results, *, count: int = 6) -> Patches:
+    """Patches around structures of preprocessed cases.
+
+    Args:
+        preprocessed: nnU-Net's folder of preprocessed cases of this configuration.
+        results: gives the patch size.
+        count: patches, one a case.
+
+    Raises:
+        InputError: the folder has no cases.
+    """
+    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+    if not preprocessed.is_dir():
+        raise InputError(f"{preprocessed}: expected nnU-Net's preprocessed cases, found no folder")
+    dataset = infer_dataset_class(str(preprocessed))(str(preprocessed))
+    size = results.settings.patch_size
+    rng = np.random.default_rng(0)
+    patches = []
+    for name in sorted(dataset.identifiers)[:count]:
+        data, _, _, properties = dataset.load_case(name)
+        places = [p for p in properties["class_locations"].values() if len(p)]
+        centre = places[int(rng.integers(len(places)))][0][1:]
+        patches.append(_cut(np.asarray(data[:]), centre, size))
+    return Patches(np.stack(patches), "preprocessed training cases")
+
+
+def _cut(data: NDArray[Any], centre: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:
+    patch = np.zeros((len(data), *size), dtype=np.float32)
+    starts = [
+        int(np.clip(c - n // 2, 0, max(have - n, 0)))
+        for c, n, have in zip(centre, size, data.shape[1:], strict=True)
+    ]
+    cut = data[(slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True)))]
+    patch[tuple(slice(0, n) for n in cut.shape)] = cut
+    return patch
+
+
+def describe(
+    results: Results,
+    challenge: Challenge,
+    card: Card,
+    models: Sequence[ModelFile],
+    figures: Sequence[Parity],
+    mirror_axes: Collection[int],
+) -> Manifest:
+    """The manifest of an export; ``mirror_axes`` are those that every fold allows."""
+    settings = results.settings
+    kept = {model.file for model in models}
+    return Manifest(
+        format_version=bundle.FORMAT_VERSION,
+        challenge=challenge.name,
+        title=card.title,
+        warning=card.warning,
+        channels=_channels(results, challenge),
+        spacing_mm=tuple(settings.spacing),
+        patch_size=tuple(settings.patch_size),
+        transpose_forward=tuple(results.plans["transpose_forward"]),
+        data_resampling=_resampling(settings.configuration, "resampling_fn_data"),
+        logits_resampling=_resampling(settings.configuration, "resampling_fn_probabilities"),
+        labels=_labels(results),
+        regions=results.labels.has_regions,
+        mirror_axes=tuple(sorted(mirror_axes)),
+        models=tuple(models),
+        parity=tuple(parity for parity in figures if parity.file in kept),
+        training=card.training,
+        licence=card.licence,
+        versions={
+            "oarseg": __version__,
+            **{name: version(name) for name in ("nnunetv2", "torch", "onnxruntime")},
+        },
+    )
+
+
+def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
+    names = results.dataset["channel_names"]
+    told = results.dataset.get("oarseg", {}).get("channels")
+    recipes = TypeAdapter(tuple[ChannelRecipe, ...]).validate_python(
+        told if told is not None else [{"name": s.channel} for s in challenge.sockets]
+    )
+    if len(recipes) != len(names):
+        raise InputError(
+            f"{results.folder}: the model takes {len(names)} channels, challenge "
+            f"{challenge.name} has {len(recipes)} inputs"
+        )
+    intensities = results.plans["foreground_intensity_properties_per_channel"]
+    settings = results.settings
+    return tuple(
+        Channel(
+            recipe.name,
+            _normalisation(scheme, intensities.get(str(i), {}), masked),
+            recipe.optional,
+            recipe.absent_value,
+            recipe.standardise,
+        )
+        for i, (recipe, scheme, masked) in enumerate(
+            zip(recipes, settings.normalization_schemes, settings.use_mask_for_norm, strict=True)
+        )
+    )
+
+
+def _normalisation(scheme: str, properties: dict[str, float], masked: bool) -> Normalisation:
+    if scheme not in SCHEMES:
+        raise InputError(f"normalisation {scheme}: supported are {', '.join(SCHEMES)}")
+    if scheme != "CTNormalization":
+        return Normalisation(SCHEMES[scheme], use_mask=masked)  # type: ignore[arg-type]
+    return Normalisation(
+        "ct",
+        mean=properties["mean"],
+        std=properties["std"],
+        lower=properties["percentile_00_5"],
+        upper=properties["percentile_99_5"],
+    )
+
+
+def _resampling(configuration: dict[str, Any], key: str) -> Resampling:
+    function, options = configuration[key], configuration[f"{key}_kwargs"]
+    if function != "resample_data_or_seg_to_shape":
+        raise InputError(f"plans: {key} {function}: only nnU-Net's default can be exported")
+    return Resampling(
+        order=options["order"],
+        order_z=options["order_z"],
+        force_separate_z=options["force_separate_z"],
+        separate_z_threshold=options.get("separate_z_anisotropy_threshold", 3.0),
+    )
+
+
+def _labels(results: Results) -> tuple[Label, ...]:
+    labels = results.labels
+    names = results.dataset["labels"]
+    if labels.has_regions:
+        regions = [name for name in names if name not in ("background", "ignore")]
+        return tuple(
+            Label(int(value), name)
+            for value, name in zip(results.dataset["regions_class_order"], regions, strict=True)
+        )
+    by_value = {value: name for name, value in names.items() if name != "ignore"}
+    return tuple(Label(int(value), by_value[value]) for value in labels.all_labels)
+
+
+def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
+    """Move a finished export into place and remove what an earlier one left there."""
+    out.mkdir(parents=True, exist_ok=True)
+    keep = {model.file for model in manifest.models}
+    for old in out.glob("*.onnx"):
+        old.unlink()
+    for name in [*sorted(keep), bundle.MANIFEST]:
+        shutil.move(scratch / name, out / name)

@@ -1,0 +1,188 @@
+"""nnU-Net's planning and preprocessing, with presets of ours for small machines."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from oarseg.bundle import ChannelRecipe
+from oarseg.errors import InputError
+from oarseg.training.settings import KEY, TrainerSettings, as_document
+
+CONFIGURATION = "3d_fullres"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one training, as nnU-Net wants them.
+
+    Attributes:
+        raw: the dataset's raw folder, ``…/Dataset<nnn>_<name>``.
+        work: holds ``preprocessed`` and ``results``.
+    """
+
+    raw: Path
+    work: Path
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's full name."""
+        return self.raw.name
+
+    @property
+    def dataset_id(self) -> int:
+        """The dataset's number."""
+        return int(self.dataset[7:10])
+
+    @property
+    def preprocessed(self) -> Path:
+        """nnU-Net's folder of this dataset's plans and preprocessed cases."""
+        return self.work / "preprocessed" / self.dataset
+
+    @property
+    def results(self) -> Path:
+        """nnU-Net's folder of this dataset's trainings."""
+        return self.work / "results" / self.dataset
+
+    def activate(self) -> None:
+        """Point nnU-Net's environment variables here."""
+        os.environ["nnUNet_raw"] = str(self.raw.parent)
+        os.environ["nnUNet_preprocessed"] = str(self.preprocessed.parent)
+        os.environ["nnUNet_results"] = str(self.results.parent)
+        os.environ["nnUNet_extTrainer"] = str(Path(__file__).parent / "trainers")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A network that few cores can train and run.
+
+    Attributes:
+        spacing_mm, patch_size: (z, y, x).
+        features: channels of each stage; the patch is halved between stages.
+    """
+
+    name: str
+    spacing_mm: tuple[float, float, float]
+    patch_size: tuple[int, int, int]
+    strides: tuple[tuple[int, int, int], ...]
+    features: tuple[int, ...]
+    batch_size: int
+
+
+SMALL = Preset(
+    name="oarsegSmall",
+    spacing_mm=(3.0, 1.8, 1.8),
+    patch_size=(32, 64, 64),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    features=(16, 32, 64, 80, 96),
+    batch_size=2,
+)
+PRESETS = {SMALL.name: SMALL}
+PLANNERS = {
+    "nnUNetPlans": "ExperimentPlanner",
+    "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",
+    "nnUNetResEncUNetLPlans": "nnUNetPlannerResEncL",
+    "nnUNetResEncUNetXLPlans": "nnUNetPlannerResEncXL",
+}
+
+
+def plan_and_preprocess(
+    space: Workspace, *, plans: str, settings: TrainerSettings, workers: int
+) -> None:
+    """Fingerprint, plan and preprocess, each only if it was not done before.
+
+    Args:
+        space: the folders.
+        plans: one of nnU-Net's plans or of our presets.
+        settings: written into the plans, where the trainer finds them.
+        workers: processes for nnU-Net.
+
+    Raises:
+        InputError: the raw dataset is not there or the plans are of no known name.
+    """
+    if not (space.raw / "dataset.json").is_file():
+        raise InputError(f"{space.raw}: expected dataset.json, found none; run 'oarseg prepare'")
+    if plans not in PLANNERS and plans not in PRESETS:
+        known = ", ".join([*PLANNERS, *PRESETS])
+        raise InputError(f"plans {plans!r}: expected one of {known}")
+    space.activate()
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+
+    number = space.dataset_id
+    if not (space.preprocessed / "dataset_fingerprint.json").is_file():
+        api.extract_fingerprints([number], num_processes=workers, show_progress_bar=False)
+    path = space.preprocessed / f"{plans}.json"
+    if not path.is_file():
+        planner = PLANNERS.get(plans, "ExperimentPlanner")
+        made = api.plan_experiments([number], planner)
+        document = json.loads((space.preprocessed / f"{made}.json").read_text(encoding="utf-8"))
+        if plans in PRESETS:
+            document = _apply(PRESETS[plans], document)
+        path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    write_settings(space, plans=plans, settings=settings)
+    identifier = json.loads(path.read_text(encoding="utf-8"))["configurations"][CONFIGURATION][
+        "data_identifier"
+    ]
+    finished = space.preprocessed / f"{identifier}.finished"
+    if not finished.is_file():
+        api.preprocess_dataset(
+            number, plans, (CONFIGURATION,), (workers,), show_progress_bar=False
+        )
+        finished.touch()
+
+
+def write_settings(space: Workspace, *, plans: str, settings: TrainerSettings) -> None:
+    """Put the trainer's settings into a plans file that exists."""
+    path = space.preprocessed / f"{plans}.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document[KEY] = as_document(settings)
+    path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def optional_channels(raw: Path) -> tuple[tuple[int, float], ...]:
+    """Index and absent value of each optional channel that needs no normalisation.
+
+    A channel that nnU-Net normalises has another absent value in each case, so it
+    cannot be dropped after preprocessing.
+    """
+    document = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    recipes = TypeAdapter(tuple[ChannelRecipe, ...]).validate_python(
+        document.get("oarseg", {}).get("channels", ())
+    )
+    return tuple(
+        (i, recipe.absent_value)
+        for i, recipe in enumerate(recipes)
+        if recipe.optional and document["channel_names"][str(i)] == "noNorm"
+    )
+
+
+def _apply(preset: Preset, plans: dict[str, Any]) -> dict[str, Any]:
+    configuration = plans["configurations"][CONFIGURATION]
+    stages = len(preset.features)
+    kernels = configuration["architecture"]["arch_kwargs"]
+    kernels |= {
+        "n_stages": stages,
+        "features_per_stage": list(preset.features),
+        "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [list(stride) for stride in preset.strides],
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [1] * (stages - 1),
+    }
+    configuration |= {
+        "spacing": list(preset.spacing_mm),
+        "patch_size": list(preset.patch_size),
+        "batch_size": preset.batch_size,
+        "batch_dice": True,
+        "data_identifier": f"{preset.name}_{CONFIGURATION}",
+    }
+    return plans | {
+        "plans_name": preset.name,
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {CONFIGURATION: configuration},
+    }

@@ -1,0 +1,91 @@
+"""What our trainer needs beyond nnU-Net's plans, kept inside the plans file.
+
+nnU-Net constructs a trainer from the plans, the fold and the dataset alone. Settings
+under the key ``oarseg`` of the plans reach it on every way of starting it, resuming and
+``nnUNetv2_train`` included, and are saved with each checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from oarseg.errors import InputError
+
+KEY = "oarseg"
+STRICT = ConfigDict(extra="forbid")
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainerSettings:
+    """Settings of ``OarsegTrainer``; the defaults are nnU-Net's.
+
+    Attributes:
+        epochs, iterations, validation_iterations: length of the training.
+        optimizer: nnU-Net's SGD, or AdamW, which gets further in short trainings.
+        learning_rate: initial rate of the polynomial schedule.
+        oversample_foreground: share of patches centred on a structure.
+        mirroring: ``no_sagittal`` mirrors along every axis but left–right, since a
+            mirrored left organ is a right one; ``none`` mirrors along no axis.
+        augmentation: nnU-Net's own, or a lighter one for trainings on few cores.
+        modality_dropout: probability that a patch loses its optional channels, so
+            that one model serves cases with and without them.
+        optional_channels: index and absent value (as the network sees it) of each.
+        bfloat16_on_cpu: autocast to bfloat16 where the CPU trains.
+        seed: of the initial weights and of modality dropout, plus the fold.
+    """
+
+    epochs: int = 1000
+    iterations: int = 250
+    validation_iterations: int = 50
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 1e-2
+    oversample_foreground: Probability = 0.33
+    mirroring: Literal["no_sagittal", "none"] = "no_sagittal"
+    augmentation: Literal["nnunet", "light"] = "nnunet"
+    modality_dropout: Probability = 0.0
+    optional_channels: tuple[tuple[int, float], ...] = ()
+    bfloat16_on_cpu: bool = False
+    seed: int = 0
+
+
+def settings_of(plans: dict[str, Any]) -> TrainerSettings:
+    """The settings inside a plans document; the defaults where it has none."""
+    return TypeAdapter(TrainerSettings).validate_python(plans.get(KEY, {}))
+
+
+def as_document(settings: TrainerSettings) -> dict[str, Any]:
+    """Settings as JSON-able values."""
+    document: dict[str, Any] = TypeAdapter(TrainerSettings).dump_python(settings, mode="json")
+    return document
+
+
+def parse_settings(
+    text: str, *, optional_channels: tuple[tuple[int, float], ...], epochs: int | None = None
+) -> TrainerSettings:
+    """Settings from the command line's JSON.
+
+    Args:
+        text: a JSON object with any of the settings.
+        optional_channels: those of the dataset, unless the text names some.
+        epochs: overrides the text's.
+
+    Raises:
+        InputError: not JSON, or a setting that does not exist or does not fit.
+    """
+    try:
+        told = json.loads(text)
+        values = {"optional_channels": optional_channels} | told
+        if epochs is not None:
+            values["epochs"] = epochs
+        return TypeAdapter(TrainerSettings).validate_python(values)
+    except (json.JSONDecodeError, TypeError) as error:
+        raise InputError(f"--settings: expected a JSON object, found {text!r}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"--settings: {where}: {first['msg']}") from error

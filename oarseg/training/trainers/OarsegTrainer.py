@@ -1,0 +1,119 @@
+"""The nnU-Net trainer of this project; nnU-Net finds it through ``nnUNet_extTrainer``.
+
+It keeps nnU-Net's network, loss and sampling, and adds what head-and-neck organs need:
+no mirroring across the sagittal plane, modality dropout, and settings from the plans.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from oarseg.training.augmentation import light_transforms
+from oarseg.training.settings import settings_of
+
+SAGITTAL_ARRAY_AXIS = 2  # x of (z, y, x)
+
+
+class FloatLoss(torch.nn.Module):
+    """Evaluates a loss in float32 on whatever precision the network gives.
+
+    Dice sums over some 10⁵ voxels, which bfloat16 cannot hold.
+    """
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        """Wrap a loss of (list of logits, list of targets)."""
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Any, target: Any) -> torch.Tensor:
+        """The wrapped loss of float32 logits, outside any autocast."""
+        with torch.autocast("cpu", enabled=False):
+            if isinstance(logits, (list, tuple)):
+                result: torch.Tensor = self.loss([x.float() for x in logits], target)
+            else:
+                result = self.loss(logits.float(), target)
+        return result
+
+
+class OarsegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnunetv2 has no type information
+    """nnU-Net's trainer with the settings that the plans hold under ``oarseg``."""
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        """Take nnU-Net's arguments, whose names it looks up in this signature."""
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.settings = settings_of(plans)
+        self.num_epochs = self.settings.epochs
+        self.num_iterations_per_epoch = self.settings.iterations
+        self.num_val_iterations_per_epoch = self.settings.validation_iterations
+        self.initial_lr = self.settings.learning_rate
+        self.oversample_foreground_percent = self.settings.oversample_foreground
+        self.save_every = 1 if self.settings.epochs <= 100 else 25
+        seed = self.settings.seed + (fold if isinstance(fold, int) else 0)
+        torch.manual_seed(seed)
+        self.dropout_rng = torch.Generator().manual_seed(seed)
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """Optimizer and polynomial schedule of the settings."""
+        if self.settings.optimizer == "sgd":
+            optimizers: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
+            return optimizers
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 - nnU-Net's name
+        """nnU-Net's choice, less the axes along which a mirror image is another organ."""
+        rotation, dummy_2d, patch, axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        sagittal = list(self.plans_manager.transpose_forward).index(SAGITTAL_ARRAY_AXIS)
+        if self.settings.mirroring == "none":
+            axes = ()
+        self.inference_allowed_mirroring_axes = tuple(a for a in axes if a != sagittal) or None
+        return rotation, dummy_2d, patch, self.inference_allowed_mirroring_axes
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:  # type: ignore[override,unused-ignore]
+        """The augmentation of the settings."""
+        if self.settings.augmentation == "light":
+            return light_transforms(*args, **kwargs)
+        return nnUNetTrainer.get_training_transforms(*args, **kwargs)
+
+    def _build_loss(self) -> torch.nn.Module:
+        loss: torch.nn.Module = super()._build_loss()
+        return FloatLoss(loss) if self._cpu_bfloat16 else loss
+
+    @property
+    def _cpu_bfloat16(self) -> bool:
+        return self.settings.bfloat16_on_cpu and self.device.type == "cpu"
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step of nnU-Net's, after modality dropout."""
+        batch["data"] = self._drop_modalities(batch["data"])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._cpu_bfloat16):
+            result: dict[str, Any] = super().train_step(batch)
+        return result
+
+    def _drop_modalities(self, data: torch.Tensor) -> torch.Tensor:
+        """Set optional channels of some samples to their absent value, all or none of them."""
+        if not self.settings.modality_dropout or not self.settings.optional_channels:
+            return data
+        drop = torch.rand(len(data), generator=self.dropout_rng) < self.settings.modality_dropout
+        for channel, absent in self.settings.optional_channels:
+            data[drop, channel] = absent
+        return data
+
+    def plot_network_architecture(self) -> None:
+        """Leave out nnU-Net's drawing, which needs a program that few machines have."""
