@@ -1,0 +1,230 @@
+"""A file becomes a Volume; every header is distrusted here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from oarseg.pixels import Format, Pixels, load, locate, unusable
+from oarseg.volume import Grid, Volume, grid_of
+
+READERS: dict[Format, str] = {
+    "MetaImage": "MetaImageIO",
+    "NRRD": "NrrdImageIO",
+    "NIfTI": "NiftiImageIO",
+}
+ORTHONORMAL_TOLERANCE = 1e-3
+FARTHEST_MM = 1e6
+
+# Hounsfield units: a CT holds air and soft tissue; padding and metal lie beyond.
+AIR_HU = -200
+TISSUE_HU = (-200, 200)
+HU_RANGE = (-1024, 3000)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a header may promise.
+
+    Attributes:
+        voxels: the most voxels of one image.
+        bytes: the most bytes of one image in memory.
+        shortest: the fewest voxels along any axis.
+        spacing_mm: the least and the greatest distance of neighbouring voxels.
+    """
+
+    voxels: int = 2_000_000_000
+    bytes: int = 8 << 30
+    shortest: int = 4
+    spacing_mm: tuple[float, float] = (0.05, 50.0)
+
+
+def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
+    """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1, in one file.
+
+    Integers keep their type; floating point numbers, and values that NIfTI scales,
+    become float32. Memory: one copy, and a second one while a type is converted.
+
+    Raises:
+        InputError: not such an image, a header beyond the limits, geometry that is not
+            that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
+    """
+    pixels = locate(path)
+    grid = _read_grid(path, pixels, limits or Limits())
+    array = _scaled(load(path, pixels, grid.voxels), pixels).reshape(grid.shape)
+    _check_values(path, array)
+    return Volume(array, grid)
+
+
+def read_ct(path: Path, *, limits: Limits | None = None, assume_hu: bool = False) -> Volume:
+    """Read a CT in Hounsfield units; see ``read_volume`` and ``check_ct``."""
+    return check_ct(read_volume(path, limits=limits), path, assume_hu=assume_hu)
+
+
+def read_mr(path: Path, *, limits: Limits | None = None) -> Volume:
+    """Read an MR image. Any scale will do, negative values included."""
+    return read_volume(path, limits=limits)
+
+
+def check_ct(volume: Volume, path: Path, *, assume_hu: bool = False) -> Volume:
+    """Make sure that a CT is in Hounsfield units, and clip it to −1024 … 3000.
+
+    Padding (−2000, −3024) thereby becomes air, and metal what the data set has there.
+    The array is clipped in place, to hold no second copy.
+
+    Args:
+        volume: the CT.
+        path: its file, for messages.
+        assume_hu: take the values as they are, whatever they look like.
+
+    Raises:
+        InputError: no air or no soft tissue among the values.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    plausible = low <= AIR_HU and _any_between(volume.array, *TISSUE_HU)
+    if not (assume_hu or plausible):
+        raise unusable(
+            path,
+            expected=f"a CT in HU (air below {AIR_HU}, tissue {TISSUE_HU[0]} to {TISSUE_HU[1]})",
+            found=f"values {low:g} to {high:g}",
+            do="rescale it to HU, or check that CT and MR are not exchanged",
+        )
+    if low < HU_RANGE[0] or high > HU_RANGE[1]:
+        return volume.with_array(_clipped(volume.array))
+    return volume
+
+
+def _read_grid(path: Path, pixels: Pixels, limits: Limits) -> Grid:
+    reader = _header(path, pixels)
+    if reader.GetDimension() != 3:
+        raise unusable(
+            path,
+            expected="a 3-D image",
+            found=f"a {reader.GetDimension()}-D image",
+            do="give one volume in one file",
+        )
+    if reader.GetNumberOfComponents() != 1:
+        raise unusable(
+            path,
+            expected="one value a voxel",
+            found=f"{reader.GetNumberOfComponents()}",
+            do="give the scalar image, not colours or vectors",
+        )
+    grid = grid_of(reader)
+    _check_size(path, grid, pixels, limits)
+    _check_geometry(path, grid, limits)
+    return grid
+
+
+def _header(path: Path, pixels: Pixels) -> sitk.ImageFileReader:
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[pixels.format])
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise unusable(
+            path,
+            expected=f"a whole {pixels.format} header",
+            found=f"one that ITK refuses ({reason})",
+            do="check the file, or write it again with 3D Slicer",
+        ) from error
+    return reader
+
+
+def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
+    size = "×".join(str(n) for n in reversed(grid.shape))
+    if min(grid.shape) < limits.shortest:
+        raise unusable(
+            path,
+            expected=f"a 3-D image with at least {limits.shortest} voxels along each axis",
+            found=size,
+            do="give the whole scan",
+        )
+    if grid.voxels > limits.voxels or grid.voxels * pixels.dtype.itemsize > limits.bytes:
+        raise unusable(
+            path,
+            expected=f"at most {limits.voxels} voxels and {limits.bytes} bytes",
+            found=f"{size} of {pixels.dtype.itemsize} bytes",
+            do="resample or crop it",
+        )
+
+
+def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
+    low, high = limits.spacing_mm
+    if not all(low <= spacing <= high for spacing in grid.spacing_mm):
+        raise unusable(
+            path,
+            expected=f"spacings of {low} to {high} mm",
+            found=" × ".join(f"{spacing:g}" for spacing in reversed(grid.spacing_mm)),
+            do="correct the header",
+        )
+    if not all(abs(position) <= FARTHEST_MM for position in grid.origin_mm):
+        raise unusable(
+            path,
+            expected=f"an origin within {FARTHEST_MM:g} mm",
+            found=f"{grid.origin_mm}",
+            do="correct the header",
+        )
+    matrix = np.asarray(grid.direction)
+    error = np.abs(matrix.T @ matrix - np.eye(3)).max()
+    if not error <= ORTHONORMAL_TOLERANCE:
+        raise unusable(
+            path,
+            expected="orthonormal axis directions",
+            found=f"{grid.direction}",
+            do="correct the header or resample the image",
+        )
+
+
+def _scaled(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
+    identity = (pixels.slope, pixels.intercept) == (1.0, 0.0)
+    if identity and array.dtype.kind in "iu":
+        return array
+    # Overflow gives infinities, which the check of values refuses by number.
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = array.astype(np.float32, copy=False)
+        if not identity:
+            values *= np.float32(pixels.slope)
+            values += np.float32(pixels.intercept)
+    return values
+
+
+def _check_values(path: Path, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f":
+        wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
+        if wrong:
+            raise unusable(
+                path,
+                expected="finite values",
+                found=f"{wrong} voxels that are NaN or infinite",
+                do="fill them, and check what made them",
+            )
+    first = array.flat[0]
+    if all(bool((plane == first).all()) for plane in array):
+        raise unusable(
+            path,
+            expected="an image",
+            found=f"the value {first:g} in every voxel",
+            do="give the scan itself",
+        )
+
+
+def _any_between(array: NDArray[Any], low: int, high: int) -> bool:
+    return any(bool(((plane >= low) & (plane <= high)).any()) for plane in array)
+
+
+def _clipped(array: NDArray[Any]) -> NDArray[Any]:
+    """Clip to HU_RANGE in place, which a type that cannot hold the bounds does not need."""
+    low, high = HU_RANGE
+    if array.dtype.kind in "iu":
+        held = np.iinfo(array.dtype)
+        low, high = max(low, int(held.min)), min(high, int(held.max))
+    return np.clip(array, low, high, out=array)

@@ -1,0 +1,272 @@
+"""A case's outputs: all of them appear together, or none.
+
+Everything is written into a hidden folder beside its destination, synced, and renamed
+into place. What a rename replaces is kept until the last one is done and put back if
+one fails. A run that is killed leaves that folder at most, and the next run of the
+case removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oarseg.cases import IMAGES, Case, output_name
+from oarseg.challenge import Challenge, Structure
+from oarseg.deflate import Box, Zeros, deflate_array, deflate_mask
+from oarseg.errors import OutputError
+from oarseg.labelfiles import label_boxes, segmentation_fields, write_label_file, write_nrrd
+from oarseg.volume import Volume
+
+RESULTS = "results.json"
+MASKS = "oar_masks"
+REPORTS = "reports"
+PARTIAL = ".partial-"
+# Compression lets go of the interpreter's lock; more threads than this wait for the disk.
+THREADS = 2
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one case, for ``results.json``.
+
+    Attributes:
+        case: its name.
+        inputs: channel name → file; empty where the files did not make a case.
+        label_file: the label file, if it was written.
+        error_messages: sentences for the user; empty for a case that was written.
+    """
+
+    case: str
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    label_file: Path | None = None
+    error_messages: tuple[str, ...] = ()
+
+
+def check_output(output: Path) -> None:
+    """Make sure, before any work, that the output folder exists and takes files.
+
+    Raises:
+        OutputError: it cannot be made, or a file in it cannot be written.
+    """
+    probe = output / f"{PARTIAL}probe"
+    with _explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0")
+        probe.unlink()
+
+
+def write_case(
+    output: Path,
+    *,
+    case: Case,
+    challenge: Challenge,
+    labels: Volume,
+    report: Callable[[], Mapping[str, Any]],
+) -> tuple[Path, ...]:
+    """Write all outputs of a case: label file, Slicer segmentation, masks and report.
+
+    Args:
+        output: the output folder.
+        case: names the files.
+        challenge: names folder, structures and codes.
+        labels: label map on the reference image's grid, uint8.
+        report: called when all the rest is written, so that it can tell how long it took.
+
+    Returns:
+        The files in place, the challenge's label file first.
+
+    Raises:
+        OutputError: disk full, read-only, or whatever the system says; nothing new is
+            left in ``output``.
+        ValueError: labels that the challenge does not have, or not uint8.
+    """
+    _check_labels(labels, challenge)
+    reference = case.files[challenge.reference.channel]
+    label_file = Path(IMAGES, challenge.output.slug, output_name(reference, challenge.output))
+    whole, masks = Path(MASKS, f"{case.name}.seg.nrrd"), Path(MASKS, case.name)
+    report_file = Path(REPORTS, f"{case.name}.json")
+    with _explained(output), _staging(output, case.name) as stage:
+        for file in (label_file, whole, masks / "mask", report_file):
+            (stage.new / file).parent.mkdir(parents=True, exist_ok=True)
+        names = _write_labels(
+            labels, challenge, stage.new / label_file, stage.new / whole, stage.new / masks
+        )
+        _write_text(stage.new / report_file, _json(report()))
+        stage.commit((whole, masks, report_file, label_file))
+    files = (label_file, whole, *(masks / name for name in names), report_file)
+    return tuple(output / file for file in files)
+
+
+def write_results(output: Path, records: Sequence[Record]) -> Path:
+    """Replace ``results.json`` by one that tells of these cases.
+
+    The layout is that of evalutils 0.4, with the input types of the HaN-Seg example.
+
+    Raises:
+        OutputError: the file cannot be written; an older one is left as it was.
+    """
+    path = output / RESULTS
+    draft = output / f"{PARTIAL}{RESULTS}"
+    with _explained(path):
+        _write_text(draft, _json([_entry(record) for record in records]))
+        draft.replace(path)
+        _sync_folder(output)
+    return path
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    label_file = record.label_file
+    return {
+        "outputs": [_file("metaio_image", label_file)] if label_file else [],
+        "inputs": [
+            _file(f"metaio_{channel.lower().replace('_', '')}_image", path)
+            for channel, path in record.inputs.items()
+        ],
+        "error_messages": list(record.error_messages),
+    }
+
+
+def _file(kind: str, path: Path) -> dict[str, str]:
+    return {"type": kind, "filename": path.name}
+
+
+def _check_labels(labels: Volume, challenge: Challenge) -> None:
+    count = len(challenge.structures)
+    if labels.array.dtype != np.uint8 or int(labels.array.max()) > count:
+        raise ValueError(
+            f"expected uint8 labels 0–{count}, found {labels.array.dtype} "
+            f"up to {labels.array.max()}"
+        )
+
+
+def _write_labels(
+    labels: Volume, challenge: Challenge, label_file: Path, whole: Path, masks: Path
+) -> list[str]:
+    """Write the label file, the segmentation and the masks; returns the masks' names."""
+    structures = sorted(challenge.structures, key=lambda structure: structure.label)
+    array = np.ascontiguousarray(labels.array)
+    boxes = label_boxes(array, len(structures))
+    with ThreadPoolExecutor(THREADS) as pool:
+        body = deflate_array(array, pool)
+        write_label_file(label_file, labels, body)
+        fields = segmentation_fields(structures, boxes, binary=False)
+        write_nrrd(whole, labels.grid, body, fields)
+        return _write_masks(labels.with_array(array), structures, boxes, masks, pool)
+
+
+def _write_masks(
+    labels: Volume,
+    structures: Sequence[Structure],
+    boxes: Sequence[Box | None],
+    folder: Path,
+    pool: Executor,
+) -> list[str]:
+    zeros = Zeros(labels.array.shape[2])
+
+    def write(structure: Structure, box: Box | None) -> str:
+        name = f"{folder.name}_OAR_{structure.name}.seg.nrrd"
+        body = deflate_mask(labels.array, structure.label, box=box, zeros=zeros)
+        fields = segmentation_fields([structure], [box], binary=True)
+        write_nrrd(folder / name, labels.grid, body, fields)
+        return name
+
+    return list(pool.map(write, structures, boxes))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where a case's outputs wait: ``new`` mirrors the output folder, ``old`` keeps
+    what they replace.
+    """
+
+    output: Path
+    new: Path
+    old: Path
+
+    def commit(self, files: Sequence[Path]) -> None:
+        """Rename files and folders into place, all or none."""
+        done: list[Path] = []
+        try:
+            for file in files:
+                done.append(file)
+                self._place(file)
+        except BaseException:
+            for file in reversed(done):
+                self._restore(file)
+            raise
+        for folder in {(self.output / file).parent for file in files}:
+            _sync_folder(folder)
+
+    def _place(self, file: Path) -> None:
+        target, kept = self.output / file, self.old / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            target.rename(kept)
+        (self.new / file).rename(target)
+
+    def _restore(self, file: Path) -> None:
+        target, kept = self.output / file, self.old / file
+        # What still waits in `new` never reached its place.
+        if not (self.new / file).exists():
+            target.rename(self.new / file)
+        if kept.exists():
+            kept.rename(target)
+
+
+@contextmanager
+def _staging(output: Path, name: str) -> Iterator[_Stage]:
+    """A hidden folder in the output folder, gone afterwards whatever happens."""
+    folder = output / f"{PARTIAL}{name}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    try:
+        (folder / "new").mkdir(parents=True)
+        (folder / "old").mkdir()
+        yield _Stage(output, folder / "new", folder / "old")
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise OutputError(
+            f"{path}: expected a folder that can be written, found "
+            f"{error.strerror or error}{where}; free space, or pass another --output"
+        ) from error
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
