@@ -1,0 +1,381 @@
+"""Sliding window → ring buffer → resampling → labels, a few planes at a time.
+
+The answer is nnU-Net 2.8.1's; the way there never holds all classes of the whole volume.
+Tiles come in nnU-Net's order, axis 0 outermost, so once a row of tiles is done the planes
+before the next row are final: they are normalised, resampled, reduced to labels and
+forgotten. The buffer is one patch thick whatever the number of slices or folds.
+
+Logits are accumulated in float32 by default. nnU-Net accumulates in half precision; that
+halves the buffer but rounds every sum, and NumPy has no vector instructions for it (five
+times slower). ``half=True`` reproduces nnU-Net's sums bit for bit for one fold.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg import resampling
+from oarseg.bundle import Manifest, label_values
+from oarseg.engines import Engine
+from oarseg.errors import InferenceError, WeightsError
+from oarseg.preprocessing import NetworkInput, Placement
+from oarseg.resampling import Band, Tap
+from oarseg.tiling import Tiling, cut, gaussian, tile
+from oarseg.volume import Shape
+
+Labels = NDArray[np.uint8]
+Image = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+# Half of the smallest positive half: below it a logit rounds to zero, sigmoid to 0.5.
+_ABOVE_ZERO = np.float32(2.0**-25)
+_LARGEST_HALF = np.float32(65504.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ring:
+    """Sums over tiles of the planes that are not final yet; plane p is in slot p mod P.
+
+    Attributes:
+        logits: (P, classes, *padded plane), weighted sums.
+        weights: (P, *padded plane), sums of the tiles' weights.
+    """
+
+    logits: NDArray[Any]
+    weights: NDArray[Any]
+
+
+def segment(
+    net_input: NetworkInput,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    *,
+    mirror: bool = False,
+    half: bool = False,
+    progress: Progress | None = None,
+    threads: int = 1,
+    xp: ModuleType = np,
+) -> Labels:
+    """Label every voxel of the image's grid.
+
+    Args:
+        net_input: from ``preprocessing.prepare``.
+        engines: one a fold; their logits are averaged.
+        manifest: the model.
+        mirror: average over the flips along ``manifest.mirror_axes`` too.
+        half: accumulate in half precision, as nnU-Net does, in half the memory.
+        progress: called with (tiles done, tiles in all) after every tile.
+        threads: for accumulating and resampling.
+        xp: the array module that accumulates and resamples.
+
+    Returns:
+        Label values (z, y, x) on the image's grid.
+
+    Raises:
+        InferenceError: a network gave NaN or infinite logits, or some too large.
+        WeightsError: the model asks for a resampling of logits that cannot be streamed.
+    """
+    place = net_input.placement
+    window = tile(place.network_shape, manifest.patch_size)
+    labels = np.zeros(place.shape, np.uint8)
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        paint = _Painter(place, manifest, labels, pool, xp)
+        predict = _Predictor(net_input.data, window, engines, _flips(manifest, mirror))
+        for index, plane in _planes(predict, len(manifest.labels), half, pool, progress, xp):
+            paint.take(index, plane)
+    return labels
+
+
+def buffer_bytes(network_shape: Shape, manifest: Manifest, *, half: bool = False) -> int:
+    """Bytes that ``segment`` holds besides input, label map and networks.
+
+    The ring buffer, two tiles of logits and one finished plane.
+    """
+    window = tile(network_shape, manifest.patch_size)
+    classes = len(manifest.labels)
+    plane = window.shape[1] * window.shape[2]
+    size = 2 if half else 4
+    ring = window.patch[0] * plane * (classes + 1) * size
+    return ring + 4 * classes * (plane + 2 * int(np.prod(window.patch)))
+
+
+def _flips(manifest: Manifest, mirror: bool) -> tuple[tuple[int, ...], ...]:
+    """The axis combinations of test-time mirroring besides none, in nnU-Net's order."""
+    axes = manifest.mirror_axes if mirror else ()
+    return tuple(
+        chosen for n in range(1, len(axes) + 1) for chosen in itertools.combinations(axes, n)
+    )
+
+
+class _Predictor:
+    """The ensemble's answer for one tile."""
+
+    def __init__(
+        self,
+        data: Image,
+        window: Tiling,
+        engines: Sequence[Engine],
+        flips: tuple[tuple[int, ...], ...],
+    ) -> None:
+        self.window = window
+        self._data = data
+        self._engines = engines
+        self._flips = flips
+        self._sum: Image | None = None
+        self._tile = np.empty((1, len(data), *window.patch), np.float32)
+
+    @property
+    def summed(self) -> int:
+        """How many folds a call adds up."""
+        return len(self._engines)
+
+    def __call__(self, start: Shape) -> Image:
+        """The sum of the folds' logits (classes, *patch); valid until the next call."""
+        cut(self._data, self.window, start, self._tile[0])
+        total: Image | None = None
+        for engine in self._engines:
+            logits = self._one(engine)
+            # A sum is one pass and is finite only if every logit is.
+            if not np.isfinite(logits.sum()):
+                raise InferenceError(
+                    f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
+                    f"at {start}; check the image's intensities or use the fp32 model"
+                )
+            # The folds share one output buffer, so a sum of several needs its own.
+            if len(self._engines) == 1:
+                return logits
+            total = self._add(total, logits)
+        if total is None:
+            raise WeightsError("the ensemble holds no network; export at least one fold")
+        return total
+
+    def _add(self, total: Image | None, logits: Image) -> Image:
+        if self._sum is None:
+            self._sum = np.empty_like(logits)
+        if total is None:
+            np.copyto(self._sum, logits)
+            return self._sum
+        total += logits
+        return total
+
+    def _one(self, engine: Engine) -> Image:
+        if not self._flips:
+            logits: Image = engine(self._tile)[0]
+            return logits
+        mean: Image = engine(self._tile)[0].copy()
+        for axes in self._flips:
+            behind = tuple(axis + 1 for axis in axes)
+            flipped = np.ascontiguousarray(np.flip(self._tile[0], behind))[None]
+            mean += np.flip(engine(flipped)[0], behind)
+        mean /= len(self._flips) + 1
+        return mean
+
+
+def _planes(
+    predict: _Predictor,
+    classes: int,
+    half: bool,
+    pool: Executor,
+    progress: Progress | None,
+    xp: ModuleType,
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Final logits, plane by plane along network axis 0.
+
+    Yields:
+        (index, logits) with logits (classes, *network plane), a view that is valid
+        until the next step.
+    """
+    window = predict.window
+    dtype = xp.float16 if half else xp.float32
+    ring = _ring(window, classes, dtype, xp)
+    # nnU-Net's weights are half; dividing by the folds here saves a pass over every tile.
+    weights = xp.asarray(gaussian(window.patch), dtype=xp.float32)
+    share = weights / predict.summed if predict.summed > 1 else weights
+    done = 0
+    rows = window.starts[0]
+    for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=window.shape[0]):
+        for start in window.row(first):
+            _accumulate(ring, xp.asarray(predict(start)), start, weights, share, pool)
+            done += 1
+            if progress is not None:
+                progress(done, window.count)
+        yield from _finish(ring, window, range(first, following))
+
+
+def _ring(window: Tiling, classes: int, dtype: Any, xp: ModuleType) -> _Ring:
+    depth, (height, width) = window.patch[0], window.shape[1:]
+    return _Ring(
+        xp.zeros((depth, classes, height, width), dtype=dtype),
+        xp.zeros((depth, height, width), dtype=dtype),
+    )
+
+
+def _accumulate(
+    ring: _Ring,
+    logits: NDArray[Any],
+    start: Shape,
+    weights: NDArray[Any],
+    share: NDArray[Any],
+    pool: Executor,
+) -> None:
+    """Add a tile (classes, *patch) to the ring: the pass that memory traffic bounds.
+
+    A plane at a time, so that the product stays in cache; ``logits`` is overwritten.
+    """
+    depth, height, width = weights.shape
+    rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
+
+    def add(index: int) -> None:
+        slot = (start[0] + index) % depth
+        tile_plane = logits[:, index]
+        tile_plane *= share[index]
+        total = ring.logits[slot, :, rows, columns]
+        total += tile_plane
+        weight = ring.weights[slot, rows, columns]
+        weight += weights[index].astype(weight.dtype)
+
+    for _ in pool.map(add, range(depth)):
+        pass
+
+
+def _finish(ring: _Ring, window: Tiling, planes: range) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Normalise final planes in place, hand them out without padding, clear their slots."""
+    depth = window.patch[0]
+    _, rows, columns = window.inside
+    for padded in planes:
+        slot, index = padded % depth, padded - window.before[0]
+        if 0 <= index < window.image[0]:
+            plane = ring.logits[slot][:, rows, columns]
+            plane /= ring.weights[slot, rows, columns]
+            yield index, plane
+        ring.logits[slot] = 0
+        ring.weights[slot] = 0
+
+
+class _Painter:
+    """Takes final planes in order and paints the image planes that they complete.
+
+    Resampling along axis 0 needs at most the plane before, which is kept; every
+    interpolation is therefore exact wherever a row of tiles ends.
+    """
+
+    def __init__(
+        self,
+        place: Placement,
+        manifest: Manifest,
+        labels: Labels,
+        pool: Executor,
+        xp: ModuleType,
+    ) -> None:
+        how = _streamable(manifest, place)
+        shape, target = place.network_shape, place.crop_shape
+        self._taps = resampling.taps(shape[0], target[0], how.orders[0])
+        self._rows = resampling.bands(shape[1], target[1], how.orders[1])
+        self._order = how.orders[2]
+        self._canvas = place.view(labels)
+        self._regions = manifest.regions
+        self._values = label_values(manifest)
+        self._pool = pool
+        self._xp = xp
+        self._next = 0
+        self._before: NDArray[Any] | None = None
+
+    def take(self, index: int, plane: NDArray[Any]) -> None:
+        """Accept the final logits (classes, *network plane) of a plane of axis 0."""
+        while self._next < len(self._taps) and self._taps[self._next].last == index:
+            self._paint(self._next, self._taps[self._next], plane)
+            self._next += 1
+        if self._next < len(self._taps) and self._taps[self._next].first == index:
+            self._keep(plane)
+
+    def _keep(self, plane: NDArray[Any]) -> None:
+        if self._before is None:
+            self._before = self._xp.empty(plane.shape, plane.dtype)
+        self._before[...] = plane
+
+    def _paint(self, target: int, tap: Tap, plane: NDArray[Any]) -> None:
+        canvas = self._canvas[target]
+        if target > 0 and self._taps[target - 1] == tap:
+            canvas[...] = self._canvas[target - 1]
+            return
+        blended = tap.first != tap.last
+        if blended and self._before is None:
+            raise RuntimeError(f"plane {tap.first} was not kept for output plane {target}")
+
+        def band(rows: Band) -> None:
+            part = plane[:, rows.source]
+            if blended and self._before is not None:
+                part = part * np.float32(tap.weight_last)
+                part += self._before[:, rows.source] * np.float32(tap.weight_first)
+            canvas[rows.target] = self._reduce(part, rows)
+
+        for _ in self._pool.map(band, self._rows):
+            pass
+
+    def _reduce(self, part: NDArray[Any], rows: Band) -> Any:
+        """Logits (classes, source rows, columns) → labels (target rows, target columns)."""
+        xp = self._xp
+        part = part.astype(xp.float32, copy=False)
+        part = resampling.resize_columns(part, self._canvas.shape[2], self._order, xp=xp)
+        if rows.source != rows.target:
+            part = xp.matmul(xp.asarray(rows.weights), part)
+        labels = _paint_regions(part, self._values) if self._regions else first_maximum(part)
+        host = labels if xp is np else xp.asnumpy(labels)
+        return host if self._regions else self._values[host]
+
+
+def _streamable(manifest: Manifest, place: Placement) -> resampling.Scheme:
+    settings = manifest.logits_resampling
+    how = resampling.scheme(settings, place.network_spacing_mm, place.crop_spacing_mm)
+    if max(how.orders) > 1:
+        raise WeightsError(
+            f"manifest: logits_resampling: expected orders 0 or 1, found {settings.order} in "
+            f"plane and {settings.order_z} along z; export a plan with nnU-Net's defaults"
+        )
+    return how
+
+
+def first_maximum(logits: NDArray[Any]) -> NDArray[Any]:
+    """Class of the largest logit after rounding to half; the first where several tie.
+
+    nnU-Net's resampled logits are half, and there such ties are common. No logit but the
+    largest has to be rounded: rounding keeps order, so a class ties if and only if it
+    reaches the lowest value that rounds to the same half.
+
+    Args:
+        logits: (classes, …) float32.
+
+    Returns:
+        uint8 of shape (…).
+    """
+    lowest = _lowest_rounding_to_same(logits.max(axis=0))
+    best = np.zeros_like(lowest, dtype=np.uint8)
+    for index in range(len(logits) - 1, -1, -1):
+        best[logits[index] >= lowest] = index
+    return best
+
+
+def _lowest_rounding_to_same(values: NDArray[Any]) -> NDArray[Any]:
+    half = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
+    below = np.nextafter(half, np.float16(-np.inf)).astype(np.float32)
+    middle = (half.astype(np.float32) + below) / 2
+    # A tie goes to the even mantissa: the middle itself belongs to us only if ours is even.
+    odd = (half.view(np.uint16) & 1).astype(bool)
+    lowest: Image = np.where(odd, np.nextafter(middle, np.float32(np.inf)), middle)
+    return lowest
+
+
+def _paint_regions(logits: NDArray[Any], values: NDArray[np.uint8]) -> NDArray[Any]:
+    """Later regions over earlier ones, each where sigmoid(logit) > 0.5."""
+    labels = np.zeros_like(logits[0], dtype=np.uint8)
+    for region, value in zip(logits, values, strict=True):
+        labels[region > _ABOVE_ZERO] = value
+    return labels
