@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 import tempfile
@@ -88,10 +89,10 @@ class Half(torch.nn.Module):
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
-        """Convert a network, which is changed."""
+        """Convert a copy of a network."""
         super().__init__()
-        self.network = network.half()
-        for module in list(network.modules()):
+        self.network = copy.deepcopy(network).half()
+        for module in list(self.network.modules()):
             for name, child in module.named_children():
                 if isinstance(child, torch.nn.InstanceNorm3d):
                     setattr(module, name, Float32Norm(child.float()))

@@ -130,9 +130,7 @@ def plan_and_preprocess(
     ]
     finished = space.preprocessed / f"{identifier}.finished"
     if not finished.is_file():
-        api.preprocess_dataset(
-            number, plans, (CONFIGURATION,), (workers,), show_progress_bar=False
-        )
+        api.preprocess_dataset(number, plans, (CONFIGURATION,), (workers,), show_progress_bar=False)
         finished.touch()
 
 

@@ -59,7 +59,9 @@ def train_folds(
     return results
 
 
-def _train_here(space: Workspace, plans: Path, *, fold: int | str, device: str, threads: int) -> None:
+def _train_here(
+    space: Workspace, plans: Path, *, fold: int | str, device: str, threads: int
+) -> None:
     """Run the trainer class itself, which spares the import of every trainer nnU-Net has."""
     import torch
 
@@ -68,7 +70,9 @@ def _train_here(space: Workspace, plans: Path, *, fold: int | str, device: str, 
     if threads:
         torch.set_num_threads(threads)
     document = json.loads(plans.read_text(encoding="utf-8"))
-    folder = space.results / f"{TRAINER}__{document['plans_name']}__{CONFIGURATION}" / f"fold_{fold}"
+    folder = (
+        space.results / f"{TRAINER}__{document['plans_name']}__{CONFIGURATION}" / f"fold_{fold}"
+    )
     latest = folder / "checkpoint_latest.pth"
     document["continue_training"] = latest.is_file()
     trainer = OarsegTrainer(
