@@ -27,6 +27,7 @@ HEADER_LIMIT = 1 << 20
 CHUNK = 1 << 20
 # Deflate cannot compress better than 1032:1.
 MAX_RATIO = 1100
+NIFTI_HEADER = 348
 GZIP_MAGIC = b"\x1f\x8b"
 
 Format = Literal["MetaImage", "NRRD", "NIfTI"]
@@ -44,6 +45,11 @@ OTHERS = {
     b"\xff\xd8": "a JPEG picture",
     b"II*\0": "a TIFF picture",
 }
+META_GEOMETRY = frozenset(
+    {"Offset", "Position", "Origin", "ElementSpacing", "ElementSize"}
+    | {"TransformMatrix", "Rotation", "Orientation", "DimSize"}
+)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 META_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2",
     "MET_INT": "i4", "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4",
@@ -245,7 +251,7 @@ def _describe(head: bytes) -> str:
 
 def _start_of_gzip(head: bytes) -> bytes:
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 4096)
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, NIFTI_HEADER)
     except zlib.error:
         # Not gzip after all; the caller says that it is of no known kind.
         return b""
@@ -279,6 +285,7 @@ def _meta(path: Path, head: bytes) -> Pixels:
     if target not in ("LOCAL", "Local", "local"):
         raise _detached(path, target)
     fields = _fields(head[:first], separator=r"[=:]")
+    _check_numbers(path, fields)
     dtype = META_TYPES.get(fields.get("ElementType", ""))
     binary = fields.get("BinaryData", "False").lower()
     if dtype is None or binary not in ("true", "1") or fields.get("HeaderSize", "0") != "0":
@@ -287,6 +294,16 @@ def _meta(path: Path, head: bytes) -> Pixels:
     start = first + line.end()
     compressed = _is_true(fields, "CompressedData")
     return Pixels("MetaImage", np.dtype((">" if big else "<") + dtype), compressed, start)
+
+
+def _check_numbers(path: Path, fields: dict[str, str]) -> None:
+    """Refuse geometry that is no number: MetaIO reads it as zero."""
+    for key in META_GEOMETRY & fields.keys():
+        for text in fields[key].split():
+            if not NUMBER.fullmatch(text):
+                raise unusable(
+                    path, expected=f"numbers for {key}", found=repr(text), do="correct the header"
+                )
 
 
 def _is_true(fields: dict[str, str], key: str) -> bool:
@@ -324,12 +341,12 @@ def _nrrd(path: Path, head: bytes) -> Pixels:
 def _nifti(path: Path, head: bytes) -> Pixels:
     compressed = head.startswith(GZIP_MAGIC)
     header = _start_of_gzip(head) if compressed else head
-    if len(header) < 348 or header[344:348] != b"n+1\x00":
+    if len(header) < NIFTI_HEADER or header[344:348] != b"n+1\x00":
         raise _encoding(path, "a header that is not NIfTI-1 in a single file")
     order = "<" if header[:4] == b"\x5c\x01\x00\x00" else ">"
     (code,) = struct.unpack_from(order + "h", header, 70)
     offset, slope, intercept = struct.unpack_from(order + "3f", header, 108)
-    if code not in NIFTI_TYPES or not 348 <= offset <= HEADER_LIMIT:
+    if code not in NIFTI_TYPES or not NIFTI_HEADER <= offset <= HEADER_LIMIT:
         raise _encoding(path, f"data type {code} at byte {offset:g}")
     if not (np.isfinite([slope, intercept]).all() and slope != 0.0):
         slope, intercept = 1.0, 0.0
