@@ -1,0 +1,140 @@
+"""One patient: all parts in painting order, the pose, the landmarks.
+
+Everything follows from the seed; see ``parts.Draws``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from oarseg.challenge import load
+from oarseg.phantom import head, neck
+from oarseg.phantom.parts import Draws, Part, canal_y
+from oarseg.phantom.pose import Pose, Wave
+from oarseg.phantom.shapes import Shape, Union
+from oarseg.phantom.structures import REMOVABLE, rank
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Vector
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A patient.
+
+    Attributes:
+        body: everything below the skin.
+        parts: what fills it, in painting order.
+        metal: centres of metal, in anatomical coordinates.
+        pose: from CT world to anatomical coordinates.
+        landmarks: the paper's six, in anatomical coordinates.
+        sex: "F" or "M".
+        age: years.
+        removed: the structure that surgery has taken, "" for none.
+        low_top: anatomical z where the CT's field ends above, if below the vertex.
+    """
+
+    body: Shape
+    parts: tuple[Part, ...]
+    metal: tuple[Vector, ...]
+    pose: Pose
+    landmarks: dict[str, Vector]
+    sex: str
+    age: int
+    removed: str
+    low_top: float | None
+
+
+@lru_cache(maxsize=1)
+def label_values() -> dict[str, int]:
+    """Structure name → label value."""
+    return {structure.name: structure.label for structure in load("han_seg").structures}
+
+
+def build(seed: int) -> Anatomy:
+    """The patient of a seed."""
+    d = Draws(seed)
+    sex = "F" if d.chance("sex", 0.45) else "M"
+    removed = ""
+    if d.chance("surgery", 0.03):
+        removed = REMOVABLE[int(d.uniform("removed", 0, len(REMOVABLE)))]
+    parts, metal = _parts(d, removed)
+    return Anatomy(
+        body=Union((*head.outline(d), neck.outline(d)), blend=14.0),
+        parts=parts,
+        metal=metal,
+        pose=_pose(d, sex),
+        landmarks=_landmarks(d),
+        sex=sex,
+        age=int(d.uniform("age", 28, 84)),
+        removed=removed,
+        low_top=d.uniform("low_top/z", 6.0, 22.0) if d.chance("low_top", 0.05) else None,
+    )
+
+
+def _parts(d: Draws, removed: str) -> tuple[tuple[Part, ...], tuple[Vector, ...]]:
+    context = [
+        *neck.chest(d),
+        *neck.muscles(d),
+        *head.muscles(d),
+        *neck.spine(d),
+        *head.skull(d),
+        *head.sinuses(d),
+        *head.orbits(d),
+        *neck.larynx(d),
+        *neck.gullet(d),
+        *head.vessels(d),
+    ]
+    outlined = [
+        *head.salivary(d),
+        *head.mouth(d),
+        *head.sella(d),
+        *neck.thyroid(d),
+        *(part for part in context if part.label),
+    ]
+    kept = [part for part in outlined if part.label != removed]
+    kept.sort(key=lambda part: -rank(part.label))
+    teeth, metal = head.teeth(d)
+    over = [*head.mandible(d), *teeth, *head.nasal_air(d), *neck.airway(d)]
+    under = [part for part in context if not part.label]
+    return (*under, *kept, *over), metal
+
+
+def _pose(d: Draws, sex: str) -> Pose:
+    size = 1.0 + d.normal("size", 0.03) + (-0.02 if sex == "F" else 0.02)
+    scale = tuple(size * (1.0 + d.normal(f"scale/{axis}", 0.02)) for axis in "xyz")
+    turn = tuple(d.normal(f"turn/{axis}", 1.5) for axis in "xyz")
+    place = (d.uniform("x", -8, 8), d.uniform("y", -190, -120), d.uniform("z", -250, 250))
+    rigid = RigidTransform.about((0.0, 0.0, 0.0), angles_deg=turn, shift_mm=place)
+    return Pose(rigid, (scale[0], scale[1], scale[2]), d.normal("flexion", 3.0), _waves(d))
+
+
+def _waves(d: Draws) -> tuple[Wave, ...]:
+    waves = []
+    for axis in range(3):
+        for number in range(2):
+            rng = d.rng(f"wave{axis}{number}")
+            direction = rng.standard_normal(3)
+            length = rng.uniform(70.0, 160.0)
+            wave = direction / np.linalg.norm(direction) * (2 * np.pi / length)
+            vector = (float(wave[0]), float(wave[1]), float(wave[2]))
+            amplitude = float(rng.uniform(0.5, 1.5))
+            waves.append(Wave(axis, amplitude, vector, float(rng.uniform(0, 2 * np.pi))))
+    return tuple(waves)
+
+
+def _landmarks(d: Draws) -> dict[str, Vector]:
+    tip = head.nasal_tip(d)
+    # The skull's outer surface at the height of the nasal tip is the occiput below the
+    # cerebellum; where the bone has ended it is the atlas' posterior arch.
+    occiput = (0.0, canal_y(tip[2]) + 21.0, tip[2])
+    return {
+        "nasal_tip": tip,
+        "posterior_skull": occiput,
+        "mandibular_angle_left": head.mandible_angle(d, 1.0),
+        "mandibular_angle_right": head.mandible_angle(d, -1.0),
+        "transverse_process_left": neck.transverse_junction(4, 1.0),
+        "transverse_process_right": neck.transverse_junction(4, -1.0),
+    }

@@ -1,0 +1,245 @@
+"""A case: which phantom on which grids, and its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from oarseg.errors import InputError
+from oarseg.phantom.anatomy import Anatomy, build, label_values
+from oarseg.phantom.pose import Pose
+from oarseg.phantom.scanner import SLAB_VOXELS, CtScanner, MrScanner, View
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Grid, Vector, Volume
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Grids of a named size; ranges are drawn from by the seed.
+
+    Attributes:
+        ct_shape: voxels (z, y, x).
+        ct_inplane_mm: range of the CT's spacing in plane.
+        ct_slice_mm: range of the distance of its slices.
+        mr_shape: voxels (z, y, x).
+        mr_fov_mm: range of the MR's field in plane.
+        mr_reach_mm: range of its extent across the slices.
+    """
+
+    ct_shape: tuple[int, int, int]
+    ct_inplane_mm: Range
+    ct_slice_mm: Range
+    mr_shape: tuple[int, int, int]
+    mr_fov_mm: Range
+    mr_reach_mm: Range
+
+
+SIZES: dict[str, Size] = {
+    "tiny": Size((40, 64, 64), (6.1, 6.3), (7.6, 7.8), (20, 56, 56), (250, 290), (180, 200)),
+    "small": Size((104, 224, 224), (1.74, 1.84), (2.9, 3.05), (44, 176, 176), (240, 300), (185, 220)),
+    "median": Size((189, 1024, 1024), (0.64, 0.64), (2.0, 2.0), (56, 512, 512), (245, 330), (185, 220)),
+    "maximum": Size((323, 1024, 1024), (0.52, 0.52), (2.0, 2.0), (84, 512, 512), (245, 330), (252, 290)),
+}
+VERTEX_Z = 121.0
+PHARYNX: Vector = (0.0, -20.0, -55.0)
+
+
+@dataclass(frozen=True)
+class PhantomSpec:
+    """Which phantom.
+
+    Attributes:
+        seed: decides everything else.
+        size: one of ``SIZES``.
+        neck_flexion_deg: bend of the neck added between CT and MR.
+        with_mr: whether to make the MR.
+
+    Raises:
+        InputError: an unknown size, a negative seed, a flexion beyond 10°.
+    """
+
+    seed: int
+    size: str = "small"
+    neck_flexion_deg: float = 0.0
+    with_mr: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise InputError(f"size {self.size!r}: expected one of {', '.join(SIZES)}")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed}: expected 0 or more")
+        if abs(self.neck_flexion_deg) > 10.0:
+            raise InputError(f"neck flexion {self.neck_flexion_deg}°: expected at most 10°")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a phantom.
+
+    Attributes:
+        seed: of the patient and the scans.
+        size: name of the size.
+        sex: "F" or "M".
+        age: years.
+        ct_to_mr: CT world → MR world, the head's pose.
+        neck_flexion_deg: bend of the neck added in the MR, not part of ``ct_to_mr``.
+        landmarks_ct: the paper's six, CT world, mm.
+        landmarks_mr: the same in MR world, flexion included.
+        presence: 1 in the CT's field, 0.5 cut by its edge, 0 absent.
+        mr_field_mm: lowest and highest corner of the MR's field, MR world.
+    """
+
+    seed: int
+    size: str
+    sex: str
+    age: int
+    ct_to_mr: RigidTransform
+    neck_flexion_deg: float
+    landmarks_ct: dict[str, Vector]
+    landmarks_mr: dict[str, Vector]
+    presence: dict[str, float]
+    mr_field_mm: tuple[Vector, Vector] | None
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """Both scans and the truth; ``labels`` lie on the CT's grid."""
+
+    ct: Volume
+    mr: Volume | None
+    labels: Volume
+    truth: Truth
+
+
+def make_phantom(
+    spec: PhantomSpec,
+    *,
+    slab_voxels: int = SLAB_VOXELS,
+    progress: Callable[[float], None] | None = None,
+) -> Phantom:
+    """Make a phantom in memory: the CT as int16, the labels as uint8, the MR as int16."""
+    anatomy = build(spec.seed)
+    view = View(anatomy, ct_grid(spec, anatomy))
+    ct, labels = CtScanner.of(spec.seed, anatomy).scan(
+        view, slab_voxels=slab_voxels, progress=progress
+    )
+    transform = ct_to_mr(spec, anatomy)
+    mr = None
+    if spec.with_mr:
+        grid = mr_grid(spec, anatomy, transform)
+        seen = View(anatomy, grid, transform.inverse(), spec.neck_flexion_deg)
+        mr = MrScanner.of(spec.seed).scan(seen, slab_voxels=slab_voxels)
+    return Phantom(ct, mr, labels, _truth(spec, anatomy, transform, labels, mr))
+
+
+def _rng(spec: PhantomSpec, stream: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([spec.seed, stream]))
+
+
+def ct_grid(spec: PhantomSpec, anatomy: Anatomy) -> Grid:
+    """The CT's grid: from above the vertex downwards, as far as its slices reach."""
+    size, rng = SIZES[spec.size], _rng(spec, 31)
+    inplane = round(float(rng.uniform(*size.ct_inplane_mm)), 4)
+    spacing = (round(float(rng.uniform(*size.ct_slice_mm)), 3), inplane, inplane)
+    margin, dx, dy = rng.uniform(3.0, 9.0), rng.uniform(-5, 5), rng.uniform(-4, 4)
+    place = np.asarray(anatomy.pose.rigid.translation_mm)
+    top = VERTEX_Z if anatomy.low_top is None else anatomy.low_top - margin
+    high = place[2] + top * anatomy.pose.scale[2] + margin
+    depth, height, width = size.ct_shape
+    origin = (
+        float(place[0] + dx - inplane * (width - 1) / 2),
+        float(place[1] + 14.0 + dy - inplane * (height - 1) / 2),
+        float(high - spacing[0] * (depth - 1)),
+    )
+    return Grid(size.ct_shape, spacing, tuple(round(v, 3) for v in origin))  # type: ignore[arg-type]
+
+
+def ct_to_mr(spec: PhantomSpec, anatomy: Anatomy) -> RigidTransform:
+    """The MR's own frame: rotated up to 7° about each axis, and far away."""
+    rng = _rng(spec, 41)
+    reach = 7.0 if rng.random() < 0.5 else 2.5
+    angles = rng.uniform(-reach, reach, 3)
+    shift = (
+        rng.uniform(-15, 15),
+        rng.choice([-1.0, 1.0]) * rng.uniform(60, 120),
+        rng.uniform(-600, 165),
+    )
+    centre = _world(anatomy.pose, PHARYNX)
+    turn = (float(angles[0]), float(angles[1]), float(angles[2]))
+    return RigidTransform.about(
+        centre, angles_deg=turn, shift_mm=(float(shift[0]), float(shift[1]), float(shift[2]))
+    )
+
+
+def _world(pose: Pose, point: Vector) -> Vector:
+    x, y, z = pose.to_world(np.asarray([point]))[0].tolist()
+    return x, y, z
+
+
+def mr_grid(spec: PhantomSpec, anatomy: Anatomy, transform: RigidTransform) -> Grid:
+    """The MR's grid, centred on the pharynx in plane, from above the chiasm downwards."""
+    size, rng = SIZES[spec.size], _rng(spec, 51)
+    depth, height, width = size.mr_shape
+    inplane = round(float(rng.uniform(*size.mr_fov_mm)) / width, 4)
+    short = 0.78 if rng.random() < 0.1 else 1.0
+    slice_mm = round(float(rng.uniform(*size.mr_reach_mm)) * short / depth, 3)
+    pose = anatomy.pose
+    centre = transform.apply(np.asarray([_world(pose, PHARYNX)]))[0] + rng.uniform(-5, 5, 3)
+    top = transform.apply(np.asarray([_world(pose, (0.0, -20.0, float(rng.uniform(42, 60))))]))[0]
+    origin = (
+        float(centre[0] - inplane * (width - 1) / 2),
+        float(centre[1] - inplane * (height - 1) / 2),
+        float(top[2] - slice_mm * (depth - 1)),
+    )
+    return Grid(size.mr_shape, (slice_mm, inplane, inplane), tuple(round(v, 3) for v in origin))  # type: ignore[arg-type]
+
+
+def presence_of(labels: Volume) -> dict[str, float]:
+    """1 where a structure lies in the field, 0.5 where it touches its first or last plane."""
+    counts = np.bincount(labels.array.reshape(-1), minlength=256)
+    edge = set(np.unique(labels.array[[0, -1]]).tolist())
+    presence = {}
+    for name, value in label_values().items():
+        cut = 0.5 if value in edge else 1.0
+        presence[name] = cut if counts[value] else 0.0
+    return presence
+
+
+def _truth(
+    spec: PhantomSpec,
+    anatomy: Anatomy,
+    transform: RigidTransform,
+    labels: Volume,
+    mr: Volume | None,
+) -> Truth:
+    names = list(anatomy.landmarks)
+    points = np.asarray([anatomy.landmarks[name] for name in names])
+    pose = anatomy.pose
+    in_ct = pose.to_world(points)
+    bent = Pose(pose.rigid, pose.scale, pose.flexion_deg + spec.neck_flexion_deg, pose.waves)
+    in_mr = transform.apply(bent.to_world(points))
+    return Truth(
+        seed=spec.seed,
+        size=spec.size,
+        sex=anatomy.sex,
+        age=anatomy.age,
+        ct_to_mr=transform,
+        neck_flexion_deg=spec.neck_flexion_deg,
+        landmarks_ct=dict(zip(names, map(_vector, in_ct), strict=True)),
+        landmarks_mr=dict(zip(names, map(_vector, in_mr), strict=True)),
+        presence=presence_of(labels),
+        mr_field_mm=None if mr is None else _field(mr.grid),
+    )
+
+
+def _vector(values: np.ndarray) -> Vector:  # type: ignore[type-arg]
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _field(grid: Grid) -> tuple[Vector, Vector]:
+    ends = grid.to_world(np.asarray([(-0.5, -0.5, -0.5), [n - 0.5 for n in grid.shape]]))
+    return _vector(ends[0]), _vector(ends[1])

@@ -1,0 +1,364 @@
+"""Two scanners that paint an anatomy onto a grid, slab by slab.
+
+A slab is a few planes; every voxel's value depends on its own position and, for
+noise, on its plane's number, so the slab's size changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.phantom.anatomy import Anatomy, label_values
+from oarseg.phantom.parts import Part
+from oarseg.phantom.pose import as_fields
+from oarseg.phantom.shapes import Bounds, Field, grown
+from oarseg.phantom.tissues import SEQUENCES, TISSUES
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Grid, Volume
+
+SLAB_VOXELS = 400_000
+HU_LIMITS = (-1024, 3000)
+FAR_MM = 50.0
+Labels = NDArray[np.uint8]
+Coordinates = tuple[Field, Field, Field]
+
+
+@dataclass(frozen=True)
+class View:
+    """A grid, and the way from its world to the anatomy.
+
+    Attributes:
+        anatomy: the patient.
+        grid: the scan's voxels.
+        to_ct: the grid's world → CT world.
+        flexion_deg: neck flexion added to the patient's own during this scan.
+    """
+
+    anatomy: Anatomy
+    grid: Grid
+    to_ct: RigidTransform = RigidTransform()
+    flexion_deg: float = 0.0
+
+    @property
+    def edge_mm(self) -> float:
+        """Width over which edges blur: the mean voxel's."""
+        return float(np.mean(self.grid.spacing_mm))
+
+    def coordinates(self, first: int, last: int) -> Coordinates:
+        """Anatomical x, y, z of the planes first … last - 1."""
+        pose = self.anatomy.pose
+        shrink, shift = pose.linear()
+        turn, move = np.asarray(self.to_ct.rotation), np.asarray(self.to_ct.translation_mm)
+        step, origin = self.grid.index_to_world()
+        matrix = shrink @ turn @ step
+        start = shrink @ (turn @ origin + move) + shift
+        planes = np.arange(first, last)[:, None, None]
+        rows = np.arange(self.grid.shape[1])[:, None]
+        columns = np.arange(self.grid.shape[2])
+        affine = []
+        for axis in range(3):
+            along = [np.float32(0)] * 3
+            along[0] = (matrix[axis, 0] * planes + start[axis]).astype(np.float32)
+            along[1] = (matrix[axis, 1] * rows).astype(np.float32)
+            along[2] = (matrix[axis, 2] * columns).astype(np.float32)
+            affine.append(along[0] + along[1] + along[2])
+        total = pose.flexion_deg + self.flexion_deg
+        return cast(Coordinates, as_fields(*pose.deform(*affine, flexion_deg=total)))
+
+    def slabs(self, slab_voxels: int = SLAB_VOXELS) -> Iterator[tuple[int, int]]:
+        """(first, last) of each slab."""
+        depth, height, width = self.grid.shape
+        thick = max(1, slab_voxels // (height * width))
+        for first in range(0, depth, thick):
+            yield first, min(first + thick, depth)
+
+
+@dataclass
+class Slab:
+    """What is being painted: coordinates, image, labels, distance to the skin."""
+
+    coordinates: Coordinates
+    ranges: tuple[tuple[Field, Field], ...]
+    image: Field
+    labels: Labels
+    skin: Field
+    edge_mm: float
+
+    @classmethod
+    def blank(cls, coordinates: Coordinates, edge_mm: float) -> Slab:
+        """An empty slab: fat everywhere comes later."""
+        shape = coordinates[0].shape
+        others = ((1, 2), (0, 2), (0, 1))
+        ranges = tuple(
+            (coordinates[axis].min(axis=others[2 - axis]), coordinates[axis].max(axis=others[2 - axis]))
+            for axis in range(3)
+        )
+        image = np.zeros(shape, np.float32)
+        labels = np.zeros(shape, np.uint8)
+        return cls(coordinates, ranges, image, labels, np.full(shape, FAR_MM, np.float32), edge_mm)
+
+    def window(self, box: Bounds) -> tuple[slice, slice, slice] | None:
+        """The slab's part that may lie in a box; None when nothing can."""
+        found = []
+        for axis in (2, 1, 0):  # z, y, x
+            low, high = self.ranges[axis]
+            inside = np.flatnonzero((high >= box[0][axis]) & (low <= box[1][axis]))
+            if inside.size == 0:
+                return None
+            found.append(slice(int(inside[0]), int(inside[-1]) + 1))
+        return found[0], found[1], found[2]
+
+    def paint(self, part: Part, values: Mapping[str, float], label: int) -> None:
+        """Paint one part."""
+        outer = part.layers[0][0]
+        window = self.window(grown(part.shape.box, outer + self.edge_mm))
+        if window is None:
+            return
+        x, y, z = (c[window] for c in self.coordinates)
+        distance = part.shape.distance(x, y, z)
+        for offset, tissue in part.layers:
+            blend(self.image[window], distance, offset, values[tissue], self.edge_mm)
+        self.labels[window][distance < outer] = label
+
+
+def blend(image: Field, distance: Field, offset: float, value: float, edge_mm: float) -> None:
+    """Fill in place where distance < offset, with an edge as wide as a voxel."""
+    cover = distance * (-1.0 / edge_mm)
+    cover += 0.5 + offset / edge_mm
+    np.clip(cover, 0.0, 1.0, out=cover)
+    image += cover * (value - image)
+
+
+def paint_slab(view: View, first: int, last: int, values: Mapping[str, float]) -> Slab:
+    """Paint the patient, and air outside the skin."""
+    slab = Slab.blank(view.coordinates(first, last), view.edge_mm)
+    window = slab.window(grown(view.anatomy.body.box, 12.0))
+    slab.image[...] = values["air"]
+    if window is None:
+        return slab
+    x, y, z = (c[window] for c in slab.coordinates)
+    slab.skin[window] = view.anatomy.body.distance(x, y, z)
+    if not (slab.skin < slab.edge_mm).any():
+        return slab
+    slab.image[...] = values["fat"]
+    numbers = label_values()
+    for part in view.anatomy.parts:
+        slab.paint(part, values, numbers.get(part.label, 0))
+    skin = slab.skin
+    rind = np.clip((skin + 2.0) / slab.edge_mm + 0.5, 0.0, 1.0)
+    slab.image += rind * (values["skin"] - slab.image) * (slab.labels == 0)
+    blend(slab.image, -skin, 0.0, values["air"], slab.edge_mm)
+    slab.labels[skin > 0] = 0
+    return slab
+
+
+def texture(coordinates: Coordinates) -> Field:
+    """Fine structure of tissue, within ±1."""
+    x, y, z = coordinates
+    waves = np.sin(x * 0.71 + z * 0.23) * np.sin(y * 0.63 - x * 0.19)
+    return cast(Field, waves * np.cos(z * 0.57 + y * 0.31))
+
+
+def plane_rng(seed: int, stream: int, plane: int) -> np.random.Generator:
+    """The noise generator of one plane of one scan."""
+    return np.random.default_rng(np.random.SeedSequence([seed, stream, plane]))
+
+
+@dataclass(frozen=True)
+class CtScanner:
+    """A CT scanner and its table.
+
+    Attributes:
+        seed: of noise and tissue values.
+        noise_hu: standard deviation of the noise in soft tissue.
+        couch_y_mm: CT world y of the table's top.
+        centre_x_mm: CT world x of the table's middle.
+        mask: whether the patient wears a thermoplastic mask.
+        contrast: whether blood is enhanced.
+    """
+
+    seed: int
+    noise_hu: float
+    couch_y_mm: float
+    centre_x_mm: float
+    mask: bool
+    contrast: bool
+
+    @classmethod
+    def of(cls, seed: int, anatomy: Anatomy) -> CtScanner:
+        """The scanner that a seed's patient meets."""
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 11]))
+        place, scale = anatomy.pose.rigid.translation_mm, anatomy.pose.scale
+        return cls(
+            seed=seed,
+            noise_hu=float(rng.uniform(10.0, 16.0)),
+            couch_y_mm=place[1] + 134.0 * scale[1] + float(rng.uniform(0, 8)),
+            centre_x_mm=place[0],
+            mask=bool(rng.random() < 0.85),
+            contrast=bool(rng.random() < 0.4),
+        )
+
+    def values(self) -> dict[str, float]:
+        """HU of each tissue for this patient."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 12]))
+        result = {}
+        for name, (hu, *_) in TISSUES.items():
+            result[name] = hu + float(rng.normal()) * (2.0 if abs(hu) < 150 else 0.03 * abs(hu))
+        result["air"] = -1000.0
+        if self.contrast:
+            result["A_Carotid"] += 110.0
+            result["vein"] += 80.0
+        return result
+
+    def scan(
+        self,
+        view: View,
+        *,
+        slab_voxels: int = SLAB_VOXELS,
+        progress: Callable[[float], None] | None = None,
+    ) -> tuple[Volume, Volume]:
+        """The CT (int16) and the label map (uint8) on the view's grid."""
+        image = np.empty(view.grid.shape, np.int16)
+        labels = np.empty(view.grid.shape, np.uint8)
+        values = self.values()
+        for first, last in view.slabs(slab_voxels):
+            slab = paint_slab(view, first, last, values)
+            self._add_table(view, slab)
+            slab.image += texture(slab.coordinates) * 5.0 * (slab.image > -300)
+            _add_streaks(view, slab)
+            for plane in range(first, last):
+                image[plane] = self._expose(slab.image[plane - first], plane)
+            labels[first:last] = slab.labels
+            if progress:
+                progress(last / view.grid.shape[0])
+        return Volume(image, view.grid), Volume(labels, view.grid)
+
+    def _expose(self, plane: Field, number: int) -> NDArray[np.int16]:
+        noise = plane_rng(self.seed, 101, number).standard_normal(plane.shape, dtype=np.float32)
+        grain = noise.copy()
+        for axis in (0, 1):  # correlate neighbours a little, as a reconstruction kernel does
+            grain = 0.5 * grain + 0.25 * (np.roll(grain, 1, axis) + np.roll(grain, -1, axis))
+        spread = np.where(plane < -700, 0.35 * self.noise_hu, self.noise_hu)
+        exposed = plane + (0.5 * noise + 1.9 * grain) * (spread * 0.8).astype(np.float32)
+        return cast(NDArray[np.int16], np.rint(np.clip(exposed, *HU_LIMITS)).astype(np.int16))
+
+    def _add_table(self, view: View, slab: Slab) -> None:
+        skin, edge = slab.skin, slab.edge_mm
+        values = self.values()
+        x, y, z = slab.coordinates
+        outside = skin > 0.5 * edge
+        rest = np.maximum(np.maximum(np.abs(x) - 95.0, 62.0 - y), -75.0 - z)
+        rest = np.maximum(rest, 6.0 - skin)
+        _where(slab.image, outside, rest, values["foam"], edge)
+        step, origin = view.grid.index_to_world()
+        rows = (origin[1] + step[1, 1] * np.arange(view.grid.shape[1])).astype(np.float32)
+        columns = (origin[0] + step[0, 2] * np.arange(view.grid.shape[2])).astype(np.float32)
+        depth = (rows - self.couch_y_mm)[:, None]
+        wide = np.abs(columns - self.centre_x_mm) - 260.0
+        board = np.maximum(np.abs(depth - 22.0) - 22.0, wide)[None]
+        shell = np.broadcast_to(np.abs(board) - 1.5, skin.shape)
+        _where(slab.image, outside, np.broadcast_to(board, skin.shape), values["foam"], edge)
+        _where(slab.image, outside, shell, values["couch"], edge)
+        if self.mask:
+            sheet = np.abs(skin - 3.0) - 1.3
+            sheet = np.maximum(sheet, np.maximum(y - 25.0, np.maximum(z - 112.0, -150.0 - z)))
+            _where(slab.image, outside, sheet, values["mask"], edge)
+
+
+def _where(image: Field, mask: NDArray[np.bool_], distance: Field, value: float, edge: float) -> None:
+    cover = np.clip(0.5 - distance / edge, 0.0, 1.0) * mask
+    image += cover * (value - image)
+
+
+def _add_streaks(view: View, slab: Slab) -> None:
+    """Bands that metal throws across its planes."""
+    for number, (mx, my, mz) in enumerate(view.anatomy.metal):
+        window = slab.window(((mx - 100, my - 60, mz - 7), (mx + 100, my + 130, mz + 7)))
+        if window is None:
+            continue
+        x, y, z = (c[window] for c in slab.coordinates)
+        angle = np.arctan2(y - my, x - mx)
+        radius = np.sqrt(np.square(x - mx) + np.square(y - my)) + 4.0
+        bands = np.cos(angle * 7 + number) * np.cos(angle * 12 + 2 * number) - 0.15
+        fade = np.maximum(1.0 - np.abs(z - mz) / 7.0, 0.0) * np.exp(-radius / 55.0)
+        fade *= np.clip((100.0 - np.abs(x - mx)) / 20.0, 0, 1) * np.clip(radius / 12.0, 0, 1)
+        slab.image[window] += bands * fade * 420.0 * (slab.skin[window] < 0)
+
+
+@dataclass(frozen=True)
+class MrScanner:
+    """A T1 MR scanner.
+
+    Attributes:
+        seed: of noise, bias field and tissue values.
+        sequence: column of the tissue table.
+        gain: signal units per table unit.
+        noise: standard deviation in signal units.
+    """
+
+    seed: int
+    sequence: int
+    gain: float
+    noise: float
+
+    @classmethod
+    def of(cls, seed: int) -> MrScanner:
+        """The scanner that a seed's patient meets."""
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 21]))
+        sequence = int(rng.choice(len(SEQUENCES), p=[0.55, 0.2, 0.25]))
+        gain = float(rng.uniform(0.8, 1.8))
+        return cls(seed, sequence, gain, gain * float(rng.uniform(9.0, 15.0)))
+
+    def values(self) -> dict[str, float]:
+        """Signal of each tissue for this patient."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 22]))
+        signals = {name: row[1 + self.sequence] for name, row in TISSUES.items()}
+        return {name: s * self.gain * (1 + 0.04 * float(rng.normal())) for name, s in signals.items()}
+
+    def bias(self, grid: Grid) -> tuple[Field, Field, Field]:
+        """Factors along z, y, x whose product is the coil's sensitivity."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 23]))
+        factors = []
+        for count in grid.shape:
+            t = np.linspace(-1, 1, count)
+            slope, bow = rng.uniform(-0.18, 0.18), rng.uniform(-0.05, 0.22)
+            factors.append((1.0 + slope * t - bow * t * t).astype(np.float32))
+        return factors[0], factors[1], factors[2]
+
+    def scan(self, view: View, *, slab_voxels: int = SLAB_VOXELS) -> Volume:
+        """The MR (int16, never all zero in the background) on the view's grid."""
+        image = np.empty(view.grid.shape, np.int16)
+        values = self.values()
+        along, down, across = self.bias(view.grid)
+        for first, last in view.slabs(slab_voxels):
+            slab = paint_slab(view, first, last, values)
+            slab.image *= 1.0 + 0.05 * texture(slab.coordinates)
+            _void(view, slab)
+            for plane in range(first, last):
+                signal = slab.image[plane - first] * (down[:, None] * across * along[plane])
+                image[plane] = self._receive(signal, plane)
+        return Volume(image, view.grid)
+
+    def _receive(self, signal: Field, plane: int) -> NDArray[np.int16]:
+        """Magnitude of a signal with complex Gaussian noise: Rician."""
+        noise = plane_rng(self.seed, 201, plane).standard_normal((2, *signal.shape), dtype=np.float32)
+        magnitude = np.sqrt(np.square(signal + noise[0] * self.noise) + np.square(noise[1] * self.noise))
+        return cast(NDArray[np.int16], np.rint(np.minimum(magnitude, 32000)).astype(np.int16))
+
+
+def _void(view: View, slab: Slab) -> None:
+    """Metal takes the signal around it and piles it up at the rim."""
+    for mx, my, mz in view.anatomy.metal:
+        window = slab.window(((mx - 20, my - 20, mz - 20), (mx + 20, my + 20, mz + 20)))
+        if window is None:
+            continue
+        x, y, z = (c[window] for c in slab.coordinates)
+        away: Any = np.sqrt(np.square(x - mx) + np.square(y - my) + np.square(z - mz))
+        factor = np.clip((away - 7.0) / 4.0, 0.0, 1.0)
+        factor *= 1.0 + 0.6 * np.exp(-np.square((away - 12.0) / 2.0))
+        slab.image[window] *= factor.astype(np.float32)
