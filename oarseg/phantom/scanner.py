@@ -116,7 +116,8 @@ class Slab:
     def paint(self, part: Part, values: Mapping[str, float], label: int) -> None:
         """Paint one part."""
         outer = part.layers[0][0]
-        window = self.window(grown(part.shape.box, outer + self.edge_mm))
+        margin = max(outer + self.edge_mm, 0.0) * part.shape.stretch
+        window = self.window(grown(part.shape.box, margin))
         if window is None:
             return
         x, y, z = (c[window] for c in self.coordinates)
@@ -137,12 +138,13 @@ def blend(image: Field, distance: Field, offset: float, value: float, edge_mm: f
 def paint_slab(view: View, first: int, last: int, values: Mapping[str, float]) -> Slab:
     """Paint the patient, and air outside the skin."""
     slab = Slab.blank(view.coordinates(first, last), view.edge_mm)
-    window = slab.window(grown(view.anatomy.body.box, 12.0))
+    body = view.anatomy.body
+    window = slab.window(grown(body.box, (6.0 + slab.edge_mm) * body.stretch))
     slab.image[...] = values["air"]
     if window is None:
         return slab
     x, y, z = (c[window] for c in slab.coordinates)
-    slab.skin[window] = view.anatomy.body.distance(x, y, z)
+    slab.skin[window] = body.distance(x, y, z)
     if not (slab.skin < slab.edge_mm).any():
         return slab
     slab.image[...] = values["fat"]
@@ -287,7 +289,8 @@ def _add_streaks(view: View, slab: Slab) -> None:
         bands = np.cos(angle * 7 + number) * np.cos(angle * 12 + 2 * number) - 0.15
         fade = np.maximum(1.0 - np.abs(z - mz) / 7.0, 0.0) * np.exp(-radius / 55.0)
         fade *= np.clip((100.0 - np.abs(x - mx)) / 20.0, 0, 1) * np.clip(radius / 12.0, 0, 1)
-        slab.image[window] += bands * fade * 420.0 * (slab.skin[window] < 0)
+        seen = (slab.skin[window] < 0) & (y > my - 60) & (y < my + 130)
+        slab.image[window] += bands * fade * 420.0 * seen
 
 
 @dataclass(frozen=True)
@@ -361,4 +364,4 @@ def _void(view: View, slab: Slab) -> None:
         away: Any = np.sqrt(np.square(x - mx) + np.square(y - my) + np.square(z - mz))
         factor = np.clip((away - 7.0) / 4.0, 0.0, 1.0)
         factor *= 1.0 + 0.6 * np.exp(-np.square((away - 12.0) / 2.0))
-        slab.image[window] *= factor.astype(np.float32)
+        slab.image[window] *= np.where(away < 19.0, factor, 1.0).astype(np.float32)

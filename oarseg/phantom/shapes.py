@@ -31,6 +31,11 @@ class Shape(Protocol):
         """Lowest and highest corner (x, y, z) in mm of the shape itself."""
         ...
 
+    @property
+    def stretch(self) -> float:
+        """How far away a point can be, at most, for each mm that ``distance`` says."""
+        ...
+
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Signed distance in mm at points given by three arrays of one shape."""
         ...
@@ -60,6 +65,11 @@ class Ellipsoid:
         reach = np.asarray(self.radii) if self.axes is None else np.full(3, max(self.radii) * 1.2)
         centre = np.asarray(self.centre)
         return cast(Bounds, (tuple((centre - reach).tolist()), tuple((centre + reach).tolist())))
+
+    @property
+    def stretch(self) -> float:
+        """Along the longest radius the scaled distance is too short."""
+        return max(self.radii) / float(np.prod(self.radii) ** (1 / 3))
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Radial distance scaled by the mean radius."""
@@ -91,6 +101,11 @@ class Tube:
         points, radii = np.asarray(self.points), np.asarray(self.radii)[:, None]
         low, high = (points - radii).min(axis=0), (points + radii).max(axis=0)
         return cast(Bounds, (tuple(low.tolist()), tuple(high.tolist())))
+
+    @property
+    def stretch(self) -> float:
+        """A true distance."""
+        return 1.0
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Least distance to any of the segments."""
@@ -144,6 +159,13 @@ class Stack:
         high = (float((cx + rx).max()), float((cy + back).max()), self.rows[-1][0])
         return low, high
 
+    @property
+    def stretch(self) -> float:
+        """As for an ellipsoid, in the plane."""
+        _, _, rx, front, back = self.table
+        aspects = [np.maximum(rx / ry, ry / rx).max() for ry in (front, back)]
+        return float(np.sqrt(max(aspects)))
+
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Radial distance in the plane, or the distance beyond an end where that is larger."""
         bottom, top = self.rows[0][0], self.rows[-1][0]
@@ -189,6 +211,11 @@ class Arch:
         low = (cx - rx, cy - ry, min(ends) - self.height)
         return low, (cx + rx, cy + self.back, max(ends) + self.height)
 
+    @property
+    def stretch(self) -> float:
+        """The ellipse's distance is good to first order only."""
+        return 1.5
+
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Distance to the band's rounded rectangular cross-section."""
         dx, dy = x - self.centre[0], y - self.centre[1]
@@ -214,9 +241,13 @@ class Union:
         """The box round all of them."""
         boxes = np.asarray([shape.box for shape in self.shapes])
         low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
-        return grown(
-            cast(Bounds, (tuple(low.tolist()), tuple(high.tolist()))), self.blend * 0.25
-        )
+        seam = self.blend * 0.25 * len(self.shapes) * self.stretch
+        return grown(cast(Bounds, (tuple(low.tolist()), tuple(high.tolist()))), seam)
+
+    @property
+    def stretch(self) -> float:
+        """The worst part's."""
+        return max(shape.stretch for shape in self.shapes)
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Least of the distances, smoothed."""
@@ -245,6 +276,11 @@ class Without:
         """The first shape's box."""
         return self.shape.box
 
+    @property
+    def stretch(self) -> float:
+        """The first shape's."""
+        return self.shape.stretch
+
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """Inside the first and outside the second."""
         away = self.gap - self.other.distance(x, y, z)
@@ -270,6 +306,11 @@ class Cut:
                 low[axis] = max(low[axis], -self.offset)
         return cast(Bounds, (tuple(low), tuple(high)))
 
+    @property
+    def stretch(self) -> float:
+        """The shape's."""
+        return self.shape.stretch
+
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """The larger of the shape's distance and the plane's."""
         plane = x * self.normal[0] + y * self.normal[1] + z * self.normal[2] - self.offset
@@ -287,7 +328,12 @@ class Rippled:
     @property
     def box(self) -> Bounds:
         """The shape's box, widened by the ripples."""
-        return grown(self.shape.box, self.amplitude)
+        return grown(self.shape.box, 2.0 * self.amplitude * self.shape.stretch)
+
+    @property
+    def stretch(self) -> float:
+        """The shape's."""
+        return self.shape.stretch
 
     def distance(self, x: Field, y: Field, z: Field) -> Field:
         """The shape's distance plus a product of sines."""
