@@ -1,10 +1,11 @@
 """Where an image file keeps its voxels, and getting them out within bounds.
 
-ITK tells the geometry; the voxels are read here, because ITK takes a truncated NIfTI
-or a damaged compressed MetaImage for a whole one and fills in what is missing. A
-stream is inflated into an array of the promised size, so a bomb cannot grow beyond
-it, and its checksum must hold. Headers that keep their data in another file are
-refused: they can read any path.
+ITK tells the geometry of NRRD and NIfTI. The voxels are read here, because ITK takes a
+truncated NIfTI or a damaged compressed MetaImage for a whole one and fills in what is
+missing; so is the whole header of MetaImage, on which ITK can crash. A stream is
+inflated into an array of the promised size, so a bomb cannot grow beyond it, and its
+checksum must hold. Headers that keep their data in another file are refused: they can
+read any path.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InputError
+from oarseg.volume import Grid, Matrix, Vector, reversed_triple
 
 HEADER_LIMIT = 1 << 20
 CHUNK = 1 << 20
@@ -45,11 +47,13 @@ OTHERS = {
     b"\xff\xd8": "a JPEG picture",
     b"II*\0": "a TIFF picture",
 }
-META_GEOMETRY = frozenset(
-    {"Offset", "Position", "Origin", "ElementSpacing", "ElementSize"}
-    | {"TransformMatrix", "Rotation", "Orientation", "DimSize"}
-)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+# Header fields of MetaImage that hold numbers, and how many; synonyms share a line.
+META_NUMBERS = {
+    "NDims": 1, "ElementNumberOfChannels": 1, "DimSize": 3, "ElementSpacing": 3,
+    "Offset": 3, "Position": 3, "Origin": 3,
+    "TransformMatrix": 9, "Rotation": 9, "Orientation": 9,
+}  # fmt: skip
+NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
 META_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2",
     "MET_INT": "i4", "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4",
@@ -87,6 +91,7 @@ class Pixels:
         start: byte of the file where the data, or its stream, begins.
         skip: bytes to leave out of the (inflated) data before the first voxel.
         slope, intercept: NIfTI's scaling, ``value = stored × slope + intercept``.
+        grid: where the voxels lie, unchecked; None where ITK is to read it.
     """
 
     format: Format
@@ -96,11 +101,32 @@ class Pixels:
     skip: int = 0
     slope: float = 1.0
     intercept: float = 0.0
+    grid: Grid | None = None
 
 
 def unusable(path: Path, *, expected: str, found: str, do: str) -> InputError:
     """The error for a file that cannot be used, in one sentence."""
     return InputError(f"{path}: expected {expected}, found {found}; {do}")
+
+
+def not_three_dimensional(path: Path, dimensions: int) -> InputError:
+    """The error for an image with more or fewer than three axes."""
+    return unusable(
+        path,
+        expected="a 3-D image",
+        found=f"a {dimensions}-D image",
+        do="give one volume in one file",
+    )
+
+
+def not_scalar(path: Path, components: int) -> InputError:
+    """The error for an image with colours or vectors."""
+    return unusable(
+        path,
+        expected="one value a voxel",
+        found=f"{components}",
+        do="give the scalar image, not colours or vectors",
+    )
 
 
 def ending(name: str) -> str | None:
@@ -285,7 +311,7 @@ def _meta(path: Path, head: bytes) -> Pixels:
     if target not in ("LOCAL", "Local", "local"):
         raise _detached(path, target)
     fields = _fields(head[:first], separator=r"[=:]")
-    _check_numbers(path, fields)
+    grid = _meta_grid(path, fields)
     dtype = META_TYPES.get(fields.get("ElementType", ""))
     binary = fields.get("BinaryData", "False").lower()
     if dtype is None or binary not in ("true", "1") or fields.get("HeaderSize", "0") != "0":
@@ -293,17 +319,56 @@ def _meta(path: Path, head: bytes) -> Pixels:
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     start = first + line.end()
     compressed = _is_true(fields, "CompressedData")
-    return Pixels("MetaImage", np.dtype((">" if big else "<") + dtype), compressed, start)
+    on_disk = np.dtype((">" if big else "<") + dtype)
+    return Pixels("MetaImage", on_disk, compressed, start, grid=grid)
 
 
-def _check_numbers(path: Path, fields: dict[str, str]) -> None:
-    """Refuse geometry that is no number: MetaIO reads it as zero."""
-    for key in META_GEOMETRY & fields.keys():
-        for text in fields[key].split():
-            if not NUMBER.fullmatch(text):
-                raise unusable(
-                    path, expected=f"numbers for {key}", found=repr(text), do="correct the header"
-                )
+def _meta_grid(path: Path, fields: dict[str, str]) -> Grid:
+    """The geometry as ITK's MetaImageIO understands it."""
+    dimensions = _whole(path, fields, "NDims")[0]
+    if dimensions != 3:
+        raise not_three_dimensional(path, dimensions)
+    if "ElementNumberOfChannels" in fields:
+        components = _whole(path, fields, "ElementNumberOfChannels")[0]
+        if components != 1:
+            raise not_scalar(path, components)
+    matrix = _synonym(path, fields, "TransformMatrix", "Rotation", "Orientation")
+    # One row an index axis, so the transpose of ITK's direction matrix.
+    axes = matrix or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    return Grid(
+        shape=reversed_triple(_whole(path, fields, "DimSize")),
+        spacing_mm=reversed_triple(_numbers(path, fields, "ElementSpacing")),
+        origin_mm=cast(
+            Vector, _synonym(path, fields, "Offset", "Position", "Origin") or (0.0,) * 3
+        ),
+        direction=cast(Matrix, tuple(axes[i::3] for i in range(3))),
+    )
+
+
+def _synonym(path: Path, fields: dict[str, str], *keys: str) -> tuple[float, ...] | None:
+    given = [key for key in keys if key in fields]
+    return _numbers(path, fields, given[-1]) if given else None
+
+
+def _whole(path: Path, fields: dict[str, str], key: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in _numbers(path, fields, key))
+
+
+def _numbers(path: Path, fields: dict[str, str], key: str) -> tuple[float, ...]:
+    """The numbers of a field; MetaIO would read nonsense as zeros."""
+    texts = fields.get(key, "").split()
+    count = META_NUMBERS[key]
+    if len(texts) != count or not all(NUMBER.fullmatch(text) for text in texts):
+        raise unusable(
+            path,
+            expected=f"{key} with {count} finite numbers",
+            found=repr(fields.get(key, "")[:80]),
+            do="correct the header",
+        )
+    values = tuple(float(text) for text in texts)
+    if not np.isfinite(values).all():
+        raise unusable(path, expected=f"a finite {key}", found=f"{values}", do="correct the header")
+    return values
 
 
 def _is_true(fields: dict[str, str], key: str) -> bool:

@@ -10,11 +10,18 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.pixels import Format, Pixels, load, locate, unusable
+from oarseg.pixels import (
+    Format,
+    Pixels,
+    load,
+    locate,
+    not_scalar,
+    not_three_dimensional,
+    unusable,
+)
 from oarseg.volume import Grid, Volume, grid_of
 
 READERS: dict[Format, str] = {
-    "MetaImage": "MetaImageIO",
     "NRRD": "NrrdImageIO",
     "NIfTI": "NiftiImageIO",
 }
@@ -100,25 +107,19 @@ def check_ct(volume: Volume, path: Path, *, assume_hu: bool = False) -> Volume:
 
 
 def _read_grid(path: Path, pixels: Pixels, limits: Limits) -> Grid:
-    reader = _header(path, pixels)
-    if reader.GetDimension() != 3:
-        raise unusable(
-            path,
-            expected="a 3-D image",
-            found=f"a {reader.GetDimension()}-D image",
-            do="give one volume in one file",
-        )
-    if reader.GetNumberOfComponents() != 1:
-        raise unusable(
-            path,
-            expected="one value a voxel",
-            found=f"{reader.GetNumberOfComponents()}",
-            do="give the scalar image, not colours or vectors",
-        )
-    grid = grid_of(reader)
+    grid = pixels.grid or _itk_grid(path, pixels)
     _check_size(path, grid, pixels, limits)
     _check_geometry(path, grid, limits)
     return grid
+
+
+def _itk_grid(path: Path, pixels: Pixels) -> Grid:
+    reader = _header(path, pixels)
+    if reader.GetDimension() != 3:
+        raise not_three_dimensional(path, reader.GetDimension())
+    if reader.GetNumberOfComponents() != 1:
+        raise not_scalar(path, reader.GetNumberOfComponents())
+    return grid_of(reader)
 
 
 def _header(path: Path, pixels: Pixels) -> sitk.ImageFileReader:

@@ -118,8 +118,11 @@ def write_results(output: Path, records: Sequence[Record]) -> Path:
     path = output / RESULTS
     draft = output / f"{PARTIAL}{RESULTS}"
     with _explained(path):
-        _write_text(draft, _json([_entry(record) for record in records]))
-        draft.replace(path)
+        try:
+            _write_text(draft, _json([_entry(record) for record in records]))
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
         _sync_folder(output)
     return path
 

@@ -168,7 +168,8 @@ def test_truncated(tmp_path: Path, end: str, compressed: bool, kept: float) -> N
 
 @pytest.mark.parametrize("end", ["mha", "nrrd", "nii.gz"])
 def test_damaged_stream(tmp_path: Path, end: str) -> None:
-    noise = np.random.default_rng(0).integers(-1000, 1000, (9, 9, 9)).astype("i2")
+    # Large enough that the damage lies behind what reading the header inflates.
+    noise = np.random.default_rng(0).integers(-1000, 1000, (60, 60, 60)).astype("i2")
     path = write(tmp_path / f"x.{end}", noise)
     data = bytearray(path.read_bytes())
     data[-100] ^= 0xFF
@@ -206,7 +207,10 @@ def test_size_limits(tmp_path: Path) -> None:
         ({"ElementSpacing": "1 1 nan"}, ""),
         ({"ElementSpacing": "1 1 -2"}, ""),
         ({"ElementSpacing": "1 1 0"}, ""),
-        ({"Offset": "0 nan 0"}, "numbers for Offset, found 'nan'; correct the header"),
+        ({"Offset": "0 nan 0"}, "Offset with 3 finite numbers, found '0 nan 0'; correct"),
+        ({"Offset": "0 1e999 0"}, "a finite Offset, found (0.0, inf, 0.0); correct the header"),
+        ({"NDims": "9999999999993"}, "a 3-D image, found a 9999999999993-D image;"),
+        ({"DimSize": "5 5 -5"}, ""),
         ({"Offset": "0 2e6 0"}, "an origin within 1e+06 mm, found (0.0, 2000000.0, 0.0);"),
         ({"TransformMatrix": "1 0.1 0 0 1 0 0 0 1"}, "orthonormal axis directions, found "),
         ({"TransformMatrix": "1 0 0 1 0 0 0 0 1"}, ""),
