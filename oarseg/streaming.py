@@ -4,18 +4,14 @@ The answer is nnU-Net 2.8.1's; the way there never holds all classes of the whol
 Tiles come in nnU-Net's order, axis 0 outermost, so once a row of tiles is done the planes
 before the next row are final: they are normalised, resampled, reduced to labels and
 forgotten. The buffer is one patch thick whatever the number of slices or folds.
-
-Logits are accumulated in float32 by default. nnU-Net accumulates in half precision; that
-halves the buffer but rounds every sum, and NumPy has no vector instructions for it (five
-times slower). ``half=True`` reproduces nnU-Net's sums bit for bit for one fold.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -23,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg import resampling
+from oarseg.accumulation import Ring, arithmetic
 from oarseg.bundle import Manifest, label_values
 from oarseg.engines import Engine
 from oarseg.errors import InferenceError, WeightsError
 from oarseg.preprocessing import NetworkInput, Placement
 from oarseg.resampling import Band, Tap
-from oarseg.tiling import Tiling, cut, gaussian, tile
+from oarseg.tiling import Tiling, cut, tile
 from oarseg.volume import Shape
 
 Labels = NDArray[np.uint8]
@@ -40,26 +37,12 @@ _ABOVE_ZERO = np.float32(2.0**-25)
 _LARGEST_HALF = np.float32(65504.0)
 
 
-@dataclass(frozen=True, eq=False)
-class _Ring:
-    """Sums over tiles of the planes that are not final yet; plane p is in slot p mod P.
-
-    Attributes:
-        logits: (P, classes, *padded plane), weighted sums.
-        weights: (P, *padded plane), sums of the tiles' weights.
-    """
-
-    logits: NDArray[Any]
-    weights: NDArray[Any]
-
-
 def segment(
     net_input: NetworkInput,
     engines: Sequence[Engine],
     manifest: Manifest,
     *,
     mirror: bool = False,
-    half: bool = False,
     progress: Progress | None = None,
     threads: int = 1,
     xp: ModuleType = np,
@@ -71,7 +54,6 @@ def segment(
         engines: one a fold; their logits are averaged.
         manifest: the model.
         mirror: average over the flips along ``manifest.mirror_axes`` too.
-        half: accumulate in half precision, as nnU-Net does, in half the memory.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
         xp: the array module that accumulates and resamples.
@@ -89,22 +71,24 @@ def segment(
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         paint = _Painter(place, manifest, labels, pool, xp)
         predict = _Predictor(net_input.data, window, engines, _flips(manifest, mirror))
-        for index, plane in _planes(predict, len(manifest.labels), half, pool, progress, xp):
+        ring = Ring(
+            window, len(manifest.labels), len(engines), pool=pool, how=arithmetic(xp), xp=xp
+        )
+        for index, plane in _planes(predict, ring, progress, xp):
             paint.take(index, plane)
     return labels
 
 
-def buffer_bytes(network_shape: Shape, manifest: Manifest, *, half: bool = False) -> int:
+def buffer_bytes(network_shape: Shape, manifest: Manifest) -> int:
     """Bytes that ``segment`` holds besides input, label map and networks.
 
-    The ring buffer, two tiles of logits and one finished plane.
+    The ring buffer in half precision; in float32 two tiles of logits and two planes.
     """
     window = tile(network_shape, manifest.patch_size)
     classes = len(manifest.labels)
     plane = window.shape[1] * window.shape[2]
-    size = 2 if half else 4
-    ring = window.patch[0] * plane * (classes + 1) * size
-    return ring + 4 * classes * (plane + 2 * int(np.prod(window.patch)))
+    ring = 2 * window.patch[0] * plane * (classes + 1)
+    return ring + 2 * 4 * classes * (plane + math.prod(window.patch))
 
 
 def _flips(manifest: Manifest, mirror: bool) -> tuple[tuple[int, ...], ...]:
@@ -131,11 +115,6 @@ class _Predictor:
         self._flips = flips
         self._sum: Image | None = None
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
-
-    @property
-    def summed(self) -> int:
-        """How many folds a call adds up."""
-        return len(self._engines)
 
     def __call__(self, start: Shape) -> Image:
         """The sum of the folds' logits (classes, *patch); valid until the next call."""
@@ -180,84 +159,22 @@ class _Predictor:
 
 
 def _planes(
-    predict: _Predictor,
-    classes: int,
-    half: bool,
-    pool: Executor,
-    progress: Progress | None,
-    xp: ModuleType,
+    predict: _Predictor, ring: Ring, progress: Progress | None, xp: ModuleType
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Final logits, plane by plane along network axis 0.
+    """Final logits (classes, *network plane) with their index along network axis 0.
 
-    Yields:
-        (index, logits) with logits (classes, *network plane), a view that is valid
-        until the next step.
+    Each is valid until the next step.
     """
     window = predict.window
-    dtype = xp.float16 if half else xp.float32
-    ring = _ring(window, classes, dtype, xp)
-    # nnU-Net's weights are half; dividing by the folds here saves a pass over every tile.
-    weights = xp.asarray(gaussian(window.patch), dtype=xp.float32)
-    share = weights / predict.summed if predict.summed > 1 else weights
     done = 0
     rows = window.starts[0]
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=window.shape[0]):
         for start in window.row(first):
-            _accumulate(ring, xp.asarray(predict(start)), start, weights, share, pool)
+            ring.add(xp.asarray(predict(start)), start)
             done += 1
             if progress is not None:
                 progress(done, window.count)
-        yield from _finish(ring, window, range(first, following))
-
-
-def _ring(window: Tiling, classes: int, dtype: Any, xp: ModuleType) -> _Ring:
-    depth, (height, width) = window.patch[0], window.shape[1:]
-    return _Ring(
-        xp.zeros((depth, classes, height, width), dtype=dtype),
-        xp.zeros((depth, height, width), dtype=dtype),
-    )
-
-
-def _accumulate(
-    ring: _Ring,
-    logits: NDArray[Any],
-    start: Shape,
-    weights: NDArray[Any],
-    share: NDArray[Any],
-    pool: Executor,
-) -> None:
-    """Add a tile (classes, *patch) to the ring: the pass that memory traffic bounds.
-
-    A plane at a time, so that the product stays in cache; ``logits`` is overwritten.
-    """
-    depth, height, width = weights.shape
-    rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
-
-    def add(index: int) -> None:
-        slot = (start[0] + index) % depth
-        tile_plane = logits[:, index]
-        tile_plane *= share[index]
-        total = ring.logits[slot, :, rows, columns]
-        total += tile_plane
-        weight = ring.weights[slot, rows, columns]
-        weight += weights[index].astype(weight.dtype)
-
-    for _ in pool.map(add, range(depth)):
-        pass
-
-
-def _finish(ring: _Ring, window: Tiling, planes: range) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Normalise final planes in place, hand them out without padding, clear their slots."""
-    depth = window.patch[0]
-    _, rows, columns = window.inside
-    for padded in planes:
-        slot, index = padded % depth, padded - window.before[0]
-        if 0 <= index < window.image[0]:
-            plane = ring.logits[slot][:, rows, columns]
-            plane /= ring.weights[slot, rows, columns]
-            yield index, plane
-        ring.logits[slot] = 0
-        ring.weights[slot] = 0
+        yield from ring.finish(range(first, following))
 
 
 class _Painter:
@@ -323,7 +240,6 @@ class _Painter:
     def _reduce(self, part: NDArray[Any], rows: Band) -> Any:
         """Logits (classes, source rows, columns) → labels (target rows, target columns)."""
         xp = self._xp
-        part = part.astype(xp.float32, copy=False)
         part = resampling.resize_columns(part, self._canvas.shape[2], self._order, xp=xp)
         if rows.source != rows.target:
             part = xp.matmul(xp.asarray(rows.weights), part)
