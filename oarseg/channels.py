@@ -12,12 +12,17 @@ from oarseg.bundle import ChannelRecipe
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume
 
-HU_RANGE = (-1000.0, 3000.0)
+HU_RANGE = (-1000, 3000)
 
 
 def ct_channel(ct: Volume) -> NDArray[Any]:
-    """The CT's values, limited to [−1000, 3000] HU, in the CT's own dtype."""
-    return np.clip(ct.array, *(np.array(HU_RANGE).astype(ct.array.dtype)))
+    """The CT's values for training, limited to [−1000, 3000] HU, in the CT's own dtype.
+
+    Inference need not do it: normalisation clips to a range within this one.
+    """
+    low, high = HU_RANGE
+    clipped: NDArray[Any] = np.clip(ct.array, low, high).astype(ct.array.dtype, copy=False)
+    return clipped
 
 
 def mr_channel(

@@ -169,9 +169,7 @@ def train(arguments: argparse.Namespace) -> int:
         epochs=arguments.epochs,
     )
     space = Workspace(arguments.raw.resolve(), arguments.work.resolve())
-    plan_and_preprocess(
-        space, plans=arguments.plans, settings=settings, workers=arguments.workers
-    )
+    plan_and_preprocess(space, plans=arguments.plans, settings=settings, workers=arguments.workers)
     results = train_folds(
         space,
         plans=arguments.plans,

@@ -93,7 +93,9 @@ class RigidTransform:
         try:
             transform = sitk.ReadTransform(str(path))
         except RuntimeError as error:
-            raise InputError(f"{path}: expected an ITK transform file, could not read it") from error
+            raise InputError(
+                f"{path}: expected an ITK transform file, could not read it"
+            ) from error
         probe = np.vstack([np.zeros(3), np.eye(3)])
         image = np.array([transform.TransformPoint(tuple(p)) for p in probe.tolist()])
         matrix = (image[1:] - image[0]).T

@@ -61,14 +61,16 @@ class Grid:
     def to_world(self, index_zyx: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """World positions (n, 3), x y z in mm, of fractional indices (n, 3), z y x."""
         linear, offset = self.index_to_world()
-        return cast(NDArray[np.float64], np.asarray(index_zyx, float) @ linear.T + offset)
+        world: NDArray[np.float64] = np.asarray(index_zyx, float) @ linear.T + offset
+        return world
 
     def to_index(self, world_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Fractional indices (n, 3), z y x, of world positions (n, 3), x y z in mm."""
         linear, offset = self.index_to_world()
-        return cast(
-            NDArray[np.float64], np.linalg.solve(linear, (np.asarray(world_mm, float) - offset).T).T
-        )
+        index = np.linalg.solve(
+            linear, (np.asarray(world_mm, float) - offset).T
+        ).T
+        return np.asarray(index, dtype=np.float64)
 
     def matches(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
         """Whether both grids have the same shape and the same corners within a tolerance."""

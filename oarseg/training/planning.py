@@ -51,10 +51,13 @@ class Workspace:
 
     def activate(self) -> None:
         """Point nnU-Net's environment variables here."""
-        os.environ["nnUNet_raw"] = str(self.raw.parent)
-        os.environ["nnUNet_preprocessed"] = str(self.preprocessed.parent)
-        os.environ["nnUNet_results"] = str(self.results.parent)
-        os.environ["nnUNet_extTrainer"] = str(Path(__file__).parent / "trainers")
+        folders = {
+            "raw": self.raw.parent,
+            "preprocessed": self.preprocessed.parent,
+            "results": self.results.parent,
+            "extTrainer": Path(__file__).parent / "trainers",
+        }
+        os.environ.update({f"nnUNet_{name}": str(path) for name, path in folders.items()})
 
 
 @dataclass(frozen=True)

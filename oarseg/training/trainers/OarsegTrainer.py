@@ -40,7 +40,7 @@ class FloatLoss(torch.nn.Module):
         return result
 
 
-class OarsegTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnunetv2 has no type information
+class OarsegTrainer(nnUNetTrainer):
     """nnU-Net's trainer with the settings that the plans hold under ``oarseg``."""
 
     def __init__(

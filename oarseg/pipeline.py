@@ -1,0 +1,310 @@
+"""Segment cases: the only file that knows the order of the steps."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg import __version__, bundle, challenge, engines, reading, registration, writing
+from oarseg.bundle import Bundle, Channel
+from oarseg.cases import Case, find_cases
+from oarseg.challenge import Challenge
+from oarseg.channels import absent_channel, mr_channel
+from oarseg.errors import OarsegError, RegistrationError, WeightsError
+from oarseg.log import Progress
+from oarseg.preprocessing import NetworkInput
+from oarseg.preprocessing import prepare as preprocess
+from oarseg.registration import Registration
+from oarseg.steps import Step, Steps, peak_mib
+from oarseg.streaming import segment as stream
+from oarseg.volume import Grid, Volume
+from oarseg.writing import Record
+
+log = logging.getLogger(__name__)
+
+PLATFORM_WEIGHTS = Path("/opt/ml/model")
+SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "SimpleITK",
+    "itk-elastix",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose.
+
+    Attributes:
+        challenge: a challenge's name; None takes the one the weights are for.
+        threads: 0 takes every core this process may use.
+    """
+
+    input: Path
+    output: Path
+    weights: Path
+    challenge: str | None = None
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be segmented, and why."""
+
+    case: str
+    message: str
+
+    def one_line(self, *, failed: int) -> str:
+        """The last line on stderr: this failure, and how many there were."""
+        rest = f" ({failed} cases failed; results.json lists them)" if failed > 1 else ""
+        return f"{self.case}: {self.message}{rest}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that is loaded once and serves every case."""
+
+    weights: Bundle
+    challenge: Challenge
+    engines: engines.Engines
+    threads: int
+
+
+@dataclass
+class Notes:
+    """What a case's report gathers on the way."""
+
+    steps: Steps = field(default_factory=Steps)
+    warnings: list[str] = field(default_factory=list)
+    registration: dict[str, Any] | None = None
+
+    def warn(self, message: str) -> None:
+        """Log a warning and keep it for the report."""
+        log.warning("%s", message)
+        self.warnings.append(message)
+
+
+def default_weights() -> Path:
+    """The platform's model folder when it holds a manifest, else the shipped weights."""
+    if (PLATFORM_WEIGHTS / bundle.MANIFEST).is_file():
+        return PLATFORM_WEIGHTS
+    return SHIPPED_WEIGHTS
+
+
+def segment_folder(settings: Settings) -> tuple[Failure, ...]:
+    """Segment every case of the input folder, whatever happens to the others.
+
+    Returns:
+        The cases that failed; ``results.json`` lists them too.
+
+    Raises:
+        OarsegError: nothing can be done at all: no case, no weights, no output folder.
+    """
+    weights = bundle.load(settings.weights)
+    rules = _challenge(settings, weights)
+    required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
+    found = find_cases(settings.input, rules, required=required | {rules.reference.channel})
+    writing.check_output(settings.output)
+    if weights.manifest.warning:
+        log.warning("weights %s: %s", weights.manifest.title, weights.manifest.warning)
+    records = [Record(p.name, error_messages=(p.message,)) for p in found.problems]
+    writing.write_results(settings.output, records)
+    if found.cases:
+        opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
+        model = Model(weights, rules, opened, settings.threads or engines.available_cpus())
+        for case in found.cases:
+            records.append(_attempt(case, model, settings.output))
+            writing.write_results(settings.output, records)
+    return tuple(Failure(r.case, r.error_messages[0]) for r in records if r.error_messages)
+
+
+def _challenge(settings: Settings, weights: Bundle) -> Challenge:
+    told, meant = settings.challenge, weights.manifest.challenge
+    if told is not None and told != meant:
+        raise WeightsError(
+            f"{weights.folder}: the weights are for challenge {meant}, --challenge says {told}; "
+            "pass the weights that belong to it"
+        )
+    return challenge.load(meant)
+
+
+def _attempt(case: Case, model: Model, output: Path) -> Record:
+    """Segment one case; what goes wrong ends in its record, not in the other cases."""
+    log.info("case %s", case.name)
+    try:
+        label_file = segment_case(case, model, output)
+    except OarsegError as error:
+        log.error("%s: %s", case.name, error)
+        message = str(error)
+    except MemoryError:
+        message = "not enough memory for this case; give the container more, or crop the CT"
+        log.exception("%s: %s", case.name, message)
+    except Exception as error:
+        # A defect of ours must not cost the user the other cases; the traceback stays.
+        message = f"internal error ({type(error).__name__}: {error}); please report it"
+        log.exception("%s: %s", case.name, message)
+    else:
+        return Record(case.name, case.files, label_file)
+    return Record(case.name, case.files, error_messages=(message,))
+
+
+def segment_case(case: Case, model: Model, output: Path) -> Path:
+    """Segment one case and write its outputs.
+
+    Returns:
+        The challenge's label file.
+
+    Raises:
+        OarsegError: the case cannot be segmented; nothing of it is in ``output``.
+    """
+    notes = Notes()
+    net_input, ct = _network_input(case, model, notes)
+    with notes.steps.step("segmentation"), Progress(f"{case.name}: tiles") as progress:
+        labels = stream(
+            net_input,
+            model.engines.folds,
+            model.weights.manifest,
+            progress=progress,
+            threads=model.threads,
+        )
+    del net_input
+    structures = _volumes_cm3(labels, model, ct)
+    _warn_of_empty(structures, notes)
+    start = time.perf_counter()
+
+    def report() -> dict[str, Any]:
+        notes.steps.done.append(Step("writing", time.perf_counter() - start, peak_mib()))
+        return _report(case, model, notes, structures)
+
+    written = writing.write_case(
+        output, case=case, challenge=model.challenge, labels=Volume(labels, ct), report=report
+    )
+    log.info(
+        "%s: written to %s in %.1f s, peak memory %.0f MiB",
+        case.name,
+        output,
+        sum(step.seconds for step in notes.steps.done),
+        notes.steps.peak_mib,
+    )
+    return written[0]
+
+
+def _network_input(case: Case, model: Model, notes: Notes) -> tuple[NetworkInput, Grid]:
+    """Everything up to the network; the images are freed on return."""
+    reference = model.challenge.reference.channel
+    with notes.steps.step("reading"):
+        ct = reading.read_ct(case.files[reference])
+        others = {
+            name: reading.read_mr(path) for name, path in case.files.items() if name != reference
+        }
+    channels: list[NDArray[Any]] = []
+    for channel in model.weights.manifest.channels:
+        if channel.name == reference:
+            channels.append(ct.array)
+        else:
+            channels.append(_moved(channel, ct, others.pop(channel.name, None), model, notes))
+    with notes.steps.step("preprocessing"):
+        net_input = preprocess(
+            channels, ct.grid.spacing_mm, model.weights.manifest, threads=model.threads
+        )
+    return net_input, ct.grid
+
+
+def _moved(
+    channel: Channel, ct: Volume, mr: Volume | None, model: Model, notes: Notes
+) -> NDArray[Any]:
+    """An MR on the CT's grid; absent where there is none or its registration failed."""
+    if mr is None:
+        notes.warn(f"no {channel.name}: segmented from the CT alone")
+        return absent_channel(ct.grid, channel.recipe)
+    with notes.steps.step("registration"):
+        found = registration.register(ct, mr, threads=model.threads)
+        notes.registration = _registration_report(found)
+        verdict = found.verdict
+        log.info("registration %s (score %.3f)", verdict.status, verdict.score)
+        reasons = "; ".join(verdict.reasons)
+        if verdict.status == "failed":
+            if not channel.optional:
+                raise RegistrationError(
+                    f"{channel.name}: could not be registered to the CT ({reasons}); check that "
+                    "both are of this patient, the model does not work without it"
+                )
+            notes.warn(f"{channel.name} not used, registration failed: {reasons}")
+            return absent_channel(ct.grid, channel.recipe)
+        if verdict.status == "doubtful":
+            notes.warn(f"{channel.name}: registration is doubtful: {reasons}; check the masks")
+        return mr_channel(mr, found.transform, ct.grid, channel.recipe)
+
+
+def _registration_report(found: Registration) -> dict[str, Any]:
+    transform = found.transform
+    return {
+        **asdict(found.verdict),
+        "seconds": round(found.seconds, 2),
+        "rotation": transform.rotation,
+        "translation_mm": transform.translation_mm,
+    }
+
+
+def _volumes_cm3(labels: NDArray[np.uint8], model: Model, grid: Grid) -> dict[str, float]:
+    """Volume of each structure, by name."""
+    count = np.bincount(labels.ravel(), minlength=256)
+    return {
+        s.name: round(float(count[s.label]) * grid.voxel_volume_mm3 / 1000, 3)
+        for s in model.challenge.structures
+    }
+
+
+def _warn_of_empty(volumes_cm3: dict[str, float], notes: Notes) -> None:
+    empty = [name for name, volume in volumes_cm3.items() if volume == 0]
+    if empty:
+        notes.warn(f"not found in the images: {', '.join(empty)}")
+
+
+def _report(
+    case: Case, model: Model, notes: Notes, volumes_cm3: dict[str, float]
+) -> dict[str, Any]:
+    manifest, choice = model.weights.manifest, model.engines.choice
+    return {
+        "case": case.name,
+        "inputs": {name: path.name for name, path in case.files.items()},
+        "challenge": model.challenge.name,
+        "model": {
+            "title": manifest.title,
+            "warning": manifest.warning,
+            "manifest_sha256": model.weights.sha256,
+            "folds": manifest.folds,
+        },
+        "device": asdict(choice),
+        "threads": model.threads,
+        "registration": notes.registration,
+        "steps": [
+            {"name": s.name, "seconds": round(s.seconds, 2), "peak_mib": round(s.peak_mib)}
+            for s in notes.steps.done
+        ],
+        "volumes_cm3": volumes_cm3,
+        "warnings": notes.warnings,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"oarseg": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # onnxruntime comes under one of two names
+            found[name] = version(name)
+    return found
