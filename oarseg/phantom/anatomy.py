@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 
 from oarseg.challenge import load
-from oarseg.phantom import head, neck
-from oarseg.phantom.parts import Draws, Part, canal_y
+from oarseg.phantom import head, landmarks, neck
+from oarseg.phantom.parts import Draws, Part
 from oarseg.phantom.pose import Pose, Wave
 from oarseg.phantom.shapes import Shape, Union
 from oarseg.phantom.structures import REMOVABLE, rank
@@ -61,12 +61,13 @@ def build(seed: int) -> Anatomy:
     if d.chance("surgery", 0.03):
         removed = REMOVABLE[int(d.uniform("removed", 0, len(REMOVABLE)))]
     parts, metal = _parts(d, removed)
+    body = Union((*head.outline(d), neck.outline(d)), blend=14.0)
     return Anatomy(
-        body=Union((*head.outline(d), neck.outline(d)), blend=14.0),
+        body=body,
         parts=parts,
         metal=metal,
         pose=_pose(d, sex),
-        landmarks=_landmarks(d),
+        landmarks=landmarks.find(d, body),
         sex=sex,
         age=int(d.uniform("age", 28, 84)),
         removed=removed,
@@ -105,7 +106,7 @@ def _parts(d: Draws, removed: str) -> tuple[tuple[Part, ...], tuple[Vector, ...]
 def _pose(d: Draws, sex: str) -> Pose:
     size = 1.0 + d.normal("size", 0.03) + (-0.02 if sex == "F" else 0.02)
     scale = tuple(size * (1.0 + d.normal(f"scale/{axis}", 0.02)) for axis in "xyz")
-    turn = tuple(d.normal(f"turn/{axis}", 1.5) for axis in "xyz")
+    turn = (d.normal("turn/x", 1.5), d.normal("turn/y", 1.5), d.normal("turn/z", 1.5))
     place = (d.uniform("x", -8, 8), d.uniform("y", -190, -120), d.uniform("z", -250, 250))
     rigid = RigidTransform.about((0.0, 0.0, 0.0), angles_deg=turn, shift_mm=place)
     return Pose(rigid, (scale[0], scale[1], scale[2]), d.normal("flexion", 3.0), _waves(d))
@@ -123,18 +124,3 @@ def _waves(d: Draws) -> tuple[Wave, ...]:
             amplitude = float(rng.uniform(0.5, 1.5))
             waves.append(Wave(axis, amplitude, vector, float(rng.uniform(0, 2 * np.pi))))
     return tuple(waves)
-
-
-def _landmarks(d: Draws) -> dict[str, Vector]:
-    tip = head.nasal_tip(d)
-    # The skull's outer surface at the height of the nasal tip is the occiput below the
-    # cerebellum; where the bone has ended it is the atlas' posterior arch.
-    occiput = (0.0, canal_y(tip[2]) + 21.0, tip[2])
-    return {
-        "nasal_tip": tip,
-        "posterior_skull": occiput,
-        "mandibular_angle_left": head.mandible_angle(d, 1.0),
-        "mandibular_angle_right": head.mandible_angle(d, -1.0),
-        "transverse_process_left": neck.transverse_junction(4, 1.0),
-        "transverse_process_right": neck.transverse_junction(4, -1.0),
-    }

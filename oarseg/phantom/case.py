@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oarseg.errors import InputError
 from oarseg.phantom.anatomy import Anatomy, build, label_values
@@ -40,9 +41,15 @@ class Size:
 
 SIZES: dict[str, Size] = {
     "tiny": Size((40, 64, 64), (6.1, 6.3), (7.6, 7.8), (20, 56, 56), (250, 290), (180, 200)),
-    "small": Size((104, 224, 224), (1.74, 1.84), (2.9, 3.05), (44, 176, 176), (240, 300), (185, 220)),
-    "median": Size((189, 1024, 1024), (0.64, 0.64), (2.0, 2.0), (56, 512, 512), (245, 330), (185, 220)),
-    "maximum": Size((323, 1024, 1024), (0.52, 0.52), (2.0, 2.0), (84, 512, 512), (245, 330), (252, 290)),
+    "small": Size(
+        (104, 224, 224), (1.74, 1.84), (2.9, 3.05), (44, 176, 176), (240, 300), (185, 220)
+    ),
+    "median": Size(
+        (189, 1024, 1024), (0.64, 0.64), (2.0, 2.0), (56, 512, 512), (245, 330), (185, 220)
+    ),
+    "maximum": Size(
+        (323, 1024, 1024), (0.52, 0.52), (2.0, 2.0), (84, 512, 512), (245, 330), (252, 290)
+    ),
 }
 VERTEX_Z = 121.0
 PHARYNX: Vector = (0.0, -20.0, -55.0)
@@ -155,7 +162,7 @@ def ct_grid(spec: PhantomSpec, anatomy: Anatomy) -> Grid:
         float(place[1] + 14.0 + dy - inplane * (height - 1) / 2),
         float(high - spacing[0] * (depth - 1)),
     )
-    return Grid(size.ct_shape, spacing, tuple(round(v, 3) for v in origin))  # type: ignore[arg-type]
+    return Grid(size.ct_shape, spacing, _rounded(origin))
 
 
 def ct_to_mr(spec: PhantomSpec, anatomy: Anatomy) -> RigidTransform:
@@ -195,12 +202,20 @@ def mr_grid(spec: PhantomSpec, anatomy: Anatomy, transform: RigidTransform) -> G
         float(centre[1] - inplane * (height - 1) / 2),
         float(top[2] - slice_mm * (depth - 1)),
     )
-    return Grid(size.mr_shape, (slice_mm, inplane, inplane), tuple(round(v, 3) for v in origin))  # type: ignore[arg-type]
+    return Grid(size.mr_shape, (slice_mm, inplane, inplane), _rounded(origin))
+
+
+def _rounded(point: Vector) -> Vector:
+    """To a thousandth of a millimetre, as headers are written."""
+    return round(point[0], 3), round(point[1], 3), round(point[2], 3)
 
 
 def presence_of(labels: Volume) -> dict[str, float]:
     """1 where a structure lies in the field, 0.5 where it touches its first or last plane."""
-    counts = np.bincount(labels.array.reshape(-1), minlength=256)
+    # Plane by plane: counting makes 8 bytes of every voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels.array:
+        counts += np.bincount(plane.reshape(-1), minlength=256)
     edge = set(np.unique(labels.array[[0, -1]]).tolist())
     presence = {}
     for name, value in label_values().items():
@@ -220,7 +235,7 @@ def _truth(
     points = np.asarray([anatomy.landmarks[name] for name in names])
     pose = anatomy.pose
     in_ct = pose.to_world(points)
-    bent = Pose(pose.rigid, pose.scale, pose.flexion_deg + spec.neck_flexion_deg, pose.waves)
+    bent = replace(pose, flexion_deg=pose.flexion_deg + spec.neck_flexion_deg)
     in_mr = transform.apply(bent.to_world(points))
     return Truth(
         seed=spec.seed,
@@ -236,7 +251,7 @@ def _truth(
     )
 
 
-def _vector(values: np.ndarray) -> Vector:  # type: ignore[type-arg]
+def _vector(values: NDArray[np.float64]) -> Vector:
     return float(values[0]), float(values[1]), float(values[2])
 
 

@@ -50,18 +50,16 @@ def nose(d: Draws) -> Tube:
     return Tube(((0, -86, 6), (0, -97, -14), (0, -105 - length, -29)), (7, 9, 9.5))
 
 
-def nasal_tip(d: Draws) -> Vector:
-    """The foremost point of the nose."""
-    tube = nose(d)
-    x, y, z = tube.points[-1]
-    return x, y - tube.radii[-1] + 1.0, z
-
-
 def brain_shape() -> Union:
     """Cerebrum, temporal lobes and cerebellum."""
     cerebrum = Cut(Ellipsoid((0, 3, 50), (64, 82, 55)), FLOOR_NORMAL, -3.9)
     lobes = tuple(Ellipsoid((s * 40, -14, 14), (22, 28, 17)) for _, s in SIDES)
     return Union((cerebrum, *lobes, Ellipsoid((0, 32, -1), (46, 28, 23))), blend=5.0)
+
+
+def skull_thickness(d: Draws) -> float:
+    """From the brain's surface to the skull's outer one, in mm."""
+    return d.uniform("skull", 6.8, 9.0)
 
 
 def muscles(d: Draws) -> list[Part]:
@@ -89,7 +87,7 @@ def muscles(d: Draws) -> list[Part]:
 def skull(d: Draws) -> list[Part]:
     """Skull, brain with its fluid spaces, and the dense base."""
     brain = brain_shape()
-    thick = d.uniform("skull", 6.8, 9.0)
+    thick = skull_thickness(d)
     table = ((thick, "cortical"), (thick - 2.2, "marrow"), (3.6, "cortical"), (1.5, "csf"))
     parts = [
         Part(brain, table),
@@ -136,7 +134,7 @@ def _cochlea(d: Draws, name: str, s: float) -> list[Part]:
 def orbits(d: Draws) -> list[Part]:
     """Orbits with eyes, their muscles, nerves and glands."""
     parts: list[Part] = []
-    for name, s in SIDES:
+    for _, s in SIDES:
         front, apex = (s * 33.0, -84.0, 4.0), (s * 17.0, -42.0, 14.0)
         walls = Cut(Tube((front, apex), (21.0, 8.0)), (0.0, -1.0, 0.0), 80.0)
         fat = Cut(Tube((front, apex), (18.0, 5.0)), (0.0, -1.0, 0.0), 86.0)
@@ -256,12 +254,6 @@ def mandible(d: Draws) -> list[Part]:
         shapes += [ramus, Tube(neck, (4.0, 5.2)), Tube(tip, (4.0, 2.5))]
     layers = ((0.0, "Bone_Mandible"), (-2.4, "marrow"))
     return [Part(Union(tuple(shapes), blend=4.0), layers, "Bone_Mandible")]
-
-
-def mandible_angle(d: Draws, s: float) -> Vector:
-    """The posterior edge of a mandibular angle."""
-    dx, dy, dz = d.shift("Bone_Mandible")
-    return s * 46 + dx, -15 + dy, -63 + dz
 
 
 def teeth(d: Draws) -> tuple[list[Part], tuple[Vector, ...]]:

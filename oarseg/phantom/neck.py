@@ -94,12 +94,19 @@ def _vertebra(z: float, depth: float, height: float, reach: float) -> list[Part]
     centre = y - 8.5 - depth
     body = Ellipsoid((0, centre, z), (13 * depth / 8.2, depth, height), boxy=True)
     lamina = Tube(
-        ((14, y - 4, z), (12, y + 6, z - 2), (0, y + 13, z - 4), (-12, y + 6, z - 2), (-14, y - 4, z)),
+        (
+            (14, y - 4, z),
+            (12, y + 6, z - 2),
+            (0, y + 13, z - 4),
+            (-12, y + 6, z - 2),
+            (-14, y - 4, z),
+        ),
         (5.0, 3.6, 3.6, 3.6, 5.0),
     )
     spinous = Tube(((0, y + 13, z - 4), (0, y + 31, z - 12)), (3.2, 4.2))
     sides = [Tube(((s * 12, y - 9, z), (s * reach, y - 12, z - 1)), (4.6, 3.6)) for _, s in SIDES]
-    return [_bone(shape) for shape in (body, lamina, spinous, *sides)]
+    shapes: list[Shape] = [body, lamina, spinous, *sides]
+    return [_bone(shape) for shape in shapes]
 
 
 def transverse_junction(level: int, s: float) -> Vector:
@@ -177,7 +184,9 @@ def larynx(d: Draws) -> list[Part]:
 def gullet(d: Draws) -> list[Part]:
     """The oesophagus: its cervical part is the structure, the rest is not contoured."""
     heights = (-700.0, -400.0, -300.0, -240.0, -200.0, -170.0, -152.0, -136.0)
-    rows = tuple((z, 1.5, canal_y(z) - 35.0 - max(0.0, -150 - z) * 0.06, 7.4, 4.4, 4.2) for z in heights)
+    rows = tuple(
+        (z, 1.5, canal_y(z) - 35.0 - max(0.0, -150 - z) * 0.06, 7.4, 4.4, 4.2) for z in heights
+    )
     tube = d.column("Esophagus_S", rows)
     end = -153.5 + d.normal("Esophagus_S/end", 2.0)
     lower = Cut(tube, (0.0, 0.0, 1.0), end)
@@ -266,7 +275,12 @@ def chest(d: Draws) -> list[Part]:
         parts.append(fill(Rippled(lung, 1.0, 30.0), "lung"))
     parts += [
         fill(Ellipsoid((18, -25, -430), (62, 48, 75)), "heart"),
-        fill(Tube(((12, -10, -400), (0, -15, -270), (20, 40, -280), (22, 45, -600)), (14, 13, 12, 11)), "heart"),
+        fill(
+            Tube(
+                ((12, -10, -400), (0, -15, -270), (20, 40, -280), (22, 45, -600)), (14, 13, 12, 11)
+            ),
+            "heart",
+        ),
         _bone(Ellipsoid((0, -82, -290), (18, 7, 95), boxy=True)),
     ]
     return parts

@@ -71,8 +71,9 @@ class Draws:
         """An ellipsoid near a place, of about a size."""
         rng = self.rng(key + "/aspect")
         growth = self.growth(key)
-        sizes = tuple(r * growth * float(a) for r, a in zip(radii, rng.uniform(0.94, 1.06, 3)))
-        return Ellipsoid(plus(centre, self.shift(key)), cast(Vector, sizes), boxy=boxy)
+        a, b, c = rng.uniform(0.94, 1.06, 3).tolist()
+        sizes = (radii[0] * growth * a, radii[1] * growth * b, radii[2] * growth * c)
+        return Ellipsoid(plus(centre, self.shift(key)), sizes, boxy=boxy)
 
     def column(self, key: str, rows: tuple[Row, ...], *, boxy: bool = False) -> Stack:
         """A stack moved sideways and thickened a little."""

@@ -7,7 +7,7 @@ noise, on its plane's number, so the slab's size changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -41,7 +41,7 @@ class View:
 
     anatomy: Anatomy
     grid: Grid
-    to_ct: RigidTransform = RigidTransform()
+    to_ct: RigidTransform = field(default_factory=RigidTransform)
     flexion_deg: float = 0.0
 
     @property
@@ -93,10 +93,10 @@ class Slab:
     def blank(cls, coordinates: Coordinates, edge_mm: float) -> Slab:
         """An empty slab: fat everywhere comes later."""
         shape = coordinates[0].shape
-        others = ((1, 2), (0, 2), (0, 1))
+        others = ((0, 1), (0, 2), (1, 2))  # array axes across x, y, z
         ranges = tuple(
-            (coordinates[axis].min(axis=others[2 - axis]), coordinates[axis].max(axis=others[2 - axis]))
-            for axis in range(3)
+            (along.min(axis=across), along.max(axis=across))
+            for along, across in zip(coordinates, others, strict=True)
         )
         image = np.zeros(shape, np.float32)
         labels = np.zeros(shape, np.uint8)
@@ -272,7 +272,9 @@ class CtScanner:
             _where(slab.image, outside, sheet, values["mask"], edge)
 
 
-def _where(image: Field, mask: NDArray[np.bool_], distance: Field, value: float, edge: float) -> None:
+def _where(
+    image: Field, mask: NDArray[np.bool_], distance: Field, value: float, edge: float
+) -> None:
     cover = np.clip(0.5 - distance / edge, 0.0, 1.0) * mask
     image += cover * (value - image)
 
@@ -321,7 +323,10 @@ class MrScanner:
         """Signal of each tissue for this patient."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 22]))
         signals = {name: row[1 + self.sequence] for name, row in TISSUES.items()}
-        return {name: s * self.gain * (1 + 0.04 * float(rng.normal())) for name, s in signals.items()}
+        return {
+            name: signal * self.gain * (1 + 0.04 * float(rng.normal()))
+            for name, signal in signals.items()
+        }
 
     def bias(self, grid: Grid) -> tuple[Field, Field, Field]:
         """Factors along z, y, x whose product is the coil's sensitivity."""
@@ -349,8 +354,9 @@ class MrScanner:
 
     def _receive(self, signal: Field, plane: int) -> NDArray[np.int16]:
         """Magnitude of a signal with complex Gaussian noise: Rician."""
-        noise = plane_rng(self.seed, 201, plane).standard_normal((2, *signal.shape), dtype=np.float32)
-        magnitude = np.sqrt(np.square(signal + noise[0] * self.noise) + np.square(noise[1] * self.noise))
+        rng = plane_rng(self.seed, 201, plane)
+        noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) * self.noise
+        magnitude = np.sqrt(np.square(signal + noise[0]) + np.square(noise[1]))
         return cast(NDArray[np.int16], np.rint(np.minimum(magnitude, 32000)).astype(np.int16))
 
 

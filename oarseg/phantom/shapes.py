@@ -111,7 +111,7 @@ class Tube:
         """Least distance to any of the segments."""
         ends = zip(self.points, self.points[1:], self.radii, self.radii[1:], strict=False)
         segments = (_to_segment((x, y, z), a, b, ra, rb) for a, b, ra, rb in ends)
-        return cast(Field, reduce(np.minimum, segments))
+        return reduce(np.minimum, segments)
 
 
 def _to_segment(
