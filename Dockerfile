@@ -29,10 +29,12 @@ RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /op
 
 FROM python:3.11-slim
 
-# Nothing runs with more rights than the caller's, and nothing can be installed.
+# Nothing runs with more rights than the caller's, and nothing can be installed: the folder
+# that pip lies in holds installers only.
 RUN groupadd --gid 1000 user \
     && useradd --uid 1000 --gid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin user \
-    && rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__file__))')" /etc/pip.conf \
+    && rm -rf "$(python -c 'import os, pip; print(os.path.dirname(pip.__path__[0]))')"/* \
+        /usr/bin/pip* /usr/local/bin/pip* /etc/pip.conf \
     && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 COPY --from=builder /opt/venv /opt/venv
