@@ -62,11 +62,9 @@ class View:
         columns = np.arange(self.grid.shape[2])
         affine = []
         for axis in range(3):
-            along = [np.float32(0)] * 3
-            along[0] = (matrix[axis, 0] * planes + start[axis]).astype(np.float32)
-            along[1] = (matrix[axis, 1] * rows).astype(np.float32)
-            along[2] = (matrix[axis, 2] * columns).astype(np.float32)
-            affine.append(along[0] + along[1] + along[2])
+            by_plane = (matrix[axis, 0] * planes + start[axis]).astype(np.float32)
+            by_row = (matrix[axis, 1] * rows).astype(np.float32)
+            affine.append(by_plane + by_row + (matrix[axis, 2] * columns).astype(np.float32))
         total = pose.flexion_deg + self.flexion_deg
         return cast(Coordinates, as_fields(*pose.deform(*affine, flexion_deg=total)))
 
@@ -91,7 +89,7 @@ class Slab:
 
     @classmethod
     def blank(cls, coordinates: Coordinates, edge_mm: float) -> Slab:
-        """An empty slab: fat everywhere comes later."""
+        """An empty slab, far from any skin."""
         shape = coordinates[0].shape
         others = ((0, 1), (0, 2), (1, 2))  # array axes across x, y, z
         ranges = tuple(
