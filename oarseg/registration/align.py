@@ -1,0 +1,152 @@
+"""Rigid MR → CT registration that finds the patient and says whether it has.
+
+The headers' alignment is one start among those of an exhaustive search over shifts
+(``search``); elastix refines each on a coarse grid and the best one on a 2 mm grid
+(``elastix``). Every pose is measured by the same score (``information``), and the best
+measured pose is the result: it is never worse than the headers'.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy import ndimage
+
+from oarseg.errors import RegistrationError
+from oarseg.registration.coarse import (
+    AIR_HU,
+    COARSE_MM,
+    CoarseCt,
+    CoarseMr,
+    Floats,
+    Mask,
+    coarse_ct,
+    coarse_mr,
+    crop,
+    nearest,
+)
+from oarseg.registration.elastix import Stage, refine
+from oarseg.registration.information import Score, Scorer
+from oarseg.registration.resample import covered_box
+from oarseg.registration.search import find_starts
+from oarseg.registration.verdict import Verdict, judge
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Grid, Vector, Volume
+
+QUICK = Stage(shrink=(2, 1), iterations=50, samples=1500, max_step_mm=4.0)
+FINAL = Stage(shrink=(2, 1), iterations=150, samples=3000, max_step_mm=1.0)
+CT_WINDOW_HU = (-1000.0, 1000.0)
+SOFT_HU = (-100.0, 100.0)
+OTHER_SLOPE = 0.05
+SAMPLED_MM = 12.0
+MIN_OVERLAP = 0.25
+MR_CLIP_PERCENTILE = 99.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The result.
+
+    Attributes:
+        transform: CT world → MR world.
+        verdict: whether it may be used.
+        seconds: wall time.
+    """
+
+    transform: RigidTransform
+    verdict: Verdict
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A measured pose."""
+
+    transform: RigidTransform
+    score: Score
+
+
+def register(ct: Volume, mr: Volume, *, threads: int = 0) -> Registration:
+    """Find the rigid transform from CT world to MR world.
+
+    Args:
+        ct: HU.
+        mr: any intensity scale.
+        threads: for the search; 0 takes all cores. The result does not depend on it.
+
+    Raises:
+        RegistrationError: no patient in one of the images.
+    """
+    begin = time.perf_counter()
+    small_ct, small_mr = coarse_ct(ct), coarse_mr(mr)
+    scorer = Scorer(small_ct, small_mr)
+    starts = _starts(small_ct, small_mr, threads or os.cpu_count() or 1)
+    quick = [_refined(small_ct, small_mr, Pose(start, scorer(start)), scorer) for start in starts]
+    best = _polished(small_ct, small_mr, max(quick, key=_value), scorer)
+    verdict = judge(best.transform, scorer, _centre(mr.grid))
+    return Registration(best.transform, verdict, time.perf_counter() - begin)
+
+
+def _starts(ct: CoarseCt, mr: CoarseMr, workers: int) -> tuple[RigidTransform, ...]:
+    headers = RigidTransform()
+    found = tuple(start.transform for start in find_starts(ct, mr, workers=workers))
+    return (headers, *found)
+
+
+def _value(pose: Pose) -> float:
+    return pose.score.value
+
+
+def _refined(ct: CoarseCt, mr: CoarseMr, start: Pose, scorer: Scorer) -> Pose:
+    """The better of a start and its refinement on the coarse grid."""
+    moving = mr.field.with_array(np.nan_to_num(mr.field.array))
+    return _improved(ct.body, ct, moving, start, scorer, QUICK)
+
+
+def _polished(ct: CoarseCt, mr: CoarseMr, start: Pose, scorer: Scorer) -> Pose:
+    """The better of a pose and its refinement on the fine grid."""
+    high = np.percentile(mr.field.array[mr.foreground], MR_CLIP_PERCENTILE)
+    moving = mr.fine.with_array(np.minimum(mr.fine.array, np.float32(high)))
+    return _improved(ct.fine, ct, moving, start, scorer, FINAL)
+
+
+def _improved(
+    image: Volume, ct: CoarseCt, moving: Volume, start: Pose, scorer: Scorer, stage: Stage
+) -> Pose:
+    if start.score.overlap < MIN_OVERLAP:
+        return start
+    fixed, mask = _fixed(image, ct, moving.grid, start.transform)
+    try:
+        transform = refine(fixed, mask, moving, start.transform, stage)
+    except RegistrationError as error:
+        # The start stands as it was measured, and the verdict will say what it is worth.
+        logger.info("a pose was left as it was: %s", error)
+        return start
+    return max((start, Pose(transform, scorer(transform))), key=_value)
+
+
+def _fixed(image: Volume, ct: CoarseCt, mr: Grid, start: RigidTransform) -> tuple[Volume, Mask]:
+    """The windowed part of a CT that the MR covers, and where to draw samples in it."""
+    part = crop(image, *covered_box(mr, start, image.grid))
+    near = ndimage.binary_dilation(ct.mask, iterations=round(SAMPLED_MM / COARSE_MM))
+    near &= ~np.isnan(ct.body.array)
+    mask = nearest(Volume(near, ct.body.grid), part.grid)
+    return part.with_array(_spread(np.nan_to_num(part.array, nan=AIR_HU))), mask
+
+
+def _spread(hu: Floats) -> Floats:
+    """HU with the soft tissues drawn apart, so that elastix's even bins tell them apart."""
+    soft = np.clip(hu, *SOFT_HU)
+    return soft + np.float32(OTHER_SLOPE) * (np.clip(hu, *CT_WINDOW_HU) - soft)
+
+
+def _centre(grid: Grid) -> Vector:
+    middle = grid.to_world((np.array([grid.shape]) - 1) / 2)[0]
+    return cast(Vector, tuple(middle.tolist()))

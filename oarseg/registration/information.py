@@ -1,0 +1,96 @@
+"""How well CT and MR explain each other at a pose: the one score of registration.
+
+score = overlap · 2·I(CT; MR) / (H(CT) + H(MR))
+
+I and H are the mutual information and the entropies of the classes of the common
+voxels, and overlap is the share of the MR's patient that lies in the CT's field. The
+quotient (symmetric uncertainty; see Studholme et al., Pattern Recognition 1999, for its
+kin) lies in [0, 1]; the factor keeps poses with a small, chance overlap from winning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.registration.coarse import CoarseCt, CoarseMr, Floats
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Grid, Volume
+
+CT_EDGES_HU = (
+    -800, -500, -250, -150, -110, -80, -50, -20, 0, 20, 40, 60, 80, 110, 150, 200, 300, 450, 700,
+    1100,
+)  # fmt: skip
+MR_CLASSES = 16
+
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One pose's score and its overlap, both in [0, 1]."""
+
+    value: float
+    overlap: float
+
+
+def mr_edges(mr: CoarseMr, classes: int) -> NDArray[np.float64]:
+    """Edges that split the patient into classes of equal volume; air gets one of its own."""
+    values = mr.field.array[mr.foreground]
+    inner = np.quantile(values, np.arange(1, classes - 1) / (classes - 1))
+    return np.concatenate([[float(values.min())], inner])
+
+
+def information(joint: Counts) -> NDArray[np.float64]:
+    """Symmetric uncertainty of joint histograms (..., CT classes, MR classes), in [0, 1].
+
+    A histogram with one class only, or none, has none: 0.
+    """
+    total = np.maximum(joint.sum((-2, -1)), 1)
+    ct = _entropy(joint.sum(-1), total)
+    mr = _entropy(joint.sum(-2), total)
+    both = _entropy(joint.reshape(*joint.shape[:-2], joint.shape[-2] * joint.shape[-1]), total)
+    shared: Counts = 2 * np.maximum(ct + mr - both, 0) / np.maximum(ct + mr, 1e-9)
+    return shared
+
+
+def _entropy(counts: Counts, total: Counts) -> Counts:
+    share = counts / total[..., None]
+    return cast(Counts, -(share * np.log(np.where(share > 0, share, 1))).sum(-1))
+
+
+class Scorer:
+    """Scores poses on the coarse grids, always over the same MR voxels."""
+
+    def __init__(self, ct: CoarseCt, mr: CoarseMr) -> None:
+        self._ct = ct.body
+        self._mr_grid = mr.field.grid
+        self._seen = ~np.isnan(mr.field.array)
+        self._foreground = mr.foreground
+        self._mr_class = np.digitize(mr.field.array, mr_edges(mr, MR_CLASSES))
+
+    def __call__(self, transform: RigidTransform) -> Score:
+        """Score a transform from CT world points to MR world points."""
+        hu = sample(self._ct, self._mr_grid, transform.inverse())
+        common = self._seen & ~np.isnan(hu)
+        overlap = float(common[self._foreground].mean())
+        rows, columns = len(CT_EDGES_HU) + 1, MR_CLASSES
+        pair = np.digitize(hu[common], CT_EDGES_HU) * columns + self._mr_class[common]
+        joint = np.bincount(pair, minlength=rows * columns).reshape(rows, columns)
+        return Score(overlap * float(information(joint.astype(float))), overlap)
+
+
+def sample(image: Volume, grid: Grid, transform: RigidTransform) -> Floats:
+    """``image`` at ``transform`` of each of ``grid``'s points, linear, NaN outside it."""
+    linear, offset = grid.index_to_world()
+    first = image.grid.to_index(transform.apply(offset[None]))[0]
+    steps = image.grid.to_index(transform.apply(linear.T + offset)) - first
+    values = ndimage.affine_transform(
+        image.array, steps.T, first, grid.shape, order=1, mode="constant", cval=np.nan,
+        prefilter=False,
+    )  # fmt: skip
+    return cast(Floats, values)

@@ -1,0 +1,167 @@
+"""Find the patient: the score of every translation at once, for a few rotations.
+
+The joint histogram of CT and MR classes at a shift is, entry by entry, the
+cross-correlation of the classes' masks. One FFT a pair of classes therefore gives the
+exact histogram, and so the score, at all shifts of the grid. No header is trusted
+beyond the orientation of the axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from oarseg.registration.coarse import CoarseCt, CoarseMr, shrink
+from oarseg.registration.information import information, mr_edges, sample
+from oarseg.rigid import RigidTransform
+from oarseg.volume import Grid, Vector, Volume
+
+SEARCH_MM = 8.0
+CT_EDGES_HU = (-400, -60, 10, 70, 250)
+MR_CLASSES = 6
+PITCHES_DEG = (0.0, -7.0, 7.0)
+MIN_OVERLAP = 0.5
+STARTS = 4
+APART_MM = 24.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """A candidate pose (CT world → MR world) and its score on the search grid."""
+
+    transform: RigidTransform
+    score: float
+
+
+def find_starts(ct: CoarseCt, mr: CoarseMr, *, workers: int) -> tuple[Start, ...]:
+    """The best distinct poses, best first; empty where no shift overlaps enough.
+
+    Two poses are distinct when they put the MR's centre more than ``APART_MM`` apart.
+    """
+    fixed = shrink(ct.body, spacing_mm=SEARCH_MM)
+    moving = _with_gaps(mr)
+    edges = mr_edges(mr, MR_CLASSES)
+    centre = _centre(mr)
+    found: list[Start] = []
+    for pitch in PITCHES_DEG:
+        turn = RigidTransform.about(centre, angles_deg=(pitch, 0.0, 0.0))
+        turned = _turned(moving, turn)
+        found += _peaks(fixed, turned, edges, turn, workers)
+    found.sort(key=lambda start: -start.score)
+    return _distinct(found, centre)
+
+
+def _centre(mr: CoarseMr) -> Vector:
+    where = np.argwhere(mr.foreground).mean(0, keepdims=True)
+    return cast(Vector, tuple(mr.field.grid.to_world(where)[0].tolist()))
+
+
+def _with_gaps(mr: CoarseMr) -> Volume:
+    """MR values smoothed to the search grid's spacing, NaN kept where there were none."""
+    values = mr.field.array
+    gaps = np.isnan(values)
+    smooth = ndimage.gaussian_filter(np.where(gaps, np.float32(0), values), 0.8)
+    return mr.field.with_array(np.where(gaps, np.float32(np.nan), smooth))
+
+
+def _turned(moving: Volume, turn: RigidTransform) -> Volume:
+    """The MR sampled at ``turn`` of the search grid's points: p ↦ MR(turn(p))."""
+    factor = SEARCH_MM / moving.grid.spacing_mm[0]
+    shape = tuple(int(np.ceil(n / factor)) + 2 for n in moving.grid.shape)
+    first = moving.grid.to_world(np.full((1, 3), -factor / 2))[0]
+    grid = Grid(
+        cast(tuple[int, int, int], shape), (SEARCH_MM,) * 3, cast(Vector, tuple(first.tolist()))
+    )
+    return Volume(sample(moving, grid, turn), grid)
+
+
+def _peaks(
+    fixed: Volume,
+    moving: Volume,
+    edges: NDArray[np.float64],
+    turn: RigidTransform,
+    workers: int,
+) -> list[Start]:
+    scores = shift_scores(fixed.array, moving.array, edges, workers=workers)
+    size = 2 * int(APART_MM / SEARCH_MM) - 1
+    top = (scores == ndimage.maximum_filter(scores, size=size, mode="wrap")) & (scores > 0)
+    best = sorted(np.argwhere(top).tolist(), key=lambda at: -float(scores[tuple(at)]))
+    return [
+        Start(turn.after(_shift(fixed.grid, moving.grid, at, scores.shape)),
+              float(scores[tuple(at)]))
+        for at in best[: 2 * STARTS]
+    ]  # fmt: skip
+
+
+def _shift(fixed: Grid, moving: Grid, at: list[int], shape: tuple[int, ...]) -> RigidTransform:
+    """CT world → MR world when MR voxel 0 lies on CT voxel ``at`` (wrapped at ``shape``)."""
+    wrapped = [a - n if a >= f else a for a, n, f in zip(at, shape, fixed.shape, strict=True)]
+    here = fixed.to_world(np.array([wrapped], float))[0]
+    offset = np.asarray(moving.origin_mm) - here
+    return RigidTransform(translation_mm=cast(Vector, tuple(offset.tolist())))
+
+
+def shift_scores(
+    ct: NDArray[np.floating[Any]],
+    mr: NDArray[np.floating[Any]],
+    edges: NDArray[np.float64],
+    *,
+    workers: int,
+) -> NDArray[np.float64]:
+    """The score (see ``information``) at every shift with enough overlap, elsewhere 0.
+
+    Args:
+        ct: HU (z, y, x), NaN where not taken.
+        mr: (z, y, x) on the same spacing, NaN where not taken.
+        edges: of the MR's classes.
+        workers: FFT threads; the result does not depend on their number.
+
+    Returns:
+        Scores over shifts (z, y, x): entry ``s`` has MR voxel 0 on CT voxel ``s``, where
+        an index at or past the CT's end stands for itself less the array's length.
+    """
+    size = [fft.next_fast_len(a + b, real=True) for a, b in zip(ct.shape, mr.shape, strict=True)]
+    ct_spectra = _class_spectra(ct, np.asarray(CT_EDGES_HU, float), size, workers)
+    mr_spectra = np.conj(_class_spectra(mr, edges, size, workers))
+    patient = _correlate(ct_spectra.sum(0) * mr_spectra[1:].sum(0), size, workers)
+    overlap = patient / max(float((mr >= edges[0]).sum()), 1.0)
+    allowed = overlap >= MIN_OVERLAP
+    joint = np.empty((int(allowed.sum()), len(ct_spectra), len(mr_spectra)))
+    for i, a in enumerate(ct_spectra):
+        for j, b in enumerate(mr_spectra):
+            joint[:, i, j] = _correlate(a * b, size, workers)[allowed]
+    scores = np.zeros(size)
+    scores[allowed] = overlap[allowed] * information(np.maximum(joint, 0))
+    return scores
+
+
+def _class_spectra(
+    values: NDArray[np.floating[Any]], edges: NDArray[np.float64], size: list[int], workers: int
+) -> NDArray[np.complex64]:
+    classes = np.where(np.isnan(values), -1, np.digitize(values, edges))
+    masks = [(classes == k).astype(np.float32) for k in range(len(edges) + 1)]
+    return np.stack([fft.rfftn(mask, size, workers=workers) for mask in masks])
+
+
+def _correlate(
+    product: NDArray[np.complexfloating[Any, Any]], size: list[int], workers: int
+) -> NDArray[np.float32]:
+    # Counts are whole numbers: rounding removes the FFT's own noise.
+    return cast(NDArray[np.float32], np.rint(fft.irfftn(product, size, workers=workers)))
+
+
+def _distinct(starts: list[Start], centre: Vector) -> tuple[Start, ...]:
+    kept: list[Start] = []
+    places: list[NDArray[np.float64]] = []
+    for start in starts:
+        place = start.transform.inverse().apply(np.array([centre]))[0]
+        if all(float(np.linalg.norm(place - other)) > APART_MM for other in places):
+            kept.append(start)
+            places.append(place)
+        if len(kept) == STARTS:
+            break
+    return tuple(kept)
