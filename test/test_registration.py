@@ -102,7 +102,12 @@ def test_same_bits_on_another_thread_count_and_at_another_gain(ct, mr, found, ca
 
 
 def test_never_scores_below_the_headers(ct):
-    aligned = head_mr(RigidTransform())
+    # Slices stored from top to bottom, as the header's direction says: nothing may change.
+    upright = head_mr(RigidTransform())
+    grid = upright.grid
+    top = tuple(grid.to_world(np.array([[grid.shape[0] - 1, 0, 0]]))[0].tolist())
+    down = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
+    aligned = Volume(upright.array[::-1], Grid(grid.shape, grid.spacing_mm, top, down))
     headers = Scorer(coarse_ct(ct), coarse_mr(aligned))(RigidTransform())
     result = register(ct, aligned)
     assert result.verdict.score >= headers.value

@@ -85,20 +85,19 @@ def judge(
     contrast = 1 - float(np.mean(around)) / max(here.value, 1e-9)
     information = here.value / max(here.overlap, 1e-9)
     angle = transform.angle_deg
-    # (name, value, good, failed): larger is better, so the angle enters negated.
+    # (name, value, good from, failed below)
     checks = (
         ("shared information", information, limits.good_information, limits.failed_information),
         ("sharpness of the match", contrast, limits.good_contrast, limits.failed_contrast),
         ("overlap of MR and CT", here.overlap, limits.good_overlap, limits.failed_overlap),
-        ("rotation (degrees, negated)", -angle, -limits.good_angle_deg, -limits.failed_angle_deg),
     )
-    reasons = tuple(
-        f"{name} is {value:.2f}, good from {good:.2f}" for name, value, good, _ in checks
-        if value < good
-    )  # fmt: skip
-    failed = any(value < worst for _, value, _, worst in checks)
+    reasons = [f"{name} {value:.2f} is below {good:.2f}" for name, value, good, _ in checks
+               if value < good]  # fmt: skip
+    if angle > limits.good_angle_deg:
+        reasons.append(f"rotation {angle:.0f}° is above {limits.good_angle_deg:.0f}°")
+    failed = angle > limits.failed_angle_deg or any(value < worst for _, value, _, worst in checks)
     status: Status = "failed" if failed else "doubtful" if reasons else "good"
-    return Verdict(status, here.value, information, contrast, here.overlap, angle, reasons)
+    return Verdict(status, here.value, information, contrast, here.overlap, angle, tuple(reasons))
 
 
 def _perturbations(centre_mm: Vector, limits: Thresholds) -> list[RigidTransform]:
