@@ -12,9 +12,10 @@ times faster; that is all it is used for here.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from queue import SimpleQueue
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from threading import Lock
 from types import ModuleType
 from typing import Any, Protocol
@@ -34,8 +35,12 @@ _ROWS = 32
 class Arithmetic(Protocol):
     """The two operations that memory traffic bounds; safe to call from several threads."""
 
-    def add(self, totals: Half, tile: Image, weights: Image) -> None:
-        """``totals = half(float(totals) + tile · weights)``, all of one shape."""
+    def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
+        """``totals = half(float(totals) + tile · weights)``.
+
+        ``tile`` and ``weights`` are contiguous and of one shape; ``totals`` are views
+        that follow one another along its first axis.
+        """
 
     def divide(self, totals: Half, weights: Half, out: Image) -> None:
         """``out = float(half(totals / weights))``, (classes, rows, columns) each.
@@ -47,9 +52,12 @@ class Arithmetic(Protocol):
 class PlainArithmetic:
     """With whatever array module; the reference."""
 
-    def add(self, totals: Half, tile: Image, weights: Image) -> None:
+    def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
         """See ``Arithmetic``."""
-        totals[...] = totals.astype(np.float32) + tile * weights
+        # Infinities are kept, for whoever takes the planes to find.
+        with np.errstate(over="ignore"):
+            for part, planes in _parts(totals):
+                part[...] = part.astype(np.float32) + tile[planes] * weights[planes]
 
     def divide(self, totals: Half, weights: Half, out: Image) -> None:
         """See ``Arithmetic``."""
@@ -60,18 +68,38 @@ class OpenVinoArithmetic:
     """With OpenVINO's element-wise kernels, on contiguous copies of the blocks."""
 
     def __init__(self) -> None:
+        from openvino import Tensor
+
+        self._tensor = Tensor
         self._kernels: dict[tuple[str, Shape], _Kernel] = {}
         self._lock = Lock()
 
-    def add(self, totals: Half, tile: Image, weights: Image) -> None:
+    def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
         """See ``Arithmetic``."""
-        totals[...] = self._kernel("add", totals.shape)(totals, tile, weights)
+        with self._kernel("add", tile.shape).request() as run:
+            before = run.get_input_tensor(0).data
+            for part, planes in _parts(totals):
+                np.copyto(before[planes], part)
+            run.set_input_tensor(1, self._tensor(tile, shared_memory=True))
+            run.set_input_tensor(2, self._tensor(weights, shared_memory=True))
+            run.infer()
+            after = run.get_output_tensor(0).data
+            for part, planes in _parts(totals):
+                np.copyto(part, after[planes])
 
     def divide(self, totals: Half, weights: Half, out: Image) -> None:
         """See ``Arithmetic``."""
-        rounded = self._kernel("divide", totals.shape)(totals, weights)
         # In one graph OpenVINO would drop the rounding between the two conversions.
-        out[...] = self._kernel("widen", totals.shape)(rounded)
+        with (
+            self._kernel("divide", totals.shape).request() as run,
+            self._kernel("widen", totals.shape).request() as widen,
+        ):
+            np.copyto(run.get_input_tensor(0).data, totals)
+            np.copyto(run.get_input_tensor(1).data, weights)
+            run.infer()
+            widen.set_input_tensor(0, run.get_output_tensor(0))
+            widen.infer()
+            np.copyto(out, widen.get_output_tensor(0).data)
 
     def _kernel(self, name: str, shape: Any) -> _Kernel:
         with self._lock:
@@ -81,7 +109,7 @@ class OpenVinoArithmetic:
 
 
 class _Kernel:
-    """A compiled graph of one output, with a request for each thread that is in it."""
+    """A compiled graph, with a request for each thread that is in it."""
 
     def __init__(self, graph: Any) -> None:
         import openvino
@@ -95,15 +123,25 @@ class _Kernel:
         self._compiled = openvino.Core().compile_model(graph, "CPU", settings)
         self._idle: SimpleQueue[Any] = SimpleQueue()
 
-    def __call__(self, *arrays: NDArray[Any]) -> NDArray[Any]:
-        """Run; the result is a copy."""
-        request = self._compiled.create_infer_request() if self._idle.empty() else self._idle.get()
-        for index, array in enumerate(arrays):
-            np.copyto(request.get_input_tensor(index).data, array)
-        request.infer()
-        result = np.array(request.get_output_tensor(0).data)
-        self._idle.put(request)
-        return result
+    @contextmanager
+    def request(self) -> Iterator[Any]:
+        """A request of one's own, with buffers that stay allocated."""
+        try:
+            request = self._idle.get_nowait()
+        except Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            yield request
+        finally:
+            self._idle.put(request)
+
+
+def _parts(totals: Sequence[Half]) -> Iterator[tuple[Half, slice]]:
+    """Each array with its place in the concatenation of all along axis 0."""
+    start = 0
+    for part in totals:
+        yield part, slice(start, start + len(part))
+        start += len(part)
 
 
 def _add_graph(shape: Shape) -> Any:
@@ -188,15 +226,16 @@ class Ring:
         """Add a tile's logits (classes, *patch), summed over folds."""
         depth, height, width = self._window.patch
         rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
-        parts = _wrapped(start[0] % depth, depth)
+        # Slots wrap around: the tile's last planes go to the beginning of the ring.
+        slot = start[0] % depth
+        slots = (slice(slot, depth), slice(0, slot))
 
         def one(index: int) -> None:
-            for tile, ring in parts:
-                totals = self._logits[index, ring, rows, columns]
-                self._how.add(totals, logits[index, tile], self._share[tile])
+            totals = [self._logits[index, part, rows, columns] for part in slots]
+            self._how.add(totals, logits[index], self._share)
 
-        for tile, ring in parts:
-            self._weights[ring, rows, columns] += self._gaussian[tile]
+        for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
+            weight += self._gaussian[planes]
         for _ in self._pool.map(one, range(len(logits))):
             pass
 
@@ -230,10 +269,3 @@ class Ring:
 
         for _ in self._pool.map(one, range(0, totals.shape[1], _ROWS)):
             pass
-
-
-def _wrapped(slot: int, depth: int) -> list[tuple[slice, slice]]:
-    """Planes of a tile and their slots, when its first plane goes to ``slot``."""
-    ahead = (slice(0, depth - slot), slice(slot, depth))
-    around = (slice(depth - slot, depth), slice(0, slot))
-    return [ahead, around] if slot else [ahead]

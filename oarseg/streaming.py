@@ -206,7 +206,16 @@ class _Painter:
         self._before: NDArray[Any] | None = None
 
     def take(self, index: int, plane: NDArray[Any]) -> None:
-        """Accept the final logits (classes, *network plane) of a plane of axis 0."""
+        """Accept the final logits (classes, *network plane) of a plane of axis 0.
+
+        Raises:
+            InferenceError: a sum over tiles has left half precision's range.
+        """
+        if not np.isfinite(plane.sum()):
+            raise InferenceError(
+                f"plane {index}: logits summed over tiles are beyond half precision's range, "
+                "as they would be in nnU-Net; check the image's intensities"
+            )
         while self._next < len(self._taps) and self._taps[self._next].last == index:
             self._paint(self._next, self._taps[self._next], plane)
             self._next += 1

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from nnunet_oracle import CT, Recipe, manifest_of
+from onnx import TensorProto, helper
+
+from oarseg import engines
+from oarseg.bundle import Bundle, ModelFile
+from oarseg.engines import available_cpus, open_engines
+from oarseg.errors import ResourceError, WeightsError
+
+PATCH = (3, 4, 5)
+WEIGHTS = (2.0, -1.0)
+
+
+def write_network(path: Path, patch: tuple[int, int, int] = PATCH) -> None:
+    """logits[k] = WEIGHTS[k] · image + k."""
+    kernel = helper.make_tensor("w", TensorProto.FLOAT, (2, 1, 1, 1, 1), WEIGHTS)
+    bias = helper.make_tensor("b", TensorProto.FLOAT, (2,), (0.0, 1.0))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w", "b"], ["logits"], kernel_shape=[1, 1, 1])],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 1, *patch))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 2, *patch))],
+        [kernel, bias],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    files = []
+    for fold in ("0", "1"):
+        write_network(tmp_path / f"fold_{fold}.onnx")
+        files.append(ModelFile(f"fold_{fold}.onnx", "0" * 64, fold, "fp32"))
+    recipe = Recipe((1.0, 1.0, 1.0), PATCH, (CT,), {"background": 0, "s1": 1})
+    return Bundle(tmp_path, manifest_of(recipe, tuple(files)), "0" * 64)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_an_engine_computes_its_network(bundle: Bundle, backend: engines.Backend) -> None:
+    opened = open_engines(bundle, device="cpu", backend=backend, threads=1)
+    assert [fold.name for fold in opened.folds] == ["fold_0.onnx", "fold_1.onnx"]
+    assert (opened.choice.device, opened.choice.engine) == ("cpu", backend)
+    image = np.linspace(-3, 3, 60, dtype=np.float32).reshape(1, 1, *PATCH)
+    for fold in opened.folds:
+        expected = np.concatenate([2 * image, 1 - image], axis=1)
+        assert np.allclose(fold(image), expected, atol=1e-6)
+        first = fold(image).copy()
+        assert np.array_equal(fold(image), first)
+
+
+def test_auto_takes_openvino_without_a_gpu_and_says_why(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        choice = open_engines(bundle, threads=1).choice
+    assert (choice.device, choice.engine) == ("cpu", "openvino")
+    assert choice.reason == "no GPU: this onnxruntime has no CUDA provider; 1 thread(s)"
+    assert caplog.messages == [f"device cpu, engine openvino: {choice.reason}"]
+
+
+def test_auto_takes_onnxruntime_without_openvino(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    assert open_engines(bundle, threads=1).choice.engine == "onnxruntime"
+
+
+def test_cuda_is_refused_without_a_gpu(bundle: Bundle) -> None:
+    with pytest.raises(ResourceError) as refusal:
+        open_engines(bundle, device="cuda")
+    assert str(refusal.value) == (
+        "--device cuda: expected a working CUDA GPU, found none (this onnxruntime has no CUDA "
+        "provider); pass the GPU to the container or use --device cpu"
+    )
+
+
+def test_a_silent_fall_back_is_not_taken_for_cuda(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build with CUDA on a machine without: listed, and dropped when a session starts."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    real = onnxruntime.InferenceSession
+
+    def falls_back(path: str, options: object, providers: object) -> object:
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    with pytest.raises(ResourceError, match="could not start its CUDA provider"):
+        open_engines(bundle, device="cuda")
+    assert open_engines(bundle, threads=1).choice.device == "cpu"
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_damaged_file_is_named(bundle: Bundle, backend: engines.Backend) -> None:
+    (bundle.folder / "fold_1.onnx").write_bytes(b"no network")
+    with pytest.raises(WeightsError, match=r"fold_1\.onnx: not a usable ONNX file"):
+        open_engines(bundle, device="cpu", backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_network_of_another_patch_is_named(bundle: Bundle, backend: engines.Backend) -> None:
+    write_network(bundle.folder / "fold_1.onnx", (3, 4, 6))
+    with pytest.raises(WeightsError, match=r"fold_1\.onnx: expected the static shapes"):
+        open_engines(bundle, device="cpu", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("max 100000\n", None), ("200000 100000\n", 2.0), ("50000 100000\n", 0.5)],
+)
+def test_the_cgroups_quota(tmp_path: Path, text: str, expected: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert engines._cgroup_quota(tmp_path) == expected
+
+
+def test_the_first_cgroup_versions_quota(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert engines._cgroup_quota(tmp_path) == 1.5
+    assert available_cpus() >= 1
