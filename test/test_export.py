@@ -107,9 +107,7 @@ def test_float32_below_its_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 def test_infinite_logits_are_seen(tmp_path: Path) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
     results = open_results(folder)
-    network = build_network(
-        results, read_checkpoint(folder / "fold_0" / "checkpoint_final.pth")
-    )
+    network = build_network(results, read_checkpoint(folder / "fold_0" / "checkpoint_final.pth"))
     for name, weight in network.named_parameters():
         if "seg_layers" in name:
             weight.data.fill_(1e30)
@@ -158,7 +156,7 @@ class Intruder:
 def test_foreign_objects_in_a_checkpoint_are_named(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint_final.pth"
     save(path, torch.nn.Linear(1, 1), extra=Intruder())
-    with pytest.raises(InputError, match="not allowed in a checkpoint: .*Intruder"):
+    with pytest.raises(InputError, match=r"not allowed in a checkpoint: .*Intruder"):
         read_checkpoint(path)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="checkpoint"):

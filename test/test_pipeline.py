@@ -1,0 +1,315 @@
+"""A case's whole way, on a coarse phantom and networks with random weights."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import nnunet_oracle as oracle
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from oarseg import bundle, challenge, pipeline
+from oarseg.bundle import Channel, Label, Normalisation
+from oarseg.errors import OutputError, WeightsError
+from oarseg.phantom import write_cases
+from oarseg.registration import Registration, Verdict
+from oarseg.rigid import RigidTransform
+
+ROOT = Path(__file__).resolve().parent.parent
+HAN_SEG = challenge.load("han_seg")
+LABELS = {"background": 0, **{s.name: s.label for s in HAN_SEG.structures}}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of a tiny network with random weights; the MR is optional."""
+    folder = tmp_path_factory.mktemp("weights")
+    recipe = oracle.Recipe(
+        (8.0, 6.0, 6.0), channels=(oracle.CT, Normalisation("none")), labels=LABELS, folds=2
+    )
+    made = oracle.make(recipe, folder).manifest
+    channels = (
+        Channel("CT", oracle.CT),
+        Channel("MR_T1", Normalisation("none"), optional=True, standardise="mean_one"),
+    )
+    labels = tuple(Label(value, name) for name, value in LABELS.items())
+    manifest = replace(made, challenge="han_seg", channels=channels, labels=labels)
+    bundle.write_manifest(manifest, folder)
+    return folder
+
+
+def with_required_mr(weights: Path, folder: Path) -> Path:
+    """The same weights, saying that the MR is required."""
+    shutil.copytree(weights, folder)
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"optional": true', '"optional": false'))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cases as in local tests of the platform's container."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_cases(folder, seeds=[3, 4], size="tiny", layout="platform")
+    return folder
+
+
+@pytest.fixture
+def input_dir(phantoms: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(phantoms, tmp_path / "input"))
+
+
+@pytest.fixture(autouse=True)
+def _quick_registration(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, phantoms: Path
+) -> None:
+    """Registration has tests of its own; here one case's true transform serves for both."""
+    if "real_registration" in request.keywords:
+        return
+    transform = RigidTransform.read(phantoms / "truth/case_03/case_03_ct_to_mr.tfm")
+
+    def found(*_: object, **__: object) -> Registration:
+        verdict = Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ())
+        return Registration(transform, verdict, 0.0)
+
+    monkeypatch.setattr(pipeline.registration, "register", found)
+
+
+def settings(input_dir: Path, output: Path, weights: Path) -> pipeline.Settings:
+    return pipeline.Settings(input_dir, output, weights, device="cpu", threads=2)
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "process.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_outputs_of_two_cases(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    assert pipeline.segment_folder(settings(input_dir, output, weights)) == ()
+    expected = {"results.json"}
+    for case in ("case_03", "case_04"):
+        expected |= {
+            f"images/head_neck_oar/{case}_seg.mha",
+            f"oar_masks/{case}.seg.nrrd",
+            f"reports/{case}.json",
+            *(f"oar_masks/{case}/{case}_OAR_{s.name}.seg.nrrd" for s in HAN_SEG.structures),
+        }
+    assert files_of(output) == expected
+    labels = sitk.ReadImage(str(output / "images/head_neck_oar/case_03_seg.mha"))
+    ct = sitk.ReadImage(str(input_dir / "images/ct/case_03_CT.mha"))
+    assert labels.GetPixelID() == sitk.sitkUInt8
+    assert labels.GetSize() == ct.GetSize()
+    assert labels.GetSpacing() == ct.GetSpacing()
+    assert labels.GetOrigin() == ct.GetOrigin()
+    assert labels.GetDirection() == ct.GetDirection()
+    array = sitk.GetArrayFromImage(labels)
+    mandible = sitk.ReadImage(str(output / "oar_masks/case_03/case_03_OAR_Bone_Mandible.seg.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(mandible), array == 4)
+
+
+def test_report_tells_what_was_done(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    pipeline.segment_folder(settings(input_dir, output, weights))
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["inputs"] == {"CT": "case_03_CT.mha", "MR_T1": "case_03_MR_T1.mha"}
+    assert report["device"]["device"] == "cpu"
+    assert report["model"]["folds"] == ["0", "1"]
+    text = (weights / "manifest.json").read_text()
+    assert report["model"]["manifest_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert report["registration"]["status"] == "good"
+    names = [step["name"] for step in report["steps"]]
+    assert names == ["reading", "registration", "preprocessing", "segmentation", "writing"]
+    assert all(step["peak_mib"] > 0 for step in report["steps"])
+    labels = sitk.ReadImage(str(output / "images/head_neck_oar/case_03_seg.mha"))
+    voxels = np.bincount(sitk.GetArrayFromImage(labels).ravel(), minlength=31)
+    volume = voxels[4] * np.prod(labels.GetSpacing()) / 1000
+    assert report["volumes_cm3"]["Bone_Mandible"] == pytest.approx(volume, abs=5e-4)
+
+
+def test_both_channels_and_both_folds_matter(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Had the MR or the second fold no effect, the labels would be the same without it."""
+    one_fold = Path(shutil.copytree(weights, tmp_path / "one_fold"))
+    manifest = bundle.load(weights).manifest
+    bundle.write_manifest(replace(manifest, models=manifest.models[:1]), one_fold)
+    without_mr = Path(shutil.copytree(input_dir, tmp_path / "without_mr"))
+    shutil.rmtree(without_mr / "images/t1-mri")
+    found = []
+    for i, (source, model) in enumerate(
+        [(input_dir, weights), (without_mr, weights), (input_dir, one_fold)]
+    ):
+        output = tmp_path / f"output_{i}"
+        assert pipeline.segment_folder(settings(source, output, model)) == ()
+        found.append((output / "images/head_neck_oar/case_03_seg.mha").read_bytes())
+    assert len(set(found)) == 3
+
+
+def test_two_runs_are_equal_to_the_byte(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    written = []
+    for name in ("a", "b"):
+        pipeline.segment_folder(settings(input_dir, tmp_path / name, weights))
+        masks = [f for f in files_of(tmp_path / name) if not f.startswith("reports")]
+        written.append({f: (tmp_path / name / f).read_bytes() for f in masks})
+    assert written[0] == written[1]
+
+
+def test_missing_optional_mr_is_a_warning(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+    output = tmp_path / "output"
+    assert pipeline.segment_folder(settings(input_dir, output, weights)) == ()
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert "no MR_T1: segmented from the CT alone" in report["warnings"]
+    assert report["registration"] is None
+
+
+def test_missing_required_mr_fails_that_case_only(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+    strict = with_required_mr(weights, tmp_path / "strict")
+    output = tmp_path / "output"
+    failures = pipeline.segment_folder(settings(input_dir, output, strict))
+    assert [f.case for f in failures] == ["case_03"]
+    assert "MR_T1" in failures[0].message
+    assert not any("case_03" in name for name in files_of(output))
+    results = json.loads((output / "results.json").read_text())
+    assert sorted(bool(r["error_messages"]) for r in results) == [False, True]
+    assert (output / "images/head_neck_oar/case_04_seg.mha").is_file()
+
+
+def test_damaged_ct_fails_that_case_only(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    path = input_dir / "images/ct/case_04_CT.mha"
+    path.write_bytes(path.read_bytes()[:-1000])
+    output = tmp_path / "output"
+    failures = pipeline.segment_folder(settings(input_dir, output, weights))
+    assert [f.case for f in failures] == ["case_04"]
+    assert "case_04_CT.mha" in failures[0].message
+    assert (output / "images/head_neck_oar/case_03_seg.mha").is_file()
+    assert not any("case_04" in name for name in files_of(output))
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_failed_registration(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optional: bool,
+) -> None:
+    verdict = Verdict("failed", 0.01, 0.01, 0.0, 0.1, 1.0, ("nothing in common",))
+    monkeypatch.setattr(
+        pipeline.registration,
+        "register",
+        lambda *_, **__: Registration(RigidTransform(), verdict, 0.0),
+    )
+    model = weights if optional else with_required_mr(weights, tmp_path / "strict")
+    output = tmp_path / "output"
+    failures = pipeline.segment_folder(settings(input_dir, output, model))
+    if optional:
+        assert failures == ()
+        report = json.loads((output / "reports/case_03.json").read_text())
+        assert "MR_T1 not used, registration failed: nothing in common" in report["warnings"]
+    else:
+        assert [f.case for f in failures] == ["case_03", "case_04"]
+        assert "could not be registered to the CT (nothing in common)" in failures[0].message
+        assert files_of(output) == {"results.json"}
+
+
+def test_a_defect_of_ours_costs_one_case_and_keeps_its_traceback(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    real = pipeline.preprocess
+    calls = iter([True, False])
+
+    def broken(*arguments: object, **options: object) -> object:
+        if next(calls):
+            raise ZeroDivisionError("by hand")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "preprocess", broken)
+    failures = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert [f.case for f in failures] == ["case_03"]
+    assert failures[0].message.startswith("internal error (ZeroDivisionError: by hand)")
+    assert (tmp_path / "output/images/head_neck_oar/case_04_seg.mha").is_file()
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_weights_of_another_challenge(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    wrong = replace(settings(input_dir, tmp_path / "output", weights), challenge="segrap_oar")
+    with pytest.raises(WeightsError, match="are for challenge han_seg, --challenge says segrap"):
+        pipeline.segment_folder(wrong)
+
+
+def test_platform_weights_take_precedence(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "PLATFORM_WEIGHTS", tmp_path)
+    assert pipeline.default_weights() == pipeline.SHIPPED_WEIGHTS
+    (tmp_path / "manifest.json").write_text("{}")
+    assert pipeline.default_weights() == tmp_path
+
+
+def test_output_that_is_a_file(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("")
+    with pytest.raises(OutputError, match="expected a folder that can be written"):
+        pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
+
+
+def test_command_line_explains_in_its_last_line(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(input_dir / "images/ct")
+    output = tmp_path / "output"
+    done = run("--input", input_dir, "--output", output, "--weights", weights)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "case_04" in last
+    assert "2 cases failed" in last
+    assert not output.exists() or files_of(output) <= {"results.json"}
+
+
+@pytest.mark.real_registration
+def test_command_line_on_a_good_case(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    done = run("--input", input_dir, "--output", output, "--weights", weights, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["registration"]["status"] in ("good", "doubtful", "failed")
+
+
+def test_inference_imports_neither_torch_nor_nnunet() -> None:
+    code = (
+        "import sys, oarseg.pipeline\n"
+        "found = [m for m in ('torch', 'nnunetv2', 'matplotlib', 'onnx') if m in sys.modules]\n"
+        "sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
