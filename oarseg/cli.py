@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"oarseg {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log details")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_segment, _add_phantom, _add_prepare, _add_train, _add_export):
+    for add in (_add_segment, _add_phantom, _add_prepare, _add_train, _add_export, _add_picture):
         add(commands)
     return parser
 
@@ -219,6 +219,32 @@ def export(arguments: argparse.Namespace) -> int:
     )
     for parity in manifest.parity:
         print(f"{parity.file}: {figures_text(parity)}")
+    return 0
+
+
+def _add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("picture", help="draw a segmented case as PNG")
+    parser.add_argument("--input", type=Path, required=True, help="folder of cases")
+    parser.add_argument("--output", type=Path, required=True, help="what segment wrote")
+    parser.add_argument("--png", type=Path, required=True)
+    parser.add_argument("--case", help="default: the first")
+    parser.add_argument("--challenge", default="han_seg")
+    parser.set_defaults(command=picture)
+
+
+def picture(arguments: argparse.Namespace) -> int:
+    """Draw one case: CT and moved MR in three planes, with the masks."""
+    from oarseg.cases import find_cases
+    from oarseg.picture import case_picture, write_png
+
+    rules = challenge.load(arguments.challenge)
+    required = frozenset({rules.reference.channel})
+    cases = {c.name: c for c in find_cases(arguments.input, rules, required=required).cases}
+    name = arguments.case or next(iter(cases), "")
+    if name not in cases:
+        raise InputError(f"case {name!r}: expected one of {', '.join(cases) or 'none'}")
+    write_png(case_picture(cases[name], arguments.output, rules), arguments.png)
+    print(arguments.png)
     return 0
 
 
