@@ -159,12 +159,18 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Plan, preprocess and train, each only as far as it is not done."""
-    from oarseg.training.planning import Workspace, optional_channels, plan_and_preprocess
+    from oarseg.training.planning import (
+        Workspace,
+        default_settings,
+        optional_channels,
+        plan_and_preprocess,
+    )
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
     settings = parse_settings(
         arguments.settings,
+        base=default_settings(arguments.plans),
         optional_channels=optional_channels(arguments.raw),
         epochs=arguments.epochs,
     )

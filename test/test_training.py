@@ -16,10 +16,12 @@ from oarseg.training.trainers.OarsegTrainer import FloatLoss, OarsegTrainer
 def test_settings_survive_the_plans_file() -> None:
     settings = parse_settings(
         '{"optimizer": "adamw", "modality_dropout": 0.25}',
+        base=TrainerSettings(iterations=3),
         optional_channels=((1, 0.0),),
         epochs=7,
     )
     assert settings.epochs == 7
+    assert settings.iterations == 3
     assert settings.optional_channels == ((1, 0.0),)
     plans = json.loads(json.dumps({"oarseg": as_document(settings)}))
     assert settings_of(plans) == settings
@@ -37,7 +39,7 @@ def test_settings_survive_the_plans_file() -> None:
 )
 def test_wrong_settings_are_named(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parse_settings(text, optional_channels=())
+        parse_settings(text, base=TrainerSettings(), optional_channels=())
 
 
 class Stub(OarsegTrainer):

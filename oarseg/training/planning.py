@@ -67,6 +67,7 @@ class Preset:
     Attributes:
         spacing_mm, patch_size: (z, y, x).
         features: channels of each stage; the patch is halved between stages.
+        trainer: a training that such a network finishes in an hour or two on two cores.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Preset:
     strides: tuple[tuple[int, int, int], ...]
     features: tuple[int, ...]
     batch_size: int
+    trainer: TrainerSettings
 
 
 SMALL = Preset(
@@ -84,6 +86,19 @@ SMALL = Preset(
     strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
     features=(16, 32, 64, 80, 96),
     batch_size=2,
+    trainer=TrainerSettings(
+        epochs=50,
+        iterations=50,
+        validation_iterations=2,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        oversample_foreground=0.75,
+        mirroring="none",
+        augmentation="light",
+        modality_dropout=0.2,
+        bfloat16_on_cpu=True,
+        seed=7,
+    ),
 )
 PRESETS = {SMALL.name: SMALL}
 PLANNERS = {
@@ -135,6 +150,11 @@ def plan_and_preprocess(
     if not finished.is_file():
         api.preprocess_dataset(number, plans, (CONFIGURATION,), (workers,), show_progress_bar=False)
         finished.touch()
+
+
+def default_settings(plans: str) -> TrainerSettings:
+    """The preset's training, or nnU-Net's for nnU-Net's own plans."""
+    return PRESETS[plans].trainer if plans in PRESETS else TrainerSettings()
 
 
 def write_settings(space: Workspace, *, plans: str, settings: TrainerSettings) -> None:

@@ -65,12 +65,17 @@ def as_document(settings: TrainerSettings) -> dict[str, Any]:
 
 
 def parse_settings(
-    text: str, *, optional_channels: tuple[tuple[int, float], ...], epochs: int | None = None
+    text: str,
+    *,
+    base: TrainerSettings,
+    optional_channels: tuple[tuple[int, float], ...],
+    epochs: int | None = None,
 ) -> TrainerSettings:
     """Settings from the command line's JSON.
 
     Args:
         text: a JSON object with any of the settings.
+        base: what the text does not name.
         optional_channels: those of the dataset, unless the text names some.
         epochs: overrides the text's.
 
@@ -79,7 +84,7 @@ def parse_settings(
     """
     try:
         told = json.loads(text)
-        values = {"optional_channels": optional_channels} | told
+        values = as_document(base) | {"optional_channels": optional_channels} | told
         if epochs is not None:
             values["epochs"] = epochs
         return TypeAdapter(TrainerSettings).validate_python(values)
