@@ -291,10 +291,13 @@ def _groups(candidates: list[_Candidate], *, single: bool) -> list[list[_Candida
     Args:
         candidates: all of them.
         single: where no socket has two files they are one case, whatever their names:
-            the platform calls every file by a number of its own.
+            the platform calls every file by a number of its own. Unless their suffixes
+            show that somebody named them, and named two cases.
     """
     sockets = Counter(candidate.socket.slug for candidate in candidates)
-    if single and candidates and max(sockets.values()) == 1:
+    named = all(_suffix(_stem(c.path), c.socket) for c in candidates)
+    two_cases = named and len({candidate.key for candidate in candidates}) > 1
+    if single and candidates and max(sockets.values()) == 1 and not two_cases:
         return [candidates]
     by_key: dict[str, list[_Candidate]] = {}
     for candidate in candidates:

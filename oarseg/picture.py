@@ -167,7 +167,8 @@ def _panel(
         colour = np.array(structure.colour, np.float32) / 255
         shade[inside] = (1 - FILL) * shade[inside] + FILL * colour
         shade[inside & ~ndimage.binary_erosion(inside)] = colour
-    return (shade * 255).astype(np.uint8)
+    panel: Rgb = (shade * 255).astype(np.uint8)
+    return panel
 
 
 def _scale(grid: Grid, axis: int) -> tuple[float, float]:

@@ -41,6 +41,13 @@ def test_one_file_a_socket_pairs_whatever_the_names(tmp_path: Path) -> None:
     assert found.problems == ()
 
 
+def test_single_files_named_for_two_patients_are_not_paired(tmp_path: Path) -> None:
+    put(tmp_path, "images/ct/case_01_CT.mha", "images/t1-mri/case_02_MR_T1.mha")
+    found = find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+    assert [(case.name, set(case.files)) for case in found.cases] == [("case_01", {"CT"})]
+    assert [problem.name for problem in found.problems] == ["case_02"]
+
+
 def test_several_pair_by_name_and_not_by_order(tmp_path: Path) -> None:
     put(tmp_path, "images/ct/b_IMG_CT.nrrd", "images/ct/a_ct.mha")
     put(tmp_path, "images/t1-mri/B_IMG_MR_T1.nii.gz", "images/t1-mri/a_T1.nrrd")
