@@ -53,7 +53,7 @@ class Engine(Protocol):
     def name(self) -> str:
         """The file it was made of, for messages."""
 
-    def __call__(self, tile: Image) -> Image:
+    def __call__(self, tile: Image, /) -> Image:
         """Logits (1, classes, *patch) of a tile (1, channels, *patch), float32.
 
         The result may be written into. It is valid until the next call of this engine or
@@ -226,8 +226,15 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
 class OpenVinoEngine:
     """A network on the CPU through OpenVINO, in true float32."""
 
-    def __init__(self, path: Path, tile: Image, logits: Image, *, threads: int) -> None:
-        """Load a file; arguments and errors as for ``OnnxEngine``."""
+    def __init__(
+        self, path: Path, tile: Image, logits: Image, *, threads: int, alone: bool
+    ) -> None:
+        """Load a file; arguments and errors as for ``OnnxEngine``.
+
+        Args:
+            path, tile, logits, threads: see there.
+            alone: keep the activations' memory between tiles, as no other fold needs it.
+        """
         import openvino
 
         self.name = path.name
@@ -245,6 +252,7 @@ class OpenVinoEngine:
         self._compiled = core.compile_model(model, "CPU", _openvino_settings(threads))
         self._request = self._compiled.create_infer_request()
         self._logits = logits
+        self._alone = alone
         self._request.set_tensor(OUTPUT, openvino.Tensor(logits, shared_memory=True))
         self._tensor = openvino.Tensor
 
@@ -252,6 +260,8 @@ class OpenVinoEngine:
         """See ``Engine``."""
         self._request.set_tensor(INPUT, self._tensor(tile, shared_memory=True))
         self._request.infer()
+        if not self._alone:
+            self._compiled.release_memory()
         return self._logits
 
 
@@ -304,7 +314,12 @@ def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> En
         choice = DeviceChoice("cpu", "openvino", reason)
         return Engines(
             choice,
-            tuple(OpenVinoEngine(p, shared.tile, shared.logits, threads=threads) for p in paths),
+            tuple(
+                OpenVinoEngine(
+                    p, shared.tile, shared.logits, threads=threads, alone=len(paths) == 1
+                )
+                for p in paths
+            ),
         )
     choice = DeviceChoice("cpu", "onnxruntime", reason)
     return Engines(

@@ -120,6 +120,7 @@ class _Predictor:
         """The sum of the folds' logits (classes, *patch); valid until the next call."""
         cut(self._data, self.window, start, self._tile[0])
         total: Image | None = None
+        logits = self._tile
         for engine in self._engines:
             logits = self._one(engine)
             # A sum is one pass and is finite only if every logit is.
@@ -129,12 +130,9 @@ class _Predictor:
                     f"at {start}; check the image's intensities or use the fp32 model"
                 )
             # The folds share one output buffer, so a sum of several needs its own.
-            if len(self._engines) == 1:
-                return logits
-            total = self._add(total, logits)
-        if total is None:
-            raise WeightsError("the ensemble holds no network; export at least one fold")
-        return total
+            if len(self._engines) > 1:
+                total = self._add(total, logits)
+        return logits if total is None else total
 
     def _add(self, total: Image | None, logits: Image) -> Image:
         if self._sum is None:

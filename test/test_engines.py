@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import logging
 from pathlib import Path
 
@@ -58,8 +59,9 @@ def test_an_engine_computes_its_network(bundle: Bundle, backend: engines.Backend
 
 
 def test_auto_takes_openvino_without_a_gpu_and_says_why(
-    bundle: Bundle, caplog: pytest.LogCaptureFixture
+    bundle: Bundle, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("oarseg"), "propagate", True)
     with caplog.at_level(logging.INFO):
         choice = open_engines(bundle, threads=1).choice
     assert (choice.device, choice.engine) == ("cpu", "openvino")
@@ -70,7 +72,7 @@ def test_auto_takes_openvino_without_a_gpu_and_says_why(
 def test_auto_takes_onnxruntime_without_openvino(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert open_engines(bundle, threads=1).choice.engine == "onnxruntime"
 
 

@@ -20,7 +20,7 @@ CUBIC = Resampling(order=3)
 
 def test_doubling_an_axis_blends_quarters() -> None:
     # Centres of the new voxels lie at −1/4, 1/4, 3/4 and 5/4; outside, the edge is repeated.
-    expected = [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
+    expected = np.array([[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]])
     assert np.allclose(matrix(2, 4, 1), expected)
     assert taps(2, 4, 1) == (
         Tap(0, 0, 1, 1),

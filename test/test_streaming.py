@@ -60,10 +60,10 @@ def plain(net_input: NetworkInput, engines: list[Steep], manifest: Manifest) -> 
     for first in window.starts[0]:
         for start in window.row(first):
             cut(net_input.data, window, start, patch[0])
-            area = (..., *(slice(s, s + p) for s, p in zip(start, PATCH, strict=True)))
+            z, y, x = (slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
             mean = sum(engine(patch)[0] for engine in engines) / len(engines)
-            logits[area] += mean * gaussian(PATCH).astype(float)
-            norm[area] += gaussian(PATCH)
+            logits[:, z, y, x] += mean * gaussian(PATCH).astype(float)
+            norm[z, y, x] += gaussian(PATCH)
     kept = (logits / norm)[(slice(None), *window.inside)]
     how = manifest.logits_resampling
     back = resample_data_or_seg_to_shape(
@@ -80,7 +80,7 @@ def plain(net_input: NetworkInput, engines: list[Steep], manifest: Manifest) -> 
     return labels
 
 
-BRANCHES = {
+BRANCHES: dict[str, tuple[Spacing, Spacing, dict[str, Any]]] = {
     "same": ((2.0, 1.0, 1.0), (2.0, 1.0, 1.0), {}),
     "in-plane": ((2.0, 0.8, 0.9), (2.0, 1.0, 1.0), {}),
     "upsampled-back": ((3.0, 1.7, 1.7), (2.0, 1.0, 1.0), {}),
