@@ -59,6 +59,12 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--challenge", help="default: the one that the weights are for")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
+    parser.add_argument(
+        "--region",
+        choices=("body", "full"),
+        default="body",
+        help="body: crop to the patient first; full: the whole image, as nnU-Net",
+    )
 
 
 def segment(arguments: argparse.Namespace) -> int:
@@ -72,6 +78,7 @@ def segment(arguments: argparse.Namespace) -> int:
         challenge=arguments.challenge,
         device=arguments.device,
         threads=arguments.threads,
+        region=arguments.region,
     )
     failures = pipeline.segment_folder(settings)
     if failures:

@@ -23,6 +23,7 @@ from oarseg.errors import OarsegError, RegistrationError, WeightsError
 from oarseg.log import Progress
 from oarseg.preprocessing import NetworkInput
 from oarseg.preprocessing import prepare as preprocess
+from oarseg.region import body_box
 from oarseg.registration import Registration
 from oarseg.steps import Step, Steps, peak_mib
 from oarseg.streaming import segment as stream
@@ -30,6 +31,8 @@ from oarseg.volume import Grid, Volume
 from oarseg.writing import Record
 
 log = logging.getLogger(__name__)
+
+Region = Literal["body", "full"]
 
 PLATFORM_WEIGHTS = Path("/opt/ml/model")
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -51,6 +54,8 @@ class Settings:
     Attributes:
         challenge: a challenge's name; None takes the one the weights are for.
         threads: 0 takes every core this process may use.
+        region: ``body`` crops to the patient before the network, ``full`` does what
+            nnU-Net does with the whole image.
     """
 
     input: Path
@@ -59,6 +64,7 @@ class Settings:
     challenge: str | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     threads: int = 0
+    region: Region = "body"
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Model:
     challenge: Challenge
     engines: engines.Engines
     threads: int
+    region: Region
 
 
 @dataclass
@@ -125,7 +132,8 @@ def segment_folder(settings: Settings) -> tuple[Failure, ...]:
     writing.write_results(settings.output, records)
     if found.cases:
         opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
-        model = Model(weights, rules, opened, settings.threads or engines.available_cpus())
+        threads = settings.threads or engines.available_cpus()
+        model = Model(weights, rules, opened, threads, settings.region)
         for case in found.cases:
             records.append(_attempt(case, model, settings.output))
             writing.write_results(settings.output, records)
@@ -219,7 +227,11 @@ def _network_input(case: Case, model: Model, notes: Notes) -> tuple[NetworkInput
             channels.append(_moved(channel, ct, others.pop(channel.name, None), model, notes))
     with notes.steps.step("preprocessing"):
         net_input = preprocess(
-            channels, ct.grid.spacing_mm, model.weights.manifest, threads=model.threads
+            channels,
+            ct.grid.spacing_mm,
+            model.weights.manifest,
+            box=body_box(ct) if model.region == "body" else None,
+            threads=model.threads,
         )
     return net_input, ct.grid
 
@@ -291,6 +303,7 @@ def _report(
         },
         "device": asdict(choice),
         "threads": model.threads,
+        "region": model.region,
         "registration": notes.registration,
         "steps": [
             {"name": s.name, "seconds": round(s.seconds, 2), "peak_mib": round(s.peak_mib)}
