@@ -6,7 +6,10 @@ no organ and no socket is named anywhere else.
 
 from __future__ import annotations
 
+import math
 import tomllib
+from collections.abc import Mapping
+from dataclasses import field
 from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
@@ -95,6 +98,59 @@ class Output:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Pair:
+    """Two structures that tables also give together, under a name of their own."""
+
+    name: str
+    left: str
+    right: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class Baseline:
+    """A published result for a structure or pair: mean and standard deviation."""
+
+    n: int
+    dsc_percent: tuple[float, float]
+    hd95_mm: tuple[float, float]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Evaluation:
+    """How results are scored.
+
+    Attributes:
+        ranked: metrics that the challenge's ranking aggregates.
+        tolerance_mm: of the normalised surface Dice …
+        tolerances_mm: … and of the structures that have another one.
+        min_kept: where a field of view is given, a structure is scored only if more than
+            this share of its reference volume lies in it.
+        both_empty: neither side has the structure: not scored, or the best there is.
+        reference_empty: only the prediction has it: not scored, or the worst there is.
+        missed_distance_mm: distances where only the reference has the structure, and the
+            worst distance; its Dice are 0. Infinite ones are counted, not averaged.
+        pairs: left and right given together.
+        baseline_source: where the baseline was published.
+        baseline: by the name of a structure or pair.
+    """
+
+    ranked: tuple[Literal["dsc", "hd95_mm", "nsd", "msd_mm"], ...] = ("dsc", "hd95_mm")
+    tolerance_mm: float = 1.0
+    tolerances_mm: Mapping[str, float] = field(default_factory=dict)
+    min_kept: float = 0.0
+    both_empty: Literal["skip", "best"] = "skip"
+    reference_empty: Literal["skip", "worst"] = "skip"
+    missed_distance_mm: float = math.inf
+    pairs: tuple[Pair, ...] = ()
+    baseline_source: str = ""
+    baseline: Mapping[str, Baseline] = field(default_factory=dict)
+
+    def tolerance_of(self, structure: str) -> float:
+        """The tolerance of the normalised surface Dice for a structure, in mm."""
+        return self.tolerances_mm.get(structure, self.tolerance_mm)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Challenge:
     """All facts of one challenge that code needs."""
 
@@ -104,6 +160,7 @@ class Challenge:
     sockets: tuple[Socket, ...]
     output: Output
     structures: tuple[Structure, ...]
+    evaluation: Evaluation = field(default_factory=Evaluation)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -115,7 +172,21 @@ class Challenge:
             raise ValueError("structures: every name must be unique")
         if sum(socket.reference for socket in self.sockets) != 1:
             raise ValueError("sockets: exactly one must have reference = true")
+        self._check_evaluation(set(names))
         return self
+
+    def _check_evaluation(self, structures: set[str]) -> None:
+        rules = self.evaluation
+        members = [name for pair in rules.pairs for name in (pair.left, pair.right)]
+        known = structures | {pair.name for pair in rules.pairs}
+        for part, used, allowed in (
+            ("tolerances_mm", rules.tolerances_mm, structures),
+            ("pairs", members, structures),
+            ("baseline", rules.baseline, known),
+        ):
+            unknown = sorted(set(used) - allowed)
+            if unknown:
+                raise ValueError(f"evaluation.{part}: no structure {', '.join(unknown)}")
 
     @property
     def reference(self) -> Socket:

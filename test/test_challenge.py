@@ -52,8 +52,33 @@ def test_broken_file_names_the_key(tmp_path) -> None:  # type: ignore[no-untyped
         ('slug = "ct"', 'slugg = "ct"', "sockets.0"),
         ('side = "left"', 'side = "up"', "structures.0.side"),
         ("[output]", "[output", "not valid TOML"),
+        ("Larynx_SG = 2.0", "Larynx = 2.0", "tolerances_mm: no structure Larynx"),
     ):
         path = tmp_path / "own.toml"
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(InputError, match=message):
             challenge.load(str(path))
+
+
+def test_han_seg_is_scored_as_in_the_paper() -> None:
+    rules = HAN_SEG.evaluation
+    assert (rules.ranked, rules.min_kept) == (("dsc", "hd95_mm"), 0.2)
+    assert rules.baseline["A_Carotid"].dsc_percent == (84.7, 3.4)
+    assert rules.baseline["SpinalCord"].hd95_mm == (1.7, 0.4)
+    assert (rules.tolerance_of("Cavity_Oral"), rules.tolerance_of("Lips")) == (3.0, 1.0)
+
+
+def test_baseline_tells_of_every_structure_and_pair() -> None:
+    rules = HAN_SEG.evaluation
+    expected = {s.name for s in HAN_SEG.structures} | {pair.name for pair in rules.pairs}
+    assert set(rules.baseline) == expected
+
+
+def test_pairs_are_the_sided_structures() -> None:
+    pairs = HAN_SEG.evaluation.pairs
+    assert len(pairs) == 8
+    for pair in pairs:
+        left, right = HAN_SEG.structure(pair.left), HAN_SEG.structure(pair.right)
+        assert (left.side, right.side) == ("left", "right")
+        baseline = HAN_SEG.evaluation.baseline
+        assert baseline[pair.name].n == baseline[pair.left].n + baseline[pair.right].n
