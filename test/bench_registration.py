@@ -23,8 +23,9 @@ from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume, from_sitk
 
 FIRST_SEED = 200  # seeds on which nothing is trained
+# On and in the head, MNI space in LPS: nasion, occiput, both temples, two in the brain.
 TEMPLATE_POINTS = np.array(
-    [[0, 80, -30], [0, -110, -20], [60, -20, -40], [-60, -20, -40], [40, 30, 40], [-40, 30, 40.0]]
+    [[0, -75, -30], [0, 100, -20], [65, 20, -40], [-65, 20, -40], [40, -30, 40], [-40, 40, 40.0]]
 )
 
 

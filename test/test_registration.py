@@ -14,8 +14,9 @@ from oarseg.registration import (
     target_registration_errors,
 )
 from oarseg.registration.coarse import coarse_ct, coarse_mr, otsu, shrink
-from oarseg.registration.information import Scorer, information
+from oarseg.registration.information import Score, Scorer, information
 from oarseg.registration.search import find_starts, shift_scores
+from oarseg.registration.verdict import judge
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume
 
@@ -219,3 +220,22 @@ def test_errors_at_landmarks_by_hand():
     assert accuracy(shift, points, points + np.array([0, 0, 4])).meets_tg132
     with pytest.raises(ValueError, match="do not pair"):
         target_registration_errors(shift, points, moved[:1])
+
+
+def test_a_pose_with_a_rival_or_without_a_peak_is_not_good():
+    def peak(transform: RigidTransform) -> Score:
+        return Score(0.5 * 0.9 ** (transform.angle_deg > 1 or any(transform.translation_mm)), 1.0)
+
+    def judged(score, **rest):
+        return judge(RigidTransform(), score, (0.0, 0.0, 0.0), **rest)
+
+    alone = judged(peak)
+    assert (alone.status, alone.reasons) == ("good", ())
+    assert alone.contrast == pytest.approx(0.1)
+    assert judged(peak, rival_score=0.4).reasons == (
+        "rival pose's share of the score 0.80 is above 0.60",
+    )
+    assert judged(peak, rival_score=0.4).status == "doubtful"
+    assert judged(peak, rival_score=0.49).status == "failed"
+    assert judged(lambda _: Score(0.5, 1.0)).status == "failed"
+    assert judged(lambda pose: Score(peak(pose).value, 0.5)).status == "doubtful"

@@ -33,7 +33,7 @@ from oarseg.registration.coarse import (
 from oarseg.registration.elastix import Stage, refine
 from oarseg.registration.information import Score, Scorer
 from oarseg.registration.resample import covered_box
-from oarseg.registration.search import find_starts
+from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Vector, Volume
@@ -90,7 +90,9 @@ def register(ct: Volume, mr: Volume, *, threads: int = 0) -> Registration:
     starts = _starts(small_ct, small_mr, threads or os.cpu_count() or 1)
     quick = [_refined(small_ct, small_mr, Pose(start, scorer(start)), scorer) for start in starts]
     best = _polished(small_ct, small_mr, max(quick, key=_value), scorer)
-    verdict = judge(best.transform, scorer, _centre(mr.grid))
+    centre = _centre(mr.grid)
+    rival = max((p.score.value for p in quick if _apart(p, best, centre)), default=0.0)
+    verdict = judge(best.transform, scorer, centre, rival_score=rival)
     return Registration(best.transform, verdict, time.perf_counter() - begin)
 
 
@@ -145,6 +147,13 @@ def _spread(hu: Floats) -> Floats:
     """HU with the soft tissues drawn apart, so that elastix's even bins tell them apart."""
     soft = np.clip(hu, *SOFT_HU)
     return soft + np.float32(OTHER_SLOPE) * (np.clip(hu, *CT_WINDOW_HU) - soft)
+
+
+def _apart(one: Pose, other: Pose, centre: Vector) -> bool:
+    """Whether two poses put the MR's centre in different places of the CT."""
+    point = np.array([centre])
+    gap = one.transform.inverse().apply(point) - other.transform.inverse().apply(point)
+    return float(np.linalg.norm(gap)) > APART_MM
 
 
 def _centre(grid: Grid) -> Vector:
