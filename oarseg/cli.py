@@ -37,7 +37,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"oarseg {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log details")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_segment, _add_phantom, _add_prepare, _add_train, _add_export, _add_picture):
+    for add in (
+        _add_segment,
+        _add_phantom,
+        _add_prepare,
+        _add_train,
+        _add_export,
+        _add_picture,
+        _add_evaluate,
+        _add_rank,
+    ):
         add(commands)
     return parser
 
@@ -258,6 +267,88 @@ def picture(arguments: argparse.Namespace) -> int:
         raise InputError(f"case {name!r}: expected one of {', '.join(cases) or 'none'}")
     write_png(case_picture(cases[name], arguments.output, rules), arguments.png)
     print(arguments.png)
+    return 0
+
+
+def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("evaluate", help="score predictions against references")
+    parser.add_argument("predictions", type=Path, help="label maps or masks, any known layout")
+    parser.add_argument("references", type=Path, help="the same; cases are paired by name")
+    parser.add_argument("--out", type=Path, required=True, help="folder for table and plot")
+    parser.add_argument("--challenge", default="han_seg")
+    parser.add_argument(
+        "--definition",
+        choices=("surface-distance", "medpy", "evalutils"),
+        default="surface-distance",
+        help="whose HD95; they can differ by 100 mm",
+    )
+    parser.add_argument(
+        "--mr-field",
+        type=Path,
+        metavar="DIR",
+        help="cut to the MR's field: folder with <case>_truth.json, or <case>_ct_to_mr.tfm and MR",
+    )
+    parser.add_argument("--resample", action="store_true", help="accept other grids")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-plot", action="store_true")
+    parser.set_defaults(command=evaluate)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Score predictions, and print what the figures mean and where the results are."""
+    from oarseg.evaluation import table
+    from oarseg.evaluation.run import Settings
+    from oarseg.evaluation.run import evaluate as run
+
+    rules = challenge.load(arguments.challenge)
+    summary = run(
+        arguments.predictions,
+        arguments.references,
+        challenge=rules,
+        out=arguments.out,
+        settings=Settings(
+            definition=arguments.definition,
+            mr_field=arguments.mr_field,
+            resample=arguments.resample,
+            threads=arguments.threads,
+            plot=not arguments.no_plot,
+        ),
+        progress=logger.info,
+    )
+    for rule in summary.rules:
+        print(rule)
+    for problem in summary.problems:
+        logger.warning("%s: %s", problem.name, problem.message)
+    dice, distance = (table.overall(summary.lines, rules, name) for name in ("dsc", "hd95_mm"))
+    print(f"mean over structures: DC {100 * dice:.1f} %, HD95 {distance:.1f} mm")
+    for file in summary.files:
+        print(file)
+    return 0
+
+
+def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("rank", help="rank models by their scores")
+    parser.add_argument("csvs", type=Path, nargs="+", metavar="CSV", help="of evaluate")
+    parser.add_argument("--challenge", default="han_seg")
+    parser.add_argument("--alpha", type=float, default=0.05)
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap over cases")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(command=rank)
+
+
+def rank(arguments: argparse.Namespace) -> int:
+    """Print the ranking as a Markdown table and, for two models, a verdict."""
+    from oarseg.evaluation.ranking import rank as run
+    from oarseg.evaluation.ranking import ranking_text
+
+    ranking = run(
+        arguments.csvs,
+        metrics=challenge.load(arguments.challenge).evaluation.ranked,
+        alpha=arguments.alpha,
+        draws=arguments.draws,
+        seed=arguments.seed,
+    )
+    print(ranking_text(ranking))
     return 0
 
 

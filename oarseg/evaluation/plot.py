@@ -1,0 +1,109 @@
+"""Box plots of the scores; the only module that needs matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from oarseg.challenge import Challenge
+from oarseg.errors import InputError
+from oarseg.evaluation.scoring import Score
+
+BASELINE = "#c0392b"
+BOX = "#d6e4f0"
+LINE = "#1f4e79"
+# Of the finite distances: what lies beyond is drawn at the edge, so that one stray voxel
+# does not press all boxes together.
+MOST_MM = 20.0
+
+
+def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, title: str) -> None:
+    """Draw Dice and HD95 of every structure, with the paper's mean marked.
+
+    Each dot is a case; the box spans the quartiles, the line in it is the median. Missed
+    structures are dots at Dice 0 and, where their distance is infinite, at the right edge.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            "matplotlib: expected it for the plot, found none; pip install matplotlib, or pass "
+            "--no-plot"
+        ) from error
+    names = [structure.name for structure in challenge.structures]
+    figure = Figure(figsize=(11, 1.6 + 0.27 * len(names)), layout="constrained")
+    dice, distance = figure.subplots(1, 2, sharey=True)
+    known = challenge.evaluation.baseline
+    _panel(
+        dice,
+        [[100 * value for value in _values(scores, name, "dsc")] for name in names],
+        [known[name].dsc_percent[0] if name in known else math.nan for name in names],
+        limits=(0.0, 100.0),
+        label="Dice coefficient (%)",
+    )
+    far = [_values(scores, name, "hd95_mm") for name in names]
+    marks = [known[name].hd95_mm[0] if name in known else math.nan for name in names]
+    finite = [v for values in [*far, marks] for v in values if math.isfinite(v)]
+    high = min(max([*finite, 1.0]) * 1.05, MOST_MM)
+    _panel(distance, far, marks, limits=(0.0, high), label=f"HD95 (mm), cut at {high:.1f}")
+    dice.set_yticks(range(len(names)), names, fontsize=8)
+    dice.invert_yaxis()
+    _legend(figure, challenge, dice)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
+def _values(scores: Sequence[Score], structure: str, metric: str) -> list[float]:
+    values = [getattr(score, metric) for score in scores if score.structure == structure]
+    return [float(value) for value in values if not math.isnan(value)]
+
+
+def _panel(
+    axes: Any,
+    values: Sequence[Sequence[float]],
+    baseline: Sequence[float],
+    *,
+    limits: tuple[float, float],
+    label: str,
+) -> None:
+    low, high = limits
+    shown = [[min(value, high) for value in row] for row in values]
+    axes.boxplot(
+        shown,
+        positions=range(len(shown)),
+        orientation="horizontal",
+        widths=0.6,
+        patch_artist=True,
+        showfliers=False,
+        boxprops={"facecolor": BOX, "edgecolor": LINE, "linewidth": 0.8},
+        medianprops={"color": LINE, "linewidth": 1.6},
+        whiskerprops={"color": LINE, "linewidth": 0.8},
+        capprops={"color": LINE, "linewidth": 0.8},
+        manage_ticks=False,
+    )
+    for row, points in enumerate(shown):
+        axes.plot(points, [row] * len(points), ".", color=LINE, markersize=3, alpha=0.5)
+    axes.plot(baseline, range(len(shown)), "D", color=BASELINE, markersize=5, zorder=5)
+    axes.set_xlim(low, high * 1.02)
+    axes.set_ylim(-0.7, len(shown) - 0.3)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Any, challenge: Challenge, axes: Any) -> None:
+    if not challenge.evaluation.baseline:
+        return
+    mark = axes.plot([], [], "D", color=BASELINE, markersize=5)[0]
+    figure.legend(
+        [mark],
+        [f"mean of {challenge.evaluation.baseline_source}"],
+        loc="outside lower center",
+        frameon=False,
+        fontsize=8,
+    )

@@ -1,0 +1,280 @@
+"""Scores as CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+
+from oarseg.challenge import Challenge
+from oarseg.errors import InputError
+from oarseg.evaluation.metrics import DEFINITIONS, Definition
+from oarseg.evaluation.scoring import Score, Status
+
+COLUMNS = tuple(field.name for field in fields(Score))
+TEXTS = ("case", "structure", "status", "definition", "note")
+NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
+METRICS = ("dsc", "hd95_mm", "nsd", "msd_mm", "volume_difference_cm3")
+HD95_WORDS: dict[Definition, str] = {
+    "surface-distance": (
+        "HD95: 95th percentile of surface distances weighted by surface area, the greater of "
+        "both directions (as google-deepmind's surface-distance)"
+    ),
+    "medpy": (
+        "HD95: 95th percentile of the distances of border voxels, both directions together "
+        "(as medpy)"
+    ),
+    "evalutils": (
+        "HD95: the distance of border voxels of rank 95 %, the greater of both directions "
+        "(as evalutils)"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n − 1) of the finite values, NaN where there are none."""
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of the values that are neither NaN nor infinite."""
+        finite = np.array([value for value in values if math.isfinite(value)])
+        mean = float(finite.mean()) if finite.size else math.nan
+        return cls(mean, float(finite.std(ddof=1)) if finite.size > 1 else math.nan)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A structure, or a pair, over all cases.
+
+    Attributes:
+        name: of the structure or pair.
+        n: cases that were scored; for a pair, both sides count.
+        missed: of these, how many the prediction lacks.
+        not_scored: extra, outside the field or unusable.
+        dsc, hd95_mm, nsd, msd_mm, volume_difference_cm3: see ``metrics``.
+    """
+
+    name: str
+    n: int
+    missed: int
+    not_scored: int
+    dsc: Spread
+    hd95_mm: Spread
+    nsd: Spread
+    msd_mm: Spread
+    volume_difference_cm3: Spread
+
+
+def summarise(scores: Sequence[Score], challenge: Challenge) -> tuple[Line, ...]:
+    """One line a structure, a pair before its sides, in the challenge's order."""
+    pairs = {pair.left: pair for pair in challenge.evaluation.pairs}
+    lines = []
+    for structure in challenge.structures:
+        pair = pairs.get(structure.name)
+        if pair:
+            lines.append(_line(pair.name, scores, {pair.left, pair.right}))
+        lines.append(_line(structure.name, scores, {structure.name}))
+    return tuple(lines)
+
+
+def _line(name: str, scores: Sequence[Score], structures: set[str]) -> Line:
+    mine = [score for score in scores if score.structure in structures]
+    scored = [score for score in mine if not math.isnan(score.dsc)]
+    return Line(
+        name,
+        n=len(scored),
+        missed=sum(score.status == "missed" for score in mine),
+        not_scored=sum(math.isnan(score.dsc) and score.status != "absent" for score in mine),
+        **{metric: Spread.of(getattr(s, metric) for s in scored) for metric in METRICS},
+    )
+
+
+def overall(lines: Sequence[Line], challenge: Challenge, metric: str) -> float:
+    """The mean over the structures' means, pairs not counted again; NaN without any."""
+    names = {structure.name for structure in challenge.structures}
+    means = [getattr(line, metric).mean for line in lines if line.name in names]
+    return Spread.of(means).mean
+
+
+def definitions(challenge: Challenge, definition: Definition, *, in_field: bool) -> list[str]:
+    """What the figures mean and which rules held, one sentence each."""
+    rules = challenge.evaluation
+    others = ", ".join(f"{name} {mm:g} mm" for name, mm in rules.tolerances_mm.items())
+    skipped = "not scored"
+    cut = (
+        f"both sides are cut to the MR's field of view; a structure is scored if more than "
+        f"{rules.min_kept:.0%} of its reference volume lies there"
+        if in_field
+        else "the whole of the reference's grid"
+    )
+    return [
+        "DC: Dice coefficient of the voxels",
+        HD95_WORDS[definition],
+        f"NSD: normalised surface Dice at {rules.tolerance_mm:g} mm"
+        + (f" ({others})" if others else ""),
+        "MSD: mean surface distance, by the same surfaces as HD95",
+        "ΔV: predicted minus reference volume",
+        "± : standard deviation with n − 1",
+        f"field: {cut}",
+        f"only the reference has the structure (missed): DC 0, NSD 0, distances "
+        f"{rules.missed_distance_mm:g} mm; infinite distances are counted, not averaged",
+        "only the prediction has it (extra): "
+        + (skipped if rules.reference_empty == "skip" else "scored as missed"),
+        f"neither has it: {skipped if rules.both_empty == 'skip' else 'DC 1, NSD 1, distances 0'}",
+    ]
+
+
+def write_csv(path: Path, scores: Iterable[Score]) -> None:
+    """Write one row a case and structure; NaN stays empty, infinity is "inf"."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for score in scores:
+            writer.writerow([_cell(getattr(score, name)) for name in COLUMNS])
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def read_csv(path: Path) -> tuple[Score, ...]:
+    """Read what ``write_csv`` wrote.
+
+    Raises:
+        InputError: no such file, other columns, or a cell that does not fit.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a CSV file of 'oarseg evaluate': {error}") from error
+    missing = set(COLUMNS) - set(rows[0] if rows else ())
+    if missing:
+        raise InputError(
+            f"{path}: expected the columns of 'oarseg evaluate', found none called "
+            f"{', '.join(sorted(missing))}; give its scores.csv"
+        )
+    return tuple(_score(path, number, row) for number, row in enumerate(rows, start=2))
+
+
+def _score(path: Path, number: int, row: dict[str, str]) -> Score:
+    known = row["definition"] in DEFINITIONS and row["status"] in get_args(Status)
+    try:
+        values = {name: float(row[name]) if row[name] else math.nan for name in NUMBERS}
+    except (ValueError, TypeError):
+        known = False
+    if not known:
+        raise InputError(f"{path}: expected a row of 'oarseg evaluate' in line {number}")
+    return Score(
+        row["case"],
+        row["structure"],
+        cast(Status, row["status"]),
+        cast(Definition, row["definition"]),
+        note=row["note"],
+        **values,
+    )
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record as JSON; NaN and infinity become null, which JSON lacks."""
+    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def line_record(line: Line) -> dict[str, Any]:
+    """A line as JSON has it."""
+    return asdict(line)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def markdown(
+    lines: Sequence[Line],
+    challenge: Challenge,
+    *,
+    title: str,
+    rules: Sequence[str],
+    problems: Sequence[str],
+) -> str:
+    """The table of the paper: N, mean ± SD, and its baseline beside it."""
+    baseline = challenge.evaluation.baseline
+    head = ["Structure", "N", "DC (%)", "HD95 (mm)", "NSD (%)", "MSD (mm)", "ΔV (cm³)", "missed"]
+    head += ["paper DC (%)", "paper HD95 (mm)"] if baseline else []
+    rows = [[*_cells(line), *_baseline_cells(line, challenge)] for line in lines]
+    rows.append(_overall_cells(lines, challenge, len(head)))
+    align = ["---", *["---:"] * (len(head) - 1)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows))
+    parts = [f"# {title}", table, "\n".join(f"- {rule}" for rule in rules)]
+    if baseline:
+        parts[-1] += f"\n- paper: {challenge.evaluation.baseline_source}"
+    if problems:
+        parts += ["## Problems", "\n".join(f"- {problem}" for problem in problems)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(line: Line) -> list[str]:
+    return [
+        line.name,
+        str(line.n),
+        _spread(line.dsc, 100),
+        _spread(line.hd95_mm),
+        _spread(line.nsd, 100),
+        _spread(line.msd_mm, digits=2),
+        _spread(line.volume_difference_cm3, digits=2),
+        str(line.missed or ""),
+    ]
+
+
+def _baseline_cells(line: Line, challenge: Challenge) -> list[str]:
+    if not challenge.evaluation.baseline:
+        return []
+    known = challenge.evaluation.baseline.get(line.name)
+    if known is None:
+        return ["–", "–"]
+    return [_spread(Spread(*known.dsc_percent)), _spread(Spread(*known.hd95_mm))]
+
+
+def _overall_cells(lines: Sequence[Line], challenge: Challenge, columns: int) -> list[str]:
+    def mean(metric: str, factor: float = 1, digits: int = 1) -> str:
+        return _number(overall(lines, challenge, metric) * factor, digits)
+
+    missed = sum(line.missed for line in lines if line.name in _names(challenge))
+    cells = ["**mean over structures**", "", mean("dsc", 100), mean("hd95_mm"), mean("nsd", 100)]
+    cells += [mean("msd_mm", digits=2), mean("volume_difference_cm3", digits=2)]
+    cells.append(str(missed or ""))
+    return cells + [""] * (columns - len(cells))
+
+
+def _names(challenge: Challenge) -> set[str]:
+    return {structure.name for structure in challenge.structures}
+
+
+def _spread(spread: Spread, factor: float = 1, *, digits: int = 1) -> str:
+    if math.isnan(spread.mean):
+        return "–"
+    mean = _number(spread.mean * factor, digits)
+    return mean if math.isnan(spread.sd) else f"{mean} ± {_number(spread.sd * factor, digits)}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"
