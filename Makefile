@@ -52,7 +52,8 @@ gpu-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m gpu
 
 bench: .venv/dev.stamp
-	$(BIN)/oarseg bench
+	$(BIN)/python bench/inference.py --size small --region full --out bench/results
+	$(BIN)/python bench/inference.py --size small --region body --out bench/results
 
 # The shipped ensemble, from nothing: phantoms of seeds 100–163, no patient anywhere.
 # About two hours on two cores. --transforms files: a phantom's true transform is known.
@@ -67,7 +68,7 @@ weights: .venv/dev.stamp
 		--device cpu --folds $(FOLDS)
 	$(BIN)/oarseg export $(RESULTS) --out weights --folds $(FOLDS) \
 		--preprocessed $(WORK)/work/preprocessed/Dataset101_PhantomHaN/oarsegSmall_3d_fullres \
-		--title 'HaN-Seg phantom ensemble' \
+		--title 'HaN-Seg phantom ensemble' --name phantom \
 		--warning 'NOT FOR CLINICAL USE: trained on phantoms, not on patients.' \
 		--training '64 phantoms (oarseg phantom, seeds 100-163, size small); no patient data' \
 		--licence Apache-2.0

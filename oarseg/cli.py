@@ -213,6 +213,7 @@ def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--preprocessed", type=Path, help="cases to compare on")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"))
     parser.add_argument("--title", required=True)
+    parser.add_argument("--name", default="model", help="begins the ONNX files' names")
     parser.add_argument("--warning", default="Not validated for clinical use.")
     parser.add_argument("--training", required=True, help="training data, in words")
     parser.add_argument("--licence", required=True, help="licence of the weights")
@@ -235,7 +236,13 @@ def export(arguments: argparse.Namespace) -> int:
         arguments.out,
         folds=arguments.folds,
         challenge=challenge.load(arguments.challenge),
-        card=Card(arguments.title, arguments.warning, arguments.training, arguments.licence),
+        card=Card(
+            arguments.title,
+            arguments.warning,
+            arguments.training,
+            arguments.licence,
+            arguments.name,
+        ),
         patches=patches,
         precisions=arguments.precision or ("fp32", "fp16"),
     )

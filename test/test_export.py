@@ -93,7 +93,7 @@ def test_a_precision_below_its_bar_is_not_written(
     out = tmp_path / "weights"
     manifest = exporting.export(folder, out, folds=["0"], challenge=HAN_SEG, card=CARD)
     assert [m.precision for m in manifest.models] == ["fp32"]
-    assert sorted(p.name for p in out.iterdir()) == ["fold_0_fp32.onnx", "manifest.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "model_fold_0_fp32.onnx"]
 
 
 def test_float32_below_its_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,12 +65,17 @@ BARS: dict[Precision, Bar] = {"fp32": Bar(0.9999, 0.999), "fp16": Bar(0.99, 0.98
 
 @dataclass(frozen=True)
 class Card:
-    """What the manifest says of a model in words."""
+    """What the manifest says of a model in words.
+
+    Attributes:
+        name: begins the name of each ONNX file, so that a file tells what it is alone.
+    """
 
     title: str
     warning: str
     training: str
     licence: str
+    name: str = "model"
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         for fold, checkpoint in checkpoints.items():
             for precision in precisions:
-                file = Path(scratch) / f"fold_{fold}_{precision}.onnx"
+                file = Path(scratch) / f"{card.name}_fold_{fold}_{precision}.onnx"
                 write_onnx(build_network(results, checkpoint), file, results, precision)
                 parity = compare(build_network(results, checkpoint), file, samples)
                 if not _passes(parity, precision):
