@@ -67,9 +67,7 @@ class Grid:
     def to_index(self, world_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Fractional indices (n, 3), z y x, of world positions (n, 3), x y z in mm."""
         linear, offset = self.index_to_world()
-        index = np.linalg.solve(
-            linear, (np.asarray(world_mm, float) - offset).T
-        ).T
+        index = np.linalg.solve(linear, (np.asarray(world_mm, float) - offset).T).T
         return np.asarray(index, dtype=np.float64)
 
     def matches(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
