@@ -278,7 +278,13 @@ def picture(arguments: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("evaluate", help="score predictions against references")
+    parser = commands.add_parser(
+        "evaluate",
+        help="score predictions against references",
+        description="Score predictions against references. Layouts of either side: "
+        "images/<output slug>/*, oar_masks/<case>/*, <case>/<case>_OAR_<structure>.seg.nrrd, "
+        "<case>/<structure>.nii.gz, <case>/label.nrrd, <case>.nii.gz; also .mha, .nrrd, .nii.",
+    )
     parser.add_argument("predictions", type=Path, help="label maps or masks, any known layout")
     parser.add_argument("references", type=Path, help="the same; cases are paired by name")
     parser.add_argument("--out", type=Path, required=True, help="folder for table and plot")

@@ -113,7 +113,7 @@ def definitions(challenge: Challenge, definition: Definition, *, in_field: bool)
     skipped = "not scored"
     cut = (
         f"both sides are cut to the MR's field of view; a structure is scored if more than "
-        f"{rules.min_kept:.0%} of its reference volume lies there"
+        f"{100 * rules.min_kept:g} % of its reference volume lies there"
         if in_field
         else "the whole of the reference's grid"
     )
