@@ -160,6 +160,15 @@ def test_swapped_sides_are_told(tmp_path: Path) -> None:
         ]
 
 
+def test_blob_on_the_wrong_side_is_no_swap(tmp_path: Path) -> None:
+    prediction = truth()
+    prediction[prediction == PAROTID_L] = 0
+    prediction[4, 6, 4] = PAROTID_L
+    write(tmp_path / "p" / "case_01.mha", prediction)
+    write(tmp_path / "r" / "case_01.mha", truth())
+    assert messages(run(tmp_path)) == []
+
+
 def test_other_grid_is_refused_or_resampled(tmp_path: Path) -> None:
     doubled = np.repeat(truth(), 2, axis=0)
     fine = replace(GRID, shape=doubled.shape, spacing_mm=(1.0, 1.0, 1.0), origin_mm=(-10, 5, 6.5))
