@@ -52,6 +52,8 @@ class Field:
         z, y, x = (np.arange(n) + s for n, s in zip(mask.array.shape, mask.start, strict=True))
         kept = mask.array.copy()
         for number, plane in enumerate(kept):
+            if not plane.any():
+                continue
             base = linear[:, 0] * z[number] + offset
             for axis in range(3):
                 steps = linear[axis, 1] * y[:, None] + linear[axis, 2] * x[None, :]

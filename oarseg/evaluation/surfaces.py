@@ -103,24 +103,24 @@ class Surface:
 
 
 def surfels(mask: Mask, spacing_mm: Vector) -> Surface:
-    """The corners between voxels inside and outside, with their areas."""
+    """The corners between voxels inside and outside of a mask that has some, with areas."""
     table = np.asarray(area_table(spacing_mm))
     codes, points = [], []
-    for first, planes in _chunks(mask.array):
+    for start, planes in _chunks(mask):
         code = _corner_codes(planes)
         where = np.flatnonzero((code != 0) & (code != 255))
         codes.append(code.ravel()[where])
-        points.append(_indices(where, code.shape, mask.start, first))
+        points.append(_indices(where, code.shape, start))
     return Surface(np.concatenate(points), table[np.concatenate(codes)])
 
 
 def border_voxels(mask: Mask) -> Surface:
-    """The voxels inside that have one of their six neighbours outside."""
+    """The voxels of a mask that has some with one of their six neighbours outside."""
     points = []
-    for first, planes in _chunks(mask.array):
+    for start, planes in _chunks(mask):
         border = _border(planes)
         where = np.flatnonzero(border)
-        points.append(_indices(where, border.shape, mask.start, first))
+        points.append(_indices(where, border.shape, start))
     found = np.concatenate(points)
     return Surface(found, np.ones(len(found)))
 
@@ -169,21 +169,32 @@ def _moved(corner: int, axes: tuple[int, ...], flips: tuple[int, ...]) -> int:
     return 4 * z + 2 * y + x
 
 
-def _chunks(array: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Runs of planes of the array inside a frame of zeros, each with the one before it.
+def _chunks(mask: Mask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
+    """Runs of planes of the mask inside a frame of zeros, each with the one before it.
+
+    Every run is cut to what it holds, and left out where it holds nothing, so that a
+    stray voxel far off does not make all the others costly.
 
     Yields:
-        The number of the run's first plane in the frame, and its planes: one more than
-        the run is long at either end.
+        The index of the run's first voxel, counted with the frame, and its planes: one
+        more than the run is long at either end.
     """
-    depth, height, width = array.shape
+    depth, height, width = mask.array.shape
     length = max(CHUNK_VOXELS // ((height + 2) * (width + 2)), 1)
     for first in range(0, depth + 1, length):
         last = min(first + length, depth + 1)
-        planes = np.zeros((last - first + 2, height + 2, width + 2), np.uint8)
         low, high = max(first - 1, 0), min(last + 1, depth)
-        planes[low - first + 1 : high - first + 1, 1:-1, 1:-1] = array[low:high]
-        yield first, planes
+        flat = mask.array[low:high].any(axis=0)
+        rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+        if not rows.size:
+            continue
+        top, left = int(rows[0]), int(columns[0])
+        held = mask.array[low:high, top : rows[-1] + 1, left : columns[-1] + 1]
+        _, height_here, width_here = held.shape
+        planes = np.zeros((last - first + 2, height_here + 2, width_here + 2), np.uint8)
+        planes[low - first + 1 : high - first + 1, 1:-1, 1:-1] = held
+        z, y, x = mask.start
+        yield (z + first, y + top, x + left), planes
 
 
 def _corner_codes(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -202,10 +213,7 @@ def _border(planes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return border
 
 
-def _indices(
-    flat: NDArray[np.intp], shape: tuple[int, ...], start: Triple, first: int
-) -> NDArray[np.int32]:
-    offset = np.array([start[0] + first, start[1], start[2]], np.int32)
+def _indices(flat: NDArray[np.intp], shape: tuple[int, ...], start: Triple) -> NDArray[np.int32]:
     found: NDArray[np.int32] = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int32)
-    found += offset
+    found += np.array(start, np.int32)
     return found
