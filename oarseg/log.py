@@ -15,14 +15,11 @@ SECONDS_BETWEEN_LINES = 10.0
 FRACTION_BETWEEN_LINES = 0.1
 
 
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes above a running bar instead of through it."""
+class _Handler(logging.Handler):
+    """Writes to what is stderr at that moment, above a running bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.stream.isatty():
-            super().emit(record)
-            return
-        tqdm.write(self.format(record), file=self.stream)
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def configure(*, verbose: bool = False) -> None:
@@ -33,7 +30,7 @@ def configure(*, verbose: bool = False) -> None:
     Args:
         verbose: also what helps to find a fault.
     """
-    handler = _Handler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -7,18 +7,10 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from oarseg import log
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    before = log.LOGGER.handlers[:], log.LOGGER.level, log.LOGGER.propagate
-    yield
-    log.LOGGER.handlers[:], log.LOGGER.level, log.LOGGER.propagate = before
 
 
 class Terminal(io.StringIO):
