@@ -184,7 +184,7 @@ def _chunks(mask: Mask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
     for first in range(0, depth + 1, length):
         last = min(first + length, depth + 1)
         low, high = max(first - 1, 0), min(last + 1, depth)
-        flat = mask.array[low:high].any(axis=0)
+        flat: NDArray[np.bool_] = np.any(mask.array[low:high], axis=0)
         rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
         if not rows.size:
             continue
