@@ -50,8 +50,10 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
     marks = [known[name].hd95_mm[0] if name in known else math.nan for name in names]
     finite = [v for values in [*far, marks] for v in values if math.isfinite(v)]
     high = min(max([*finite, 1.0]) * 1.05, MOST_MM)
-    how = scores[0].definition if scores else ""
-    _panel(distance, far, marks, limits=(0.0, high), label=f"HD95 (mm, {how}), cut at {high:.1f}")
+    label = f"HD95 (mm), by {scores[0].definition}" if scores else "HD95 (mm)"
+    if any(value > high for values in far for value in values):
+        label += f"; greater ones at {high:.0f}"
+    _panel(distance, far, marks, limits=(0.0, high), label=label)
     dice.set_yticks(range(len(names)), names, fontsize=8)
     dice.invert_yaxis()
     _legend(figure, challenge, dice)

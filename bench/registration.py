@@ -1,6 +1,6 @@
 """Registration's error and time on phantoms and on a moved pair of templates.
 
-    python test/bench_registration.py --phantoms 30 --templates DIR --moves 20
+    python bench/registration.py --phantoms 30 --templates DIR --moves 20
 
 DIR holds ct_template_2mm.nii.gz and t1_template_mni152.nii.gz, both in one frame.
 """
