@@ -10,7 +10,11 @@ from oarseg.errors import InputError
 from oarseg.training.planning import PLANNERS, SMALL, Workspace, plan_and_preprocess
 from oarseg.training.run import train_folds
 from oarseg.training.settings import TrainerSettings, as_document, parse_settings, settings_of
-from oarseg.training.trainers.OarsegTrainer import FloatLoss, OarsegTrainer
+from oarseg.training.trainers.OarsegTrainer import (
+    FloatLoss,
+    OarsegTrainer,
+    RestartingPolyLR,
+)
 
 
 def test_settings_survive_the_plans_file() -> None:
@@ -63,6 +67,17 @@ def test_modality_dropout_clears_whole_channels_of_some_samples() -> None:
 def test_no_dropout_without_settings() -> None:
     data = torch.ones(4, 2, 2, 2, 2)
     assert torch.equal(Stub(TrainerSettings())._drop_modalities(data.clone()), data)
+
+
+def test_schedule_begins_anew_at_a_restart() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
+    schedule = RestartingPolyLR(optimizer, 1.0, 6, (4,))
+    rates = []
+    for epoch in range(6):
+        schedule.step(epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+    expected = [(1 - e / 4) ** 0.9 for e in range(4)] + [1.0, 0.5**0.9]
+    assert rates == pytest.approx(expected)
 
 
 def test_loss_is_evaluated_in_float32() -> None:

@@ -28,6 +28,8 @@ class TrainerSettings:
         epochs, iterations, validation_iterations: length of the training.
         optimizer: nnU-Net's SGD, or AdamW, which gets further in short trainings.
         learning_rate: initial rate of the polynomial schedule.
+        restarts: epochs at which the schedule begins anew. Small structures that a short
+            training has left out are often found after a restart.
         oversample_foreground: share of patches centred on a structure.
         mirroring: ``no_sagittal`` mirrors along every axis but left–right, since a
             mirrored left organ is a right one; ``none`` mirrors along no axis.
@@ -44,6 +46,7 @@ class TrainerSettings:
     validation_iterations: int = 50
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-2
+    restarts: tuple[int, ...] = ()
     oversample_foreground: Probability = 0.33
     mirroring: Literal["no_sagittal", "none"] = "no_sagittal"
     augmentation: Literal["nnunet", "light"] = "nnunet"

@@ -40,6 +40,34 @@ class FloatLoss(torch.nn.Module):
         return result
 
 
+class RestartingPolyLR(PolyLRScheduler):
+    """nnU-Net's polynomial schedule, begun anew at some epochs."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        initial_lr: float,
+        epochs: int,
+        restarts: tuple[int, ...],
+    ) -> None:
+        """Decay from ``initial_lr`` over each stretch between restarts."""
+        self.bounds = (0, *restarts, epochs)
+        self.following = 0
+        super().__init__(optimizer, initial_lr, epochs)
+
+    def step(self, current_step: int | None = None) -> None:
+        """Set the rate of an epoch; without one, of the next."""
+        if current_step is None or current_step == -1:
+            current_step = self.following
+        self.following = current_step + 1
+        start = max(bound for bound in self.bounds[:-1] if bound <= current_step)
+        stop = min(bound for bound in self.bounds if bound > start)
+        rate = self.initial_lr * (1 - (current_step - start) / (stop - start)) ** self.exponent
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._last_lr = [rate for _ in self.optimizer.param_groups]
+
+
 class OarsegTrainer(nnUNetTrainer):
     """nnU-Net's trainer with the settings that the plans hold under ``oarseg``."""
 
@@ -66,13 +94,17 @@ class OarsegTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Optimizer and polynomial schedule of the settings."""
+        optimizer: torch.optim.Optimizer
         if self.settings.optimizer == "sgd":
-            optimizers: tuple[torch.optim.Optimizer, Any] = super().configure_optimizers()
-            return optimizers
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
+            optimizer, _ = super().configure_optimizers()
+        else:
+            optimizer = torch.optim.AdamW(
+                self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay
+            )
+        schedule = RestartingPolyLR(
+            optimizer, self.initial_lr, self.num_epochs, self.settings.restarts
         )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        return optimizer, schedule
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802 - nnU-Net's name
         """nnU-Net's choice, less the axes along which a mirror image is another organ."""
