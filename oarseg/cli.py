@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 
 from oarseg import __version__, challenge, log
 from oarseg.errors import InputError, OarsegError
@@ -80,6 +82,9 @@ def segment(arguments: argparse.Namespace) -> int:
     """Segment the cases of a folder; 0 only when every one was written."""
     from oarseg import pipeline
 
+    # As a container's first process Python would not hear SIGTERM at all; and a case that
+    # is being written must take its unfinished files back.
+    signal.signal(signal.SIGTERM, _stop)
     settings = pipeline.Settings(
         input=arguments.input,
         output=arguments.output,
@@ -93,6 +98,11 @@ def segment(arguments: argparse.Namespace) -> int:
     if failures:
         logger.error("%s", failures[-1].one_line(failed=len(failures)))
     return 1 if failures else 0
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    logger.error("stopped by signal %d; nothing of the unfinished case was written", number)
+    sys.exit(128 + number)
 
 
 def _add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:

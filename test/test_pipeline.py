@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -297,6 +298,28 @@ def test_command_line_on_a_good_case(input_dir: Path, weights: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     report = json.loads((output / "reports/case_03.json").read_text())
     assert report["registration"]["status"] in ("good", "doubtful", "failed")
+
+
+def test_sigterm_leaves_nothing_half_written(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    command = [sys.executable, "-u", str(ROOT / "process.py"), "--input", str(input_dir)]
+    process = subprocess.Popen(
+        [*command, "--output", str(output), "--weights", str(weights), "--device", "cpu"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "case case_03" in line:
+            break
+    process.terminate()
+    rest = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert "stopped by signal 15" in rest.splitlines()[-1]
+    assert files_of(output) == {"results.json"}
+    assert json.loads((output / "results.json").read_text()) == []
 
 
 def test_inference_imports_neither_torch_nor_nnunet() -> None:
