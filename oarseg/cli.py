@@ -233,8 +233,9 @@ def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
 def export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
     from oarseg.training.checkpoint import open_results
-    from oarseg.training.export import Card, figures_text, patches_from
+    from oarseg.training.export import Card
     from oarseg.training.export import export as run
+    from oarseg.training.parity import figures_text, patches_from
 
     if not arguments.out.parent.is_dir():
         raise InputError(f"{arguments.out.parent}: expected a folder, found none; make it first")

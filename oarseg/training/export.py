@@ -12,10 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from oarseg import __version__, bundle
@@ -39,6 +36,7 @@ from oarseg.training.checkpoint import (
     open_results,
     read_checkpoint,
 )
+from oarseg.training.parity import Patches, compare, figures_text, smooth_noise
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +47,6 @@ SCHEMES = {
     "RescaleTo01Normalization": "rescale_0_1",
     "RGBTo01Normalization": "rgb_0_1",
 }
-MIN_CLASS_VOXELS = 50
 
 
 @dataclass(frozen=True)
@@ -76,14 +73,6 @@ class Card:
     training: str
     licence: str
     name: str = "model"
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Network inputs (n, channels, z, y, x) to compare on, and where they came from."""
-
-    array: NDArray[np.float32]
-    source: str
 
 
 class Half(torch.nn.Module):
@@ -182,15 +171,6 @@ def _passes(parity: Parity, precision: Precision) -> bool:
     return good
 
 
-def figures_text(parity: Parity) -> str:
-    """A parity record as one line."""
-    return (
-        f"largest logit difference {parity.max_logit_difference:.2e}, "
-        f"argmax equal {parity.argmax_agreement:.6f}, worst Dice {parity.min_dice:.4f} "
-        f"on {parity.patches} patches ({parity.source})"
-    )
-
-
 def _whole_precisions(models: Sequence[ModelFile], folds: Sequence[str]) -> list[ModelFile]:
     """Only precisions that every fold has; a mixed ensemble would not be one model."""
     count = {p: sum(model.precision == p for model in models) for p in get_args(Precision)}
@@ -214,79 +194,6 @@ def write_onnx(
         external_data=False,
         verbose=False,
     )
-
-
-def compare(network: torch.nn.Module, path: Path, patches: Patches) -> Parity:
-    """Run one file in ONNX Runtime and its checkpoint in torch on the same patches."""
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    classes = int(session.get_outputs()[0].shape[1])
-    largest, equal, voxels = 0.0, 0, 0
-    counts = np.zeros((3, classes))
-    for patch in patches.array:
-        got = np.asarray(session.run(None, {"image": patch[None]})[0])[0]
-        with torch.inference_mode():
-            want = network(torch.from_numpy(patch[None])).numpy()[0]
-        if not np.isfinite(got).all():
-            return Parity(path.name, patches.source, len(patches.array), float("inf"), 0.0, 0.0)
-        largest = max(largest, float(np.abs(got - want).max()))
-        mine, theirs = got.argmax(0), want.argmax(0)
-        equal += int((mine == theirs).sum())
-        voxels += mine.size
-        for k, labels in enumerate((mine, theirs, np.where(mine == theirs, mine, -1))):
-            counts[k] += np.bincount(labels[labels >= 0].ravel(), minlength=classes)
-    enough = counts[1] >= MIN_CLASS_VOXELS
-    dice = 2 * counts[2][enough] / (counts[0][enough] + counts[1][enough])
-    return Parity(
-        path.name, patches.source, len(patches.array), largest, equal / voxels, float(dice.min())
-    )
-
-
-def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:
-    """Inputs without data: noise smoothed over a few voxels."""
-    from scipy.ndimage import gaussian_filter
-
-    shape = (count, len(results.dataset["channel_names"]), *results.settings.patch_size)
-    noise = np.random.default_rng(seed).normal(size=shape)
-    smooth = gaussian_filter(noise, (0, 0, 2, 2, 2))
-    return Patches((smooth / smooth.std()).astype(np.float32), "smooth noise")
-
-
-def patches_from(preprocessed: Path, results: Results, *, count: int = 6) -> Patches:
-    """Patches around structures of preprocessed cases.
-
-    Args:
-        preprocessed: nnU-Net's folder of preprocessed cases of this configuration.
-        results: gives the patch size.
-        count: patches, one a case.
-
-    Raises:
-        InputError: the folder has no cases.
-    """
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-
-    if not preprocessed.is_dir():
-        raise InputError(f"{preprocessed}: expected nnU-Net's preprocessed cases, found no folder")
-    dataset = infer_dataset_class(str(preprocessed))(str(preprocessed))
-    size = results.settings.patch_size
-    rng = np.random.default_rng(0)
-    patches = []
-    for name in sorted(dataset.identifiers)[:count]:
-        data, _, _, properties = dataset.load_case(name)
-        places = [p for p in properties["class_locations"].values() if len(p)]
-        centre = places[int(rng.integers(len(places)))][0][1:]
-        patches.append(_cut(np.asarray(data[:]), centre, size))
-    return Patches(np.stack(patches), "preprocessed training cases")
-
-
-def _cut(data: NDArray[Any], centre: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:
-    patch = np.zeros((len(data), *size), dtype=np.float32)
-    starts = [
-        int(np.clip(c - n // 2, 0, max(have - n, 0)))
-        for c, n, have in zip(centre, size, data.shape[1:], strict=True)
-    ]
-    cut = data[(slice(None), *(slice(s, s + n) for s, n in zip(starts, size, strict=True)))]
-    patch[tuple(slice(0, n) for n in cut.shape)] = cut
-    return patch
 
 
 def describe(
