@@ -41,6 +41,7 @@ class Pair:
 
 
 def phantoms(count: int, size: str) -> Iterator[Pair]:
+    """Phantoms with their landmarks, those without an MR left out."""
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         phantom = make_phantom(PhantomSpec(seed, size))
         truth = phantom.truth
@@ -51,6 +52,7 @@ def phantoms(count: int, size: str) -> Iterator[Pair]:
 
 
 def template_pairs(folder: Path, count: int) -> Iterator[Pair]:
+    """The templates, the MR moved, cut and in thick slices, a seed each."""
     ct = from_sitk(sitk.ReadImage(str(folder / "ct_template_2mm.nii.gz")))
     ct = ct.with_array(from_cormack(ct.array))
     image = sitk.ReadImage(str(folder / "t1_template_mni152.nii.gz"))
@@ -87,6 +89,7 @@ def moved_template(mr: Volume, rng: np.random.Generator) -> tuple[Volume, RigidT
 
 
 def row(pair: Pair, threads: int) -> float:
+    """Register one pair, print its line and return its mean error in mm."""
     before = time.process_time()
     found = register(pair.ct, pair.mr, threads=threads)
     cpu = time.process_time() - before
@@ -103,6 +106,7 @@ def row(pair: Pair, threads: int) -> float:
 
 
 def main() -> None:
+    """Print a line a pair and a summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--phantoms", type=int, default=0)
     parser.add_argument("--size", default="small")
