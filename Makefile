@@ -57,7 +57,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/registration.py --phantoms 6
 
 # The shipped ensemble, from nothing: phantoms of seeds 100–163, no patient anywhere.
-# About two hours on two cores. --transforms files: a phantom's true transform is known.
+# The training took about 75 minutes on two cores that also did other work. --transforms files: a phantom's true transform is known.
 WORK := build/weights
 FOLDS := 0 1
 RAW := $(WORK)/raw/Dataset101_PhantomHaN
