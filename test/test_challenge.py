@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,15 @@ from oarseg import challenge
 from oarseg.errors import InputError
 
 HAN_SEG = challenge.load("han_seg")
+ORGAN = """[[overlapping]]
+name = "Eye_L"
+snomed = "81745001"
+meaning = "Eye"
+colour = [1, 2, 3]
+side = "left"
+labels = {}
+
+"""
 
 
 def test_han_seg_has_the_published_structures() -> None:
@@ -44,7 +55,7 @@ def test_unknown_challenge_names_the_known() -> None:
         challenge.load("nowhere")
 
 
-def test_broken_file_names_the_key(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_broken_file_names_the_key(tmp_path: Path) -> None:
     source = challenge.resources.files("oarseg") / "challenges" / "han_seg.toml"
     text = source.read_text(encoding="utf-8")
     for old, new, message in (
@@ -53,6 +64,11 @@ def test_broken_file_names_the_key(tmp_path) -> None:  # type: ignore[no-untyped
         ('side = "left"', 'side = "up"', "structures.0.side"),
         ("[output]", "[output", "not valid TOML"),
         ("Larynx_SG = 2.0", "Larynx = 2.0", "tolerances_mm: no structure Larynx"),
+        ("min_kept", "weights = { Lips = 0 }\nmin_kept", "evaluation.weights.Lips"),
+        ("min_kept", "weights = { Lip = 1 }\nmin_kept", "weights: no structure Lip"),
+        ("[evaluation]", ORGAN.format("[31]") + "[evaluation]", "Eye_L: labels must be .* 1–30"),
+        ("[evaluation]", ORGAN.format("[]") + "[evaluation]", "Eye_L: labels must be one or more"),
+        ("[evaluation]", 2 * ORGAN.format("[1]") + "[evaluation]", "overlapping: every name"),
     ):
         path = tmp_path / "own.toml"
         path.write_text(text.replace(old, new, 1))
@@ -82,3 +98,22 @@ def test_pairs_are_the_sided_structures() -> None:
         assert (left.side, right.side) == ("left", "right")
         baseline = HAN_SEG.evaluation.baseline
         assert baseline[pair.name].n == baseline[pair.left].n + baseline[pair.right].n
+
+
+def test_organs_are_the_structures_where_nothing_overlaps() -> None:
+    assert [(o.name, o.labels) for o in HAN_SEG.organs] == [
+        (s.name, (s.label,)) for s in HAN_SEG.structures
+    ]
+    assert [o.side_code() for o in HAN_SEG.organs] == [s.side_code() for s in HAN_SEG.structures]
+
+
+def test_organs_are_unions_where_they_overlap(tmp_path: Path) -> None:
+    source = challenge.resources.files("oarseg") / "challenges" / "han_seg.toml"
+    text = source.read_text(encoding="utf-8")
+    rules = text[text.index("[evaluation]") :]
+    own = "[evaluation]\nweights = { Eye_L = 2 }\n"
+    path = tmp_path / "own.toml"
+    path.write_text(text.replace(rules, ORGAN.format("[12, 14]") + own))
+    eyes = challenge.load(str(path))
+    assert [(o.name, o.labels, o.side) for o in eyes.organs] == [("Eye_L", (12, 14), "left")]
+    assert (eyes.evaluation.weight_of("Eye_L"), eyes.evaluation.weight_of("Lips")) == (2.0, 1.0)
