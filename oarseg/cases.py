@@ -5,7 +5,9 @@ Three layouts are known, and the first that is there counts:
 1. ``inputs.json`` as Grand Challenge writes it, naming sockets whose image files lie
    in ``images/<slug>/``;
 2. the folders ``images/<slug>/`` alone;
-3. the data set's own: ``case_01/case_01_IMG_CT.nrrd``, or one such folder itself.
+3. the data set's own: ``case_01/case_01_IMG_CT.nrrd`` or, where the challenge's images
+   are called alike in every case, ``1/data.nii.gz``; one such folder itself; and a folder
+   of plain images, where the challenge has one input and says so.
 
 Files pair by case key: the name without the socket's suffix and without regard to
 case. Never by their order.
@@ -113,9 +115,19 @@ def find_cases(
     return Found(tuple(sorted(distinct, key=lambda case: case.name)), tuple(problems))
 
 
+def label_path(case: Case, challenge: Challenge) -> Path:
+    """Where the challenge wants a case's label file, below the output folder."""
+    output = challenge.output
+    if output.path:
+        return Path(output.path.replace("{case}", case.name))
+    return Path(IMAGES, output.slug, output_name(case.files[challenge.reference.channel], output))
+
+
 def output_name(reference: Path, output: Output) -> str:
-    """The label file's name: the reference file's, with the challenge's replacement."""
-    return reference.name.replace(output.replace, output.by)
+    """The label file's name: the reference file's, with the challenge's replacements."""
+    stem = _stem(reference)
+    end = output.ending or reference.name[len(stem) :]
+    return (stem.replace(output.replace, output.by) if output.replace else stem) + end
 
 
 def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:
@@ -198,10 +210,31 @@ def _in_data_set(input_dir: Path, challenge: Challenge) -> list[_Candidate]:
     inside = [path for folder in here if folder.is_dir() for path in _visible(folder)]
     found: list[_Candidate] = []
     for path in [*here, *inside]:
-        socket = _socket_by_suffix(path, challenge)
+        socket = _socket_by_file(path, challenge)
         if socket:
+            found.append(_candidate(path, socket, input_dir, name=path.absolute().parent.name))
+        elif socket := _socket_by_suffix(path, challenge):
             found.append(_candidate(path, socket, input_dir))
-    return found
+    return found or _unmarked(here, challenge, input_dir)
+
+
+def _unmarked(files: list[Path], challenge: Challenge, input_dir: Path) -> list[_Candidate]:
+    """Every image of a folder, where the challenge has a socket for what nothing marks."""
+    sockets = [socket for socket in challenge.sockets if socket.unmarked]
+    return [
+        _candidate(path, socket, input_dir)
+        for socket in sockets
+        for path in files
+        if ending(path.name)
+    ]
+
+
+def _socket_by_file(path: Path, challenge: Challenge) -> Socket | None:
+    """The socket whose images have this name in every case's folder."""
+    if ending(path.name) is None:
+        return None
+    stem = _stem(path).lower()
+    return next((s for s in challenge.sockets if s.file and s.file.lower() == stem), None)
 
 
 def _socket_by_suffix(path: Path, challenge: Challenge) -> Socket | None:
@@ -218,10 +251,10 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _candidate(path: Path, socket: Socket, input_dir: Path) -> _Candidate:
+def _candidate(path: Path, socket: Socket, input_dir: Path, name: str = "") -> _Candidate:
     stem = _stem(path)
     # A file that is called nothing but its suffix keeps its whole stem.
-    name = stem[: len(stem) - _suffix(stem, socket)] or stem
+    name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
     return _Candidate(socket, path, _printable(name), _fault(path, input_dir))
 
 
@@ -362,7 +395,7 @@ def _missing(
 def _distinct(cases: list[Case], challenge: Challenge) -> tuple[list[Case], list[CaseProblem]]:
     """Part the cases whose label files would overwrite one another from the rest."""
     channel = challenge.reference.channel
-    names = {id(case): output_name(case.files[channel], challenge.output) for case in cases}
+    names = {id(case): str(label_path(case, challenge)) for case in cases}
     count = Counter(name.casefold() for name in names.values())
     good = [case for case in cases if count[names[id(case)].casefold()] == 1]
     clashing = [case for case in cases if count[names[id(case)].casefold()] > 1]

@@ -7,29 +7,40 @@ no organ and no socket is named anywhere else.
 from __future__ import annotations
 
 import math
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, PositiveFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 from pydantic.dataclasses import dataclass
 
+from oarseg import labeltable, tomlfile
 from oarseg.errors import InputError
+from oarseg.outlines import STRICT, Code, Organ, Outline, Structure
+from oarseg.tomlfile import fault
 
-STRICT = ConfigDict(extra="forbid")
+__all__ = [
+    "Baseline",
+    "Challenge",
+    "Code",
+    "DataSet",
+    "Evaluation",
+    "Organ",
+    "Outline",
+    "Output",
+    "Pair",
+    "Socket",
+    "Structure",
+    "load",
+    "names",
+]
+
 Ranking = Literal["significance", "organ_ranks", "weighted_means"]
-
-
-@dataclass(frozen=True, config=STRICT)
-class Code:
-    """One coded concept of a terminology, as DICOM and Slicer write it."""
-
-    scheme: str
-    value: str
-    meaning: str
+Text = Annotated[str, Field(min_length=1)]
+# What becomes a file's or a folder's name.
+FileName = Annotated[str, Field(pattern=r"^[\w.-]*$")]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -42,65 +53,21 @@ class Socket:
         modality: what kind of values it holds.
         suffixes: endings of file stems that mark this image in the data set and
             that pairing takes off ("_IMG_CT"); the longest match counts.
+        file: the image's stem in the data set, where its folder names the case ("data").
+        unmarked: in a folder of images that neither names, each is this one.
         reference: the outputs lie on this image's grid.
+        placed: how an image that is not the reference comes onto its grid: "registered",
+            or lying there already ("same_grid").
     """
 
-    slug: str
-    channel: str
+    slug: Annotated[FileName, Field(min_length=1)]
+    channel: Text
     modality: Literal["CT", "MR"]
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...] = ()
+    file: FileName | None = None
+    unmarked: bool = False
     reference: bool = False
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Outline:
-    """What names, codes and draws one outline.
-
-    Attributes:
-        name: its name in files (AAPM TG-263 where that has one).
-        snomed: SNOMED CT code and meaning.
-        side: laterality, if it has one.
-        colour: RGB, 0–255.
-    """
-
-    name: str
-    snomed: str
-    meaning: str
-    colour: tuple[int, int, int]
-    side: Literal["left", "right"] | None = None
-
-    def code(self) -> Code:
-        """The coded type."""
-        return Code("SCT", self.snomed, self.meaning)
-
-    def side_code(self) -> Code | None:
-        """The coded laterality."""
-        codes = {"left": "7771000", "right": "24028007"}
-        return Code("SCT", codes[self.side], self.side.capitalize()) if self.side else None
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Structure(Outline):
-    """One value of the label map.
-
-    Attributes:
-        label: its value, 1–255.
-        soft_tissue: whether its outline is seen on MR rather than on CT.
-    """
-
-    label: int
-    soft_tissue: bool = False
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Organ(Outline):
-    """What is scored, and written as a mask: the union of one label or more.
-
-    Attributes:
-        labels: values of the label map; other organs may share them.
-    """
-
-    labels: tuple[int, ...]
+    placed: Literal["registered", "same_grid"] = "registered"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -111,16 +78,45 @@ class Output:
         slug: the folder below ``images/``.
         replace: text of the reference image's file name that is replaced …
         by: … by this.
+        ending: of the file's name; empty takes the reference image's.
+        path: where the file lies below the output folder, with {case} for the case's
+            name, instead of all these.
         form: one label map, or a 4-D image with a channel of zeros and ones an organ.
         identity_frame: origin and direction are left at identity, as some organisers'
             own writers do; only size and spacing tell the grid.
     """
 
-    slug: str
-    replace: str
-    by: str
+    slug: FileName = ""
+    replace: str = ""
+    by: FileName = ""
+    ending: Literal["", ".mha", ".nrrd", ".nii.gz"] = ""
+    path: Annotated[str, Field(pattern=r"^([\w.{-][\w.{}/-]*)?$")] = ""
     form: Literal["labels", "channels"] = "labels"
     identity_frame: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class DataSet:
+    """How the challenge publishes its training cases, a folder each.
+
+    Attributes:
+        digits: a case's folder is the challenge's ``case_prefix`` and its number, filled
+            with zeros to so many digits.
+        ending: of its images.
+        labels: a file of zeros and ones an organ ("masks"), or one label map ("map").
+        mask: name of an organ's mask; {case} and {structure} are filled in.
+        map: name of the label map.
+        missing_mask: what it means that a case has no mask of an organ: that the organ
+            is not there ("absent"), or that nobody has looked ("unknown"), so that it may
+            be anywhere that is not labelled.
+    """
+
+    digits: Annotated[int, Field(ge=1, le=8)] = 2
+    ending: Literal[".mha", ".nrrd", ".nii.gz"] = ".nii.gz"
+    labels: Literal["masks", "map"] = "masks"
+    mask: str = "{structure}.nii.gz"
+    map: str = "label.nii.gz"
+    missing_mask: Literal["absent", "unknown"] = "unknown"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -193,42 +189,79 @@ class Challenge:
     """All facts of one challenge that code needs.
 
     Attributes:
+        notice: what a user must know who uses it, said whenever it is used.
+        own_labels: the label table is not the challenge's but the user's.
         structures: what the label map tells apart.
         overlapping: what is scored and written, where that is not the structures
             themselves but unions of them; see ``organs``.
     """
 
-    name: str
-    title: str
-    case_prefix: str
+    name: Annotated[FileName, Field(min_length=1)]
+    title: Text
+    case_prefix: FileName
     sockets: tuple[Socket, ...]
     output: Output
-    structures: tuple[Structure, ...]
+    structures: tuple[Structure, ...] = ()
     overlapping: tuple[Organ, ...] = ()
+    notice: str = ""
+    own_labels: bool = False
+    data_set: DataSet = field(default_factory=DataSet)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        labels = [structure.label for structure in self.structures]
-        names = [structure.name for structure in self.structures]
-        if sorted(labels) != list(range(1, len(labels) + 1)):
-            raise ValueError("structures: labels must be 1, 2, … without gaps or repeats")
-        if len(set(names)) != len(names):
-            raise ValueError("structures: every name must be unique")
-        if sum(socket.reference for socket in self.sockets) != 1:
-            raise ValueError("sockets: exactly one must have reference = true")
-        self._check_organs(set(labels))
+        self._check_structures()
+        self._check_sockets()
+        self._check_output()
+        self._check_organs()
         self._check_evaluation({organ.name for organ in self.organs})
         return self
 
-    def _check_organs(self, labels: set[int]) -> None:
-        names = [organ.name for organ in self.overlapping]
-        if len(set(names)) != len(names):
-            raise ValueError("overlapping: every name must be unique")
-        for organ in self.overlapping:
-            if not organ.labels or set(organ.labels) - labels:
-                raise ValueError(
-                    f"overlapping: {organ.name}: labels must be one or more of 1–{len(labels)}"
+    def _check_output(self) -> None:
+        output = self.output
+        if not (output.slug or "{case}" in output.path):
+            raise fault(("output",), "needs a slug, or a path with {case}")
+        if ".." in output.path.split("/"):
+            raise fault(("output", "path"), f"must stay below the output folder: {output.path}")
+        if output.form == "channels" and (output.ending != ".mha" or output.path):
+            raise fault(("output", "form"), 'channels need a slug and ending = ".mha"')
+        if output.form == "labels" and output.identity_frame:
+            raise fault(("output", "identity_frame"), 'is known for form = "channels" only')
+
+    def _check_structures(self) -> None:
+        if not (self.structures or self.own_labels):
+            raise fault(("structures",), "needs at least one, or own_labels = true")
+        _check_unique("structures", "name", [s.name for s in self.structures])
+        labels = [structure.label for structure in self.structures]
+        for index, label in enumerate(labels):
+            if label > len(labels) or label in labels[:index]:
+                raise fault(
+                    ("structures", index, "label"),
+                    f"labels must be 1, 2, … {len(labels)} without gaps or repeats, found {label}",
+                )
+
+    def _check_sockets(self) -> None:
+        _check_unique("sockets", "slug", [socket.slug for socket in self.sockets])
+        _check_unique("sockets", "channel", [socket.channel for socket in self.sockets])
+        if sum(socket.reference for socket in self.sockets) != 1:
+            raise fault(("sockets",), "exactly one must have reference = true")
+        for index, socket in enumerate(self.sockets):
+            if socket.modality == "CT" and not socket.reference and socket.placed != "same_grid":
+                raise fault(
+                    ("sockets", index, "placed"),
+                    'only an MR can be registered; a second CT needs placed = "same_grid"',
+                )
+
+    def _check_organs(self) -> None:
+        known = {structure.label for structure in self.structures}
+        _check_unique("overlapping", "name", [organ.name for organ in self.overlapping])
+        if len(self.overlapping) > 255:
+            raise fault(("overlapping", 255), "at most 255 organs can be told apart")
+        for index, organ in enumerate(self.overlapping):
+            if not organ.labels or set(organ.labels) - known:
+                raise fault(
+                    ("overlapping", index, "labels"),
+                    f"{organ.name}: must be one or more of 1–{len(known)}",
                 )
 
     def _check_evaluation(self, structures: set[str]) -> None:
@@ -243,7 +276,7 @@ class Challenge:
         ):
             unknown = sorted(set(used) - allowed)
             if unknown:
-                raise ValueError(f"evaluation.{part}: no structure {', '.join(unknown)}")
+                raise fault(("evaluation", part), f"no structure {', '.join(unknown)}")
 
     @property
     def organs(self) -> tuple[Organ, ...]:
@@ -255,9 +288,10 @@ class Challenge:
                 meaning=structure.meaning,
                 colour=structure.colour,
                 side=structure.side,
+                phantom=structure.phantom,
                 labels=(structure.label,),
             )
-            for structure in self.structures
+            for structure in sorted(self.structures, key=lambda structure: structure.label)
         )
 
     @property
@@ -289,32 +323,59 @@ class Challenge:
         raise InputError(f"structure {name!r}: challenge {self.name} has none of that name")
 
 
+def _check_unique(table: str, key: str, values: Sequence[str | int]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise fault(
+                (table, index, key), f"every {key} must be unique, {value!r} is there twice"
+            )
+
+
 def names() -> tuple[str, ...]:
     """The challenges that come with the package."""
     files = resources.files("oarseg").joinpath("challenges").iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-def load(name: str) -> Challenge:
+def load(name: str, *, table: Path | None = None) -> Challenge:
     """Load a challenge that comes with the package, or one from a TOML file's path.
 
+    Args:
+        name: one of ``names()``, or a path that ends with ``.toml``.
+        table: the user's label table, TOML or nnU-Net's ``dataset.json``, for a challenge
+            that takes one.
+
     Raises:
-        InputError: no such challenge, or the file breaks a rule, which is named.
+        InputError: no such challenge, or a file breaks a rule: names line and key.
     """
-    if name.endswith(".toml"):
-        return _parse(name, Path(name).read_text(encoding="utf-8"))
-    if name not in names():
-        raise InputError(f"challenge {name!r}: expected one of {', '.join(names())}")
-    source = resources.files("oarseg").joinpath("challenges", f"{name}.toml")
-    return _parse(f"{name}.toml", source.read_text(encoding="utf-8"))
+    source, text = _source(name)
+    document = tomlfile.parse(text, source=source)
+    if table is not None:
+        if not document.get("own_labels"):
+            raise InputError(f"{table}: challenge {name} has its own labels and takes no table")
+        return _with_table(document, source, table)
+    return tomlfile.validated(
+        labeltable.with_colours(document), Challenge, source=source, text=text
+    )
 
 
-def _parse(source: str, text: str) -> Challenge:
+def _source(name: str) -> tuple[str, str]:
+    """Where a challenge's facts stand, for messages, and their text."""
+    if not name.endswith(".toml"):
+        if name not in names():
+            known = ", ".join(names())
+            raise InputError(f"challenge {name!r}: expected one of {known}, or a .toml file")
+        found = resources.files("oarseg").joinpath("challenges", f"{name}.toml")
+        return f"{name}.toml", found.read_text(encoding="utf-8")
     try:
-        return TypeAdapter(Challenge).validate_python(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source}: not valid TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"{source}: {where}: {first['msg']}") from error
+        return name, Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{name}: expected a challenge's TOML file, cannot read it") from error
+
+
+def _with_table(document: dict[str, object], source: str, table: Path) -> Challenge:
+    """A challenge and the user's label table; messages name the table, which is new."""
+    tables, text = labeltable.read(table)
+    return tomlfile.validated(
+        labeltable.with_colours(document | tables), Challenge, source=str(table), text=text
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 LEVEL = 1
 LARGEST_PIECE = 1 << 21
 ALL_ONES = 0xFFFFFFFF
+ADLER_BASE = 65521
+PLANES_AT_ONCE = 16
 # Raw deflate: an empty final block, which ends any sequence of flushed blocks.
 END = b"\x03\x00"
 
@@ -35,12 +37,13 @@ class Deflated:
     Attributes:
         pieces: raw deflate blocks, each on a byte boundary, none of them final.
         length: bytes they stand for.
-        crc32: checksum of those bytes.
+        crc32, adler32: checksums of those bytes.
     """
 
     pieces: tuple[bytes, ...]
     length: int
     crc32: int
+    adler32: int
 
     def gzip(self) -> Iterator[bytes]:
         """As a gzip file (RFC 1952) without time or name: equal data give equal bytes."""
@@ -48,11 +51,19 @@ class Deflated:
         yield from self.pieces
         yield END + struct.pack("<II", self.crc32, self.length & ALL_ONES)
 
-    def zlib(self, adler32: int) -> Iterator[bytes]:
-        """As a zlib stream (RFC 1950), given the Adler-32 of the uncompressed bytes."""
-        yield b"\x78\x01"
-        yield from self.pieces
-        yield END + struct.pack(">I", adler32)
+    def zlib(self) -> Iterator[bytes]:
+        """As a zlib stream (RFC 1950)."""
+        return zlib_of([self])
+
+
+def zlib_of(parts: Sequence[Deflated]) -> Iterator[bytes]:
+    """Several bodies, one after the other, as a single zlib stream."""
+    adler = 1
+    yield b"\x78\x01"
+    for part in parts:
+        yield from part.pieces
+        adler = _adler_of_both(adler, part.adler32, part.length)
+    yield END + struct.pack(">I", adler)
 
 
 class Zeros:
@@ -87,33 +98,70 @@ class Zeros:
 
 
 def deflate_mask(
-    labels: NDArray[np.uint8], label: int, *, box: Box | None, zeros: Zeros
+    labels: NDArray[np.uint8], chosen: Sequence[int], *, box: Box | None, zeros: Zeros
 ) -> Deflated:
-    """Compress the binary mask of one label.
+    """Compress the binary mask of one label, or of several together.
 
     Args:
         labels: label map (z, y, x), uint8.
-        label: the value that becomes 1.
-        box: a box that holds every voxel of that value; None where there is no voxel.
+        chosen: the values that become 1.
+        box: a box that holds every voxel of these values; None where there is no voxel.
         zeros: runs for rows of ``labels.shape[2]`` bytes.
     """
-    planes, height, _ = labels.shape
+    planes, height, width = labels.shape
+    table = np.zeros(256, np.uint8)
+    table[list(chosen)] = 1
     pieces: list[bytes] = []
-    crc = done = 0
+    crc, adler, done = 0, 1, 0
     for z in range(box[0].start, box[0].stop) if box else ():
         rows = box[1] if box else slice(0, 0)
-        before, crc = zeros.run(z * height + rows.start - done, crc)
-        band = (labels[z, rows] == label).view(np.uint8)
-        crc = zlib.crc32(band, crc)
+        source = labels[z, rows]
+        band = table[source] if len(chosen) > 1 else (source == chosen[0]).view(np.uint8)
+        skipped = z * height + rows.start - done
+        before, crc = zeros.run(skipped, crc)
+        crc = zlib.crc32(band.data, crc)
+        adler = zlib.adler32(band.data, _adler_after_zeros(adler, skipped * width))
         pieces += [*before, _deflate(band)]
         done = z * height + rows.stop
-    after, crc = zeros.run(planes * height - done, crc)
-    return Deflated((*pieces, *after), labels.size, crc)
+    left = planes * height - done
+    after, crc = zeros.run(left, crc)
+    return Deflated((*pieces, *after), labels.size, crc, _adler_after_zeros(adler, left * width))
 
 
 def deflate_array(array: NDArray[np.uint8], pool: Executor) -> Deflated:
     """Compress a contiguous array (z, y, x), plane by plane in the threads of a pool."""
-    return Deflated(tuple(pool.map(_deflate, array)), array.size, zlib.crc32(array.data))
+    return deflate_planes(len(array), lambda z: array[z], pool)
+
+
+def deflate_planes(
+    count: int, plane: Callable[[int], NDArray[np.uint8]], pool: Executor
+) -> Deflated:
+    """Compress planes that are made when they are needed, a few at a time."""
+    pieces: list[bytes] = []
+    length, crc, adler = 0, 0, 1
+    for first in range(0, count, PLANES_AT_ONCE):
+        some = [
+            np.ascontiguousarray(plane(z)) for z in range(first, min(first + PLANES_AT_ONCE, count))
+        ]
+        pieces += pool.map(_deflate, some)
+        for one in some:
+            length += one.size
+            crc, adler = zlib.crc32(one.data, crc), zlib.adler32(one.data, adler)
+    return Deflated(tuple(pieces), length, crc, adler)
+
+
+def _adler_after_zeros(adler: int, count: int) -> int:
+    """Adler-32 after so many zero bytes more: its second half grows by its first for each."""
+    low, high = adler & 0xFFFF, adler >> 16
+    return ((high + count * low) % ADLER_BASE) << 16 | low
+
+
+def _adler_of_both(first: int, second: int, length: int) -> int:
+    """Adler-32 of two byte strings on end, from that of each and the second's length."""
+    low, high = first & 0xFFFF, first >> 16
+    sum_low = (low + (second & 0xFFFF) - 1) % ADLER_BASE
+    sum_high = (high + (second >> 16) + length * (low - 1)) % ADLER_BASE
+    return sum_high << 16 | sum_low
 
 
 def _deflate(data: Any) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import cast
@@ -21,8 +21,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.challenge import Code, Structure
-from oarseg.deflate import LEVEL, Box, Deflated
+from oarseg.challenge import Code, Organ, Outline
+from oarseg.deflate import LEVEL, Box, Deflated, zlib_of
 from oarseg.volume import Grid, Vector, Volume, reversed_triple, to_sitk
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -55,15 +55,33 @@ def write_label_file(path: Path, labels: Volume, body: Deflated) -> None:
     elif path.suffix.lower() == ".nrrd":
         write_nrrd(path, labels.grid, body, {})
     else:
-        adler = zlib.adler32(np.ascontiguousarray(labels.array).data)
-        stream = list(body.zlib(adler))
+        stream = list(body.zlib())
         header = _meta_header(labels.grid, sum(len(piece) for piece in stream))
         _write(path, [header, *stream])
 
 
-def write_nrrd(path: Path, grid: Grid, body: Deflated, fields: Mapping[str, str]) -> None:
-    """Write a uint8 NRRD with key/value fields."""
-    _write(path, [_nrrd_header(grid, fields), *body.gzip()])
+def write_channels(
+    path: Path, grid: Grid, channels: Sequence[Deflated], *, identity_frame: bool
+) -> None:
+    """Write masks as one 4-D MetaImage, array (channels, z, y, x), uint8.
+
+    Args:
+        path: ends with .mha.
+        grid: of every mask.
+        channels: the masks, compressed; they are joined without being inflated.
+        identity_frame: leave origin and direction at identity.
+    """
+    stream = list(zlib_of(channels))
+    size = sum(len(piece) for piece in stream)
+    header = _meta_header(grid, size, channels=len(channels), identity_frame=identity_frame)
+    _write(path, [header, *stream])
+
+
+def write_nrrd(
+    path: Path, grid: Grid, body: Deflated, fields: Mapping[str, str], *, layers: int = 1
+) -> None:
+    """Write a uint8 NRRD with key/value fields; several layers make a list axis, the fastest."""
+    _write(path, [_nrrd_header(grid, fields, layers), *body.gzip()])
 
 
 def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
@@ -76,46 +94,80 @@ def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
     return [_shifted(box, first) if box else None for box in found]
 
 
-def segmentation_fields(
-    structures: Sequence[Structure], boxes: Sequence[Box | None], *, binary: bool
-) -> dict[str, str]:
-    """Slicer's fields for one labelmap layer of segments.
+def box_round(boxes: Iterable[Box | None]) -> Box | None:
+    """The box round several; None where there is none of them."""
+    there = [box for box in boxes if box is not None]
+    if not there:
+        return None
+    z, y, x = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*there, strict=True)
+    )
+    return z, y, x
 
-    Args:
-        structures: one segment each.
-        boxes: their bounding boxes.
-        binary: every segment has the value 1 (a file a structure) instead of its label.
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a Slicer segmentation.
+
+    Attributes:
+        outline: its name, colour and codes.
+        box: round its voxels.
+        value: of its voxels …
+        layer: … in one of the layers, which hold what overlaps apart.
     """
+
+    outline: Outline
+    box: Box | None
+    value: int = 1
+    layer: int = 0
+
+
+def layers_of(organs: Sequence[Organ]) -> list[int]:
+    """The layer of each organ, the first that holds none which shares a label with it."""
+    taken: list[set[int]] = []
+    layers: list[int] = []
+    for organ in organs:
+        mine = set(organ.labels)
+        layer = next((i for i, labels in enumerate(taken) if not labels & mine), len(taken))
+        if layer == len(taken):
+            taken.append(set())
+        taken[layer] |= mine
+        layers.append(layer)
+    return layers
+
+
+def segmentation_fields(segments: Sequence[Segment]) -> dict[str, str]:
+    """Slicer's fields for the segments of one file."""
     fields = {
         "Segmentation_ContainedRepresentationNames": f"{REPRESENTATION}|",
         "Segmentation_MasterRepresentation": REPRESENTATION,
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
         "Segmentation_SourceRepresentation": REPRESENTATION,
     }
-    for number, (structure, box) in enumerate(zip(structures, boxes, strict=True)):
-        value = 1 if binary else structure.label
-        for key, text in _segment(structure, box, value).items():
+    for number, segment in enumerate(segments):
+        for key, text in _segment(segment).items():
             fields[f"Segment{number}_{key}"] = text
     return fields
 
 
-def _segment(structure: Structure, box: Box | None, value: int) -> dict[str, str]:
+def _segment(segment: Segment) -> dict[str, str]:
+    outline = segment.outline
     return {
-        "Color": " ".join(f"{part / 255:.6f}" for part in structure.colour),
+        "Color": " ".join(f"{part / 255:.6f}" for part in outline.colour),
         "ColorAutoGenerated": "0",
-        "Extent": _extent(box),
-        "ID": structure.name,
-        "LabelValue": str(value),
-        "Layer": "0",
-        "Name": structure.name,
+        "Extent": _extent(segment.box),
+        "ID": outline.name,
+        "LabelValue": str(segment.value),
+        "Layer": str(segment.layer),
+        "Name": outline.name,
         "NameAutoGenerated": "0",
-        "Tags": _tags(structure),
+        "Tags": _tags(outline),
     }
 
 
-def _tags(structure: Structure) -> str:
-    side = structure.side_code()
-    type_codes = [CATEGORY, structure.code(), side]
+def _tags(outline: Outline) -> str:
+    type_codes = [CATEGORY, outline.code(), outline.side_code()]
     parts = [TERMINOLOGY, *(_coded(code) for code in type_codes), ANATOMY, "^^", "^^"]
     return "TerminologyEntry:" + "~".join(parts) + "|"
 
@@ -143,37 +195,54 @@ def _column(grid: Grid, axis: int) -> Vector:
     return cast(Vector, tuple(row[axis] for row in grid.direction))
 
 
-def _meta_header(grid: Grid, compressed_size: int) -> bytes:
+def _meta_header(
+    grid: Grid, compressed_size: int, *, channels: int = 0, identity_frame: bool = False
+) -> bytes:
+    """The header of a volume, or with channels of a 4-D image whose last axis they are."""
+    extra = 1 if channels else 0
+    axes = 3 + extra
+    # One row an index axis: ITK's direction matrix, transposed.
+    matrix = np.eye(axes)
+    origin = np.zeros(axes)
+    if not identity_frame:
+        matrix[:3, :3] = np.asarray(grid.direction).T
+        origin[:3] = grid.origin_mm
+    spacing = (*reversed_triple(grid.spacing_mm), *([1.0] * extra))
+    size = (*reversed_triple(grid.shape), *([channels] * extra))
     lines = [
         "ObjectType = Image",
-        "NDims = 3",
+        f"NDims = {axes}",
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
         "CompressedData = True",
         f"CompressedDataSize = {compressed_size}",
-        # One row an index axis: ITK's direction matrix, transposed.
-        f"TransformMatrix = {_numbers(v for axis in range(3) for v in _column(grid, axis))}",
-        f"Offset = {_numbers(grid.origin_mm)}",
-        "CenterOfRotation = 0 0 0",
-        f"ElementSpacing = {_numbers(reversed_triple(grid.spacing_mm))}",
-        f"DimSize = {' '.join(str(n) for n in reversed_triple(grid.shape))}",
+        f"TransformMatrix = {_numbers(matrix.flat)}",
+        f"Offset = {_numbers(origin)}",
+        f"CenterOfRotation = {' '.join('0' * axes)}",
+        f"ElementSpacing = {_numbers(spacing)}",
+        f"DimSize = {' '.join(str(n) for n in size)}",
         "ElementType = MET_UCHAR",
         "ElementDataFile = LOCAL",
     ]
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def _nrrd_header(grid: Grid, fields: Mapping[str, str]) -> bytes:
+def _nrrd_header(grid: Grid, fields: Mapping[str, str], layers: int) -> bytes:
     spacing = reversed_triple(grid.spacing_mm)
-    vectors = [_space_direction(_column(grid, axis), spacing[axis]) for axis in range(3)]
+    vectors = [
+        _bracketed(_space_direction(_column(grid, axis), spacing[axis])) for axis in range(3)
+    ]
+    sizes, kinds = [str(n) for n in reversed_triple(grid.shape)], ["domain"] * 3
+    if layers > 1:
+        sizes, vectors, kinds = [str(layers), *sizes], ["none", *vectors], ["list", *kinds]
     lines = [
         "NRRD0004",
         "type: unsigned char",
-        "dimension: 3",
+        f"dimension: {len(sizes)}",
         "space: left-posterior-superior",
-        f"sizes: {' '.join(str(n) for n in reversed_triple(grid.shape))}",
-        f"space directions: {' '.join(_bracketed(vector) for vector in vectors)}",
-        "kinds: domain domain domain",
+        f"sizes: {' '.join(sizes)}",
+        f"space directions: {' '.join(vectors)}",
+        f"kinds: {' '.join(kinds)}",
         "endian: little",
         "encoding: gzip",
         f"space origin: {_bracketed(grid.origin_mm)}",

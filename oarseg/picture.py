@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg import reading, registration
-from oarseg.cases import Case, output_name
+from oarseg.cases import Case, label_path
 from oarseg.challenge import Challenge, Structure
 from oarseg.errors import InputError
 from oarseg.rigid import RigidTransform
@@ -101,7 +101,7 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     """
     reference = challenge.reference
     ct_path = case.files[reference.channel]
-    label_file = output / "images" / challenge.output.slug / output_name(ct_path, challenge.output)
+    label_file = output / label_path(case, challenge)
     report_file = output / "reports" / f"{case.name}.json"
     for path in (label_file, report_file):
         if not path.is_file():

@@ -20,12 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from oarseg.cases import IMAGES, Case, output_name
-from oarseg.challenge import Challenge, Structure
-from oarseg.deflate import Box, Zeros, deflate_array, deflate_mask
+from oarseg.cases import Case, label_path
+from oarseg.challenge import Challenge, Organ
+from oarseg.deflate import Box, Deflated, Zeros, deflate_array, deflate_mask, deflate_planes
 from oarseg.errors import OutputError
-from oarseg.labelfiles import label_boxes, segmentation_fields, write_label_file, write_nrrd
-from oarseg.volume import Volume
+from oarseg.labelfiles import (
+    Segment,
+    box_round,
+    label_boxes,
+    layers_of,
+    segmentation_fields,
+    write_channels,
+    write_label_file,
+    write_nrrd,
+)
+from oarseg.volume import Grid, Volume
 
 RESULTS = "results.json"
 MASKS = "oar_masks"
@@ -91,8 +100,7 @@ def write_case(
         ValueError: labels that the challenge does not have, or not uint8.
     """
     _check_labels(labels, challenge)
-    reference = case.files[challenge.reference.channel]
-    label_file = Path(IMAGES, challenge.output.slug, output_name(reference, challenge.output))
+    label_file = label_path(case, challenge)
     whole, masks = Path(MASKS, f"{case.name}.seg.nrrd"), Path(MASKS, case.name)
     report_file = Path(REPORTS, f"{case.name}.json")
     with _explained(output), _staging(output, case.name) as stage:
@@ -156,34 +164,69 @@ def _write_labels(
     labels: Volume, challenge: Challenge, label_file: Path, whole: Path, masks: Path
 ) -> list[str]:
     """Write the label file, the segmentation and the masks; returns the masks' names."""
-    structures = sorted(challenge.structures, key=lambda structure: structure.label)
-    array = np.ascontiguousarray(labels.array)
-    boxes = label_boxes(array, len(structures))
+    labels = labels.with_array(np.ascontiguousarray(labels.array))
+    organs = challenge.organs
+    by_label = label_boxes(labels.array, len(challenge.structures))
+    boxes = [box_round(by_label[label - 1] for label in organ.labels) for organ in organs]
+    zeros = Zeros(labels.array.shape[2])
     with ThreadPoolExecutor(THREADS) as pool:
-        body = deflate_array(array, pool)
-        write_label_file(label_file, labels, body)
-        fields = segmentation_fields(structures, boxes, binary=False)
-        write_nrrd(whole, labels.grid, body, fields)
-        return _write_masks(labels.with_array(array), structures, boxes, masks, pool)
+
+        def compressed(organ: Organ, box: Box | None) -> Deflated:
+            return deflate_mask(labels.array, organ.labels, box=box, zeros=zeros)
+
+        bodies = list(pool.map(compressed, organs, boxes))
+        body = deflate_array(labels.array, pool)
+        if challenge.output.form == "channels":
+            frameless = challenge.output.identity_frame
+            write_channels(label_file, labels.grid, bodies, identity_frame=frameless)
+        else:
+            write_label_file(label_file, labels, body)
+        if challenge.overlapping:
+            _write_layers(whole, labels, organs, boxes, pool)
+        else:
+            segments = [
+                Segment(o, b, value=o.labels[0]) for o, b in zip(organs, boxes, strict=True)
+            ]
+            write_nrrd(whole, labels.grid, body, segmentation_fields(segments))
+        return _write_masks(masks, labels.grid, organs, boxes, bodies, pool)
+
+
+def _write_layers(
+    path: Path,
+    labels: Volume,
+    organs: Sequence[Organ],
+    boxes: Sequence[Box | None],
+    pool: Executor,
+) -> None:
+    """Write overlapping organs as one Slicer segmentation of a few layers, plane by plane."""
+    layers = layers_of(organs)
+    segments = [
+        Segment(organ, box, number, layer)
+        for number, (organ, box, layer) in enumerate(zip(organs, boxes, layers, strict=True), 1)
+    ]
+    table = np.zeros((256, max(layers) + 1), np.uint8)
+    for organ, segment in zip(organs, segments, strict=True):
+        table[list(organ.labels), segment.layer] = segment.value
+    # The layers are the fastest axis: each voxel's values lie together.
+    body = deflate_planes(len(labels.array), lambda z: table[labels.array[z]], pool)
+    fields = segmentation_fields(segments)
+    write_nrrd(path, labels.grid, body, fields, layers=table.shape[1])
 
 
 def _write_masks(
-    labels: Volume,
-    structures: Sequence[Structure],
-    boxes: Sequence[Box | None],
     folder: Path,
+    grid: Grid,
+    organs: Sequence[Organ],
+    boxes: Sequence[Box | None],
+    bodies: Sequence[Deflated],
     pool: Executor,
 ) -> list[str]:
-    zeros = Zeros(labels.array.shape[2])
-
-    def write(structure: Structure, box: Box | None) -> str:
-        name = f"{folder.name}_OAR_{structure.name}.seg.nrrd"
-        body = deflate_mask(labels.array, structure.label, box=box, zeros=zeros)
-        fields = segmentation_fields([structure], [box], binary=True)
-        write_nrrd(folder / name, labels.grid, body, fields)
+    def write(organ: Organ, box: Box | None, body: Deflated) -> str:
+        name = f"{folder.name}_OAR_{organ.name}.seg.nrrd"
+        write_nrrd(folder / name, grid, body, segmentation_fields([Segment(organ, box)]))
         return name
 
-    return list(pool.map(write, structures, boxes))
+    return list(pool.map(write, organs, boxes, bodies))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oarseg import challenge
-from oarseg.cases import Case, CaseProblem, find_cases
+from oarseg.cases import Case, CaseProblem, find_cases, label_path
 from oarseg.errors import InputError
 
 HAN_SEG = challenge.load("han_seg")
@@ -182,7 +182,7 @@ def test_output_names_that_coincide(tmp_path: Path) -> None:
     assert [case.name for case in found.cases] == ["b"]
     assert [problem.message for problem in found.problems] == [
         f"{tmp_path}/images/ct/{name}: expected an output name of its own, "
-        "found a_seg.mha, which another case has too; rename the file"
+        "found images/head_neck_oar/a_seg.mha, which another case has too; rename the file"
         for name in ("a_CT.mha", "a_seg.mha")
     ]
 
@@ -232,3 +232,47 @@ def test_control_characters_in_a_name(tmp_path: Path) -> None:
     message = only_problem(tmp_path).message
     assert "\n" not in message
     assert message.endswith("a printable file name, found control characters; rename it")
+
+
+# --- other challenges' layouts
+
+
+def test_images_that_are_called_alike_in_every_case(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{n}/{f}.nii.gz" for n in (7, 12) for f in ("data", "label")))
+    rules = challenge.load("structseg_lung_gtv")
+    found = find_cases(tmp_path, rules)
+    assert [case.name for case in found.cases] == ["12", "7"]
+    assert label_path(found.cases[1], rules) == Path("7/label.nii.gz")
+    (alone,) = find_cases(tmp_path / "7", rules).cases
+    assert alone.name == "7"
+
+
+def test_two_cts_of_a_case(tmp_path: Path) -> None:
+    put(tmp_path, *(f"segrap_0001/{n}.nii.gz" for n in ("image", "image_contrast", "Brain")))
+    rules = challenge.load("segrap_oar")
+    (case,) = find_cases(tmp_path, rules).cases
+    assert {name: path.name for name, path in case.files.items()} == {
+        "CT": "image.nii.gz",
+        "CT_contrast": "image_contrast.nii.gz",
+    }
+    (tmp_path / "segrap_0001/image_contrast.nii.gz").unlink()
+    (problem,) = find_cases(tmp_path, rules).problems
+    assert "expected the CT_contrast of case 'segrap_0001'" in problem.message
+
+
+def test_label_file_of_segrap_is_an_mha_whatever_the_input(tmp_path: Path) -> None:
+    rules = challenge.load("segrap_gtv")
+    case = Case("x", {"CT": Path("images/head-neck-ct/x.nii.gz")})
+    expected = Path("images/gross-tumor-volume-segmentation/x.mha")
+    assert label_path(case, rules) == expected
+
+
+def test_a_folder_of_plain_cts(tmp_path: Path) -> None:
+    rules = challenge.load("han5k")
+    put(tmp_path, "RADCURE-0005.nii.gz", "RADCURE-0006.nii.gz")
+    assert [c.name for c in find_cases(tmp_path, rules).cases] == ["RADCURE-0005", "RADCURE-0006"]
+    # Files that are marked end the guessing.
+    put(tmp_path, "RADCURE-0007_0000.nii.gz")
+    (case,) = find_cases(tmp_path, rules).cases
+    assert case.name == "RADCURE-0007"
+    assert label_path(case, rules) == Path("labels/RADCURE-0007.nii.gz")

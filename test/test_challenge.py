@@ -51,7 +51,7 @@ def test_sockets_and_output() -> None:
 
 
 def test_unknown_challenge_names_the_known() -> None:
-    with pytest.raises(InputError, match="expected one of han_seg"):
+    with pytest.raises(InputError, match="expected one of han5k, han_seg, segrap_gtv"):
         challenge.load("nowhere")
 
 
@@ -66,9 +66,13 @@ def test_broken_file_names_the_key(tmp_path: Path) -> None:
         ("Larynx_SG = 2.0", "Larynx = 2.0", "tolerances_mm: no structure Larynx"),
         ("min_kept", "weights = { Lips = 0 }\nmin_kept", "evaluation.weights.Lips"),
         ("min_kept", "weights = { Lip = 1 }\nmin_kept", "weights: no structure Lip"),
-        ("[evaluation]", ORGAN.format("[31]") + "[evaluation]", "Eye_L: labels must be .* 1–30"),
-        ("[evaluation]", ORGAN.format("[]") + "[evaluation]", "Eye_L: labels must be one or more"),
-        ("[evaluation]", 2 * ORGAN.format("[1]") + "[evaluation]", "overlapping: every name"),
+        ("[evaluation]", ORGAN.format("[31]") + "[evaluation]", "Eye_L: must be .* 1–30"),
+        ("[evaluation]", ORGAN.format("[]") + "[evaluation]", "Eye_L: must be one or more"),
+        (
+            "[evaluation]",
+            2 * ORGAN.format("[1]") + "[evaluation]",
+            "overlapping.1.name: every name",
+        ),
     ):
         path = tmp_path / "own.toml"
         path.write_text(text.replace(old, new, 1))

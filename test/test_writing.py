@@ -211,7 +211,7 @@ def test_masks_are_valid_gzip_of_the_mask(data: st.DataObject) -> None:
     ).reshape(shape)
     zeros = deflate.Zeros(shape[2])
     for label, box in enumerate(labelfiles.label_boxes(array, 2), start=1):
-        body = deflate.deflate_mask(array, label, box=box, zeros=zeros)
+        body = deflate.deflate_mask(array, (label,), box=box, zeros=zeros)
         # gzip checks length and CRC.
         assert gzip.decompress(b"".join(body.gzip())) == (array == label).tobytes()
 
@@ -220,7 +220,7 @@ def test_runs_of_zeros_beyond_the_largest_piece() -> None:
     array = np.zeros((40, 512, 512), np.uint8)
     array[20, 100, 7] = 1
     (box,) = labelfiles.label_boxes(array, 1)
-    body = deflate.deflate_mask(array, 1, box=box, zeros=deflate.Zeros(512))
+    body = deflate.deflate_mask(array, (1,), box=box, zeros=deflate.Zeros(512))
     assert array.size > 2 * deflate.LARGEST_PIECE
     assert gzip.decompress(b"".join(body.gzip())) == array.tobytes()
 

@@ -117,7 +117,7 @@ def find_labels(folder: Path, challenge: Challenge) -> FoundLabels:
 
 def _files(folder: Path, challenge: Challenge) -> Iterator[_File]:
     platform = folder / IMAGES / challenge.output.slug
-    if platform.is_dir():
+    if challenge.output.slug and platform.is_dir():
         for path in _images(platform, depth=0):
             yield _File(path, _case_of(_stem(path), challenge), None)
         return
