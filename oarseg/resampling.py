@@ -48,11 +48,22 @@ class Scheme:
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """Consecutive output rows of an operator: ``out = weights @ x[source]``."""
+    """Consecutive output rows of an operator: ``out = weights @ x[source]``.
+
+    Whether rows pass ``unchanged`` cannot be told from the slices: where an axis grows by a
+    voxel or two, a band has as many inputs as outputs and still moves them.
+    """
 
     target: slice
     source: slice
     weights: Image
+    unchanged: bool
+
+    def apply(self, rows: NDArray[Any], *, xp: ModuleType = np) -> NDArray[Any]:
+        """The target rows, (…, source rows, columns) → (…, target rows, columns)."""
+        if self.unchanged:
+            return rows
+        return xp.matmul(xp.asarray(self.weights), rows)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,10 @@ def matrix(inputs: int, outputs: int, order: int) -> NDArray[np.float64]:
 def bands(inputs: int, outputs: int, order: int) -> tuple[Band, ...]:
     """The operator in blocks of rows, each with the inputs it needs and no others."""
     if inputs == outputs:
-        return _unchanged(inputs)
+        return tuple(
+            Band(rows, rows, np.eye(rows.stop - rows.start, dtype=np.float32), unchanged=True)
+            for rows in _row_blocks(inputs)
+        )
     entries = matrix(inputs, outputs, order)
     found = []
     for start in range(0, outputs, _ROWS):
@@ -130,15 +144,8 @@ def bands(inputs: int, outputs: int, order: int) -> tuple[Band, ...]:
         used = np.flatnonzero(np.abs(rows).max(axis=0) > _NEGLIGIBLE)
         source = slice(int(used[0]), int(used[-1]) + 1)
         weights = np.ascontiguousarray(rows[:, source], dtype=np.float32)
-        found.append(Band(slice(start, start + len(rows)), source, weights))
+        found.append(Band(slice(start, start + len(rows)), source, weights, unchanged=False))
     return tuple(found)
-
-
-def _unchanged(length: int) -> tuple[Band, ...]:
-    return tuple(
-        Band(rows, rows, np.eye(rows.stop - rows.start, dtype=np.float32))
-        for rows in _row_blocks(length)
-    )
 
 
 def _row_blocks(length: int) -> Iterator[slice]:

@@ -248,8 +248,7 @@ class _Painter:
         """Logits (classes, source rows, columns) → labels (target rows, target columns)."""
         xp = self._xp
         part = resampling.resize_columns(part, self._canvas.shape[2], self._order, xp=xp)
-        if rows.source != rows.target:
-            part = xp.matmul(xp.asarray(rows.weights), part)
+        part = rows.apply(part, xp=xp)
         labels = _paint_regions(part, self._values) if self._regions else first_maximum(part)
         host = labels if xp is np else xp.asnumpy(labels)
         return host if self._regions else self._values[host]

@@ -35,11 +35,15 @@ def test_taps_are_for_nearest_and_linear_only() -> None:
         taps(2, 4, 3)
 
 
-def test_bands_hold_the_whole_operator() -> None:
-    full = np.zeros((150, 100))
-    for band in bands(100, 150, 3):
-        full[band.target, band.source] = band.weights
-    assert np.abs(full - matrix(100, 150, 3)).max() < 1e-7
+# From 150 to 152 the first band takes 32 rows to 32 others: as many, but not the same.
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(100, 150), (150, 152), (152, 150), (150, 151), (70, 70), (40, 33)]
+)
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_bands_are_the_whole_operator(inputs: int, outputs: int, order: int) -> None:
+    identity = np.eye(inputs, dtype=np.float32)
+    rows = [band.apply(identity[band.source]) for band in bands(inputs, outputs, order)]
+    assert np.abs(np.concatenate(rows) - matrix(inputs, outputs, order)).max() < 1e-7
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,16 @@ def test_streaming_is_the_plain_computation(branch: str) -> None:
     assert differ.mean(axis=(1, 2)).max() < 1e-2
 
 
+@pytest.mark.parametrize(("rows", "grown"), [(150, 152), (150, 151), (152, 150)])
+def test_an_axis_that_changes_by_a_voxel_or_two(rows: int, grown: int) -> None:
+    # Long enough for bands of rows that have as many inputs as outputs.
+    manifest = model((2.0, grown / rows, 1.0))
+    net_input = prepare(images((8, grown, 24), 1), (2.0, 1.0, 1.0), manifest)
+    assert net_input.placement.network_shape == (8, rows, 24)
+    labels = segment(net_input, [Steep()], manifest)
+    assert np.mean(labels != plain(net_input, [Steep()], manifest)) < 5e-4
+
+
 def test_image_smaller_than_a_patch() -> None:
     manifest = model((2.0, 1.0, 1.0))
     net_input = prepare(images((3, 5, 21), 1), (2.0, 1.0, 1.0), manifest)
