@@ -294,7 +294,8 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="score predictions against references",
         description="Score predictions against references. Layouts of either side: "
         "images/<output slug>/*, oar_masks/<case>/*, <case>/<case>_OAR_<structure>.seg.nrrd, "
-        "<case>/<structure>.nii.gz, <case>/label.nrrd, <case>.nii.gz; also .mha, .nrrd, .nii.",
+        "<case>/<structure>.nii.gz, <case>/label.nrrd, <case>.nii.gz; also .mha, .nrrd, .nii. "
+        "A label file may be a label map, 4-D with a channel an organ, or a Slicer segmentation.",
     )
     parser.add_argument("predictions", type=Path, help="label maps or masks, any known layout")
     parser.add_argument("references", type=Path, help="the same; cases are paired by name")
@@ -312,7 +313,18 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="cut to the MR's field: folder with <case>_truth.json, or <case>_ct_to_mr.tfm and MR",
     )
+    parser.add_argument(
+        "--missing",
+        choices=("missed", "skip"),
+        help="what a case without a usable prediction counts; default: the challenge's rule",
+    )
     parser.add_argument("--resample", action="store_true", help="accept other grids")
+    parser.add_argument(
+        "--insert",
+        type=Path,
+        metavar="FILE.md",
+        help="also write the table between <!-- scores --> and <!-- /scores --> of this file",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-plot", action="store_true")
     parser.set_defaults(command=evaluate)
@@ -332,10 +344,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         settings=Settings(
             definition=arguments.definition,
+            missing=arguments.missing,
             mr_field=arguments.mr_field,
             resample=arguments.resample,
             threads=arguments.threads,
             plot=not arguments.no_plot,
+            insert=arguments.insert,
         ),
         progress=logger.info,
     )
@@ -343,8 +357,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         print(rule)
     for problem in summary.problems:
         logger.warning("%s: %s", problem.name, problem.message)
-    dice, distance = (table.overall(summary.lines, rules, name) for name in ("dsc", "hd95_mm"))
-    print(f"mean over structures: DC {100 * dice:.1f} %, HD95 {distance:.1f} mm")
+    print(table.headline(summary.lines, rules, summary.scores))
     for file in summary.files:
         print(file)
     return 0
@@ -354,6 +367,11 @@ def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("rank", help="rank models by their scores")
     parser.add_argument("csvs", type=Path, nargs="+", metavar="CSV", help="of evaluate")
     parser.add_argument("--challenge", default="han_seg")
+    parser.add_argument(
+        "--common",
+        action="store_true",
+        help="compare only what all have; else what one lacks counts as missed",
+    )
     parser.add_argument("--alpha", type=float, default=0.05)
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap over cases")
     parser.add_argument("--seed", type=int, default=0)
@@ -367,10 +385,11 @@ def rank(arguments: argparse.Namespace) -> int:
 
     ranking = run(
         arguments.csvs,
-        metrics=challenge.load(arguments.challenge).evaluation.ranked,
+        evaluation=challenge.load(arguments.challenge).evaluation,
         alpha=arguments.alpha,
         draws=arguments.draws,
         seed=arguments.seed,
+        common=arguments.common,
     )
     print(ranking_text(ranking))
     return 0

@@ -47,11 +47,11 @@ OTHERS = {
     b"\xff\xd8": "a JPEG picture",
     b"II*\0": "a TIFF picture",
 }
-# Header fields of MetaImage that hold numbers, and how many; synonyms share a line.
-META_NUMBERS = {
-    "NDims": 1, "ElementNumberOfChannels": 1, "DimSize": 3, "ElementSpacing": 3,
-    "Offset": 3, "Position": 3, "Origin": 3,
-    "TransformMatrix": 9, "Rotation": 9, "Orientation": 9,
+# Header fields of MetaImage that hold numbers: as many as there are axes, to this power.
+META_POWERS = {
+    "NDims": 0, "ElementNumberOfChannels": 0, "DimSize": 1, "ElementSpacing": 1,
+    "Offset": 1, "Position": 1, "Origin": 1,
+    "TransformMatrix": 2, "Rotation": 2, "Orientation": 2,
 }  # fmt: skip
 NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?", re.ASCII)
 META_TYPES = {
@@ -92,6 +92,7 @@ class Pixels:
         skip: bytes to leave out of the (inflated) data before the first voxel.
         slope, intercept: NIfTI's scaling, ``value = stored × slope + intercept``.
         grid: where the voxels lie, unchecked; None where ITK is to read it.
+        channels: along the fourth axis of MetaImage, where that was asked for.
     """
 
     format: Format
@@ -102,6 +103,7 @@ class Pixels:
     slope: float = 1.0
     intercept: float = 0.0
     grid: Grid | None = None
+    channels: int = 1
 
 
 def unusable(path: Path, *, expected: str, found: str, do: str) -> InputError:
@@ -135,8 +137,12 @@ def ending(name: str) -> str | None:
     return max(matches, key=len, default=None)
 
 
-def locate(path: Path) -> Pixels:
+def locate(path: Path, *, channels: bool = False) -> Pixels:
     """Tell a file's kind by its content, and find its voxels.
+
+    Args:
+        path: the file.
+        channels: let a MetaImage have a fourth axis.
 
     Raises:
         InputError: not a plain file, not an image of a known kind or not of the kind
@@ -157,7 +163,9 @@ def locate(path: Path) -> Pixels:
             found=found or _describe(head),
             do="give a file whose name fits its content",
         )
-    return {"MetaImage": _meta, "NRRD": _nrrd, "NIfTI": _nifti}[expected](path, head)
+    if expected == "MetaImage":
+        return _meta(path, head, channels=channels)
+    return {"NRRD": _nrrd, "NIfTI": _nifti}[expected](path, head)
 
 
 def load(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
@@ -170,20 +178,36 @@ def load(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
     needed = count * pixels.dtype.itemsize
     _check_promise(path, pixels, needed)
     array = np.empty(count, pixels.dtype)
-    try:
-        with path.open("rb") as stream:
-            stream.seek(pixels.start)
-            parts = _inflated(stream) if pixels.compressed else _raw(stream)
-            filled = _fill(array.view(np.uint8).data, parts, pixels.skip)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except zlib.error as error:
-        raise _damaged(path, found=f"a stream that breaks off ({error})") from error
-    if filled < needed:
-        raise _damaged(path, found=f"only {filled}", promised=needed)
-    if filled > needed and pixels.compressed:
-        raise _damaged(path, found="more", promised=needed)
+    target, filled = array.view(np.uint8).data, 0
+    for part in _payload(path, pixels, needed):
+        target[filled : filled + len(part)] = part
+        filled += len(part)
     return array if array.dtype.isnative else array.byteswap(inplace=True).view(_native(array))
+
+
+def blocks(
+    path: Path, pixels: Pixels, count: int, shape: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """Read ``count`` arrays of one shape, one after the other, into the same memory.
+
+    Yields:
+        Values as ``load`` gives them; valid until the next block is asked for.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    block = np.empty(shape, pixels.dtype)
+    needed = count * block.nbytes
+    _check_promise(path, pixels, needed)
+    target, filled = block.reshape(-1).view(np.uint8).data, 0
+    for part in _payload(path, pixels, needed):
+        while part:
+            piece = part[: len(target) - filled]
+            target[filled : filled + len(piece)] = piece
+            part, filled = part[len(piece) :], filled + len(piece)
+            if filled == len(target):
+                filled = 0
+                yield block if block.dtype.isnative else block.astype(_native(block))
 
 
 def _native(array: NDArray[Any]) -> np.dtype[Any]:
@@ -241,18 +265,26 @@ def _inflated(stream: BinaryIO) -> Iterator[bytes]:
         data = member.unused_data if member.eof else member.unconsumed_tail
 
 
-def _fill(target: memoryview, parts: Iterator[bytes], skip: int) -> int:
-    """Copy parts into the target; returns bytes seen after the skip, at most one part beyond."""
-    seen = -skip
-    for part in parts:
-        first = max(0, -seen)
-        useful = part[first : max(first, len(target) - seen)]
-        if useful:
-            target[seen + first : seen + first + len(useful)] = useful
-        seen += len(part)
-        if seen > len(target):
-            break
-    return max(0, seen)
+def _payload(path: Path, pixels: Pixels, needed: int) -> Iterator[memoryview]:
+    """The bytes of the voxels, just as many as are needed, by parts of bounded size."""
+    seen = -pixels.skip
+    try:
+        with path.open("rb") as stream:
+            stream.seek(pixels.start)
+            for part in _inflated(stream) if pixels.compressed else _raw(stream):
+                first = max(0, -seen)
+                yield memoryview(part)[first : max(first, needed - seen)]
+                seen += len(part)
+                if seen > needed:
+                    break
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except zlib.error as error:
+        raise _damaged(path, found=f"a stream that breaks off ({error})") from error
+    if seen < needed:
+        raise _damaged(path, found=f"only {max(0, seen)}", promised=needed)
+    if seen > needed and pixels.compressed:
+        raise _damaged(path, found="more", promised=needed)
 
 
 def _kind(head: bytes) -> Format | None:
@@ -301,7 +333,7 @@ def _encoding(path: Path, found: str) -> InputError:
     )
 
 
-def _meta(path: Path, head: bytes) -> Pixels:
+def _meta(path: Path, head: bytes, *, channels: bool) -> Pixels:
     # MetaIO stops at the first ElementDataFile; no word of that name may come before it.
     first = head.index(b"ElementDataFile")
     line = re.match(rb"ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)\r?\n", head[first:])
@@ -311,7 +343,7 @@ def _meta(path: Path, head: bytes) -> Pixels:
     if target not in ("LOCAL", "Local", "local"):
         raise _detached(path, target)
     fields = _fields(head[:first], separator=r"[=:]")
-    grid = _meta_grid(path, fields)
+    grid, count = _meta_grid(path, fields, channels=channels)
     dtype = META_TYPES.get(fields.get("ElementType", ""))
     binary = fields.get("BinaryData", "False").lower()
     if dtype is None or binary not in ("true", "1") or fields.get("HeaderSize", "0") != "0":
@@ -320,44 +352,45 @@ def _meta(path: Path, head: bytes) -> Pixels:
     start = first + line.end()
     compressed = _is_true(fields, "CompressedData")
     on_disk = np.dtype((">" if big else "<") + dtype)
-    return Pixels("MetaImage", on_disk, compressed, start, grid=grid)
+    return Pixels("MetaImage", on_disk, compressed, start, grid=grid, channels=count)
 
 
-def _meta_grid(path: Path, fields: dict[str, str]) -> Grid:
-    """The geometry as ITK's MetaImageIO understands it."""
-    dimensions = _whole(path, fields, "NDims")[0]
-    if dimensions != 3:
-        raise not_three_dimensional(path, dimensions)
+def _meta_grid(path: Path, fields: dict[str, str], *, channels: bool) -> tuple[Grid, int]:
+    """The geometry as ITK's MetaImageIO understands it, and the channels of a fourth axis."""
+    axes = _whole(path, fields, "NDims", 1)[0]
+    if axes != 3 and not (channels and axes == 4):
+        raise not_three_dimensional(path, axes)
     if "ElementNumberOfChannels" in fields:
-        components = _whole(path, fields, "ElementNumberOfChannels")[0]
+        components = _whole(path, fields, "ElementNumberOfChannels", 1)[0]
         if components != 1:
             raise not_scalar(path, components)
-    matrix = _synonym(path, fields, "TransformMatrix", "Rotation", "Orientation")
-    # One row an index axis, so the transpose of ITK's direction matrix.
-    axes = matrix or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    return Grid(
-        shape=reversed_triple(_whole(path, fields, "DimSize")),
-        spacing_mm=reversed_triple(_numbers(path, fields, "ElementSpacing")),
-        origin_mm=cast(
-            Vector, _synonym(path, fields, "Offset", "Position", "Origin") or (0.0,) * 3
-        ),
-        direction=cast(Matrix, tuple(axes[i::3] for i in range(3))),
+    size = _whole(path, fields, "DimSize", axes)
+    matrix = _synonym(path, fields, axes, "TransformMatrix", "Rotation", "Orientation")
+    matrix = matrix or tuple(np.eye(axes).ravel().tolist())
+    origin = _synonym(path, fields, axes, "Offset", "Position", "Origin") or (0.0,) * axes
+    grid = Grid(
+        shape=reversed_triple(size[:3]),
+        spacing_mm=reversed_triple(_numbers(path, fields, "ElementSpacing", axes)[:3]),
+        origin_mm=cast(Vector, origin[:3]),
+        # One row an index axis, so the transpose of ITK's direction matrix.
+        direction=cast(Matrix, tuple(matrix[i::axes][:3] for i in range(3))),
     )
+    return grid, size[3] if axes == 4 else 1
 
 
-def _synonym(path: Path, fields: dict[str, str], *keys: str) -> tuple[float, ...] | None:
+def _synonym(path: Path, fields: dict[str, str], axes: int, *keys: str) -> tuple[float, ...] | None:
     given = [key for key in keys if key in fields]
-    return _numbers(path, fields, given[-1]) if given else None
+    return _numbers(path, fields, given[-1], axes) if given else None
 
 
-def _whole(path: Path, fields: dict[str, str], key: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in _numbers(path, fields, key))
+def _whole(path: Path, fields: dict[str, str], key: str, axes: int) -> tuple[int, ...]:
+    return tuple(int(number) for number in _numbers(path, fields, key, axes))
 
 
-def _numbers(path: Path, fields: dict[str, str], key: str) -> tuple[float, ...]:
+def _numbers(path: Path, fields: dict[str, str], key: str, axes: int) -> tuple[float, ...]:
     """The numbers of a field; MetaIO would read nonsense as zeros."""
     texts = fields.get(key, "").split()
-    count = META_NUMBERS[key]
+    count = axes ** META_POWERS[key]
     if len(texts) != count or not all(NUMBER.fullmatch(text) for text in texts):
         raise unusable(
             path,

@@ -114,7 +114,7 @@ def _read_grid(path: Path, pixels: Pixels, limits: Limits) -> Grid:
 
 
 def _itk_grid(path: Path, pixels: Pixels) -> Grid:
-    reader = _header(path, pixels)
+    reader = read_header(path, pixels)
     if reader.GetDimension() != 3:
         raise not_three_dimensional(path, reader.GetDimension())
     if reader.GetNumberOfComponents() != 1:
@@ -122,7 +122,12 @@ def _itk_grid(path: Path, pixels: Pixels) -> Grid:
     return grid_of(reader)
 
 
-def _header(path: Path, pixels: Pixels) -> sitk.ImageFileReader:
+def read_header(path: Path, pixels: Pixels) -> sitk.ImageFileReader:
+    """What ITK reads of an NRRD or NIfTI header, without the voxels.
+
+    Raises:
+        InputError: ITK refuses it.
+    """
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READERS[pixels.format])

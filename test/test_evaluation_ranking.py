@@ -1,6 +1,7 @@
 """The ranking, by hand and against scipy."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 from scipy import stats
 
 from oarseg import cli
+from oarseg.challenge import Evaluation
 from oarseg.errors import InputError
+from oarseg.evaluation.comparison import gains, holm, p_better
 from oarseg.evaluation.metrics import Definition
-from oarseg.evaluation.ranking import Ranking, gains, holm, p_better, rank, ranking_text
+from oarseg.evaluation.ranking import Ranking, rank, ranking_text
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.table import Spread, read_csv, write_csv
 
@@ -46,12 +49,18 @@ def scores(
     return found
 
 
-def ranked(tmp_path: Path, **submissions: list[Score]) -> Ranking:
+def ranked(
+    tmp_path: Path,
+    *,
+    rules: Evaluation | None = None,
+    common: bool = False,
+    **submissions: list[Score],
+) -> Ranking:
     paths = []
     for name, content in submissions.items():
         paths.append(tmp_path / f"{name}.csv")
         write_csv(paths[-1], content)
-    return rank(paths, draws=200)
+    return rank(paths, evaluation=rules or Evaluation(), draws=200, common=common)
 
 
 def test_three_submissions_in_their_order(tmp_path: Path) -> None:
@@ -63,7 +72,7 @@ def test_three_submissions_in_their_order(tmp_path: Path) -> None:
     )
     assert [standing.name for standing in ranking.standings] == ["best", "middle", "worst"]
     assert [standing.place for standing in ranking.standings] == [1, 2, 3]
-    assert [standing.wins["dsc"] for standing in ranking.standings] == [2, 1, 0]
+    assert [standing.points["dsc"] for standing in ranking.standings] == [2, 1, 0]
     assert [standing.mean_rank for standing in ranking.standings] == [1.0, 2.0, 3.0]
     assert ranking.standings[0].interval == (1, 1)
     assert ranking.standings[0].first == 1.0
@@ -76,7 +85,7 @@ def test_three_submissions_in_their_order(tmp_path: Path) -> None:
 def test_without_a_difference_the_mean_decides_and_the_bootstrap_doubts(tmp_path: Path) -> None:
     ranking = ranked(tmp_path, one=scores(0.6, seed=1), other=scores(0.6, seed=2))
     first, second = ranking.standings
-    assert [standing.wins["dsc"] for standing in ranking.standings] == [0, 0]
+    assert [standing.points["dsc"] for standing in ranking.standings] == [0, 0]
     assert first.mean_rank == second.mean_rank == 1.5
     assert first.means["dsc"] > second.means["dsc"]
     assert first.interval == second.interval == (1, 2)
@@ -106,11 +115,77 @@ def test_too_few_cases_are_told(tmp_path: Path) -> None:
     assert "too few cases" in verdict.text()
 
 
-def test_only_what_all_have_is_compared(tmp_path: Path) -> None:
-    shorter = [s for s in scores(0.7, seed=1) if s.structure != "B" or s.case != "case_03"]
-    ranking = ranked(tmp_path, shorter=shorter, whole=scores(0.6, seed=2))
-    assert (ranking.scores, ranking.left_out) == (CASES * 3 - 1, 1)
-    assert "1 left out" in ranking_text(ranking)
+def test_what_one_lacks_counts_as_missed_and_is_told(tmp_path: Path) -> None:
+    whole = scores(0.6, seed=2)
+    better = scores(0.7, seed=1)
+    lacking = [
+        s for s in better if s.case > "case_06" and (s.structure, s.case) != ("B", "case_09")
+    ]
+    ranking = ranked(tmp_path, lacking=lacking, whole=whole)
+    assert [standing.name for standing in ranking.standings] == ["whole", "lacking"]
+    assert (ranking.scores, ranking.cases, ranking.left_out) == (CASES * 3, CASES, 0)
+    last = ranking.standings[1]
+    assert (last.lacking, last.lacking_cases) == (22, tuple(f"case_{n:02d}" for n in range(7)))
+    assert (last.infinite["hd95_mm"], ranking.standings[0].infinite["hd95_mm"]) == (22, 0)
+    assert last.means["dsc"] == pytest.approx(sum(s.dsc for s in lacking) / (CASES * 3))
+    text = ranking_text(ranking)
+    assert "lacking lacks 22 scores that others have, with whole cases among them (case_00" in text
+    assert "(22 infinite)" in text
+    ranking = ranked(tmp_path, common=True, lacking=lacking, whole=whole)
+    assert [standing.name for standing in ranking.standings] == ["lacking", "whole"]
+    assert (ranking.scores, ranking.cases, ranking.left_out) == (20, 7, 22)
+    assert "22 left out, which not all submissions have" in ranking_text(ranking)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"), [("reference_cm3", 3.1), ("kept", 0.5), ("tolerance_mm", 2.0)]
+)
+def test_other_references_fields_or_tolerances_are_refused(
+    tmp_path: Path, figure: str, value: float
+) -> None:
+    both = [replace(s, reference_cm3=3.0, tolerance_mm=1.0) for s in scores(0.6)]
+    other = [replace(both[0], **{figure: value}), *both[1:]]
+    ranked(tmp_path, one=both, other=both)
+    with pytest.raises(InputError, match=rf"same references.* found {figure} .* A of case_00"):
+        ranked(tmp_path, one=both, other=other)
+
+
+def score(case: str, structure: str, dice: float, nsd: float, hd95_mm: float = 1.0) -> Score:
+    return Score(case, structure, "scored", "surface-distance", dsc=dice, nsd=nsd, hd95_mm=hd95_mm)
+
+
+def test_ranks_over_organs_and_metrics_by_hand(tmp_path: Path) -> None:
+    # Organ A: one 0.8, two 0.7, three 0.7. Organ B: one 0.1, two 0.3, three 0.2.
+    one = [score("1", "A", 0.9, 0.9), score("2", "A", 0.7, 0.9), score("1", "B", 0.1, 0.1)]
+    two = [score("1", "A", 0.6, 0.8), score("2", "A", 0.8, 0.8), score("1", "B", 0.3, 0.2)]
+    three = [score("1", "A", 0.8, 0.7), score("2", "A", 0.6, 0.7), score("1", "B", 0.2, 0.3)]
+    rules = Evaluation(ranked=("dsc", "nsd"), ranking="organ_ranks")
+    ranking = ranked(tmp_path, rules=rules, one=one, two=two, three=three)
+    # Dice: A 1, 2½, 2½ and B 3, 1, 2. NSD: A 1, 2, 3 and B 3, 2, 1.
+    assert [(s.name, s.points) for s in ranking.standings] == [
+        ("two", {"dsc": 1.75, "nsd": 2.0}),
+        ("one", {"dsc": 2.0, "nsd": 2.0}),
+        ("three", {"dsc": 2.25, "nsd": 2.0}),
+    ]
+    assert [s.mean_rank for s in ranking.standings] == [1.875, 2.0, 2.125]
+    assert "mean organ rank nsd" in ranking_text(ranking)
+
+
+def test_weighted_means_by_hand(tmp_path: Path) -> None:
+    one = [score("1", "A", 0.9, 1, 4.0), score("2", "A", 0.7, 1, 2.0), score("1", "B", 0.3, 1, 9.0)]
+    two = [score("1", "A", 0.7, 1, 5.0), score("2", "A", 0.7, 1, 5.0), score("1", "B", 0.9, 1, 1.0)]
+    rules = Evaluation(ranking="weighted_means", weights={"A": 100.0, "B": 50.0})
+    ranking = ranked(tmp_path, rules=rules, one=one, two=two)
+    # Dice (2·0.8 + 0.3)/3 and (2·0.7 + 0.9)/3; HD95 (2·3 + 9)/3 and (2·5 + 1)/3.
+    first, second = ranking.standings
+    assert (first.name, second.name) == ("two", "one")
+    assert first.points == pytest.approx({"dsc": 2.3 / 3, "hd95_mm": 11 / 3})
+    assert second.points == pytest.approx({"dsc": 1.9 / 3, "hd95_mm": 5.0})
+    assert (first.mean_rank, second.mean_rank) == (1.0, 2.0)
+    # Whoever misses an organ comes last by distance, however near the others are.
+    missed = [*two[:2], Score("1", "B", "missed", "surface-distance", dsc=0.0, hd95_mm=math.inf)]
+    first, second = ranked(tmp_path, rules=rules, one=one, two=missed).standings
+    assert (first.name, second.points["hd95_mm"], second.mean_rank) == ("one", math.inf, 2.0)
 
 
 def test_missed_structures_count_as_worst(tmp_path: Path) -> None:
@@ -119,7 +194,7 @@ def test_missed_structures_count_as_worst(tmp_path: Path) -> None:
         for s in scores(0.6)
     ]
     first, last = ranked(tmp_path, missing=missing, poor=scores(0.3, seed=1)).standings
-    assert (first.name, first.wins, last.wins) == (
+    assert (first.name, first.points, last.points) == (
         "poor",
         {"dsc": 1, "hd95_mm": 1},
         {"dsc": 0, "hd95_mm": 0},
@@ -171,18 +246,18 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", scores(0.5))
     write_csv(tmp_path / "b.csv", scores(0.5, definition="medpy"))
     with pytest.raises(InputError, match="two or more CSV files of different names"):
-        rank([tmp_path / "a.csv"])
+        rank([tmp_path / "a.csv"], evaluation=Evaluation())
     with pytest.raises(InputError, match="one definition of HD95, found medpy, surface-distance"):
-        rank([tmp_path / "a.csv", tmp_path / "b.csv"])
+        rank([tmp_path / "a.csv", tmp_path / "b.csv"], evaluation=Evaluation())
     (tmp_path / "c.csv").write_text("case,dice\n1,2\n")
     with pytest.raises(InputError, match=r"c.csv: expected the columns .*definition"):
-        rank([tmp_path / "a.csv", tmp_path / "c.csv"])
+        rank([tmp_path / "a.csv", tmp_path / "c.csv"], evaluation=Evaluation())
     text = (tmp_path / "a.csv").read_text().replace("scored", "great", 1)
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(InputError, match=r"d.csv: expected a row of .* in line 2"):
-        rank([tmp_path / "a.csv", tmp_path / "d.csv"])
+        rank([tmp_path / "a.csv", tmp_path / "d.csv"], evaluation=Evaluation())
     with pytest.raises(InputError, match=r"e.csv: expected a CSV file"):
-        rank([tmp_path / "a.csv", tmp_path / "e.csv"])
+        rank([tmp_path / "a.csv", tmp_path / "e.csv"], evaluation=Evaluation())
 
 
 def test_command_prints_ranking_and_verdict(

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg import challenge, cli
+from oarseg.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.evaluation.field import field_of, read_truth
 from oarseg.evaluation.run import Settings, Summary, evaluate
@@ -47,11 +48,11 @@ def write_masks(folder: Path, labels: Labels, pattern: str) -> None:
             write(folder / pattern.format(structure.name), mask)
 
 
-def run(tmp_path: Path, settings: Settings | None = None) -> Summary:
+def run(tmp_path: Path, settings: Settings | None = None, *, rules: Challenge = HAN_SEG) -> Summary:
     return evaluate(
         tmp_path / "p",
         tmp_path / "r",
-        challenge=HAN_SEG,
+        challenge=rules,
         out=tmp_path / "out",
         settings=settings or Settings(plot=False),
     )
@@ -160,6 +161,16 @@ def test_swapped_sides_are_told(tmp_path: Path) -> None:
         ]
 
 
+def test_sides_swapped_on_both_sides_are_told(tmp_path: Path) -> None:
+    swapped = np.flip(truth(), axis=2)
+    for side in ("p", "r"):
+        write(tmp_path / side / "case_01.mha", swapped)
+    assert messages(run(tmp_path)) == [
+        "case_01: left and right are swapped in 1 of 1 pairs (Parotid): what the reference, "
+        "like the prediction, calls left lies on the patient's right; scored as it is"
+    ]
+
+
 def test_blob_on_the_wrong_side_is_no_swap(tmp_path: Path) -> None:
     prediction = truth()
     prediction[prediction == PAROTID_L] = 0
@@ -176,11 +187,18 @@ def test_other_grid_is_refused_or_resampled(tmp_path: Path) -> None:
         write(tmp_path / side / f"{case}.mha", truth())
     write(tmp_path / "p" / "case_02.mha", doubled, fine)
     summary = run(tmp_path)
-    assert {score.case for score in summary.scores} == {"case_01"}
+    assert by_structure(summary)["Parotid_L"].dsc == 1.0
     (message,) = messages(summary)
+    assert message.startswith("case_02: prediction: ")
     assert "expected the reference's grid, 30×20×12 voxels of 1×1×2 mm" in message
     assert "found 30×20×24 voxels of 1×1×1 mm" in message
-    assert "pass --resample" in message
+    assert "pass --resample; all of it counts as missed" in message
+    mirrored = replace(GRID, direction=((-1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    write(tmp_path / "p" / "case_02.mha", truth(), mirrored)
+    (message,) = messages(run(tmp_path))
+    assert "along [1 0 0; 0 1 0; 0 0 1], found" in message
+    assert "along [-1 0 0; 0 1 0; 0 0 1]" in message
+    write(tmp_path / "p" / "case_02.mha", doubled, fine)
     resampled = by_structure(run(tmp_path, Settings(plot=False, resample=True)), "case_02")
     assert resampled["Parotid_L"].dsc == 1.0
 
@@ -206,13 +224,55 @@ def test_duplicates_and_unpaired_cases_are_told_and_the_rest_scored(tmp_path: Pa
         write(tmp_path / "p" / name, truth())
     for name in ("case_01.mha", "case_02.mha", "case_04.mha"):
         write(tmp_path / "r" / name, truth())
-    summary = run(tmp_path)
+    summary = run(tmp_path, Settings(missing="skip", plot=False))
     assert {score.case for score in summary.scores} == {"case_01"}
     told = messages(summary)
-    assert len(told) == 3
+    assert len(told) == 4
     assert any(m.startswith("case_02: prediction: ") and "keep one of them" in m for m in told)
+    assert any("case_02.mha: expected a prediction" in m and "no usable one" in m for m in told)
     assert any("case_03.mha: expected a reference of the same name" in m for m in told)
     assert any("case_04.mha: expected a prediction of the same name" in m for m in told)
+
+
+def test_case_without_usable_prediction_counts_as_missed(tmp_path: Path) -> None:
+    """No file, two files and a damaged one: to fail must not pay."""
+    for case in ("case_01", "case_02", "case_03", "case_04"):
+        write(tmp_path / "r" / f"{case}.mha", truth())
+    for name in ("case_01.mha", "case_02.mha", "case_02.nii.gz"):
+        write(tmp_path / "p" / name, truth())
+    (tmp_path / "p" / "case_03.mha").write_bytes(b"nothing")
+    summary = run(tmp_path)
+    assert summary.unanswered == ("case_02", "case_03", "case_04")
+    for case, note in (
+        ("case_02", "no case in the prediction"),
+        ("case_03", "no usable file in the prediction"),
+        ("case_04", "no case in the prediction"),
+    ):
+        score = by_structure(summary, case)["Bone_Mandible"]
+        assert (score.status, score.dsc, score.nsd, score.hd95_mm) == ("missed", 0, 0, math.inf)
+        assert score.note == note
+        assert by_structure(summary, case)["Lips"].status == "absent"
+    line = next(line for line in summary.lines if line.name == "Bone_Mandible")
+    assert (line.n, line.missed, line.dsc.mean) == (4, 3, 0.25)
+    assert "no usable prediction of a case or structure: missed" in summary.rules
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert record["cases_without_prediction"] == ["case_02", "case_03", "case_04"]
+    skipped = run(tmp_path, Settings(missing="skip", plot=False))
+    assert ({score.case for score in skipped.scores}, skipped.unanswered) == ({"case_01"}, ())
+    assert len(skipped.problems) == len(summary.problems)
+    assert "no usable prediction of a case or structure: not scored" in skipped.rules
+
+
+def test_not_to_answer_is_no_right_answer(tmp_path: Path) -> None:
+    """Where an absent structure found absent is worth 1, a missing case is worth 0."""
+    for case in ("case_01", "case_02"):
+        write(tmp_path / "r" / f"{case}.mha", truth())
+    write(tmp_path / "p" / "case_01.mha", truth())
+    rules = replace(HAN_SEG.evaluation, both_empty="best")
+    summary = run(tmp_path, rules=replace(HAN_SEG, evaluation=rules))
+    answered, missing = (by_structure(summary, case)["Lips"] for case in ("case_01", "case_02"))
+    assert (answered.status, answered.dsc) == ("absent", 1.0)
+    assert (missing.status, missing.dsc, missing.nsd) == ("missed", 0.0, 0.0)
 
 
 def test_damaged_mask_costs_its_structure_only(tmp_path: Path) -> None:
@@ -222,13 +282,49 @@ def test_damaged_mask_costs_its_structure_only(tmp_path: Path) -> None:
     write(tmp_path / "r" / "case_01.mha", truth())
     summary = run(tmp_path)
     scores = by_structure(summary)
-    assert scores["Parotid_L"].status == "unusable"
+    unusable = scores["Parotid_L"]
+    assert (unusable.status, unusable.dsc, unusable.hd95_mm) == ("unusable", 0.0, math.inf)
+    assert unusable.note.endswith("; counts as missed")
     assert (scores["Parotid_R"].status, scores["Parotid_R"].note) == (
         "missed",
         "no file in the prediction",
     )
     assert scores["Bone_Mandible"].dsc == 1.0
     assert "Parotid_L.nii.gz" in messages(summary)[0]
+    line = next(line for line in summary.lines if line.name == "Parotid_L")
+    assert (line.n, line.missed) == (1, 1)
+    skipped = run(tmp_path, Settings(missing="skip", plot=False))
+    assert math.isnan(by_structure(skipped)["Parotid_L"].dsc)
+    line = next(line for line in skipped.lines if line.name == "Parotid_L")
+    assert (line.n, line.missed, line.not_scored) == (0, 0, 1)
+
+
+def test_damaged_reference_is_nobodys_fault(tmp_path: Path) -> None:
+    write_masks(tmp_path / "r" / "case_01", truth(), "{}.nii.gz")
+    (tmp_path / "r" / "case_01" / "Parotid_L.nii.gz").write_bytes(b"\x1f\x8bnothing")
+    write(tmp_path / "r" / "case_02.mha", truth())
+    whole = (tmp_path / "r" / "case_02.mha").read_bytes()
+    (tmp_path / "r" / "case_02.mha").write_bytes(whole[:-9])
+    for case in ("case_01", "case_02"):
+        write(tmp_path / "p" / f"{case}.mha", truth())
+    summary = run(tmp_path)
+    assert {score.case for score in summary.scores} == {"case_01"}
+    assert by_structure(summary)["Parotid_L"].status == "unusable"
+    assert math.isnan(by_structure(summary)["Parotid_L"].dsc)
+    assert any(m.startswith("case_02: ") for m in messages(summary))
+
+
+def test_many_files_on_another_grid_are_one_problem(tmp_path: Path) -> None:
+    labels = (np.arange(GRID.voxels) % 31).reshape(GRID.shape).astype(np.uint8)
+    write_masks(tmp_path / "p" / "case_01", labels, "{}.nii.gz")
+    for structure in HAN_SEG.structures:
+        mask = (labels[1:] == structure.label).astype(np.uint8)
+        write(tmp_path / "p" / "case_02" / f"{structure.name}.nii.gz", mask)
+    for case in ("case_01", "case_02"):
+        write(tmp_path / "r" / f"{case}.mha", labels)
+    (message,) = (m for m in messages(run(tmp_path)) if "grid" in m)
+    assert message.startswith("case_02: ")
+    assert "30 files cannot be used (A_Carotid_L, A_Carotid_R," in message
 
 
 def test_fractions_are_no_labels(tmp_path: Path) -> None:
@@ -237,7 +333,8 @@ def test_fractions_are_no_labels(tmp_path: Path) -> None:
     for case in ("case_01", "case_02"):
         write(tmp_path / "r" / f"{case}.nii.gz", truth())
     summary = run(tmp_path)
-    assert {score.case for score in summary.scores} == {"case_01"}
+    assert by_structure(summary)["Parotid_L"].dsc == 1.0
+    assert summary.unanswered == ("case_02",)
     assert "expected labels, which are whole numbers" in messages(summary)[0]
 
 
@@ -340,3 +437,23 @@ def test_command_writes_table_json_csv_and_plot(
     assert len(rows) == 30
     assert (rows["Bone_Mandible"]["hd95_mm"], rows["Lips"]["hd95_mm"]) == ("inf", "")
     assert sitk.ReadImage(str(out / "plot.png")).GetSize()[0] > 1000
+
+
+def test_table_goes_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    for side in ("p", "r"):
+        write(tmp_path / side / "case_01.mha", truth())
+    card = tmp_path / "card.md"
+    card.write_text("# Card\n\n<!-- scores -->\nold\n<!-- /scores -->\n\nend\n")
+    summary = run(tmp_path, Settings(plot=False, insert=card))
+    page = card.read_text()
+    assert page.startswith("# Card\n\n<!-- scores -->\n\n| Structure | N | DC (%) |")
+    assert "old" not in page
+    assert all(f"\n- {rule}\n" in page for rule in summary.rules)
+    assert page.endswith("\n\n<!-- /scores -->\n\nend\n")
+    run(tmp_path, Settings(plot=False, insert=card))
+    assert card.read_text() == page
+    card.write_text("<!-- scores -->\n")
+    with pytest.raises(InputError, match="expected <!-- scores --> and below it"):
+        run(tmp_path, Settings(plot=False, insert=card))
+    with pytest.raises(InputError, match="expected a Markdown file to insert into"):
+        run(tmp_path, Settings(plot=False, insert=tmp_path / "none.md"))

@@ -1,4 +1,4 @@
-"""Label files become masks, one structure at a time."""
+"""Label files become masks, one organ at a time."""
 
 from __future__ import annotations
 
@@ -10,34 +10,53 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.challenge import Challenge, Structure
+from oarseg.challenge import Challenge, Organ
 from oarseg.deflate import Box
 from oarseg.evaluation.layouts import LabelFiles
 from oarseg.evaluation.metrics import cut_to_box
+from oarseg.evaluation.pieces import Pieces
 from oarseg.evaluation.surfaces import Mask
 from oarseg.labelfiles import label_boxes
-from oarseg.pixels import load, locate, not_scalar, not_three_dimensional, unusable
-from oarseg.volume import Grid, Volume, from_sitk, grid_of, place, to_sitk
+from oarseg.pixels import load, not_three_dimensional, unusable
+from oarseg.stacks import Stack, open_stack
+from oarseg.volume import IDENTITY, Grid, Volume, from_sitk, place, to_sitk
 
 Labels = NDArray[np.integer[Any]]
+# Headers tell a grid with seven digits or more; a voxel is half a millimetre or more.
+CORNER_TOLERANCE_MM = 1e-2
 
 
 class Masks(Protocol):
     """One side of a case."""
 
     @property
-    def unknown_values(self) -> tuple[int, ...]:
-        """Values of a label map that the challenge's table lacks."""
+    def unknown(self) -> tuple[str, ...]:
+        """Values or segments that the challenge's table lacks."""
 
-    def mask(self, structure: Structure) -> Mask | None:
-        """The structure's mask; None where it has no voxel or no file.
+    def mask(self, organ: Organ) -> Mask | None:
+        """The organ's mask; None where it has no voxel or no file.
 
         Raises:
             InputError: its file cannot be used.
         """
 
-    def has(self, structure: Structure) -> bool:
-        """Whether the side tells of the structure at all, be it by an empty mask."""
+    def lacks(self, organ: Organ) -> str:
+        """Why the side tells nothing of the organ, not even by an empty mask; else ""."""
+
+
+@dataclass(frozen=True)
+class NoMasks:
+    """A side of which nothing can be used."""
+
+    reason: str
+    unknown: tuple[str, ...] = ()
+
+    def mask(self, organ: Organ) -> None:
+        """None."""
+
+    def lacks(self, organ: Organ) -> str:
+        """The reason."""
+        return self.reason
 
 
 @dataclass(frozen=True)
@@ -46,19 +65,24 @@ class LabelMap:
 
     labels: NDArray[np.uint8]
     boxes: tuple[Box | None, ...]
-    unknown_values: tuple[int, ...] = ()
+    unknown: tuple[str, ...] = ()
 
-    def mask(self, structure: Structure) -> Mask | None:
-        """The voxels with the structure's label."""
-        box = self.boxes[structure.label - 1]
-        if box is None:
+    def mask(self, organ: Organ) -> Mask | None:
+        """The voxels with one of the organ's labels."""
+        boxes = [box for label in organ.labels if (box := self.boxes[label - 1])]
+        if not boxes:
             return None
-        z, y, x = (side.start for side in box)
-        return Mask(self.labels[box] == structure.label, (z, y, x))
+        sides = zip(*boxes, strict=True)
+        z, y, x = (slice(min(s.start for s in a), max(s.stop for s in a)) for a in sides)
+        if len(organ.labels) == 1:
+            return Mask(self.labels[z, y, x] == organ.labels[0], (z.start, y.start, x.start))
+        inside = np.zeros(256, bool)
+        inside[list(organ.labels)] = True
+        return Mask(inside[self.labels[z, y, x]], (z.start, y.start, x.start))
 
-    def has(self, structure: Structure) -> bool:
-        """A label map tells of every structure."""
-        return True
+    def lacks(self, organ: Organ) -> str:
+        """Nothing: a label map tells of every structure."""
+        return ""
 
 
 @dataclass(frozen=True)
@@ -66,62 +90,184 @@ class MaskFiles:
     """Files of binary masks, each read when it is asked for."""
 
     files: LabelFiles
-    grid: Grid
-    resample: bool
-    unknown_values: tuple[int, ...] = ()
+    target: Target
+    unknown: tuple[str, ...] = ()
 
-    def mask(self, structure: Structure) -> Mask | None:
+    def mask(self, organ: Organ) -> Mask | None:
         """The voxels that are not zero."""
-        path = self.files.masks.get(structure.name)
-        return cut_to_box(on_grid(path, self.grid, resample=self.resample)) if path else None
+        path = self.files.masks.get(organ.name)
+        return cut_to_box(_on_grid(open_stack(path), self.target).array) if path else None
 
-    def has(self, structure: Structure) -> bool:
-        """Whether there is a file."""
-        return structure.name in self.files.masks
+    def lacks(self, organ: Organ) -> str:
+        """Whether there is no file."""
+        return "" if organ.name in self.files.masks else "no file"
 
 
-def open_masks(files: LabelFiles, challenge: Challenge, grid: Grid, *, resample: bool) -> Masks:
+@dataclass(frozen=True)
+class StackMasks:
+    """Organs of a stack of channels or of named segments, each in few bytes."""
+
+    pieces: dict[str, Pieces]
+    lie_on: Grid
+    target: Target
+    unknown: tuple[str, ...] = ()
+
+    def mask(self, organ: Organ) -> Mask | None:
+        """The voxels of the organ's channel or segment."""
+        mask = self.pieces[organ.name].mask() if organ.name in self.pieces else None
+        if mask is None or self.target.holds(self.lie_on):
+            return mask
+        z, y, x = mask.start
+        corner = self.lie_on.to_world(np.array([[z, y, x]]))[0]
+        grid = Grid(
+            _shape(mask),
+            self.lie_on.spacing_mm,
+            (float(corner[0]), float(corner[1]), float(corner[2])),
+            self.lie_on.direction,
+        )
+        return cut_to_box(_moved(Volume(mask.array.view(np.uint8), grid), self.target.grid).array)
+
+    def lacks(self, organ: Organ) -> str:
+        """Whether there is no such segment."""
+        return "" if organ.name in self.pieces else "no segment"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The grid on which a case is scored, and what is done with files on others.
+
+    Attributes:
+        grid: of the reference.
+        resample: bring them onto it by nearest neighbour instead of refusing them.
+        frameless: where one of two grids has its origin and direction left at identity,
+            they are the same if size and spacing say so.
+    """
+
+    grid: Grid
+    resample: bool = False
+    frameless: bool = False
+
+    def holds(self, other: Grid) -> bool:
+        """Whether another grid is this one."""
+        if self.grid.matches(other, tolerance_mm=CORNER_TOLERANCE_MM):
+            return True
+        return self._frameless(other) and _same_size(self.grid, other)
+
+    def takes(self, other: Grid) -> bool:
+        """Whether a file on another grid can be used."""
+        return self.holds(other) or (self.resample and not self._frameless(other))
+
+    def _frameless(self, other: Grid) -> bool:
+        return self.frameless and (is_frameless(other) or is_frameless(self.grid))
+
+
+def is_frameless(grid: Grid) -> bool:
+    """Whether origin and direction are what a writer leaves that does not set them."""
+    return grid.origin_mm == (0.0, 0.0, 0.0) and grid.direction == IDENTITY
+
+
+def _same_size(one: Grid, other: Grid) -> bool:
+    return one.shape == other.shape and np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-4)
+
+
+def open_masks(files: LabelFiles, challenge: Challenge, target: Target) -> Masks:
     """One side of a case on a grid.
 
     Args:
         files: of the case.
-        challenge: tells the labels.
-        grid: of the reference.
-        resample: bring files on other grids onto it, by nearest neighbour.
+        challenge: tells the labels and organs.
+        target: the grid.
 
     Raises:
-        InputError: the label map cannot be read, or lies on another grid and
-            ``resample`` is not set.
+        InputError: a label file cannot be read, has other channels than the challenge, or
+            lies on another grid and ``resample`` is not set.
     """
     if files.label_map is None:
-        return MaskFiles(files, grid, resample)
-    labels = on_grid(files.label_map, grid, resample=resample)
+        return MaskFiles(files, target)
+    stack = open_stack(files.label_map)
+    if stack.channels > 1 or stack.segments:
+        return _stack_masks(stack, challenge, target)
+    labels = _on_grid(stack, target).array
     count = len(challenge.structures)
-    unknown = _values_outside(labels, count)
+    unknown = tuple(map(str, _values_outside(labels, count)))
     known = _bytes(labels, count)
     return LabelMap(known, tuple(label_boxes(known, count)), unknown)
 
 
-def on_grid(path: Path, grid: Grid, *, resample: bool) -> Labels:
+def _stack_masks(stack: Stack, challenge: Challenge, target: Target) -> StackMasks:
+    _check_grid(stack, target)
+    organs = {organ.name for organ in challenge.organs}
+    unknown: tuple[str, ...] = ()
+    if stack.segments:
+        names = {(s.layer, s.value): s.name for s in stack.segments if s.name in organs}
+        unknown = tuple(s.name for s in stack.segments if s.name not in organs)
+        if not names:
+            raise unusable(
+                stack.path,
+                expected=f"segments named as {challenge.name}'s structures",
+                found=", ".join(unknown),
+                do="rename them",
+            )
+        return StackMasks(_segment_pieces(stack, names), stack.grid, target, unknown)
+    if stack.channels != len(challenge.organs):
+        raise unusable(
+            stack.path,
+            expected=f"{len(challenge.organs)} channels, one a structure of {challenge.name}",
+            found=f"{stack.channels}",
+            do="give the file that the challenge asks for",
+        )
+    return StackMasks(_channel_pieces(stack, challenge), stack.grid, target)
+
+
+def _channel_pieces(stack: Stack, challenge: Challenge) -> dict[str, Pieces]:
+    pieces = [Pieces() for _ in range(stack.channels)]
+    for channel, z, plane in stack.planes():
+        if plane.any():
+            pieces[channel].add(z, _whole(plane[None], stack)[0] != 0)
+    return {organ.name: part for organ, part in zip(challenge.organs, pieces, strict=True)}
+
+
+def _segment_pieces(stack: Stack, names: dict[tuple[int, int], str]) -> dict[str, Pieces]:
+    """The pieces of each segment, by (layer, value)."""
+    pieces = {name: Pieces() for name in names.values()}
+    for layer, z, plane in stack.planes():
+        if not plane.any():
+            continue
+        values = _whole(np.ascontiguousarray(plane)[None], stack)[0]
+        for (where, value), name in names.items():
+            if where == layer:
+                pieces[name].add(z, values == value)
+    return pieces
+
+
+def _check_grid(stack: Stack, target: Target) -> None:
+    if target.takes(stack.grid):
+        return
+    same = stack.grid.direction == target.grid.direction
+    raise unusable(
+        stack.path,
+        expected=f"the reference's grid, {_described(target.grid, directions=not same)}",
+        found=_described(stack.grid, directions=not same),
+        do="write it on the reference's grid, or pass --resample",
+    )
+
+
+def _on_grid(stack: Stack, target: Target) -> Volume:
     """Read labels that lie on a grid, or bring them onto it.
 
     Raises:
         InputError: not readable, not labels, or on another grid.
     """
-    volume = read_labels(path)
-    if volume.grid.matches(grid, tolerance_mm=1e-2):
-        return volume.array
-    if not resample:
-        raise unusable(
-            path,
-            expected=f"the reference's grid, {_described(grid)}",
-            found=_described(volume.grid),
-            do="write it on the reference's grid, or pass --resample",
-        )
+    _check_grid(stack, target)
+    volume = _read(stack)
+    return volume if target.holds(volume.grid) else _moved(volume, target.grid)
+
+
+def _moved(volume: Volume, grid: Grid) -> Volume:
     size = [int(count) for count in reversed(grid.shape)]
     target = place(sitk.Image(size, sitk.sitkUInt8), grid)
     moved = sitk.Resample(to_sitk(volume), target, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
-    return from_sitk(moved).array
+    return from_sitk(moved)
 
 
 def read_labels(path: Path) -> Volume:
@@ -130,50 +276,37 @@ def read_labels(path: Path) -> Volume:
     Raises:
         InputError: not an image, damaged, not 3-D, or values with fractions.
     """
-    pixels = locate(path)
-    grid = read_grid(path)
-    array = load(path, pixels, grid.voxels).reshape(grid.shape)
-    if array.dtype.kind == "f" or (pixels.slope, pixels.intercept) != (1.0, 0.0):
-        array = _whole(array, pixels.slope, pixels.intercept, path)
-    return Volume(array, grid)
+    return _read(open_stack(path))
 
 
 def read_grid(path: Path) -> Grid:
-    """Read the grid of an image, without its voxels.
+    """Read the grid of a label file or image, without its voxels.
 
     Raises:
-        InputError: not a 3-D image of one value a voxel.
+        InputError: not an image of a kind that is read.
     """
-    pixels = locate(path)
-    if pixels.grid is not None:
-        return pixels.grid
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise unusable(
-            path,
-            expected=f"a whole {pixels.format} header",
-            found="one that ITK refuses",
-            do="write the file again",
-        ) from error
-    if reader.GetDimension() != 3:
-        raise not_three_dimensional(path, reader.GetDimension())
-    if reader.GetNumberOfComponents() != 1:
-        raise not_scalar(path, reader.GetNumberOfComponents())
-    return grid_of(reader)
+    return open_stack(path).grid
 
 
-def _whole(array: NDArray[Any], slope: float, intercept: float, path: Path) -> Labels:
+def _read(stack: Stack) -> Volume:
+    if stack.channels != 1:
+        raise not_three_dimensional(stack.path, 4)
+    array = load(stack.path, stack.pixels, stack.grid.voxels).reshape(stack.grid.shape)
+    return Volume(_whole(array, stack), stack.grid)
+
+
+def _whole(array: NDArray[Any], stack: Stack) -> Labels:
     """Whole numbers, plane by plane to hold no second copy of wide ones."""
+    slope, intercept = stack.pixels.slope, stack.pixels.intercept
+    if array.dtype.kind != "f" and (slope, intercept) == (1.0, 0.0):
+        return array
     labels = np.empty(array.shape, np.int16)
     for number, plane in enumerate(array):
         values = plane * slope + intercept
         rounded = np.rint(values)
         if not (np.abs(values - rounded) <= 1e-4).all() or np.abs(rounded).max() > 32767:
             raise unusable(
-                path,
+                stack.path,
                 expected="labels, which are whole numbers",
                 found="fractions, NaN or numbers beyond 32767",
                 do="give the label map, not the image or probabilities",
@@ -201,8 +334,17 @@ def _values_outside(labels: Labels, count: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _described(grid: Grid) -> str:
+def _shape(mask: Mask) -> tuple[int, int, int]:
+    z, y, x = mask.array.shape
+    return z, y, x
+
+
+def _described(grid: Grid, *, directions: bool) -> str:
     size = "×".join(str(n) for n in reversed(grid.shape))
     spacing = "×".join(f"{s:g}" for s in reversed(grid.spacing_mm))
     origin = ", ".join(f"{o:g}" for o in grid.origin_mm)
-    return f"{size} voxels of {spacing} mm from ({origin})"
+    text = f"{size} voxels of {spacing} mm from ({origin})"
+    if directions:
+        rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in grid.direction)
+        text += f" along [{rows}]"
+    return text

@@ -4,9 +4,12 @@ The layouts, on either side, and the first that is there counts:
 
 1. ``images/<output slug>/``: the label files that the challenge asks for;
 2. ``oar_masks/``: a folder of masks a case;
-3. label maps and folders of masks or label maps, up to three folders deep:
+3. label files and folders of masks or label files, up to three folders deep:
    ``case_01/case_01_OAR_<structure>.seg.nrrd`` (HaN-Seg), ``segrap_0001/<structure>.nii.gz``
    (SegRap), ``7/label.nii.gz`` (StructSeg), ``case_01.nii.gz`` (nnU-Net).
+
+A label file is a label map, a 4-D image with one channel an organ, or a Slicer
+segmentation whose segments are named as the organs, in one layer or several.
 
 Images of a challenge's sockets may lie among them and are passed over. A case's name is
 that of its folder for masks and for files called "label"; else it is the file's, without
@@ -37,11 +40,11 @@ DEPTH = 3
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """What one side has of a case: a label map, or a mask file a structure.
+    """What one side has of a case: a label file, or a mask file an organ.
 
     Attributes:
         case: its name.
-        label_map: the label map, if there is one; then ``masks`` is empty.
+        label_map: the label file, if there is one; then ``masks`` is empty.
         masks: structure name → binary mask.
     """
 
@@ -70,7 +73,7 @@ class FoundLabels:
 
 @dataclass(frozen=True)
 class _File:
-    """A file, the case it belongs to and its structure; None for a label map."""
+    """A file, the case it belongs to and its structure; None for a label file."""
 
     path: Path
     case: str
@@ -102,13 +105,13 @@ def find_labels(folder: Path, challenge: Challenge) -> FoundLabels:
     problems: list[CaseProblem] = []
     for group in by_case.values():
         name = group[0].case
-        problems += [CaseProblem(name, _unknown(f, challenge)) for f in group if f.unknown]
         known = [file for file in group if not file.unknown]
         twice = _twice(known)
         if twice:
             problems.append(CaseProblem(name, twice))
         elif known:
             cases.append(_labels(name, known))
+    problems += _unknown([file for file in files if file.unknown], challenge)
     return FoundLabels(
         tuple(sorted(cases, key=lambda case: case.case)),
         tuple(sorted(problems, key=lambda problem: problem.name)),
@@ -123,11 +126,12 @@ def _files(folder: Path, challenge: Challenge) -> Iterator[_File]:
         return
     masks = folder / MASKS
     root = masks if masks.is_dir() else folder
-    for path in _images(root, depth=DEPTH):
-        # Beside the folder of a case's masks our own output has them all in one file.
-        if masks.is_dir() and path.parent == masks:
-            continue
-        file = _classified(path, root, challenge)
+    # Beside the folder of a case's masks our own output has them all in one file.
+    paths = [p for p in _images(root, depth=DEPTH) if root != masks or p.parent != masks]
+    names = {organ.name for organ in challenge.organs}
+    of_masks = {p.parent for p in paths if p.parent != root and _stem(p) in names}
+    for path in paths:
+        file = _classified(path, root, challenge, inside_masks=path.parent in of_masks)
         if file:
             yield file
 
@@ -143,10 +147,12 @@ def _images(folder: Path, *, depth: int) -> Iterator[Path]:
             yield path
 
 
-def _classified(path: Path, root: Path, challenge: Challenge) -> _File | None:
-    """What a file is by its name; None for an image."""
+def _classified(
+    path: Path, root: Path, challenge: Challenge, *, inside_masks: bool
+) -> _File | None:
+    """What a file is by its name and its neighbours; None for an image."""
     stem, inside = _stem(path), path.parent != root
-    names = {structure.name for structure in challenge.structures}
+    names = {organ.name for organ in challenge.organs}
     case, marker, structure = stem.rpartition("_OAR_")
     if marker:
         return _File(path, case, structure, unknown=structure not in names)
@@ -156,6 +162,8 @@ def _classified(path: Path, root: Path, challenge: Challenge) -> _File | None:
         return _File(path, path.parent.name, None)
     if _is_image(path, stem, challenge):
         return None
+    if inside_masks:
+        return _File(path, path.parent.name, stem, unknown=True)
     return _File(path, _case_of(stem, challenge), None)
 
 
@@ -165,8 +173,14 @@ def _is_image(path: Path, stem: str, challenge: Challenge) -> bool:
         stem.lower() in IMAGE_STEMS
         or path.parent.name in {socket.slug for socket in sockets}
         or any(stem.endswith(suffix) for socket in sockets for suffix in socket.suffixes)
-        or CHANNEL_NUMBER.search(stem) is not None
+        or (CHANNEL_NUMBER.search(stem) is not None and not _is_case_name(stem, challenge))
     )
+
+
+def _is_case_name(stem: str, challenge: Challenge) -> bool:
+    """Whether the number that ends the stem is the case's, as in segrap_0001."""
+    prefix = challenge.case_prefix
+    return bool(prefix) and stem.startswith(prefix) and stem[len(prefix) :].isdecimal()
 
 
 def _stem(path: Path) -> str:
@@ -204,8 +218,16 @@ def _twice(files: list[_File]) -> str | None:
     return None
 
 
-def _unknown(file: _File, challenge: Challenge) -> str:
-    return (
-        f"{file.path}: expected a structure of {challenge.name}, found {file.structure!r}, "
-        "which it does not have; rename or remove the file"
-    )
+def _unknown(files: list[_File], challenge: Challenge) -> list[CaseProblem]:
+    """One problem for each structure that the challenge lacks, whatever cases have it."""
+    by_structure: dict[str, list[_File]] = {}
+    for file in files:
+        by_structure.setdefault(file.structure or "", []).append(file)
+    return [
+        CaseProblem(
+            ", ".join(dict.fromkeys(file.case for file in group)),
+            f"{group[0].path}{' and others' if len(group) > 1 else ''}: expected a structure of "
+            f"{challenge.name}, found {structure!r}, which it does not have; passed over",
+        )
+        for structure, group in by_structure.items()
+    ]

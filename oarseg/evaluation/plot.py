@@ -35,7 +35,7 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
             "matplotlib: expected it for the plot, found none; pip install matplotlib, or pass "
             "--no-plot"
         ) from error
-    names = [structure.name for structure in challenge.structures]
+    names = [organ.name for organ in challenge.organs]
     figure = Figure(figsize=(11, 1.6 + 0.27 * len(names)), layout="constrained")
     dice, distance = figure.subplots(1, 2, sharey=True)
     known = challenge.evaluation.baseline

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from oarseg import __version__
 from oarseg.cases import CaseProblem
@@ -13,13 +15,14 @@ from oarseg.challenge import Challenge
 from oarseg.errors import InputError, OutputError
 from oarseg.evaluation import table
 from oarseg.evaluation.field import Fields
-from oarseg.evaluation.labels import open_masks, read_grid
+from oarseg.evaluation.labels import Masks, NoMasks, Target, open_masks, read_grid
 from oarseg.evaluation.layouts import FoundLabels, LabelFiles, find_labels
 from oarseg.evaluation.metrics import DEFINITIONS, Definition
 from oarseg.evaluation.plot import write_plot
-from oarseg.evaluation.scoring import CaseScores, Score, Sides, score_case
+from oarseg.evaluation.scoring import Score, Sides, score_case
 
 CSV, JSON, MARKDOWN, PLOT = "scores.csv", "summary.json", "table.md", "plot.png"
+COUNTED = "all of it counts as missed"
 
 
 @dataclass(frozen=True)
@@ -28,17 +31,22 @@ class Settings:
 
     Attributes:
         definition: of HD95 and the mean surface distance.
+        missing: what a case without a usable prediction counts; the challenge's rule if None.
         mr_field: folder that tells the MR's field of every case; see ``field.Fields``.
         resample: bring predictions on other grids onto the reference's.
         threads: structures that are scored at once.
         plot: whether to draw.
+        insert: a Markdown file that takes the table between its marks, such as the card of
+            the weights.
     """
 
     definition: Definition = "surface-distance"
+    missing: Literal["missed", "skip"] | None = None
     mr_field: Path | None = None
     resample: bool = False
     threads: int = 2
     plot: bool = True
+    insert: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Summary:
         scores: one a case and structure.
         lines: one a structure or pair.
         problems: by case; a sentence for the user each.
+        unanswered: cases without a usable prediction that were counted as missed.
         rules: what the figures mean.
         files: what was written.
     """
@@ -56,6 +65,7 @@ class Summary:
     scores: tuple[Score, ...]
     lines: tuple[table.Line, ...]
     problems: tuple[CaseProblem, ...]
+    unanswered: tuple[str, ...]
     rules: tuple[str, ...]
     files: tuple[Path, ...]
 
@@ -69,10 +79,11 @@ def evaluate(
     settings: Settings | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Summary:
-    """Score every case that both folders hold, and write CSV, JSON, Markdown and a plot.
+    """Score every case of the references, and write CSV, JSON, Markdown and a plot.
 
-    Cases are paired by name. What keeps a case or a structure from being scored is told
-    in ``problems``; the rest is scored.
+    Cases are paired by name. A case without a usable prediction counts as missed, or is
+    left out, by the challenge's rule. What keeps a case or a structure from being scored
+    is told in ``problems``; the rest is scored.
 
     Args:
         predictions, references: folders in any layout of ``layouts``.
@@ -89,30 +100,33 @@ def evaluate(
     how = settings or Settings()
     if how.definition not in DEFINITIONS:
         raise InputError(f"definition {how.definition!r}: expected {', '.join(DEFINITIONS)}")
+    if how.insert:
+        table.split_at_marks(how.insert)
+    if how.missing:
+        rules = replace(challenge.evaluation, missing_case=how.missing)
+        challenge = replace(challenge, evaluation=rules)
     pairs, problems = _paired(
-        find_labels(predictions, challenge), find_labels(references, challenge)
+        find_labels(predictions, challenge),
+        find_labels(references, challenge),
+        missed=challenge.evaluation.missing_case == "missed",
     )
-    scores: list[Score] = []
+    results: list[_Result] = []
     for prediction, reference in pairs:
-        try:
-            done = _case(prediction, reference, challenge, how)
-        except InputError as error:
-            problems.append(CaseProblem(reference.case, str(error)))
-            continue
-        scores += done.scores
-        problems += [CaseProblem(reference.case, message) for message in done.problems]
+        result = _case(prediction, reference, challenge, how)
+        results.append(result)
+        problems += [CaseProblem(reference.case, message) for message in result.problems]
         if progress:
-            progress(f"{reference.case} scored")
-    if not scores:
+            progress(f"{reference.case} scored" if result.scores else f"{reference.case} left out")
+    if not any(result.scores and result.answered for result in results):
         reason = f": {problems[0].name}: {problems[0].message}" if problems else ""
         raise InputError(f"{predictions}: expected cases of {references}, could score none{reason}")
-    return _write(tuple(scores), tuple(problems), challenge, out, how)
+    return _write(results, tuple(problems), challenge, out, how)
 
 
 def _paired(
-    predictions: FoundLabels, references: FoundLabels
-) -> tuple[list[tuple[LabelFiles, LabelFiles]], list[CaseProblem]]:
-    """Cases of both sides by name, and what is wrong with the others."""
+    predictions: FoundLabels, references: FoundLabels, *, missed: bool
+) -> tuple[list[tuple[LabelFiles | None, LabelFiles]], list[CaseProblem]]:
+    """Cases of the references with their predictions, and what is wrong with others."""
     problems = [
         *(CaseProblem(p.name, f"prediction: {p.message}") for p in predictions.problems),
         *(CaseProblem(p.name, f"reference: {p.message}") for p in references.problems),
@@ -120,37 +134,79 @@ def _paired(
     named = {problem.name.casefold() for problem in problems}
     mine = {files.key: files for files in predictions.cases}
     theirs = {files.key: files for files in references.cases}
-    for one, other, side in ((mine, theirs, "reference"), (theirs, mine, "prediction")):
-        for key, files in one.items():
-            if key not in other and key not in named:
-                message = f"{files.first}: expected a {side} of the same name, found none"
-                problems.append(CaseProblem(files.case, message))
-    return [(mine[key], theirs[key]) for key in theirs if key in mine], problems
+    for key, files in mine.items():
+        if key not in theirs and key not in named:
+            message = f"{files.first}: expected a reference of the same name, found none"
+            problems.append(CaseProblem(files.case, f"{message}; left out"))
+    for key, files in theirs.items():
+        if key not in mine:
+            found = "no usable one" if key in named else "none"
+            message = f"{files.first}: expected a prediction of the same name, found {found}"
+            message += f"; {COUNTED}" if missed else "; left out"
+            problems.append(CaseProblem(files.case, message))
+    pairs = [(mine.get(key), files) for key, files in theirs.items() if missed or key in mine]
+    return pairs, problems
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A case's scores, if it has any, and whether the prediction was of use."""
+
+    case: str
+    scores: tuple[Score, ...]
+    problems: tuple[str, ...]
+    answered: bool
 
 
 def _case(
-    prediction: LabelFiles, reference: LabelFiles, challenge: Challenge, how: Settings
-) -> CaseScores:
-    grid = read_grid(reference.first)
-    field = Fields(how.mr_field, challenge).of(reference.case) if how.mr_field else None
-    sides = Sides(
-        prediction=open_masks(prediction, challenge, grid, resample=how.resample),
-        reference=open_masks(reference, challenge, grid, resample=False),
-        grid=grid,
-        field=field,
+    prediction: LabelFiles | None, reference: LabelFiles, challenge: Challenge, how: Settings
+) -> _Result:
+    case = reference.case
+    try:
+        grid = read_grid(reference.first)
+        target = Target(grid, how.resample, challenge.output.identity_frame)
+        field = Fields(how.mr_field, challenge).of(case) if how.mr_field else None
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(_open_prediction, prediction, challenge, target)
+            expected = open_masks(reference, challenge, replace(target, resample=False))
+            masks, problem = opening.result()
+    except InputError as error:
+        return _Result(case, (), (str(error),), answered=False)
+    answered = not isinstance(masks, NoMasks)
+    if not answered and challenge.evaluation.missing_case == "skip":
+        return _Result(case, (), (f"prediction: {problem}; left out",), answered)
+    problems = [f"prediction: {problem}; {COUNTED}"] if problem else []
+    done = score_case(
+        case,
+        Sides(masks, expected, grid, field),
+        challenge,
+        definition=how.definition,
+        threads=how.threads,
     )
-    return score_case(
-        reference.case, sides, challenge, definition=how.definition, threads=how.threads
-    )
+    return _Result(case, done.scores, (*problems, *done.problems), answered)
+
+
+def _open_prediction(
+    files: LabelFiles | None, challenge: Challenge, target: Target
+) -> tuple[Masks, str | None]:
+    """The masks, and why there are none."""
+    if files is None:
+        return NoMasks("no case"), None
+    try:
+        return open_masks(files, challenge, target), None
+    except InputError as error:
+        return NoMasks("no usable file"), str(error)
 
 
 def _write(
-    scores: tuple[Score, ...],
+    results: Sequence[_Result],
     problems: tuple[CaseProblem, ...],
     challenge: Challenge,
     out: Path,
     how: Settings,
 ) -> Summary:
+    scores = tuple(score for result in results for score in result.scores)
+    unanswered = tuple(r.case for r in results if r.scores and not r.answered)
     lines = table.summarise(scores, challenge)
     rules = table.definitions(challenge, how.definition, in_field=how.mr_field is not None)
     named = [f"{problem.name}: {problem.message}" for problem in problems]
@@ -160,6 +216,7 @@ def _write(
         "oarseg": __version__,
         "challenge": challenge.name,
         "cases": cases,
+        "cases_without_prediction": list(unanswered),
         "definition": how.definition,
         "rules": rules,
         "status": dict(Counter(score.status for score in scores)),
@@ -179,6 +236,9 @@ def _write(
         if how.plot:
             files.append(out / PLOT)
             write_plot(files[3], scores, challenge, title=title)
+        if how.insert:
+            table.insert(how.insert, table.scores_table(lines, challenge, rules=rules))
+            files.append(how.insert)
     except OSError as error:
         raise OutputError(f"{out}: expected a writable folder: {error}") from error
-    return Summary(scores, lines, problems, tuple(rules), tuple(files))
+    return Summary(scores, lines, problems, unanswered, tuple(rules), tuple(files))

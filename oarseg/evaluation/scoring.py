@@ -11,16 +11,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenge import Challenge, Evaluation, Pair, Structure
+from oarseg.challenge import Challenge, Evaluation, Organ, Pair
 from oarseg.errors import InputError
 from oarseg.evaluation.field import Field
-from oarseg.evaluation.labels import Masks
+from oarseg.evaluation.labels import Masks, NoMasks
 from oarseg.evaluation.metrics import Definition, Metrics, compare
 from oarseg.evaluation.surfaces import Mask
 from oarseg.volume import Grid
 
 Status = Literal["scored", "missed", "extra", "absent", "outside", "unusable"]
 NAN = math.nan
+MOST_FILES = 3
+# The middles of twins lie farther apart in any patient; less is a matter of stray voxels.
+SURELY_MM = 5.0
 NOTHING = Metrics(NAN, NAN, NAN, NAN, NAN)
 
 
@@ -30,9 +33,10 @@ class Score:
 
     Attributes:
         case, structure: names.
-        status: "scored"; "missed", only the reference has it; "extra", only the
-            prediction has it; "absent", neither; "outside", too little of it lies in the
-            field of view; "unusable", see ``note``.
+        status: "scored"; "missed", only the reference has it, or the prediction of the
+            case is missing or unusable; "extra", only the prediction has it; "absent",
+            neither; "outside", too little of it lies in the field of view; "unusable", a
+            file that cannot be used, see ``note``.
         definition: of ``hd95_mm`` and ``msd_mm``.
         dsc, hd95_mm, nsd, msd_mm, volume_difference_cm3: see ``metrics``.
         prediction_cm3, reference_cm3: volumes, in the field where one is given.
@@ -50,8 +54,8 @@ class Score:
     nsd: float = NAN
     msd_mm: float = NAN
     volume_difference_cm3: float = NAN
-    prediction_cm3: float = 0.0
-    reference_cm3: float = 0.0
+    prediction_cm3: float = NAN
+    reference_cm3: float = NAN
     kept: float = 1.0
     tolerance_mm: float = NAN
     note: str = ""
@@ -103,43 +107,70 @@ def score_case(
         threads: structures that are scored at once.
     """
 
-    def one(structure: Structure) -> _Found:
-        try:
-            return _score(case, sides, structure, challenge.evaluation, definition)
-        except InputError as error:
-            return _Found(Score(case, structure.name, "unusable", definition, note=str(error)))
+    def one(organ: Organ) -> _Found:
+        return _score(case, sides, organ, challenge.evaluation, definition)
 
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(one, challenge.structures))
-    problems = [f.score.note for f in found if f.score.status == "unusable"]
+        found = list(pool.map(one, challenge.organs))
+    problems = _unusable([f.score for f in found if f.score.status == "unusable"])
     for side, masks in (("prediction", sides.prediction), ("reference", sides.reference)):
-        if masks.unknown_values:
-            values = ", ".join(map(str, masks.unknown_values))
+        if masks.unknown:
             problems.append(
-                f"the {side} has values that are not in {challenge.name}'s table ({values}); "
-                "they count as background"
+                f"the {side} has values or segments that are not in {challenge.name}'s table "
+                f"({', '.join(masks.unknown)}); they count as background"
             )
     problems += swapped_sides({f.score.structure: f for f in found}, challenge.evaluation.pairs)
     return CaseScores(tuple(f.score for f in found), tuple(problems))
 
 
+def _unusable(scores: Sequence[Score]) -> list[str]:
+    """What is wrong with files; one sentence if it is many, which then are alike."""
+    if len(scores) <= MOST_FILES:
+        return [score.note for score in scores]
+    names = ", ".join(score.structure for score in scores)
+    return [f"{scores[0].note}; {len(scores)} files cannot be used ({names})"]
+
+
 def _score(
-    case: str, sides: Sides, structure: Structure, rules: Evaluation, definition: Definition
+    case: str, sides: Sides, organ: Organ, rules: Evaluation, definition: Definition
 ) -> _Found:
-    whole = [side.mask(structure) for side in (sides.prediction, sides.reference)]
+    blank = Score(case, organ.name, "unusable", definition)
+    try:
+        reference = sides.reference.mask(organ)
+    except InputError as error:
+        return _Found(replace(blank, note=str(error)))
+    try:
+        prediction = sides.prediction.mask(organ)
+    except InputError as error:
+        if rules.missing_case == "skip":
+            return _Found(replace(blank, note=str(error)))
+        found = _compared(blank, sides, organ, rules, (None, reference), failed=True)
+        note = f"{error}; counts as missed"
+        return replace(found, score=replace(found.score, status="unusable", note=note))
+    failed = isinstance(sides.prediction, NoMasks)
+    return _compared(blank, sides, organ, rules, (prediction, reference), failed=failed)
+
+
+def _compared(
+    blank: Score,
+    sides: Sides,
+    organ: Organ,
+    rules: Evaluation,
+    whole: tuple[Mask | None, Mask | None],
+    *,
+    failed: bool,
+) -> _Found:
+    """Score the masks of prediction and reference; ``failed``: there is no prediction."""
     middles = [middle_mm(mask, sides.grid) if mask else None for mask in whole]
     prediction, reference = (_in_field(mask, sides) for mask in whole)
     voxel = sides.grid.voxel_volume_mm3 / 1000
-    score = Score(
-        case,
-        structure.name,
-        "scored",
-        definition,
+    score = replace(
+        blank,
         prediction_cm3=prediction.voxels * voxel if prediction else 0.0,
         reference_cm3=reference.voxels * voxel if reference else 0.0,
         kept=_kept(whole[1], reference),
-        tolerance_mm=rules.tolerance_of(structure.name),
-        note=_lacking(sides, structure),
+        tolerance_mm=rules.tolerance_of(organ.name),
+        note=_lacking(sides, organ),
     )
     # Without a field, kept is 1 and a rule of 100 % would refuse everything.
     if sides.field and whole[1] and score.kept <= rules.min_kept:
@@ -150,24 +181,35 @@ def _score(
             reference,
             spacing_mm=sides.grid.spacing_mm,
             tolerance_mm=score.tolerance_mm,
-            definition=definition,
+            definition=score.definition,
         )
         return _Found(_with(score, "scored", metrics), *middles)
-    return _Found(_with(score, *_empty(prediction, reference, score, rules)), *middles)
+    return _Found(_empty(score, prediction, reference, rules, failed=failed), *middles)
 
 
 def _empty(
-    prediction: Mask | None, reference: Mask | None, score: Score, rules: Evaluation
-) -> tuple[Status, Metrics]:
+    score: Score,
+    prediction: Mask | None,
+    reference: Mask | None,
+    rules: Evaluation,
+    *,
+    failed: bool,
+) -> Score:
     """What the challenge's rules give where a mask is empty."""
     difference = score.prediction_cm3 - score.reference_cm3
     far = rules.missed_distance_mm
     worst = Metrics(0.0, far, 0.0, far, difference)
     if reference:
-        return "missed", worst
+        return _with(score, "missed", worst)
     if prediction:
-        return "extra", worst if rules.reference_empty == "worst" else NOTHING
-    return "absent", Metrics(1.0, 0.0, 1.0, 0.0, 0.0) if rules.both_empty == "best" else NOTHING
+        scored = rules.reference_empty == "worst"
+        return _with(score, "extra", worst if scored else NOTHING)
+    if rules.both_empty == "skip":
+        return _with(score, "absent", NOTHING)
+    # Not to have answered is no right answer.
+    if failed:
+        return _with(score, "missed", worst)
+    return _with(score, "absent", Metrics(1.0, 0.0, 1.0, 0.0, 0.0))
 
 
 def _with(score: Score, status: Status, metrics: Metrics) -> Score:
@@ -195,10 +237,11 @@ def _kept(whole: Mask | None, part: Mask | None) -> float:
     return part.voxels / whole.voxels if part else 0.0
 
 
-def _lacking(sides: Sides, structure: Structure) -> str:
+def _lacking(sides: Sides, organ: Organ) -> str:
     named = (("prediction", sides.prediction), ("reference", sides.reference))
-    lacking = [name for name, side in named if not side.has(structure)]
-    return f"no file in the {' and the '.join(lacking)}" if lacking else ""
+    return "; ".join(
+        f"{reason} in the {name}" for name, side in named if (reason := side.lacks(organ))
+    )
 
 
 def middle_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
@@ -212,28 +255,54 @@ def middle_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
     return place
 
 
-def swapped_sides(found: Mapping[str, _Found], pairs: Sequence[Pair]) -> list[str]:
-    """Report pairs whose left is nearer to the reference's right, and right to its left.
+@dataclass(frozen=True)
+class _Ends:
+    """Where left and right of a pair lie on either side, world x y z."""
 
-    World x runs to the patient's left, which tells whose left is on the wrong side.
-    """
+    pair: str
+    prediction: tuple[NDArray[np.float64], NDArray[np.float64]]
+    reference: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+    def crossed(self) -> bool:
+        """Whether left is nearer to the reference's right, and right to its left.
+
+        A stray blob on the wrong side makes both alike; a swap makes one many times smaller.
+        """
+        (left, right), (true_left, true_right) = self.prediction, self.reference
+        straight = np.linalg.norm(left - true_left) + np.linalg.norm(right - true_right)
+        crossed = np.linalg.norm(left - true_right) + np.linalg.norm(right - true_left)
+        return bool(crossed < straight / 2)
+
+    def wrong_by_mm(self) -> float:
+        """How far the reference's left lies to the patient's right of its right.
+
+        World x runs to the patient's left.
+        """
+        return float(self.reference[1][0] - self.reference[0][0])
+
+
+def swapped_sides(found: Mapping[str, _Found], pairs: Sequence[Pair]) -> list[str]:
+    """Report pairs of which prediction or reference, or both, have left and right swapped."""
+    ends = [end for pair in pairs if (end := _ends(found, pair))]
     wrong: dict[str, list[str]] = {}
-    seen = 0
-    for pair in pairs:
-        left, right = found[pair.left], found[pair.right]
-        ends = (left.prediction, right.prediction, left.reference, right.reference)
-        if any(end is None for end in ends):
-            continue
-        seen += 1
-        p_left, p_right, r_left, r_right = (np.asarray(end) for end in ends)
-        straight = np.linalg.norm(p_left - r_left) + np.linalg.norm(p_right - r_right)
-        crossed = np.linalg.norm(p_left - r_right) + np.linalg.norm(p_right - r_left)
-        # A stray blob on the wrong side makes both alike; a swap makes one many times smaller.
-        if crossed < straight / 2:
-            side = "prediction" if r_left[0] > r_right[0] else "reference"
-            wrong.setdefault(side, []).append(pair.name)
+    for end in ends:
+        if end.crossed():
+            side = "prediction" if end.wrong_by_mm() < 0 else "reference"
+            wrong.setdefault(side, []).append(end.pair)
+        elif end.wrong_by_mm() > SURELY_MM:
+            wrong.setdefault("reference, like the prediction,", []).append(end.pair)
     return [
-        f"left and right are swapped in {len(names)} of {seen} pairs ({', '.join(names)}): what "
-        f"the {side} calls left lies on the patient's right; scored as it is"
+        f"left and right are swapped in {len(names)} of {len(ends)} pairs ({', '.join(names)}): "
+        f"what the {side} calls left lies on the patient's right; scored as it is"
         for side, names in wrong.items()
     ]
+
+
+def _ends(found: Mapping[str, _Found], pair: Pair) -> _Ends | None:
+    """None where one of the four is missing."""
+    left, right = found[pair.left], found[pair.right]
+    if left.prediction is None or right.prediction is None:
+        return None
+    if left.reference is None or right.reference is None:
+        return None
+    return _Ends(pair.name, (left.prediction, right.prediction), (left.reference, right.reference))

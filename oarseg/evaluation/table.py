@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
-from oarseg.challenge import Challenge
+from oarseg.challenge import Challenge, Evaluation
 from oarseg.errors import InputError
 from oarseg.evaluation.metrics import DEFINITIONS, Definition
 from oarseg.evaluation.scoring import Score, Status
@@ -21,6 +21,8 @@ COLUMNS = tuple(field.name for field in fields(Score))
 TEXTS = ("case", "structure", "status", "definition", "note")
 NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
 METRICS = ("dsc", "hd95_mm", "nsd", "msd_mm", "volume_difference_cm3")
+# What ``insert`` writes between.
+MARKS = ("<!-- scores -->", "<!-- /scores -->")
 HD95_WORDS: dict[Definition, str] = {
     "surface-distance": (
         "HD95: 95th percentile of surface distances weighted by surface area, the greater of "
@@ -59,7 +61,7 @@ class Line:
     Attributes:
         name: of the structure or pair.
         n: cases that were scored; for a pair, both sides count.
-        missed: of these, how many the prediction lacks.
+        missed: of these, how many the prediction lacks, or has in no usable file.
         not_scored: extra, outside the field or unusable.
         dsc, hd95_mm, nsd, msd_mm, volume_difference_cm3: see ``metrics``.
     """
@@ -79,11 +81,11 @@ def summarise(scores: Sequence[Score], challenge: Challenge) -> tuple[Line, ...]
     """One line a structure, a pair before its sides, in the challenge's order."""
     pairs = {pair.left: pair for pair in challenge.evaluation.pairs}
     lines = []
-    for structure in challenge.structures:
-        pair = pairs.get(structure.name)
+    for organ in challenge.organs:
+        pair = pairs.get(organ.name)
         if pair:
             lines.append(_line(pair.name, scores, {pair.left, pair.right}))
-        lines.append(_line(structure.name, scores, {structure.name}))
+        lines.append(_line(organ.name, scores, {organ.name}))
     return tuple(lines)
 
 
@@ -93,45 +95,85 @@ def _line(name: str, scores: Sequence[Score], structures: set[str]) -> Line:
     return Line(
         name,
         n=len(scored),
-        missed=sum(score.status == "missed" for score in mine),
+        missed=sum(score.status in ("missed", "unusable") for score in scored),
         not_scored=sum(math.isnan(score.dsc) and score.status != "absent" for score in mine),
         **{metric: Spread.of(getattr(s, metric) for s in scored) for metric in METRICS},
     )
 
 
 def overall(lines: Sequence[Line], challenge: Challenge, metric: str) -> float:
-    """The mean over the structures' means, pairs not counted again; NaN without any."""
-    names = {structure.name for structure in challenge.structures}
-    means = [getattr(line, metric).mean for line in lines if line.name in names]
-    return Spread.of(means).mean
+    """The mean over the structures' means, with the challenge's weights; NaN without any.
+
+    Pairs are not counted again; structures without a finite mean are left out.
+    """
+    rules = challenge.evaluation
+    means = {line.name: getattr(line, metric).mean for line in lines}
+    known = [o.name for o in challenge.organs if math.isfinite(means.get(o.name, math.nan))]
+    if not known:
+        return math.nan
+    weights = [rules.weight_of(name) for name in known]
+    return float(np.average([means[name] for name in known], weights=weights))
+
+
+def headline(lines: Sequence[Line], challenge: Challenge, scores: Sequence[Score]) -> str:
+    """The means over structures in one line, and how many distances are not in them."""
+    dice, distance, nsd = (overall(lines, challenge, m) for m in ("dsc", "hd95_mm", "nsd"))
+    infinite = sum(math.isinf(score.hd95_mm) for score in scores)
+    left_out = f" ({infinite} infinite ones left out)" if infinite else ""
+    return (
+        f"mean over structures: DC {100 * dice:.1f} %, HD95 {distance:.1f} mm{left_out}, "
+        f"NSD {100 * nsd:.1f} %"
+    )
 
 
 def definitions(challenge: Challenge, definition: Definition, *, in_field: bool) -> list[str]:
     """What the figures mean and which rules held, one sentence each."""
     rules = challenge.evaluation
-    others = ", ".join(f"{name} {mm:g} mm" for name, mm in rules.tolerances_mm.items())
-    skipped = "not scored"
-    cut = (
-        f"both sides are cut to the MR's field of view; a structure is scored if more than "
-        f"{100 * rules.min_kept:g} % of its reference volume lies there"
-        if in_field
-        else "the whole of the reference's grid"
-    )
     return [
         "DC: Dice coefficient of the voxels",
         HD95_WORDS[definition],
         f"NSD: normalised surface Dice at {rules.tolerance_mm:g} mm"
-        + (f" ({others})" if others else ""),
+        + _in_brackets(f"{name} {mm:g} mm" for name, mm in rules.tolerances_mm.items()),
         "MSD: mean surface distance, by the same surfaces as HD95",
         "ΔV: predicted minus reference volume",
         "± : standard deviation with n − 1",
-        f"field: {cut}",
-        f"only the reference has the structure (missed): DC 0, NSD 0, distances "
-        f"{rules.missed_distance_mm:g} mm; infinite distances are counted, not averaged",
+        "mean over structures: of their means, each "
+        + (
+            f"weighted with 1{_in_brackets(f'{n} {w:g}' for n, w in rules.weights.items())}"
+            if rules.weights
+            else "once"
+        ),
+        *_field_rules(rules, in_field=in_field),
+        *_empty_rules(rules),
+    ]
+
+
+def _field_rules(rules: Evaluation, *, in_field: bool) -> list[str]:
+    if not in_field:
+        return ["field: the whole of the reference's grid"]
+    return [
+        "field: both sides are cut to the MR's field of view; a structure is scored if more "
+        f"than {100 * rules.min_kept:g} % of its reference volume lies there"
+    ]
+
+
+def _empty_rules(rules: Evaluation) -> list[str]:
+    skipped = "not scored"
+    infinite = math.isinf(rules.missed_distance_mm)
+    return [
+        "only the reference has the structure (missed): DC 0, NSD 0, distances "
+        + ("infinite: counted, not averaged" if infinite else f"{rules.missed_distance_mm:g} mm"),
         "only the prediction has it (extra): "
         + (skipped if rules.reference_empty == "skip" else "scored as missed"),
         f"neither has it: {skipped if rules.both_empty == 'skip' else 'DC 1, NSD 1, distances 0'}",
+        "no usable prediction of a case or structure: "
+        + (skipped if rules.missing_case == "skip" else "missed"),
     ]
+
+
+def _in_brackets(parts: Iterable[str]) -> str:
+    text = ", ".join(parts)
+    return f" ({text})" if text else ""
 
 
 def write_csv(path: Path, scores: Iterable[Score]) -> None:
@@ -216,7 +258,15 @@ def markdown(
     rules: Sequence[str],
     problems: Sequence[str],
 ) -> str:
-    """The table of the paper: N, mean ± SD, and its baseline beside it."""
+    """A page with the table, what its figures mean, and the problems."""
+    parts = [f"# {title}", scores_table(lines, challenge, rules=rules)]
+    if problems:
+        parts += ["## Problems", "\n".join(f"- {problem}" for problem in problems)]
+    return "\n\n".join(parts) + "\n"
+
+
+def scores_table(lines: Sequence[Line], challenge: Challenge, *, rules: Sequence[str]) -> str:
+    """The table of the paper: N, mean ± SD, and its baseline beside it; below it the rules."""
     baseline = challenge.evaluation.baseline
     head = ["Structure", "N", "DC (%)", "HD95 (mm)", "NSD (%)", "MSD (mm)", "ΔV (cm³)", "missed"]
     head += ["paper DC (%)", "paper HD95 (mm)"] if baseline else []
@@ -224,12 +274,37 @@ def markdown(
     rows.append(_overall_cells(lines, challenge, len(head)))
     align = ["---", *["---:"] * (len(head) - 1)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows))
-    parts = [f"# {title}", table, "\n".join(f"- {rule}" for rule in rules)]
+    meaning = [f"- {rule}" for rule in rules]
     if baseline:
-        parts[-1] += f"\n- paper: {challenge.evaluation.baseline_source}"
-    if problems:
-        parts += ["## Problems", "\n".join(f"- {problem}" for problem in problems)]
-    return "\n\n".join(parts) + "\n"
+        meaning.append(f"- paper: {challenge.evaluation.baseline_source}")
+    return table + "\n\n" + "\n".join(meaning)
+
+
+def insert(path: Path, text: str) -> None:
+    """Put text between the marks in a Markdown file, in place of what stands there.
+
+    Raises:
+        InputError: no such file, or not both marks in it, once each.
+    """
+    before, after = split_at_marks(path)
+    path.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def split_at_marks(path: Path) -> tuple[str, str]:
+    """What stands before the first mark and after the second.
+
+    Raises:
+        InputError: as ``insert``.
+    """
+    try:
+        page = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a Markdown file to insert into: {error}") from error
+    before, begin, rest = page.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end) or MARKS[0] in rest or MARKS[1] in after:
+        raise InputError(f"{path}: expected {MARKS[0]} and below it {MARKS[1]}, once each")
+    return before, after
 
 
 def _cells(line: Line) -> list[str]:
@@ -258,15 +333,12 @@ def _overall_cells(lines: Sequence[Line], challenge: Challenge, columns: int) ->
     def mean(metric: str, factor: float = 1, digits: int = 1) -> str:
         return _number(overall(lines, challenge, metric) * factor, digits)
 
-    missed = sum(line.missed for line in lines if line.name in _names(challenge))
+    names = {organ.name for organ in challenge.organs}
+    missed = sum(line.missed for line in lines if line.name in names)
     cells = ["**mean over structures**", "", mean("dsc", 100), mean("hd95_mm"), mean("nsd", 100)]
     cells += [mean("msd_mm", digits=2), mean("volume_difference_cm3", digits=2)]
     cells.append(str(missed or ""))
     return cells + [""] * (columns - len(cells))
-
-
-def _names(challenge: Challenge) -> set[str]:
-    return {structure.name for structure in challenge.structures}
 
 
 def _spread(spread: Spread, factor: float = 1, *, digits: int = 1) -> str:

@@ -1,0 +1,64 @@
+"""A mask that comes in planes, kept in few bytes until it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.evaluation.surfaces import Mask
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One plane's part of a mask: a bit a voxel of the box that holds it."""
+
+    z: int
+    y: int
+    x: int
+    shape: tuple[int, int]
+    bits: NDArray[np.uint8]
+
+    def inside(self) -> NDArray[np.bool_]:
+        height, width = self.shape
+        return np.unpackbits(self.bits, count=height * width).reshape(self.shape).view(np.bool_)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The planes of a mask so far."""
+
+    planes: list[_Piece] = field(default_factory=list)
+
+    def add(self, z: int, plane: NDArray[np.bool_]) -> None:
+        """Take a plane (y, x) that was not taken yet; one without voxels costs nothing."""
+        rows = np.flatnonzero(plane.any(axis=1))
+        if not rows.size:
+            return
+        band = plane[rows[0] : rows[-1] + 1]
+        columns = np.flatnonzero(band.any(axis=0))
+        part = band[:, columns[0] : columns[-1] + 1]
+        height, width = part.shape
+        self.planes.append(
+            _Piece(z, int(rows[0]), int(columns[0]), (height, width), np.packbits(part))
+        )
+
+    def mask(self) -> Mask | None:
+        """All of it, cut to its box; None if there is nothing."""
+        if not self.planes:
+            return None
+        start, stop = _ends(self.planes)
+        array = np.zeros(tuple(b - a for a, b in zip(start, stop, strict=True)), bool)
+        for piece in self.planes:
+            z, y, x = piece.z - start[0], piece.y - start[1], piece.x - start[2]
+            array[z, y : y + piece.shape[0], x : x + piece.shape[1]] = piece.inside()
+        return Mask(array, start)
+
+
+def _ends(planes: list[_Piece]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    lows: NDArray[Any] = np.array([(p.z, p.y, p.x) for p in planes])
+    sizes = np.array([(1, *p.shape) for p in planes])
+    z, y, x = lows.min(axis=0).tolist()
+    return (z, y, x), tuple((lows + sizes).max(axis=0).tolist())
