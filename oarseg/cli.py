@@ -180,6 +180,9 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--initial-weights", type=Path, help="a checkpoint, or a results folder with the folds"
+    )
     parser.set_defaults(command=train)
 
 
@@ -209,6 +212,7 @@ def train(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         gpus=arguments.gpus,
         threads=arguments.threads,
+        initial_weights=arguments.initial_weights,
     )
     print(results)
     return 0

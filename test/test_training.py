@@ -14,6 +14,7 @@ from oarseg.training.trainers.OarsegTrainer import (
     FloatLoss,
     OarsegTrainer,
     RestartingPolyLR,
+    class_weights,
 )
 
 
@@ -131,3 +132,27 @@ def test_planning_refuses_before_any_work(tmp_path: Path) -> None:
         plan_and_preprocess(space, plans="other", settings=TrainerSettings(), workers=1)
     with pytest.raises(InputError, match="planning has not run"):
         train_folds(space, plans="nnUNetPlans", folds=[0], device="cpu")
+
+
+def test_class_weights_favour_the_small_and_stay_in_range() -> None:
+    weights = class_weights(torch.tensor([1_000_000, 16, 400, 900, 0]), power=0.5)
+    # The median of 16, 400 and 900 is 400: √(400/16) = 5, 1, √(400/900) = 2/3.
+    assert weights.tolist() == pytest.approx([0.25, 5.0, 1.0, 2 / 3, 1.0])
+    assert class_weights(torch.tensor([9, 1, 100, 10_000]), power=1.0)[1] == 6.0
+
+
+def test_initial_weights_must_be_there_for_every_fold(tmp_path: Path) -> None:
+    space = Workspace(tmp_path / "Dataset101_X", tmp_path / "work")
+    space.preprocessed.mkdir(parents=True)
+    (space.preprocessed / "oarsegSmall.json").write_text("{}")
+    start = tmp_path / "start" / "fold_0" / "checkpoint_final.pth"
+    start.parent.mkdir(parents=True)
+    start.touch()
+    with pytest.raises(InputError, match=r"fold_1.*initial weights of fold 1, found none"):
+        train_folds(
+            space,
+            plans="oarsegSmall",
+            folds=[0, 1],
+            device="cpu",
+            initial_weights=tmp_path / "start",
+        )

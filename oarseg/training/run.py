@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oarseg.errors import InputError
 from oarseg.training.planning import CONFIGURATION, Workspace
@@ -25,6 +26,7 @@ def train_folds(
     device: str,
     gpus: int = 1,
     threads: int = 0,
+    initial_weights: Path | None = None,
 ) -> Path:
     """Train each fold that is not finished; continue the one that was begun.
 
@@ -35,18 +37,24 @@ def train_folds(
         device: ``cuda`` or ``cpu``.
         gpus: more than one trains with nnU-Net's distributed mode.
         threads: torch's, on CPU; 0 keeps torch's own choice.
+        initial_weights: a checkpoint that every fold begins with, or a results folder,
+            of which each fold takes its own. The optimizer and the schedule begin anew.
 
     Returns:
         The results folder, which ``oarseg export`` takes.
 
     Raises:
-        InputError: planning has not run, or several GPUs were asked of the CPU.
+        InputError: planning has not run, several GPUs were asked of the CPU or with
+            initial weights, or the initial weights are missing or of another network.
     """
     path = space.preprocessed / f"{plans}.json"
     if not path.is_file():
         raise InputError(f"{path}: expected the plans, found none; planning has not run")
     if gpus > 1 and device != "cuda":
         raise InputError(f"--gpus {gpus}: only device cuda trains on several")
+    if gpus > 1 and initial_weights is not None:
+        raise InputError(f"--gpus {gpus}: initial weights are for one GPU or the CPU")
+    starts = {fold: _initial_checkpoint(initial_weights, fold) for fold in folds}
     space.activate()
     results = space.results / f"{TRAINER}__{plans}__{CONFIGURATION}"
     for fold in folds:
@@ -55,12 +63,28 @@ def train_folds(
         elif gpus > 1:
             _train_distributed(space, plans=plans, fold=fold, gpus=gpus)
         else:
-            _train_here(space, path, fold=fold, device=device, threads=threads)
+            _train_here(space, path, fold=fold, device=device, threads=threads, start=starts[fold])
     return results
 
 
+def _initial_checkpoint(given: Path | None, fold: int | str) -> Path | None:
+    """The checkpoint that a fold begins with."""
+    if given is None or given.is_file():
+        return given
+    path = given / f"fold_{fold}" / FINAL
+    if not path.is_file():
+        raise InputError(f"{path}: expected the initial weights of fold {fold}, found none")
+    return path
+
+
 def _train_here(
-    space: Workspace, plans: Path, *, fold: int | str, device: str, threads: int
+    space: Workspace,
+    plans: Path,
+    *,
+    fold: int | str,
+    device: str,
+    threads: int,
+    start: Path | None,
 ) -> None:
     """Run the trainer class itself, which spares the import of every trainer nnU-Net has."""
     import torch
@@ -84,7 +108,21 @@ def _train_here(
     )
     if latest.is_file():
         trainer.load_checkpoint(str(latest))
+    elif start is not None:
+        _begin_with(trainer, start)
     trainer.run_training()
+
+
+def _begin_with(trainer: Any, start: Path) -> None:
+    from oarseg.training.checkpoint import read_checkpoint
+
+    trainer.initialize()
+    try:
+        trainer.network.load_state_dict(read_checkpoint(start).weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise InputError(f"{start}: is of another network than the plans: {reason}") from error
+    log.info("fold %s begins with the weights of %s", trainer.fold, start)
 
 
 def _train_distributed(space: Workspace, *, plans: str, fold: int | str, gpus: int) -> None:

@@ -31,13 +31,19 @@ class TrainerSettings:
         restarts: epochs at which the schedule begins anew. Small structures that a short
             training has left out are often found after a restart.
         oversample_foreground: share of patches centred on a structure.
+        probabilistic_oversampling: draw that share patch by patch. nnU-Net's fixed share
+            is rounded to whole patches: of two patches 0.75 would be both.
+        class_weight_power: cross-entropy weighs a structure by (median volume / its
+            volume) to this power; 0 is nnU-Net's plain one. At about 0.5 a short training
+            finds structures of a few voxels.
         mirroring: ``no_sagittal`` mirrors along every axis but left–right, since a
             mirrored left organ is a right one; ``none`` mirrors along no axis.
         augmentation: nnU-Net's own, or a lighter one for trainings on few cores.
         modality_dropout: probability that a patch loses its optional channels, so
             that one model serves cases with and without them.
         optional_channels: index and absent value (as the network sees it) of each.
-        bfloat16_on_cpu: autocast to bfloat16 where the CPU trains.
+        bfloat16_on_cpu: autocast to bfloat16 where the CPU trains and computes in it;
+            elsewhere it would be emulated, many times slower.
         seed: of the initial weights and of modality dropout, plus the fold.
     """
 
@@ -48,6 +54,8 @@ class TrainerSettings:
     learning_rate: float = 1e-2
     restarts: tuple[int, ...] = ()
     oversample_foreground: Probability = 0.33
+    probabilistic_oversampling: bool = False
+    class_weight_power: Probability = 0.0
     mirroring: Literal["no_sagittal", "none"] = "no_sagittal"
     augmentation: Literal["nnunet", "light"] = "nnunet"
     modality_dropout: Probability = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -17,6 +18,7 @@ from oarseg.training.augmentation import light_transforms
 from oarseg.training.settings import settings_of
 
 SAGITTAL_ARRAY_AXIS = 2  # x of (z, y, x)
+CLASS_WEIGHT_RANGE = (0.25, 6.0)
 
 
 class FloatLoss(torch.nn.Module):
@@ -38,6 +40,24 @@ class FloatLoss(torch.nn.Module):
             else:
                 result = self.loss(logits.float(), target)
         return result
+
+
+def class_weights(volumes: torch.Tensor, *, power: float) -> torch.Tensor:
+    """Weights of the cross-entropy: rare structures count more, background least.
+
+    Args:
+        volumes: voxels of each class, background first.
+        power: of (median volume of the structures / a structure's volume).
+
+    Returns:
+        float32, within ``CLASS_WEIGHT_RANGE``; 1 for a structure that no case has.
+    """
+    counts = volumes.double()
+    there = counts[1:][counts[1:] > 0]
+    typical = there.median() if len(there) else counts.new_ones(())
+    weights = (typical / counts.clamp(min=1)) ** power
+    weights[counts == 0] = 1
+    return weights.clamp(*CLASS_WEIGHT_RANGE).float()
 
 
 class RestartingPolyLR(PolyLRScheduler):
@@ -87,6 +107,7 @@ class OarsegTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = self.settings.validation_iterations
         self.initial_lr = self.settings.learning_rate
         self.oversample_foreground_percent = self.settings.oversample_foreground
+        self.probabilistic_oversampling = self.settings.probabilistic_oversampling
         self.save_every = 1 if self.settings.epochs <= 100 else 25
         seed = self.settings.seed + (fold if isinstance(fold, int) else 0)
         torch.manual_seed(seed)
@@ -125,11 +146,31 @@ class OarsegTrainer(nnUNetTrainer):
 
     def _build_loss(self) -> torch.nn.Module:
         loss: torch.nn.Module = super()._build_loss()
+        if self.settings.class_weight_power and not self.label_manager.has_regions:
+            weights = class_weights(self._volumes(), power=self.settings.class_weight_power)
+            entropy = getattr(loss, "loss", loss).ce  # inside nnU-Net's deep supervision
+            entropy.weight = weights.to(self.device)
         return FloatLoss(loss) if self._cpu_bfloat16 else loss
+
+    def _volumes(self) -> torch.Tensor:
+        """Voxels of each class in the fold's training cases."""
+        cases, _ = self.do_split()
+        dataset = self.dataset_class(self.preprocessed_dataset_folder, cases)
+        heads = self.label_manager.num_segmentation_heads
+        volumes = np.zeros(heads, np.int64)
+        for case in cases:
+            labels = np.asarray(dataset.load_case(case)[1][:])
+            known = labels[(labels >= 0) & (labels < heads)].astype(np.int64)
+            volumes += np.bincount(known, minlength=heads)
+        return torch.from_numpy(volumes)
 
     @property
     def _cpu_bfloat16(self) -> bool:
-        return self.settings.bfloat16_on_cpu and self.device.type == "cpu"
+        return (
+            self.settings.bfloat16_on_cpu
+            and self.device.type == "cpu"
+            and torch.cpu._is_avx512_bf16_supported()
+        )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of nnU-Net's, after modality dropout."""
