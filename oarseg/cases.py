@@ -25,7 +25,7 @@ from typing import Any
 
 from oarseg.challenge import Challenge, Output, Socket
 from oarseg.errors import InputError
-from oarseg.pixels import ENDINGS, ending
+from oarseg.formats import ENDINGS, ending
 
 INPUTS = "inputs.json"
 IMAGES = "images"

@@ -7,24 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.pixels import (
-    Format,
-    Pixels,
-    load,
-    locate,
-    not_scalar,
-    not_three_dimensional,
-    unusable,
-)
-from oarseg.volume import Grid, Volume, grid_of
+from oarseg.formats import locate
+from oarseg.pixels import Pixels, load, unusable
+from oarseg.volume import Grid, Volume
 
-READERS: dict[Format, str] = {
-    "NRRD": "NrrdImageIO",
-    "NIfTI": "NiftiImageIO",
-}
 ORTHONORMAL_TOLERANCE = 1e-3
 FARTHEST_MM = 1e6
 
@@ -61,11 +49,13 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
         InputError: not such an image, a header beyond the limits, geometry that is not
             that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
     """
+    limits = limits or Limits()
     pixels = locate(path)
-    grid = _read_grid(path, pixels, limits or Limits())
-    array = _scaled(load(path, pixels, grid.voxels), pixels).reshape(grid.shape)
+    _check_size(path, pixels.grid, pixels, limits)
+    _check_geometry(path, pixels.grid, limits)
+    array = _scaled(load(path, pixels, pixels.grid.voxels), pixels).reshape(pixels.grid.shape)
     _check_values(path, array)
-    return Volume(array, grid)
+    return Volume(array, pixels.grid)
 
 
 def read_ct(path: Path, *, limits: Limits | None = None, assume_hu: bool = False) -> Volume:
@@ -106,47 +96,8 @@ def check_ct(volume: Volume, path: Path, *, assume_hu: bool = False) -> Volume:
     return volume
 
 
-def _read_grid(path: Path, pixels: Pixels, limits: Limits) -> Grid:
-    grid = pixels.grid or _itk_grid(path, pixels)
-    _check_size(path, grid, pixels, limits)
-    _check_geometry(path, grid, limits)
-    return grid
-
-
-def _itk_grid(path: Path, pixels: Pixels) -> Grid:
-    reader = read_header(path, pixels)
-    if reader.GetDimension() != 3:
-        raise not_three_dimensional(path, reader.GetDimension())
-    if reader.GetNumberOfComponents() != 1:
-        raise not_scalar(path, reader.GetNumberOfComponents())
-    return grid_of(reader)
-
-
-def read_header(path: Path, pixels: Pixels) -> sitk.ImageFileReader:
-    """What ITK reads of an NRRD or NIfTI header, without the voxels.
-
-    Raises:
-        InputError: ITK refuses it.
-    """
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(READERS[pixels.format])
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise unusable(
-            path,
-            expected=f"a whole {pixels.format} header",
-            found=f"one that ITK refuses ({reason})",
-            do="check the file, or write it again with 3D Slicer",
-        ) from error
-    return reader
-
-
 def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
-    size = "×".join(str(n) for n in reversed(grid.shape))
+    size = grid.size_text
     if min(grid.shape) < limits.shortest:
         raise unusable(
             path,
@@ -180,7 +131,9 @@ def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
             do="correct the header",
         )
     matrix = np.asarray(grid.direction)
-    error = np.abs(matrix.T @ matrix - np.eye(3)).max()
+    # Overflow gives infinity, which is no less wrong.
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(matrix.T @ matrix - np.eye(3)).max()
     if not error <= ORTHONORMAL_TOLERANCE:
         raise unusable(
             path,

@@ -9,18 +9,17 @@ channels of a large scan are ten gigabytes: no more than one plane is in memory 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.pixels import HEADER_LIMIT, Pixels, blocks, locate, not_three_dimensional, unusable
-from oarseg.reading import read_header
-from oarseg.volume import Grid, Matrix, Vector, grid_of, reversed_triple
+from oarseg import nrrd
+from oarseg.formats import locate, read_head
+from oarseg.pixels import Pixels, blocks, unusable
+from oarseg.volume import Grid
 
 MOST_CHANNELS = 1024
 
@@ -83,61 +82,29 @@ def open_stack(path: Path) -> Stack:
         InputError: not an image of three axes, or of four with channels along one of them.
     """
     pixels = locate(path, channels=True)
-    if pixels.grid is not None:
-        return _checked(Stack(path, pixels, pixels.grid, pixels.channels))
-    header = read_header(path, pixels)
-    axes, components = header.GetDimension(), header.GetNumberOfComponents()
-    if axes == 4 and components == 1:
-        return _checked(Stack(path, pixels, _first_three(header), int(header.GetSize()[3])))
-    if axes != 3:
-        raise not_three_dimensional(path, axes)
-    first = components > 1 and _list_comes_first(path)
-    return _checked(Stack(path, pixels, grid_of(header), components, first, _segments(header)))
-
-
-def _checked(stack: Stack) -> Stack:
-    if not 1 <= stack.channels <= MOST_CHANNELS:
+    if pixels.channels > MOST_CHANNELS:
         raise unusable(
-            stack.path,
+            path,
             expected=f"1 to {MOST_CHANNELS} channels",
-            found=f"{stack.channels}",
+            found=f"{pixels.channels}",
             do="give a label file",
         )
-    return stack
+    texts = nrrd.texts(path, read_head(path)) if pixels.format == "NRRD" else {}
+    return Stack(path, pixels, pixels.grid, pixels.channels, pixels.interleaved, _segments(texts))
 
 
-def _first_three(header: sitk.ImageFileReader) -> Grid:
-    """The grid of the first three axes of a 4-D image."""
-    flat = [float(value) for value in header.GetDirection()]
-    rows = tuple(tuple(flat[4 * row : 4 * row + 3]) for row in range(3))
-    return Grid(
-        shape=reversed_triple(int(count) for count in header.GetSize()[:3]),
-        spacing_mm=reversed_triple(float(spacing) for spacing in header.GetSpacing()[:3]),
-        origin_mm=cast(Vector, tuple(float(place) for place in header.GetOrigin()[:3])),
-        direction=cast(Matrix, rows),
-    )
-
-
-def _list_comes_first(path: Path) -> bool:
-    """Whether the channels of a voxel lie together in an NRRD file; ITK does not tell."""
-    with path.open("rb") as stream:
-        kinds = re.search(rb"(?m)^kinds:\s*(\S+)", stream.read(HEADER_LIMIT))
-    return kinds is None or kinds[1] not in (b"domain", b"space")
-
-
-def _segments(header: sitk.ImageFileReader) -> tuple[Segment, ...]:
-    keys = set(header.GetMetaDataKeys())
+def _segments(texts: Mapping[str, str]) -> tuple[Segment, ...]:
     found = []
     number = 0
-    while {f"Segment{number}_ID", f"Segment{number}_Name"} & keys:
+    while {f"Segment{number}_ID", f"Segment{number}_Name"} & texts.keys():
         prefix = f"Segment{number}_"
-        name = prefix + ("Name" if f"{prefix}Name" in keys else "ID")
-        layer, value = (_number(header, prefix + key, keys) for key in ("Layer", "LabelValue"))
-        found.append(Segment(header.GetMetaData(name), layer or 0, 1 if value is None else value))
+        name = prefix + ("Name" if f"{prefix}Name" in texts else "ID")
+        layer, value = (_number(texts, prefix + key) for key in ("Layer", "LabelValue"))
+        found.append(Segment(texts[name], layer or 0, 1 if value is None else value))
         number += 1
     return tuple(found)
 
 
-def _number(header: sitk.ImageFileReader, key: str, keys: set[str]) -> int | None:
-    text = header.GetMetaData(key).strip() if key in keys else ""
+def _number(texts: Mapping[str, str], key: str) -> int | None:
+    text = texts.get(key, "").strip()
     return int(text) if text.isdecimal() and text.isascii() else None

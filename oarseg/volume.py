@@ -45,6 +45,11 @@ class Grid:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     @property
+    def size_text(self) -> str:
+        """Voxels along x, y and z in words, for messages."""
+        return "×".join(str(n) for n in reversed(self.shape))
+
+    @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel."""
         return self.spacing_mm[0] * self.spacing_mm[1] * self.spacing_mm[2]

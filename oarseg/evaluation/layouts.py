@@ -26,7 +26,7 @@ from pathlib import Path
 from oarseg.cases import IMAGES, CaseProblem
 from oarseg.challenge import Challenge
 from oarseg.errors import InputError
-from oarseg.pixels import ENDINGS, ending
+from oarseg.formats import ENDINGS, ending
 from oarseg.writing import MASKS
 
 SEGMENTATION = ".seg"
