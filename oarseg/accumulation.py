@@ -15,6 +15,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock
 from types import ModuleType
@@ -188,6 +189,23 @@ def arithmetic(xp: ModuleType = np) -> Arithmetic:
     return PlainArithmetic()
 
 
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A plane of final logits.
+
+    Attributes:
+        index: along network axis 0.
+        logits: (classes, *network plane) float32; valid within ``rows`` and ``columns``
+            and until the next plane is asked for.
+        rows, columns: what the computed tiles cover.
+    """
+
+    index: int
+    logits: NDArray[Any]
+    rows: slice
+    columns: slice
+
+
 class Ring:
     """Sums of the planes along axis 0 that are not final yet; plane p is in slot p mod P."""
 
@@ -218,12 +236,14 @@ class Ring:
         self._gaussian = xp.asarray(gaussian(window.patch))
         # Dividing the weights by the folds saves a pass over every tile.
         self._share = self._gaussian.astype(xp.float32) / xp.float32(folds)
-        self._plane = xp.empty((classes, *window.image[1:]), dtype=xp.float32)
+        self._plane = xp.zeros((classes, *window.image[1:]), dtype=xp.float32)
+        self._starts: list[Shape] = []
         self._pool = pool
         self._how = how
 
     def add(self, logits: NDArray[Any], start: Shape) -> None:
         """Add a tile's logits (classes, *patch), summed over folds."""
+        self._starts.append(start)
         depth, height, width = self._window.patch
         rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
         # Slots wrap around: the tile's last planes go to the beginning of the ring.
@@ -239,33 +259,49 @@ class Ring:
         for _ in self._pool.map(one, range(len(logits))):
             pass
 
-    def finish(self, planes: range) -> Iterator[tuple[int, NDArray[Any]]]:
+    def finish(self, planes: range) -> Iterator[Plane]:
         """Hand out final planes without padding, and clear their slots.
 
         Args:
             planes: their indices along axis 0 of the padded image.
 
         Yields:
-            (index in the image, logits (classes, *plane) float32), in a buffer that the
-            next step reuses.
+            Those that a tile covers, in a buffer that the next step reuses.
         """
         for padded in planes:
             index = padded - self._window.before[0]
-            slot = padded % self._window.patch[0]
-            if 0 <= index < self._window.image[0]:
-                self._normalise(slot)
-                yield index, self._plane
-            self._logits[:, slot] = 0
-            self._weights[slot] = 0
+            covering = [
+                start for start in self._starts if padded - self._window.patch[0] < start[0]
+            ]
+            # A row of tiles that begins behind this plane has not been added yet.
+            if covering:
+                slot = padded % self._window.patch[0]
+                if 0 <= index < self._window.image[0]:
+                    yield self._normalised(index, slot, covering)
+                self._logits[:, slot] = 0
+                self._weights[slot] = 0
+            self._starts = covering
 
-    def _normalise(self, slot: int) -> None:
-        _, rows, columns = self._window.inside
-        totals = self._logits[:, slot, rows, columns]
-        weights = self._weights[slot, rows, columns]
+    def _normalised(self, index: int, slot: int, covering: Sequence[Shape]) -> Plane:
+        rows, columns = (self._covered(axis, covering) for axis in (1, 2))
+        inside = self._window.inside
+        totals = self._logits[:, slot, inside[1], inside[2]][:, rows, columns]
+        weights = self._weights[slot, inside[1], inside[2]][rows, columns].copy()
+        # Corners that no tile covers hold sums of nothing.
+        weights[weights == 0] = 1
+        out = self._plane[:, rows, columns]
 
         def one(first: int) -> None:
             part = slice(first, first + _ROWS)
-            self._how.divide(totals[:, part], weights[part], self._plane[:, part])
+            self._how.divide(totals[:, part], weights[part], out[:, part])
 
         for _ in self._pool.map(one, range(0, totals.shape[1], _ROWS)):
             pass
+        return Plane(index, self._plane, rows, columns)
+
+    def _covered(self, axis: int, covering: Sequence[Shape]) -> slice:
+        """From the first to the last voxel of the image that a tile covers, along an axis."""
+        before, length = self._window.before[axis], self._window.image[axis]
+        first = min(start[axis] for start in covering) - before
+        last = max(start[axis] for start in covering) + self._window.patch[axis] - before
+        return slice(max(first, 0), min(last, length))

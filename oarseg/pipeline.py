@@ -23,7 +23,7 @@ from oarseg.errors import OarsegError, RegistrationError, WeightsError
 from oarseg.log import Progress
 from oarseg.preprocessing import NetworkInput
 from oarseg.preprocessing import prepare as preprocess
-from oarseg.region import body_box
+from oarseg.region import body_box, find_body
 from oarseg.registration import Registration
 from oarseg.steps import Step, Steps, peak_mib
 from oarseg.streaming import segment as stream

@@ -10,7 +10,7 @@ in blocks of rows, because the entries fade quickly away from the diagonal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -175,9 +175,19 @@ def resize_columns(
     """Resize the last axis: (…, n) → (…, outputs), float32."""
     if x.shape[-1] == outputs:
         return x
-    out = xp.empty((*x.shape[:-1], outputs), dtype=xp.float32)
-    for band in bands(x.shape[-1], outputs, order):
-        xp.matmul(x[..., band.source], xp.asarray(band.weights.T), out=out[..., band.target])
+    return apply_columns(x, bands(x.shape[-1], outputs, order), xp=xp)
+
+
+def apply_columns(
+    x: NDArray[Any], columns: Sequence[Band], *, xp: ModuleType = np
+) -> NDArray[Any]:
+    """Consecutive bands along the last axis, whose inputs ``x`` holds from the first one's on."""
+    first, start = columns[0].target.start, columns[0].source.start
+    out = xp.empty((*x.shape[:-1], columns[-1].target.stop - first), dtype=xp.float32)
+    for band in columns:
+        source = slice(band.source.start - start, band.source.stop - start)
+        target = slice(band.target.start - first, band.target.stop - first)
+        xp.matmul(x[..., source], xp.asarray(band.weights.T), out=out[..., target])
     return out  # type: ignore[no-any-return]
 
 

@@ -59,8 +59,29 @@ def test_the_ring_holds_what_a_whole_volume_would(how: Arithmetic) -> None:
                 total[place] += logits * weights.astype(np.float32)
                 norm[place] += weights
                 ring.add(logits, (z, y, x))
-            for index, plane in ring.finish(range(first, following)):
-                assert index == len(planes)
-                planes.append(plane.copy())
+            for plane in ring.finish(range(first, following)):
+                assert plane.index == len(planes)
+                assert (plane.rows, plane.columns) == (slice(0, 9), slice(0, 5))
+                planes.append(plane.logits.copy())
     whole = (total / norm)[(slice(None), *window.inside)]
     assert np.array_equal(np.stack(planes, axis=1), whole.astype(np.float32))
+
+
+def test_the_ring_hands_out_what_its_tiles_cover_and_nothing_else() -> None:
+    """Two tiles in one corner of a 12×12×12 image: planes 2–5 and 8–11 have nothing."""
+    window = tile((12, 12, 12), (2, 4, 4))
+    with ThreadPoolExecutor(1) as pool:
+        ring = Ring(window, 1, 1, pool=pool, how=PlainArithmetic())
+        found = {}
+        for first, following in ((0, 6), (6, 12)):
+            ring.add(np.full((1, 2, 4, 4), first + 1.0, np.float32), (first, 8, 0))
+            ring.add(np.full((1, 2, 4, 4), first + 1.0, np.float32), (first, 4, 2))
+            for plane in ring.finish(range(first, following)):
+                found[plane.index] = plane.logits[0, plane.rows, plane.columns].copy()
+                assert (plane.rows, plane.columns) == (slice(4, 12), slice(0, 6))
+    assert list(found) == [0, 1, 6, 7]
+    expected = np.zeros((8, 6), np.float32)
+    expected[4:, :4] = expected[:4, 2:] = 1
+    for index, logits in found.items():
+        # A quotient of halves is within their rounding of the tile's own value.
+        assert np.allclose(logits, expected * (1 if index < 2 else 7), rtol=2e-3)

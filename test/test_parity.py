@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from oarseg.engines import open_engines
 from oarseg.preprocessing import prepare
-from oarseg.streaming import segment
+from oarseg.streaming import Effort, segment
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -82,7 +82,7 @@ CASES = (
 def ours(oracle: Oracle, channels: list[NDArray[np.int16]], case: Parity) -> NDArray[np.uint8]:
     net_input = prepare(channels, case.spacing_mm, oracle.manifest)
     engines = open_engines(oracle.bundle, device="cpu", threads=1)
-    return segment(net_input, engines.folds, oracle.manifest, mirror=case.mirror)
+    return segment(net_input, engines.folds, oracle.manifest, effort=Effort(mirror=case.mirror))
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -11,10 +11,12 @@ from nnunet_oracle import CT, Recipe, images, manifest_of
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
 
+from oarseg.blocks import BlockMask
 from oarseg.bundle import Manifest, ModelFile, Normalisation, Resampling
 from oarseg.errors import InferenceError, WeightsError
 from oarseg.preprocessing import NetworkInput, prepare
-from oarseg.streaming import buffer_bytes, first_maximum, segment
+from oarseg.painting import first_maximum
+from oarseg.streaming import Effort, buffer_bytes, plan, segment
 from oarseg.tiling import cut, gaussian, tile
 
 Image = NDArray[np.float32]
@@ -137,6 +139,61 @@ def test_image_smaller_than_a_patch() -> None:
     assert np.array_equal(labels, plain(net_input, [Steep()], manifest))
 
 
+def corner(shape: Shape) -> BlockMask:
+    """A slanted piece of an image in blocks of (2, 3, 4), so that no axis is alike."""
+    blocks = np.zeros([max(1, n // k) for n, k in zip(shape, (2, 3, 4), strict=True)], bool)
+    for number, plane in enumerate(blocks[: len(blocks) // 2]):
+        plane[number % 3 : number % 3 + 2, : max(1, plane.shape[1] // 3)] = True
+    return BlockMask(blocks, (2, 3, 4), shape)
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_within_a_mask_labels_are_those_of_every_tile(branch: str) -> None:
+    spacing, grid, changes = BRANCHES[branch]
+    manifest = model(spacing, **changes)
+    net_input = prepare(images((46, 38, 42), 1), grid, manifest)
+    mask = corner((46, 38, 42))
+    inside = mask.voxels()
+    every = segment(net_input, [Steep()], manifest)
+    seen: list[int] = []
+    found = segment(
+        net_input, [Steep()], manifest, mask=mask, progress=lambda _, of: seen.append(of)
+    )
+    assert np.array_equal(found, np.where(inside, every, 0))
+    place = net_input.placement
+    assert len(seen) == seen[0] == plan(place, manifest, mask=mask).count
+    assert seen[0] < 0.7 * plan(place, manifest).count
+
+
+def test_every_tile_of_a_mask_is_needed() -> None:
+    """Leaving one more tile out would change a label: the choice is not too generous."""
+    manifest = model((2.0, 1.0, 1.0))
+    net_input = prepare(images((24, 24, 30), 1), (2.0, 1.0, 1.0), manifest)
+    window = tile((24, 24, 30), PATCH)
+    for voxel in ((0, 0, 0), (7, 12, 13), (23, 23, 29)):
+        blocks = np.zeros((24, 24, 30), bool)
+        blocks[voxel] = True
+        work = plan(net_input.placement, manifest, mask=BlockMask(blocks, (1, 1, 1), blocks.shape))
+        covering = [
+            start
+            for first in window.starts[0]
+            for start in window.row(first)
+            if all(s <= v < s + p for s, v, p in zip(start, voxel, PATCH, strict=True))
+        ]
+        assert list(work.tiles()) == covering
+
+
+def test_an_empty_mask_runs_no_network() -> None:
+    manifest = model((2.0, 1.0, 1.0))
+    net_input = prepare(images((12, 16, 20), 1), (2.0, 1.0, 1.0), manifest)
+    nothing = BlockMask(np.zeros((3, 4, 5), bool), (4, 4, 4), (12, 16, 20))
+
+    def never(_: Image) -> Image:
+        raise AssertionError("a tile was computed")
+
+    assert not segment(net_input, [never], manifest, mask=nothing).any()  # type: ignore[list-item]
+
+
 def test_regions_are_painted_in_order_where_positive() -> None:
     labels = {"background": 0, "whole": [4, 9], "core": 9}
     recipe = Recipe((1.0, 1.0, 1.0), (1, 1, 4), (RAW,), labels, region_order=(4, 9))
@@ -173,7 +230,9 @@ def test_mirroring_averages_the_flips() -> None:
     net_input = prepare([np.ones((1, 1, 4), np.float32)], (1.0, 1.0, 1.0), manifest)
     assert segment(net_input, [Left()], manifest).tolist() == [[[1, 1, 0, 0]]]
     # Averaged with its mirror image: (3−2)/2 outside, (1−2)/2 inside.
-    assert segment(net_input, [Left()], manifest, mirror=True).tolist() == [[[1, 0, 0, 1]]]
+    assert segment(net_input, [Left()], manifest, effort=Effort(mirror=True)).tolist() == [
+        [[1, 0, 0, 1]]
+    ]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

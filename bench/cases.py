@@ -1,0 +1,80 @@
+"""The phantoms and networks that the benchmarks run on, made once and kept in a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+
+from oarseg import bundle, challenge, channels  # noqa: E402
+from oarseg.bundle import Channel, Label, Normalisation  # noqa: E402
+from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
+
+SEED = 1  # the shipped case's, on which nothing is trained
+CACHE = ROOT / "build" / "bench"
+TOY_PATCH = (32, 160, 160)
+CT = Normalisation("ct", mean=174.36, std=315.17, lower=-255.0, upper=1277.0)
+
+
+def kept(folder: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that is made if it is not there; a broken-off making leaves none."""
+    if not folder.is_dir():
+        draft = folder.with_name(f"{folder.name}.draft")
+        draft.mkdir(parents=True, exist_ok=True)
+        make(draft)
+        draft.rename(folder)
+    return folder
+
+
+def case(size: str) -> Path:
+    """A phantom's channels on the CT's grid, the MR moved by its true transform."""
+
+    def make(folder: Path) -> None:
+        phantom = make_phantom(PhantomSpec(SEED, size))
+        if phantom.mr is None:
+            raise ValueError("the phantom has no MR")
+        recipe = bundle.ChannelRecipe("MR_T1", optional=True, standardise="mean_one")
+        mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, phantom.ct.grid, recipe)
+        np.save(folder / "ct.npy", phantom.ct.array)
+        np.save(folder / "mr.npy", mr)
+        (folder / "spacing.json").write_text(json.dumps(phantom.ct.grid.spacing_mm))
+
+    return kept(CACHE / "cases" / size, make)
+
+
+def toy(spacing_mm: tuple[float, float, float], *, classes: int = 31, folds: int = 1) -> Path:
+    """A weights folder of small networks that have learnt for seconds, on a given spacing."""
+    import nnunet_oracle as oracle
+
+    structures = challenge.load("han_seg").structures[: classes - 1]
+    labels = {"background": 0, **{s.name: s.label for s in structures}}
+
+    def make(folder: Path) -> None:
+        recipe = oracle.Recipe(
+            spacing_mm,
+            patch=TOY_PATCH,
+            channels=(CT, Normalisation("none")),
+            labels=labels,
+            folds=folds,
+        )
+        made = oracle.make(recipe, folder).manifest
+        manifest = replace(
+            made,
+            challenge="han_seg",
+            channels=(
+                Channel("CT", CT),
+                Channel("MR_T1", Normalisation("none"), optional=True, standardise="mean_one"),
+            ),
+            labels=tuple(Label(value, name) for name, value in labels.items()),
+        )
+        bundle.write_manifest(manifest, folder)
+
+    name = "toy-" + "x".join(f"{mm:g}" for mm in spacing_mm) + f"-{classes}-{folds}"
+    return kept(CACHE / "weights" / name, make)
