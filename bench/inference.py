@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 from oarseg import bundle, channels, engines, preprocessing, streaming  # noqa: E402
 from oarseg.evaluation.overlap import dice_by_label  # noqa: E402
 from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
-from oarseg.region import body_box  # noqa: E402
+from oarseg.region import body_box, find_body  # noqa: E402
 from oarseg.volume import Grid, Volume  # noqa: E402
 
 MIN_VOXELS = 200
@@ -109,7 +109,7 @@ def worker(arguments: argparse.Namespace) -> None:
 def crop_box(images: list[Any], spacing_mm: Any, region: str) -> Any:
     """The body's box, or None."""
     ct = Volume(images[0], Grid(images[0].shape, spacing_mm))
-    return body_box(ct) if region == "body" else None
+    return body_box(find_body(ct), ct.grid) if region == "body" else None
 
 
 def ours(images: list[Any], spacing_mm: Any, arguments: argparse.Namespace) -> tuple[Any, float]:

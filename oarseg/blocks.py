@@ -70,7 +70,8 @@ class Footprint:
 
     def plane(self, index: int) -> Mask:
         """One plane of the image along the network's axis 0."""
-        return self.blocks[self.index[0][index]][np.ix_(self.index[1], self.index[2])]
+        layer: Mask = self.blocks[self.index[0][index]]
+        return layer[np.ix_(self.index[1], self.index[2])]
 
     def same(self, one: int, other: int) -> bool:
         """Whether two planes lie in the same layer of blocks."""

@@ -74,7 +74,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         "--region",
         choices=("body", "full"),
         default="body",
-        help="body: crop to the patient first; full: the whole image, as nnU-Net",
+        help="body: crop to the patient first; full: nnU-Net's tiles over the whole image",
     )
 
 
@@ -110,7 +110,9 @@ def _add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="first seed")
     parser.add_argument("--cases", type=int, default=1, help="cases, a seed each")
-    parser.add_argument("--size", choices=("tiny", "small", "medium", "median", "maximum"), default="small")
+    parser.add_argument(
+        "--size", choices=("tiny", "small", "medium", "median", "maximum"), default="small"
+    )
     parser.add_argument("--layout", choices=("dataset", "platform"), default="dataset")
     parser.add_argument("--neck-flexion", type=float, default=0.0, metavar="DEG")
     parser.add_argument("--no-mr", action="store_true")

@@ -12,21 +12,20 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from oarseg.bundle import Bundle, Precision
+from oarseg.engine import INPUT, OUTPUT, Engine, Image, check_interface, first_line
 from oarseg.errors import ResourceError, WeightsError
+from oarseg.openvino_engine import OpenVinoEngine
 
-Image = NDArray[np.float32]
 Device = Literal["auto", "cuda", "cpu"]
 Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
 
-INPUT, OUTPUT = "image", "logits"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
@@ -44,22 +43,6 @@ _ORT_ERRORS = (
 )
 
 log = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """One network, ready to run."""
-
-    @property
-    def name(self) -> str:
-        """The file it was made of, for messages."""
-
-    def __call__(self, tile: Image, /) -> Image:
-        """Logits (1, classes, *patch) of a tile (1, channels, *patch), float32.
-
-        The result may be written into. It is valid until the next call of this engine or
-        of another one of the same ensemble: they share one output buffer, so that memory
-        does not grow with the number of folds.
-        """
 
 
 @dataclass(frozen=True)
@@ -167,7 +150,7 @@ class OnnxEngine:
         self.name = path.name
         self._session = _session(path, threads, cuda)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        _check_interface(
+        check_interface(
             path,
             {node.name: tuple(node.shape) for node in (*inputs, *outputs)},
             {INPUT: tile.shape, OUTPUT: logits.shape},
@@ -215,78 +198,12 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except _ORT_ERRORS as error:
         if cuda:
-            raise _NoCudaError(_first_line(error)) from error
-        raise WeightsError(f"{path}: not a usable ONNX file: {_first_line(error)}") from error
+            raise _NoCudaError(first_line(error)) from error
+        raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
     # ONNX Runtime falls back to the CPU with no more than a log line.
     if cuda and _CUDA not in session.get_providers():
         raise _NoCudaError("ONNX Runtime could not start its CUDA provider")
     return session
-
-
-class OpenVinoEngine:
-    """A network on the CPU through OpenVINO, in true float32."""
-
-    def __init__(
-        self, path: Path, tile: Image, logits: Image, *, threads: int, alone: bool
-    ) -> None:
-        """Load a file; arguments and errors as for ``OnnxEngine``.
-
-        Args:
-            path, tile, logits, threads: see there.
-            alone: keep the activations' memory between tiles, as no other fold needs it.
-        """
-        import openvino
-
-        self.name = path.name
-        core = openvino.Core()
-        try:
-            model = core.read_model(path)
-        except RuntimeError as error:
-            raise WeightsError(f"{path}: not a usable ONNX file: {_first_line(error)}") from error
-        found = {
-            port.any_name: tuple(port.get_partial_shape().to_shape())
-            for port in (*model.inputs, *model.outputs)
-            if port.get_partial_shape().is_static
-        }
-        _check_interface(path, found, {INPUT: tile.shape, OUTPUT: logits.shape})
-        self._compiled = core.compile_model(model, "CPU", _openvino_settings(threads))
-        self._request = self._compiled.create_infer_request()
-        self._logits = logits
-        self._alone = alone
-        self._request.set_tensor(OUTPUT, openvino.Tensor(logits, shared_memory=True))
-        self._tensor = openvino.Tensor
-
-    def __call__(self, tile: Image) -> Image:
-        """See ``Engine``."""
-        self._request.set_tensor(INPUT, self._tensor(tile, shared_memory=True))
-        self._request.infer()
-        if not self._alone:
-            self._compiled.release_memory()
-        return self._logits
-
-
-def _openvino_settings(threads: int) -> dict[str, Any]:
-    """One tile at a time on a fixed number of threads; CPUs with bfloat16 would use that."""
-    return {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_CPU_PINNING": False,
-        "CACHE_DIR": "",
-    }
-
-
-def _check_interface(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    if found != expected:
-        raise WeightsError(
-            f"{path}: expected the static shapes {expected}, found {found}; export it again"
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,5 +265,5 @@ def _open_cuda(bundle: Bundle, threads: int) -> Engines:
     try:
         folds[0](shared.tile)
     except _ORT_ERRORS as error:
-        raise _NoCudaError(_first_line(error)) from error
+        raise _NoCudaError(first_line(error)) from error
     return Engines(DeviceChoice("cuda", "cuda", f"the GPU works; {precision}"), folds)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.bundle import Manifest
-from oarseg.engines import Engine
+from oarseg.engine import Engine
 from oarseg.errors import InferenceError
 from oarseg.tiling import Tiling, cut
 from oarseg.volume import Shape

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg import __version__, bundle, challenge, engines, reading, registration, writing
+from oarseg.blocks import BlockMask
 from oarseg.bundle import Bundle, Channel
 from oarseg.cases import Case, find_cases
 from oarseg.challenge import Challenge
@@ -54,8 +55,9 @@ class Settings:
     Attributes:
         challenge: a challenge's name; None takes the one the weights are for.
         threads: 0 takes every core this process may use.
-        region: ``body`` crops to the patient before the network, ``full`` does what
-            nnU-Net does with the whole image.
+        region: ``body`` crops to the patient before the network, ``full`` lays nnU-Net's
+            own tiles over the whole image. Either way tiles without a voxel of the body
+            are left out, and outside the body all is background.
     """
 
     input: Path
@@ -180,12 +182,13 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
         OarsegError: the case cannot be segmented; nothing of it is in ``output``.
     """
     notes = Notes()
-    net_input, ct = _network_input(case, model, notes)
+    net_input, ct, body = _network_input(case, model, notes)
     with notes.steps.step("segmentation"), Progress(f"{case.name}: tiles") as progress:
         labels = stream(
             net_input,
             model.engines.folds,
             model.weights.manifest,
+            mask=body,
             progress=progress,
             threads=model.threads,
         )
@@ -211,8 +214,10 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
     return written[0]
 
 
-def _network_input(case: Case, model: Model, notes: Notes) -> tuple[NetworkInput, Grid]:
-    """Everything up to the network; the images are freed on return."""
+def _network_input(
+    case: Case, model: Model, notes: Notes
+) -> tuple[NetworkInput, Grid, BlockMask | None]:
+    """Everything up to the network, and where the body is; the images are freed on return."""
     reference = model.challenge.reference.channel
     with notes.steps.step("reading"):
         ct = reading.read_ct(case.files[reference])
@@ -226,14 +231,17 @@ def _network_input(case: Case, model: Model, notes: Notes) -> tuple[NetworkInput
         else:
             channels.append(_moved(channel, ct, others.pop(channel.name, None), model, notes))
     with notes.steps.step("preprocessing"):
+        body = find_body(ct)
+        if body is None:
+            notes.warn("no body found in the CT: the whole image is segmented")
         net_input = preprocess(
             channels,
             ct.grid.spacing_mm,
             model.weights.manifest,
-            box=body_box(ct) if model.region == "body" else None,
+            box=body_box(body, ct.grid) if model.region == "body" else None,
             threads=model.threads,
         )
-    return net_input, ct.grid
+    return net_input, ct.grid, body
 
 
 def _moved(

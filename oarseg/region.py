@@ -74,24 +74,24 @@ def _grown(mask: Mask, grid: Grid, margin_mm: float) -> Mask:
     return mask
 
 
-def body_box(ct: Volume, body: BlockMask | None = None) -> Box:
+def body_box(body: BlockMask | None, grid: Grid) -> Box:
     """Half-open intervals along (z, y, x) that hold the body and ``BOX_MARGIN_MM`` around it.
 
-    All slices are kept. Without a body to be found the box is the whole image.
+    All slices are kept. Without a body the box is the whole image.
 
     Args:
-        ct: HU.
-        body: from ``find_body``, if it is known already.
+        body: from ``find_body``.
+        grid: the CT's.
     """
-    body = body or find_body(ct)
-    depth, height, width = ct.grid.shape
+    depth, height, width = grid.shape
     if body is None:
         return (0, depth), (0, height), (0, width)
-    return (0, depth), _interval(body, ct.grid, axis=1), _interval(body, ct.grid, axis=2)
+    return (0, depth), _interval(body, grid, axis=1), _interval(body, grid, axis=2)
 
 
 def _interval(body: BlockMask, grid: Grid, *, axis: int) -> tuple[int, int]:
     margin = math.ceil((BOX_MARGIN_MM - MASK_MARGIN_MM) / grid.spacing_mm[axis])
     others = tuple(other for other in range(3) if other != axis)
-    found = np.flatnonzero(body.blocks.any(axis=others)[body.index(axis)])
+    occupied: Mask = np.any(body.blocks, axis=others)
+    found = np.flatnonzero(occupied[body.index(axis)])
     return max(0, int(found[0]) - margin), min(grid.shape[axis], int(found[-1]) + 1 + margin)

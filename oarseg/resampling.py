@@ -178,9 +178,7 @@ def resize_columns(
     return apply_columns(x, bands(x.shape[-1], outputs, order), xp=xp)
 
 
-def apply_columns(
-    x: NDArray[Any], columns: Sequence[Band], *, xp: ModuleType = np
-) -> NDArray[Any]:
+def apply_columns(x: NDArray[Any], columns: Sequence[Band], *, xp: ModuleType = np) -> NDArray[Any]:
     """Consecutive bands along the last axis, whose inputs ``x`` holds from the first one's on."""
     first, start = columns[0].target.start, columns[0].source.start
     out = xp.empty((*x.shape[:-1], columns[-1].target.stop - first), dtype=xp.float32)

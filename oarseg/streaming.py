@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from oarseg.accumulation import Plane, Ring, arithmetic
 from oarseg.blocks import BlockMask, Footprint
 from oarseg.bundle import Manifest
-from oarseg.engines import Engine
+from oarseg.engine import Engine
 from oarseg.ensemble import Ensemble, flips
 from oarseg.painting import Painter, streamable
 from oarseg.preprocessing import NetworkInput, Placement
@@ -131,7 +130,8 @@ class Work:
     @property
     def rows(self) -> tuple[int, ...]:
         """First planes of the rows with anything to compute."""
-        return tuple(itertools.compress(self.window.starts[0], self.needed.any(axis=(1, 2))))
+        starts = self.window.starts[0]
+        return tuple(first for n, first in enumerate(starts) if self.needed[n].any())
 
     def row(self, first: int) -> Iterator[Shape]:
         """The tiles of a row, in nnU-Net's order."""
@@ -174,9 +174,7 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest) -> int:
 def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[Plane]:
     """Final planes in order; each is valid until the next step."""
     rows = work.rows
-    for first, following in itertools.zip_longest(
-        rows, rows[1:], fillvalue=work.window.shape[0]
-    ):
+    for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
         for start in work.row(first):
             add(start)
         yield from ring.finish(range(first, following))

@@ -9,12 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 from nnunet_oracle import CT, Recipe, manifest_of
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from oarseg import engines
 from oarseg.bundle import Bundle, ModelFile
 from oarseg.engines import available_cpus, open_engines
 from oarseg.errors import ResourceError, WeightsError
+from oarseg.openvino_engine import OpenVinoEngine
 
 PATCH = (3, 4, 5)
 WEIGHTS = (2.0, -1.0)
@@ -56,6 +57,36 @@ def test_an_engine_computes_its_network(bundle: Bundle, backend: engines.Backend
         assert np.allclose(fold(image), expected, atol=1e-6)
         first = fold(image).copy()
         assert np.array_equal(fold(image), first)
+
+
+def write_many_classes(path: Path, classes: int) -> None:
+    """logits[k] = a smooth function of the image, k and a border of one voxel."""
+    draw = np.random.default_rng(0)
+    shape = (classes, 1, 3, 3, 3)
+    kernel = numpy_helper.from_array(draw.standard_normal(shape).astype(np.float32), "w")
+    bias = numpy_helper.from_array(draw.standard_normal(classes).astype(np.float32), "b")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w", "b"], ["logits"], pads=[1] * 6)],
+        "many",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 1, *PATCH))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, classes, *PATCH))],
+        [kernel, bias],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("classes", [1, 8, 9, 31])
+def test_classes_computed_in_pieces_are_the_same_classes(tmp_path: Path, classes: int) -> None:
+    path = tmp_path / "many.onnx"
+    write_many_classes(path, classes)
+    image = np.random.default_rng(1).standard_normal((1, 1, *PATCH)).astype(np.float32)
+    logits = np.full((1, classes, *PATCH), np.nan, np.float32)
+    engine = OpenVinoEngine(path, image, logits, threads=1, alone=True)
+    assert len(engine._compiled.outputs) == -(-classes // 8)
+    found = engine(image)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert np.allclose(found, session.run(None, {"image": image})[0], atol=1e-5)
 
 
 def test_auto_takes_openvino_without_a_gpu_and_says_why(

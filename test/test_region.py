@@ -21,7 +21,7 @@ def scan(*, couch: bool = True) -> Volume:
 
 @pytest.mark.parametrize("couch", [True, False])
 def test_box_of_a_block_by_hand(couch: bool) -> None:
-    z, y, x = body_box(scan(couch=couch))
+    z, y, x = body_box(find_body(scan(couch=couch)), GRID)
     margin, coarse = int(BOX_MARGIN_MM / 2), 4  # voxels; the coarse grid may add one of its own
     assert z == (0, 30)
     assert 20 - margin - coarse <= y[0] <= 20 - margin + 1
@@ -32,13 +32,13 @@ def test_box_of_a_block_by_hand(couch: bool) -> None:
 
 def test_air_keeps_the_whole_image() -> None:
     air = Volume(np.full(GRID.shape, -1000, np.int16), GRID)
-    assert body_box(air) == ((0, 30), (0, 100), (0, 120))
+    assert body_box(find_body(air), GRID) == ((0, 30), (0, 100), (0, 120))
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_every_structure_of_a_phantom_is_inside_and_the_couch_is_not(seed: int) -> None:
     phantom = make_phantom(PhantomSpec(seed, size="tiny"))
-    box = tuple(slice(*interval) for interval in body_box(phantom.ct))
+    box = tuple(slice(*interval) for interval in body_box(find_body(phantom.ct), phantom.ct.grid))
     inside = np.bincount(phantom.labels.array[box].ravel(), minlength=31)
     everywhere = np.bincount(phantom.labels.array.ravel(), minlength=31)
     assert np.array_equal(inside[1:], everywhere[1:])
@@ -80,7 +80,7 @@ def test_arms_apart_from_the_trunk_are_kept() -> None:
     arm = (slice(None), slice(35, 55), slice(5, 20))
     ct = solid(trunk=TRUNK, arm=arm)
     assert mask_of(ct)[arm].all()
-    assert body_box(ct)[2][0] == 0
+    assert body_box(find_body(ct), GRID)[2][0] == 0
 
 
 def test_a_shell_and_a_board_are_not_kept() -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from oarseg.blocks import BlockMask
 from oarseg.bundle import Manifest, ModelFile, Normalisation, Resampling
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.preprocessing import NetworkInput, prepare
 from oarseg.painting import first_maximum
+from oarseg.preprocessing import NetworkInput, prepare
 from oarseg.streaming import Effort, buffer_bytes, plan, segment
 from oarseg.tiling import cut, gaussian, tile
 
