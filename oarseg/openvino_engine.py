@@ -99,7 +99,8 @@ def _split(model: Any) -> Any:
         return model
     convolution, bias = (total.input_value(i) for i in range(2))
     node = convolution.get_node()
-    if node.get_type_name() != "Convolution" or bias.get_node().get_type_name() != "Constant":
+    classes = convolution.get_shape()[1]
+    if node.get_type_name() != "Convolution" or list(bias.get_shape()) != [1, classes, 1, 1, 1]:
         return model
     how = node.get_attributes()
 
@@ -119,7 +120,6 @@ def _split(model: Any) -> Any:
         )
         return op.add(one, part(bias, first, last, 1))
 
-    classes = convolution.get_shape()[1]
     starts = range(0, classes, _CHANNELS)
     pieces = [piece(first, min(first + _CHANNELS, classes)) for first in starts]
     return Model(pieces, model.get_parameters())
