@@ -1,6 +1,7 @@
 """The metrics against surface-distance, medpy and evalutils, and against plain geometry."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from surface_distance import lookup_tables
 
+from oarseg import challenge
+from oarseg.challenge import Evaluation
 from oarseg.evaluation import surfaces
+from oarseg.evaluation.labels import LabelMap
 from oarseg.evaluation.metrics import DEFINITIONS, compare, cut_to_box
+from oarseg.evaluation.scoring import Sides, score_case
 from oarseg.evaluation.surfaces import Mask, area_table
+from oarseg.labelfiles import label_boxes
+from oarseg.volume import Grid
 
+HAN_SEG = challenge.load("han_seg")
 Array = NDArray[np.bool_]
 Pair = tuple[Array, Array]
 
@@ -191,3 +199,44 @@ def test_boxes_and_empty_masks() -> None:
     with pytest.raises(ValueError, match="must hold voxels"):
         compare(mask, empty, spacing_mm=(1.0, 1.0, 1.0), tolerance_mm=1.0)
     assert mask.intersection(Mask(np.ones((2, 2, 2), bool), (3, 0, 0))) == 0
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in scalar divide:RuntimeWarning")
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("empty", ["prediction", "reference", "both"])
+def test_empty_masks_as_the_oracles_where_they_answer(
+    empty: str, spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """medpy refuses distances to nothing; a Dice of nothing with nothing is NaN to one, 0 to
+    another. The challenge's rules decide; where both oracles agree they give the same."""
+    # surface-distance 0.1 asks NumPy 2 for names that it no longer has.
+    monkeypatch.setattr(np, "Inf", np.inf, raising=False)
+    monkeypatch.setattr(np, "NaN", np.nan, raising=False)
+    full, nothing = PAIRS["balls"][0], np.zeros(SHAPE, bool)
+    prediction = nothing if empty in ("prediction", "both") else full
+    reference = nothing if empty in ("reference", "both") else full
+    rules = replace(
+        HAN_SEG, evaluation=Evaluation(reference_empty="worst", both_empty="best", pairs=())
+    )
+    structure = rules.structures[0].name
+    sides = Sides(
+        LabelMap(prediction.astype(np.uint8), tuple(label_boxes(prediction.astype(np.uint8), 30))),
+        LabelMap(reference.astype(np.uint8), tuple(label_boxes(reference.astype(np.uint8), 30))),
+        Grid(SHAPE, spacing),
+    )
+    found = score_case("a", sides, rules, definition="surface-distance", threads=1).scores
+    ours = next(score for score in found if score.structure == structure)
+    theirs = surface_distance.compute_surface_distances(reference, prediction, spacing)
+    hausdorff = surface_distance.compute_robust_hausdorff(theirs, 95)
+    nsd = surface_distance.compute_surface_dice_at_tolerance(theirs, 1.0)
+    if empty == "both":
+        assert (ours.dsc, ours.nsd, ours.hd95_mm, ours.msd_mm) == (1.0, 1.0, 0.0, 0.0)
+        assert math.isnan(surface_distance.compute_dice_coefficient(reference, prediction))
+        assert math.isnan(nsd)
+    else:
+        assert ours.hd95_mm == hausdorff == math.inf
+        assert ours.nsd == nsd == 0.0
+        dice = surface_distance.compute_dice_coefficient(reference, prediction)
+        assert ours.dsc == dice == binary.dc(prediction, reference) == 0.0
+        with pytest.raises(RuntimeError, match="binary object"):
+            binary.hd95(prediction, reference, spacing)

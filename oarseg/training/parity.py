@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from oarseg.bundle import Parity
 from oarseg.errors import InputError
+from oarseg.evaluation.overlap import counts
 from oarseg.training.checkpoint import Results
 
 MIN_CLASS_VOXELS = 50
@@ -42,7 +43,7 @@ def compare(network: torch.nn.Module, path: Path, patches: Patches) -> Parity:
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     classes = int(session.get_outputs()[0].shape[1])
     largest, equal, voxels = 0.0, 0, 0
-    counts = np.zeros((3, classes))
+    sizes = np.zeros((3, classes))
     for patch in patches.array:
         got = np.asarray(session.run(None, {"image": patch[None]})[0])[0]
         with torch.inference_mode():
@@ -53,10 +54,9 @@ def compare(network: torch.nn.Module, path: Path, patches: Patches) -> Parity:
         mine, theirs = got.argmax(0), want.argmax(0)
         equal += int((mine == theirs).sum())
         voxels += mine.size
-        for k, labels in enumerate((mine, theirs, np.where(mine == theirs, mine, -1))):
-            counts[k] += np.bincount(labels[labels >= 0].ravel(), minlength=classes)
-    enough = counts[1] >= MIN_CLASS_VOXELS
-    dice = 2 * counts[2][enough] / (counts[0][enough] + counts[1][enough])
+        sizes += [counts(labels, classes) for labels in (mine, theirs, mine[mine == theirs])]
+    enough = sizes[1] >= MIN_CLASS_VOXELS
+    dice = 2 * sizes[2][enough] / (sizes[0][enough] + sizes[1][enough])
     return Parity(
         path.name, patches.source, len(patches.array), largest, equal / voxels, float(dice.min())
     )
