@@ -12,6 +12,7 @@ from oarseg.errors import InputError
 from oarseg.evaluation.scoring import Score
 
 BASELINE = "#c0392b"
+MISSED = "#d35400"
 BOX = "#d6e4f0"
 LINE = "#1f4e79"
 # Of the finite distances: what lies beyond is drawn at the edge, so that one stray voxel
@@ -23,7 +24,7 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
     """Draw Dice and HD95 of every structure, with the paper's mean marked.
 
     Each dot is a case; the box spans the quartiles, the line in it is the median. Missed
-    structures are dots at Dice 0 and, where their distance is infinite, at the right edge.
+    structures are crosses at Dice 0 and at the right edge, and counted beside the name.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -36,13 +37,15 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
             "--no-plot"
         ) from error
     names = [organ.name for organ in challenge.organs]
+    missed = [_missed(scores, name) for name in names]
     figure = Figure(figsize=(11, 1.6 + 0.27 * len(names)), layout="constrained")
     dice, distance = figure.subplots(1, 2, sharey=True)
     known = challenge.evaluation.baseline
     _panel(
         dice,
-        [[100 * value for value in _values(scores, name, "dsc")] for name in names],
+        [_values(scores, name, "dsc", factor=100) for name in names],
         [known[name].dsc_percent[0] if name in known else math.nan for name in names],
+        missed,
         limits=(0.0, 100.0),
         label="Dice coefficient (%)",
     )
@@ -53,23 +56,37 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
     label = f"HD95 (mm), by {scores[0].definition}" if scores else "HD95 (mm)"
     if any(value > high for values in far for value in values):
         label += f"; greater ones at {high:.0f}"
-    _panel(distance, far, marks, limits=(0.0, high), label=label)
-    dice.set_yticks(range(len(names)), names, fontsize=8)
+    _panel(distance, far, marks, missed, limits=(0.0, high), label=label)
+    counted = [
+        f"{name} ({sum(m)} of {len(m)} missed)" if any(m) else name
+        for name, m in zip(names, missed, strict=True)
+    ]
+    dice.set_yticks(range(len(names)), counted, fontsize=8)
     dice.invert_yaxis()
     _legend(figure, challenge, dice)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=130)
 
 
-def _values(scores: Sequence[Score], structure: str, metric: str) -> list[float]:
-    values = [getattr(score, metric) for score in scores if score.structure == structure]
-    return [float(value) for value in values if not math.isnan(value)]
+def _scored(scores: Sequence[Score], structure: str) -> list[Score]:
+    return [s for s in scores if s.structure == structure and not math.isnan(s.dsc)]
+
+
+def _values(
+    scores: Sequence[Score], structure: str, metric: str, *, factor: float = 1.0
+) -> list[float]:
+    return [factor * float(getattr(score, metric)) for score in _scored(scores, structure)]
+
+
+def _missed(scores: Sequence[Score], structure: str) -> list[bool]:
+    return [s.status in ("missed", "unusable") for s in _scored(scores, structure)]
 
 
 def _panel(
     axes: Any,
     values: Sequence[Sequence[float]],
     baseline: Sequence[float],
+    missed: Sequence[Sequence[bool]],
     *,
     limits: tuple[float, float],
     label: str,
@@ -89,10 +106,12 @@ def _panel(
         capprops={"color": LINE, "linewidth": 0.8},
         manage_ticks=False,
     )
-    for row, points in enumerate(shown):
-        axes.plot(points, [row] * len(points), ".", color=LINE, markersize=3, alpha=0.5)
+    for row, (points, lost) in enumerate(zip(shown, missed, strict=True)):
+        for which, mark, size, colour in ((False, ".", 4, LINE), (True, "x", 5, MISSED)):
+            found = [value for value, gone in zip(points, lost, strict=True) if gone is which]
+            axes.plot(found, [row] * len(found), mark, color=colour, markersize=size, alpha=0.8)
     axes.plot(baseline, range(len(shown)), "D", color=BASELINE, markersize=5, zorder=5)
-    axes.set_xlim(low, high * 1.02)
+    axes.set_xlim(low - high * 0.02, high * 1.02)
     axes.set_ylim(-0.7, len(shown) - 0.3)
     axes.set_xlabel(label)
     axes.grid(axis="x", color="0.9")
@@ -100,13 +119,18 @@ def _panel(
 
 
 def _legend(figure: Any, challenge: Challenge, axes: Any) -> None:
-    if not challenge.evaluation.baseline:
-        return
-    mark = axes.plot([], [], "D", color=BASELINE, markersize=5)[0]
+    entries = {
+        "a case": axes.plot([], [], ".", color=LINE, markersize=4)[0],
+        "a case in which it was missed": axes.plot([], [], "x", color=MISSED, markersize=5)[0],
+    }
+    if challenge.evaluation.baseline:
+        source = f"mean of {challenge.evaluation.baseline_source}"
+        entries[source] = axes.plot([], [], "D", color=BASELINE, markersize=5)[0]
     figure.legend(
-        [mark],
-        [f"mean of {challenge.evaluation.baseline_source}"],
+        list(entries.values()),
+        list(entries),
         loc="outside lower center",
+        ncols=len(entries),
         frameon=False,
         fontsize=8,
     )

@@ -212,6 +212,7 @@ def _write(
     named = [f"{problem.name}: {problem.message}" for problem in problems]
     cases = len({score.case for score in scores})
     title = f"{challenge.title}: {cases} case{'' if cases == 1 else 's'}"
+    title += f", {len(unanswered)} of them without a usable prediction" if unanswered else ""
     record = {
         "oarseg": __version__,
         "challenge": challenge.name,
