@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from oarseg.challenge import Challenge
 from oarseg.errors import WeightsError
 
 FORMAT_VERSION: Final = 1
@@ -141,6 +142,8 @@ class Manifest:
     Attributes:
         spacing_mm, patch_size, mirror_axes: in the network's axes, that is after
             ``transpose_forward`` of (z, y, x).
+        own_challenge: the challenge itself, where it is none of the package's: a user's
+            own, or one with a user's label table.
         labels: class k of the network is ``labels[k]``; without regions class 0 is
             background. With regions, class k is painted with ``labels[k].value`` in order.
         regions: the network gives one independent probability a class.
@@ -165,6 +168,7 @@ class Manifest:
     training: str
     licence: str
     versions: dict[str, str]
+    own_challenge: Challenge | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -230,6 +234,8 @@ def parse_manifest(text: str, *, source: str) -> Manifest:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
+    if document["own_challenge"] is None:
+        del document["own_challenge"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ from numpy.typing import NDArray
 
 from oarseg import registration
 from oarseg.bundle import ChannelRecipe
+from oarseg.errors import InputError
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume
 
 HU_RANGE = (-1000, 3000)
+# Headers round; voxels that lie closer than this lie on one grid.
+SAME_GRID_MM = 1e-2
 
 
 def ct_channel(ct: Volume) -> NDArray[Any]:
@@ -44,3 +48,28 @@ def mr_channel(
 def absent_channel(grid: Grid, recipe: ChannelRecipe) -> NDArray[np.float32]:
     """A channel that was not taken: its absent value everywhere."""
     return np.full(grid.shape, recipe.absent_value, dtype=np.float32)
+
+
+def aligned_channel(
+    image: Volume, grid: Grid, *, path: Path, outside: float, resample: bool
+) -> NDArray[Any]:
+    """An image that should lie on the reference's grid already.
+
+    Args:
+        image: as read.
+        grid: the reference's.
+        path: the image's file, for messages.
+        outside: what stands beyond the image's field where it is resampled.
+        resample: bring it onto the grid, by linear interpolation, if it lies on another.
+
+    Raises:
+        InputError: it lies on another grid, and ``resample`` is not set.
+    """
+    if image.grid.matches(grid, tolerance_mm=SAME_GRID_MM):
+        return image.array
+    if not resample:
+        raise InputError(
+            f"{path}: expected the reference image's grid, {grid.text}, found "
+            f"{image.grid.text}; resample it onto that grid, or pass --resample"
+        )
+    return registration.move(image, RigidTransform(), grid, outside=outside).array

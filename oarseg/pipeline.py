@@ -14,13 +14,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg import __version__, bundle, challenge, engines, reading, registration, writing
+from oarseg import __version__, bundle, engines, reading, registration, writing
+from oarseg.agreement import challenge_of
 from oarseg.blocks import BlockMask
 from oarseg.bundle import Bundle, Channel
 from oarseg.cases import Case, find_cases
-from oarseg.challenge import Challenge
-from oarseg.channels import absent_channel, mr_channel
-from oarseg.errors import OarsegError, RegistrationError, WeightsError
+from oarseg.challenge import Challenge, Socket
+from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, mr_channel
+from oarseg.errors import OarsegError, RegistrationError
 from oarseg.log import Progress
 from oarseg.preprocessing import NetworkInput
 from oarseg.preprocessing import prepare as preprocess
@@ -53,11 +54,12 @@ class Settings:
     """What the user chose.
 
     Attributes:
-        challenge: a challenge's name; None takes the one the weights are for.
+        challenge: a challenge's name or TOML file; None takes the one the weights are for.
         threads: 0 takes every core this process may use.
         region: ``body`` crops to the patient before the network, ``full`` lays nnU-Net's
             own tiles over the whole image. Either way tiles without a voxel of the body
             are left out, and outside the body all is background.
+        resample: bring images that should lie on the reference's grid onto it.
     """
 
     input: Path
@@ -67,6 +69,7 @@ class Settings:
     device: Literal["auto", "cuda", "cpu"] = "auto"
     threads: int = 0
     region: Region = "body"
+    resample: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Model:
     engines: engines.Engines
     threads: int
     region: Region
+    resample: bool
 
 
 @dataclass
@@ -124,7 +128,9 @@ def segment_folder(settings: Settings) -> tuple[Failure, ...]:
         OarsegError: nothing can be done at all: no case, no weights, no output folder.
     """
     weights = bundle.load(settings.weights)
-    rules = _challenge(settings, weights)
+    rules = challenge_of(weights, settings.challenge)
+    if rules.notice:
+        log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
     found = find_cases(settings.input, rules, required=required | {rules.reference.channel})
     writing.check_output(settings.output)
@@ -135,21 +141,11 @@ def segment_folder(settings: Settings) -> tuple[Failure, ...]:
     if found.cases:
         opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
         threads = settings.threads or engines.available_cpus()
-        model = Model(weights, rules, opened, threads, settings.region)
+        model = Model(weights, rules, opened, threads, settings.region, settings.resample)
         for case in found.cases:
             records.append(_attempt(case, model, settings.output))
             writing.write_results(settings.output, records)
     return tuple(Failure(r.case, r.error_messages[0]) for r in records if r.error_messages)
-
-
-def _challenge(settings: Settings, weights: Bundle) -> Challenge:
-    told, meant = settings.challenge, weights.manifest.challenge
-    if told is not None and told != meant:
-        raise WeightsError(
-            f"{weights.folder}: the weights are for challenge {meant}, --challenge says {told}; "
-            "pass the weights that belong to it"
-        )
-    return challenge.load(meant)
 
 
 def _attempt(case: Case, model: Model, output: Path) -> Record:
@@ -182,6 +178,8 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
         OarsegError: the case cannot be segmented; nothing of it is in ``output``.
     """
     notes = Notes()
+    if model.challenge.notice:
+        notes.warnings.append(model.challenge.notice)
     net_input, ct, body = _network_input(case, model, notes)
     with notes.steps.step("segmentation"), Progress(f"{case.name}: tiles") as progress:
         labels = stream(
@@ -220,16 +218,25 @@ def _network_input(
     """Everything up to the network, and where the body is; the images are freed on return."""
     reference = model.challenge.reference.channel
     with notes.steps.step("reading"):
-        ct = reading.read_ct(case.files[reference])
-        others = {
-            name: reading.read_mr(path) for name, path in case.files.items() if name != reference
+        used = {reference, *(channel.name for channel in model.weights.manifest.channels)}
+        images = {
+            name: _read(model.challenge.socket(name), path)
+            for name, path in case.files.items()
+            if name in used
         }
+        ct = images[reference]
     channels: list[NDArray[Any]] = []
     for channel in model.weights.manifest.channels:
+        image = images.pop(channel.name, None)
         if channel.name == reference:
             channels.append(ct.array)
+        elif image is None:
+            notes.warn(f"no {channel.name}: segmented from the {reference} alone")
+            channels.append(absent_channel(ct.grid, channel.recipe))
+        elif model.challenge.socket(channel.name).placed == "same_grid":
+            channels.append(_aligned(channel, ct, image, case, model))
         else:
-            channels.append(_moved(channel, ct, others.pop(channel.name, None), model, notes))
+            channels.append(_moved(channel, ct, image, model, notes))
     with notes.steps.step("preprocessing"):
         body = find_body(ct)
         if body is None:
@@ -244,13 +251,24 @@ def _network_input(
     return net_input, ct.grid, body
 
 
-def _moved(
-    channel: Channel, ct: Volume, mr: Volume | None, model: Model, notes: Notes
-) -> NDArray[Any]:
-    """An MR on the CT's grid; absent where there is none or its registration failed."""
-    if mr is None:
-        notes.warn(f"no {channel.name}: segmented from the CT alone")
-        return absent_channel(ct.grid, channel.recipe)
+def _read(socket: Socket, path: Path) -> Volume:
+    return reading.read_ct(path) if socket.modality == "CT" else reading.read_mr(path)
+
+
+def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Model) -> NDArray[Any]:
+    """An image that shares the CT's grid, or is resampled onto it if the user wants that."""
+    is_ct = model.challenge.socket(channel.name).modality == "CT"
+    return aligned_channel(
+        image,
+        ct.grid,
+        path=case.files[channel.name],
+        outside=HU_RANGE[0] if is_ct else channel.absent_value,
+        resample=model.resample,
+    )
+
+
+def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes) -> NDArray[Any]:
+    """An MR on the CT's grid; absent where its registration failed."""
     with notes.steps.step("registration"):
         found = registration.register(ct, mr, threads=model.threads)
         notes.registration = _registration_report(found)
@@ -281,11 +299,11 @@ def _registration_report(found: Registration) -> dict[str, Any]:
 
 
 def _volumes_cm3(labels: NDArray[np.uint8], model: Model, grid: Grid) -> dict[str, float]:
-    """Volume of each structure, by name."""
+    """Volume of each organ, by name."""
     count = np.bincount(labels.ravel(), minlength=256)
     return {
-        s.name: round(float(count[s.label]) * grid.voxel_volume_mm3 / 1000, 3)
-        for s in model.challenge.structures
+        organ.name: round(float(count[list(organ.labels)].sum()) * grid.voxel_volume_mm3 / 1000, 3)
+        for organ in model.challenge.organs
     }
 
 

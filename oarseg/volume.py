@@ -50,6 +50,13 @@ class Grid:
         return "×".join(str(n) for n in reversed(self.shape))
 
     @property
+    def text(self) -> str:
+        """Size, spacing and place in words, x y z, for messages."""
+        spacing = "×".join(f"{s:g}" for s in reversed(self.spacing_mm))
+        origin = ", ".join(f"{o:g}" for o in self.origin_mm)
+        return f"{self.size_text} voxels of {spacing} mm from ({origin})"
+
+    @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel."""
         return self.spacing_mm[0] * self.spacing_mm[1] * self.spacing_mm[2]

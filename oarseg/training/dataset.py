@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from oarseg import reading, registration
+from oarseg.agreement import dataset_record
 from oarseg.bundle import ChannelRecipe
 from oarseg.cases import Case, find_cases
 from oarseg.challenge import Challenge
@@ -298,7 +299,7 @@ def _write_dataset_json(
         "numTraining": count,
         "file_ending": ENDING,
         "oarseg": {
-            "challenge": challenge.name,
+            **dataset_record(challenge),
             "channels": TypeAdapter(tuple[ChannelRecipe, ...]).dump_python(
                 tuple(recipes), mode="json"
             ),

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import torch
 from pydantic import TypeAdapter
 
-from oarseg import __version__, bundle
+from oarseg import __version__, agreement, bundle
 from oarseg.bundle import (
     Channel,
     ChannelRecipe,
@@ -134,7 +134,8 @@ def export(
 
     Raises:
         InputError: the results folder cannot be exported.
-        WeightsError: float32 itself differs from torch.
+        WeightsError: float32 itself differs from torch, or the model is not one for the
+            challenge.
     """
     results = open_results(folder)
     checkpoints = {
@@ -157,6 +158,7 @@ def export(
         models = _whole_precisions(models, folds)
         axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
         manifest = describe(results, challenge, card, models, figures, axes)
+        agreement.check(manifest, challenge, source=str(folder))
         bundle.write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
@@ -229,6 +231,7 @@ def describe(
             "oarseg": __version__,
             **{name: version(name) for name in ("nnunetv2", "torch", "onnxruntime")},
         },
+        own_challenge=agreement.own_facts(challenge),
     )
 
 
