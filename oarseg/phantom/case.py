@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.challenge import Challenge, load
 from oarseg.errors import InputError
-from oarseg.phantom.anatomy import Anatomy, build, label_values
+from oarseg.phantom.anatomy import Anatomy, build
 from oarseg.phantom.pose import Pose
 from oarseg.phantom.scanner import SLAB_VOXELS, CtScanner, MrScanner, View
 from oarseg.rigid import RigidTransform
@@ -54,7 +55,20 @@ SIZES: dict[str, Size] = {
         (323, 1024, 1024), (0.52, 0.52), (2.0, 2.0), (84, 512, 512), (245, 330), (252, 290)
     ),
 }
+# Scans of the chest, as wide and as thick as StructSeg's; there is no MR of it.
+CHEST_SIZES: dict[str, Size] = {
+    "tiny": Size((40, 64, 64), (7.5, 7.8), (9.6, 10.0), (20, 56, 56), (250, 290), (180, 200)),
+    "small": Size((96, 192, 192), (2.5, 2.65), (4.0, 4.2), (44, 176, 176), (240, 300), (185, 220)),
+    "median": Size(
+        (95, 512, 512), (1.17, 1.17), (5.0, 5.0), (56, 512, 512), (245, 330), (185, 220)
+    ),
+    "maximum": Size(
+        (127, 512, 512), (1.37, 1.37), (3.0, 3.0), (84, 512, 512), (245, 330), (252, 290)
+    ),
+}
 VERTEX_Z = 121.0
+APEX_Z = -140.0  # above the lungs
+CHEST_BACK_MM = 6.0  # from there the chest's middle lies so far back
 PHARYNX: Vector = (0.0, -20.0, -55.0)
 
 
@@ -143,26 +157,33 @@ def make_phantom(
         grid = mr_grid(spec, anatomy, transform)
         seen = View(anatomy, grid, transform.inverse(), spec.neck_flexion_deg)
         mr = MrScanner.of(spec.seed).scan(seen, slab_voxels=slab_voxels)
-    return Phantom(ct, mr, labels, _truth(spec, anatomy, transform, labels, mr))
+    presence = presence_of(labels, load("han_seg"))
+    return Phantom(ct, mr, labels, truth_of(spec, anatomy, transform, presence, mr))
 
 
 def _rng(spec: PhantomSpec, stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([spec.seed, stream]))
 
 
-def ct_grid(spec: PhantomSpec, anatomy: Anatomy) -> Grid:
-    """The CT's grid: from above the vertex downwards, as far as its slices reach."""
-    size, rng = SIZES[spec.size], _rng(spec, 31)
+def ct_grid(
+    spec: PhantomSpec, anatomy: Anatomy, *, chest_sizes: Mapping[str, Size] | None = None
+) -> Grid:
+    """The CT's grid: from above the vertex downwards, as far as its slices reach.
+
+    With ``chest_sizes`` it begins above the lungs instead.
+    """
+    size, rng = (chest_sizes or SIZES)[spec.size], _rng(spec, 31)
     inplane = round(float(rng.uniform(*size.ct_inplane_mm)), 4)
     spacing = (round(float(rng.uniform(*size.ct_slice_mm)), 3), inplane, inplane)
     margin, dx, dy = rng.uniform(3.0, 9.0), rng.uniform(-5, 5), rng.uniform(-4, 4)
     place = np.asarray(anatomy.pose.rigid.translation_mm)
     top = VERTEX_Z if anatomy.low_top is None else anatomy.low_top - margin
+    top, back = (APEX_Z, CHEST_BACK_MM) if chest_sizes else (top, 14.0)
     high = place[2] + top * anatomy.pose.scale[2] + margin
     depth, height, width = size.ct_shape
     origin = (
         float(place[0] + dx - inplane * (width - 1) / 2),
-        float(place[1] + 14.0 + dy - inplane * (height - 1) / 2),
+        float(place[1] + back + dy - inplane * (height - 1) / 2),
         float(high - spacing[0] * (depth - 1)),
     )
     return Grid(size.ct_shape, spacing, _rounded(origin))
@@ -213,27 +234,28 @@ def _rounded(point: Vector) -> Vector:
     return round(point[0], 3), round(point[1], 3), round(point[2], 3)
 
 
-def presence_of(labels: Volume) -> dict[str, float]:
-    """1 where a structure lies in the field, 0.5 where it touches its first or last plane."""
+def presence_of(labels: Volume, challenge: Challenge) -> dict[str, float]:
+    """1 where an organ lies in the field, 0.5 where it touches its first or last plane."""
     # Plane by plane: counting makes 8 bytes of every voxel.
     counts = np.zeros(256, np.int64)
     for plane in labels.array:
         counts += np.bincount(plane.reshape(-1), minlength=256)
     edge = set(np.unique(labels.array[[0, -1]]).tolist())
     presence = {}
-    for name, value in label_values().items():
-        cut = 0.5 if value in edge else 1.0
-        presence[name] = cut if counts[value] else 0.0
+    for organ in challenge.organs:
+        cut = 0.5 if edge & set(organ.labels) else 1.0
+        presence[organ.name] = cut if counts[list(organ.labels)].any() else 0.0
     return presence
 
 
-def _truth(
+def truth_of(
     spec: PhantomSpec,
     anatomy: Anatomy,
     transform: RigidTransform,
-    labels: Volume,
+    presence: dict[str, float],
     mr: Volume | None,
 ) -> Truth:
+    """What is known of a patient and the scans."""
     names = list(anatomy.landmarks)
     points = np.asarray([anatomy.landmarks[name] for name in names])
     pose = anatomy.pose
@@ -249,7 +271,7 @@ def _truth(
         neck_flexion_deg=spec.neck_flexion_deg,
         landmarks_ct=dict(zip(names, map(_vector, in_ct), strict=True)),
         landmarks_mr=dict(zip(names, map(_vector, in_mr), strict=True)),
-        presence=presence_of(labels),
+        presence=presence,
         mr_field_mm=None if mr is None else _field(mr.grid),
     )
 

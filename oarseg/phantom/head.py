@@ -91,22 +91,24 @@ def skull(d: Draws) -> list[Part]:
     table = ((thick, "cortical"), (thick - 2.2, "marrow"), (3.6, "cortical"), (1.5, "csf"))
     parts = [
         Part(brain, table),
-        fill(Rippled(brain, 1.3, 13.0), "grey"),
-        Part(Rippled(brain, 1.6, 17.0), ((-4.5, "white"),)),
+        fill(Rippled(brain, 1.3, 13.0), "grey", organ="Brain"),
+        Part(Rippled(brain, 1.6, 17.0), ((-4.5, "white"),), organ="Brain"),
         fill(Ellipsoid((0, -32, 4), (15, 16, 10), boxy=True), "bone"),
         fill(Tube(((0, -16, 12), (0, -3, -20)), (7, 6)), "bone"),
-        fill(Ellipsoid((0, -26, 26), (14, 11, 8)), "csf"),
-        fill(Ellipsoid((0, 22, 2), (6, 4, 9)), "ventricle"),
-        fill(Tube(((0, -14, 40), (0, 6, 42)), (2.5, 3)), "ventricle"),
+        fill(Ellipsoid((0, -26, 26), (14, 11, 8)), "csf", organ="Brain"),
+        fill(Ellipsoid((0, 22, 2), (6, 4, 9)), "ventricle", organ="Brain"),
+        fill(Tube(((0, -14, 40), (0, 6, 42)), (2.5, 3)), "ventricle", organ="Brain"),
     ]
     wide = d.uniform("ventricles", 4.0, 8.5)
     for name, s in SIDES:
         horn = ((s * 10, -30, 56), (s * 14, 10, 60), (s * 26, 36, 48), (s * 30, 8, 26))
-        parts.append(fill(Tube(horn, (wide, wide, wide + 1, wide - 2)), "ventricle"))
+        horns = Tube(horn, (wide, wide, wide + 1, wide - 2))
+        parts.append(fill(horns, "ventricle", organ="Brain"))
         parts.append(fill(Tube(((s * 15, -13, 4), (s * 50, 9, -3)), (7.5, 11)), "dense"))
         mastoid = Ellipsoid((s * 53, 18, -17), (12, 14, 21))
         cells = Rippled(Ellipsoid((s * 53, 18, -15), (8, 10, 15)), 3.5, 7.0)
-        parts += [fill(mastoid, "bone"), Part(cells, ((-2.0, "air"),))]
+        organ = "Mastoid_" + name
+        parts += [fill(mastoid, "bone", organ=organ), Part(cells, ((-2.0, "air"),), organ=organ)]
         parts.append(fill(Tube(((s * 44, 2, -3), (s * 79, 4, -6)), (3.5, 3.5)), "air"))
         parts += _cochlea(d, name, s)
     parts += _brainstem(d)
@@ -123,7 +125,7 @@ def _brainstem(d: Draws) -> list[Part]:
         (33.0, 0.0, -5.0, 13.0, 8.0, 9.0),
     )
     stem = d.column("Brainstem", rows)
-    return [Part(stem, ((3.0, "csf"),)), fill(stem, "Brainstem", "Brainstem")]
+    return [Part(stem, ((3.0, "csf"),), organ="Brain"), fill(stem, "Brainstem", "Brainstem")]
 
 
 def _cochlea(d: Draws, name: str, s: float) -> list[Part]:
@@ -164,7 +166,7 @@ def _eye(d: Draws, name: str, s: float) -> list[Part]:
         fill(gland, "Glnd_Lacrimal", "Glnd_Lacrimal_" + name),
         fill(Tube(path, (size,) * 5), "OpticNrv", "OpticNrv_" + name),
         *eye,
-        fill(lens, "lens", "Eye_A" + name),
+        fill(lens, "lens", "Eye_A" + name, organ="Lens_" + name),
     ]
 
 

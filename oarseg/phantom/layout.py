@@ -30,15 +30,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import SimpleITK as sitk
 from scipy.ndimage import find_objects
 
-from oarseg.challenge import Structure, load
+from oarseg.challenge import Challenge, Structure, load
 from oarseg.errors import InputError, OutputError
+from oarseg.phantom import published
 from oarseg.phantom.case import Phantom, PhantomSpec, Truth, make_phantom
-from oarseg.volume import Grid, Volume, place
+from oarseg.phantom.files import save
+from oarseg.phantom.profile import make_case
+from oarseg.volume import Grid, Volume
 
 Layout = Literal["dataset", "platform"]
+HAN_SEG = "han_seg"
 Extent = tuple[int, ...]
 
 
@@ -49,6 +52,16 @@ class Job:
     out: Path
     spec: PhantomSpec
     layout: Layout
+    challenge: Challenge | None = None
+    share: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """The case's name."""
+        seed = self.spec.seed
+        return (
+            case_name(seed) if self.challenge is None else published.case_name(self.challenge, seed)
+        )
 
 
 def write_cases(
@@ -57,6 +70,8 @@ def write_cases(
     seeds: Sequence[int],
     size: str = "small",
     layout: Layout = "dataset",
+    challenge: Challenge | None = None,
+    share: float = 1.0,
     neck_flexion_deg: float = 0.0,
     with_mr: bool = True,
     workers: int = 1,
@@ -69,6 +84,8 @@ def write_cases(
         seeds: one case each; a case's number is its seed.
         size: a name of ``case.SIZES``.
         layout: "dataset" or "platform".
+        challenge: whose images and labels to make; None for HaN-Seg's.
+        share: of the organs that are labelled in a case of a data set of masks.
         neck_flexion_deg: bend of the neck added between CT and MR.
         with_mr: whether to write MRs.
         workers: processes; each makes one case at a time.
@@ -85,11 +102,15 @@ def write_cases(
         raise InputError(f"layout {layout!r}: expected dataset or platform")
     if len(set(seeds)) != len(seeds):
         raise InputError("seeds: each may be given once, as it is the case's number")
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"share {share:g}: expected more than 0 and at most 1")
+    own = None if challenge is None or challenge.name == HAN_SEG else challenge
     specs = [PhantomSpec(seed, size, neck_flexion_deg, with_mr) for seed in seeds]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = _run([Job(out, spec, layout) for spec in specs], workers, progress)
-        if layout == "dataset":
+        jobs = [Job(out, spec, layout, own, share) for spec in specs]
+        written = _run(jobs, workers, progress)
+        if layout == "dataset" and own is None:
             write_tables(out)
     except OSError as error:
         raise OutputError(f"{out}: expected a writable folder: {error}") from error
@@ -102,13 +123,13 @@ def _run(jobs: list[Job], workers: int, progress: Callable[[str], None] | None) 
         folders = []
         for job in jobs:
             folders.append(write_case(job))
-            tell(f"{case_name(job.spec.seed)} written")
+            tell(f"{job.name} written")
         return folders
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(write_case, job): job for job in jobs}
         for done in as_completed(running):
             done.result()
-            tell(f"{case_name(running[done].spec.seed)} written")
+            tell(f"{running[done].name} written")
         return [future.result() for future in running]
 
 
@@ -119,14 +140,25 @@ def case_name(seed: int) -> str:
 
 def write_case(job: Job) -> Path:
     """Make and write one case; the truth is written last and marks a complete case."""
-    phantom = make_phantom(job.spec)
-    name = case_name(job.spec.seed)
-    writer = _write_dataset if job.layout == "dataset" else _write_platform
-    folder = writer(job.out, name, phantom)
-    phantom.truth.ct_to_mr.write(folder / f"{name}_ct_to_mr.tfm")
-    text = json.dumps(truth_record(name, phantom.truth), indent=1)
-    (folder / f"{name}_truth.json").write_text(text + "\n", encoding="utf-8")
+    folder, truth = _write_images(job)
+    if truth.mr_field_mm is not None or job.challenge is None:
+        truth.ct_to_mr.write(folder / f"{job.name}_ct_to_mr.tfm")
+    text = json.dumps(truth_record(job.name, truth), indent=1)
+    (folder / f"{job.name}_truth.json").write_text(text + "\n", encoding="utf-8")
     return folder
+
+
+def _write_images(job: Job) -> tuple[Path, Truth]:
+    """Write a case's images and labels; returns the folder of its truth."""
+    if job.challenge is None:
+        phantom = make_phantom(job.spec)
+        writer = _write_dataset if job.layout == "dataset" else _write_platform
+        return writer(job.out, job.name, phantom), phantom.truth
+    case = make_case(job.spec, job.challenge)
+    if job.layout == "platform":
+        return published.write_platform(job.out, job.challenge, case), case.truth
+    folder = published.write_published(job.out, job.challenge, case, share=job.share)
+    return folder, case.truth
 
 
 def truth_record(name: str, truth: Truth) -> dict[str, Any]:
@@ -162,17 +194,6 @@ def _write_platform(out: Path, name: str, phantom: Phantom) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     save(phantom.labels, folder / "label.nrrd")
     return folder
-
-
-def save(volume: Volume, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a volume compressed, with NRRD header fields of one's own."""
-    image = place(sitk.GetImageFromArray(volume.array), volume.grid)
-    for key, value in (metadata or {}).items():
-        image.SetMetaData(key, value)
-    try:
-        sitk.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as error:
-        raise OutputError(f"{path}: expected to write an image, could not: {error}") from error
 
 
 def save_segment(labels: Volume, structure: Structure, extent: Extent, path: Path) -> None:

@@ -65,7 +65,8 @@ def spine(d: Draws) -> list[Part]:
     canal = tuple((z, 0.0, canal_y(z), 9.8, 7.4, 7.4) for z in heights)
     parts.append(fill(Stack(canal), "csf"))
     cord = d.column("SpinalCord", tuple((z, x, y, 6.0, 4.3, 4.3) for z, x, y, *_ in canal))
-    parts.append(fill(Cut(cord, (0.0, 0.0, 1.0), CORD_END_Z), "SpinalCord"))
+    lower = Cut(cord, (0.0, 0.0, 1.0), CORD_END_Z)
+    parts.append(fill(lower, "SpinalCord", organ="SpinalCord_Lower"))
     kept = Cut(Cut(cord, (0.0, 0.0, -1.0), -CORD_END_Z), (0.0, 0.0, 1.0), -25.0)
     return [*parts, fill(kept, "SpinalCord", "SpinalCord")]
 
@@ -192,7 +193,7 @@ def gullet(d: Draws) -> list[Part]:
     lower = Cut(tube, (0.0, 0.0, 1.0), end)
     upper = Cut(tube, (0.0, 0.0, -1.0), -end)
     return [
-        fill(lower, "Esophagus_S"),
+        fill(lower, "Esophagus_S", organ="Esophagus_Lower"),
         fill(upper, "Esophagus_S", "Esophagus_S"),
     ]
 
@@ -231,7 +232,7 @@ def airway(d: Draws) -> list[Part]:
     )
     lumen = Stack(tuple((z, x, y, rx * open_mm, f, b) for z, x, y, rx, f, b in rows))
     gap = d.uniform("mouth", 0.0, 2.6)
-    parts = [fill(lumen, "air")]
+    parts = [fill(lumen, "air", organ="Airway")]
     if gap > 1.0:
         parts.append(fill(Ellipsoid((0, -56, -42.5), (19, 24, gap)), "air"))
     tilt = ((1.0, 0.0, 0.0), (0.0, 0.94, 0.34), (0.0, -0.34, 0.94))
@@ -244,7 +245,7 @@ def chest(d: Draws) -> list[Part]:
     """Shoulders, ribs, lungs and great vessels, below what is contoured."""
     parts: list[Part] = []
     parts.append(fill(Ellipsoid((0, 30, -330), (165, 95, 165), boxy=True), "muscle"))
-    for _, s in SIDES:
+    for name, s in SIDES:
         parts += [
             fill(Tube(((s * 55, 70, -160), (s * 150, 55, -205)), (12, 22)), "muscle"),
             fill(Ellipsoid((s * 176, 25, -235), (38, 42, 70)), "muscle"),
@@ -272,9 +273,9 @@ def chest(d: Draws) -> list[Part]:
             ),
             blend=25.0,
         )
-        parts.append(fill(Rippled(lung, 1.0, 30.0), "lung"))
+        parts.append(fill(Rippled(lung, 1.0, 30.0), "lung", organ="Lung_" + name))
     parts += [
-        fill(Ellipsoid((18, -25, -430), (62, 48, 75)), "heart"),
+        fill(Ellipsoid((18, -25, -430), (62, 48, 75)), "heart", organ="Heart"),
         fill(
             Tube(
                 ((12, -10, -400), (0, -15, -270), (20, 40, -280), (22, 45, -600)), (14, 13, 12, 11)

@@ -24,16 +24,24 @@ class Part:
             distance is below the offset.
         label: name of the structure it is, "" for none. A part takes the voxels
             inside its outermost layer from every part painted before it.
+        organ: what it belongs to where finer or other structures are told apart than
+            HaN-Seg's; "" for what its label says.
     """
 
     shape: Shape
     layers: tuple[tuple[float, str], ...]
     label: str = ""
+    organ: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The organ, or the label where it is the same."""
+        return self.organ or self.label
 
 
-def fill(shape: Shape, tissue: str, label: str = "") -> Part:
+def fill(shape: Shape, tissue: str, label: str = "", *, organ: str = "") -> Part:
     """A part of one tissue."""
-    return Part(shape, ((0.0, tissue),), label)
+    return Part(shape, ((0.0, tissue),), label, organ)
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,14 @@ class View:
         grid: the scan's voxels.
         to_ct: the grid's world → CT world.
         flexion_deg: neck flexion added to the patient's own during this scan.
+        numbers: what is written for each owner of a part; None for HaN-Seg's labels.
     """
 
     anatomy: Anatomy
     grid: Grid
     to_ct: RigidTransform = field(default_factory=RigidTransform)
     flexion_deg: float = 0.0
+    numbers: Mapping[str, int] | None = None
 
     @property
     def edge_mm(self) -> float:
@@ -146,9 +148,10 @@ def paint_slab(view: View, first: int, last: int, values: Mapping[str, float]) -
     if not (slab.skin < slab.edge_mm).any():
         return slab
     slab.image[...] = values["fat"]
-    numbers = label_values()
+    own, known = view.numbers, label_values()
     for part in view.anatomy.parts:
-        slab.paint(part, values, numbers.get(part.label, 0))
+        number = known.get(part.label, 0) if own is None else own.get(part.owner, 0)
+        slab.paint(part, values, number)
     skin = slab.skin
     rind = np.clip((skin + 2.0) / slab.edge_mm + 0.5, 0.0, 1.0)
     slab.image += rind * (values["skin"] - slab.image) * (slab.labels == 0)
@@ -180,6 +183,7 @@ class CtScanner:
         centre_x_mm: CT world x of the table's middle.
         mask: whether the patient wears a thermoplastic mask.
         contrast: whether blood is enhanced.
+        stream: of the noise, another one for every scan of a patient.
     """
 
     seed: int
@@ -188,6 +192,7 @@ class CtScanner:
     centre_x_mm: float
     mask: bool
     contrast: bool
+    stream: int = 101
 
     @classmethod
     def of(cls, seed: int, anatomy: Anatomy) -> CtScanner:
@@ -213,6 +218,8 @@ class CtScanner:
         if self.contrast:
             result["A_Carotid"] += 110.0
             result["vein"] += 80.0
+            result["tumour"] += 38.0
+            result["node"] += 34.0
         return result
 
     def scan(
@@ -221,8 +228,12 @@ class CtScanner:
         *,
         slab_voxels: int = SLAB_VOXELS,
         progress: Callable[[float], None] | None = None,
+        describe: Callable[[Slab], Labels] | None = None,
     ) -> tuple[Volume, Volume]:
-        """The CT (int16) and the label map (uint8) on the view's grid."""
+        """The CT (int16) and the label map (uint8) on the view's grid.
+
+        ``describe`` makes a painted slab's labels from its owners and coordinates.
+        """
         image = np.empty(view.grid.shape, np.int16)
         labels = np.empty(view.grid.shape, np.uint8)
         values = self.values()
@@ -233,13 +244,15 @@ class CtScanner:
             _add_streaks(view, slab)
             for plane in range(first, last):
                 image[plane] = self._expose(slab.image[plane - first], plane)
-            labels[first:last] = slab.labels
+            labels[first:last] = describe(slab) if describe else slab.labels
             if progress:
                 progress(last / view.grid.shape[0])
         return Volume(image, view.grid), Volume(labels, view.grid)
 
     def _expose(self, plane: Field, number: int) -> NDArray[np.int16]:
-        noise = plane_rng(self.seed, 101, number).standard_normal(plane.shape, dtype=np.float32)
+        noise = plane_rng(self.seed, self.stream, number).standard_normal(
+            plane.shape, dtype=np.float32
+        )
         grain = noise.copy()
         for axis in (0, 1):  # correlate neighbours a little, as a reconstruction kernel does
             grain = 0.5 * grain + 0.25 * (np.roll(grain, 1, axis) + np.roll(grain, -1, axis))

@@ -341,3 +341,27 @@ class Rippled:
         folds = np.sin(x * k + y * (0.4 * k)) * np.sin(y * k - z * (0.3 * k))
         folds *= np.cos(z * k + x * (0.5 * k))
         return cast(Field, self.shape.distance(x, y, z) + folds * self.amplitude * 2.0)
+
+
+@dataclass(frozen=True)
+class Half:
+    """All of space on one side of a plane: where ``normal · p <= offset``."""
+
+    normal: Vector
+    offset: float
+
+    @property
+    def box(self) -> Bounds:
+        """Larger than any patient."""
+        far = 1e4
+        return (-far, -far, -far), (far, far, far)
+
+    @property
+    def stretch(self) -> float:
+        """A true distance."""
+        return 1.0
+
+    def distance(self, x: Field, y: Field, z: Field) -> Field:
+        """The distance to the plane, for a normal of length 1."""
+        plane = x * self.normal[0] + y * self.normal[1] + z * self.normal[2] - self.offset
+        return cast(Field, plane)

@@ -63,4 +63,9 @@ TISSUES: dict[str, tuple[float, float, float, float]] = {
     "Parotid": (22, 375, 225, 345),
     "Pituitary": (38, 425, 420, 400),
     "SpinalCord": (35, 290, 285, 280),
+    # At the end, where they move no other tissue's draw.
+    "hippocampus": (40, 215, 225, 220),
+    "joint": (85, 150, 150, 160),
+    "tumour": (52, 190, 320, 260),
+    "node": (44, 200, 290, 240),
 }
