@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from oarseg import __version__, challenge, log
+from oarseg import __version__, log
+from oarseg.challenge import Challenge
+from oarseg.commands import add_challenges, add_phantom
 from oarseg.errors import InputError, OarsegError
+from oarseg.options import add_challenge, chosen_challenge, say_notice
 
 Command = Callable[[argparse.Namespace], int]
 logger = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         _add_segment,
-        _add_phantom,
+        add_challenges,
+        add_phantom,
         _add_prepare,
         _add_train,
         _add_export,
@@ -67,7 +71,16 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, default=Path("/input"), help="folder of cases")
     parser.add_argument("--output", type=Path, default=Path("/output"), help="results folder")
     parser.add_argument("--weights", type=Path, help="folder with manifest.json")
-    parser.add_argument("--challenge", help="default: the one that the weights are for")
+    parser.add_argument(
+        "--challenge",
+        metavar="NAME|FILE.toml",
+        help="default: the one that the weights are for",
+    )
+    parser.add_argument(
+        "--resample",
+        action="store_true",
+        help="accept images on other grids than the CT's where they should lie on it",
+    )
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
     parser.add_argument(
@@ -93,6 +106,7 @@ def segment(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         threads=arguments.threads,
         region=arguments.region,
+        resample=arguments.resample,
     )
     failures = pipeline.segment_folder(settings)
     if failures:
@@ -105,45 +119,11 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("phantom", help="make cases with known truth")
-    parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="first seed")
-    parser.add_argument("--cases", type=int, default=1, help="cases, a seed each")
-    parser.add_argument(
-        "--size", choices=("tiny", "small", "medium", "median", "maximum"), default="small"
-    )
-    parser.add_argument("--layout", choices=("dataset", "platform"), default="dataset")
-    parser.add_argument("--neck-flexion", type=float, default=0.0, metavar="DEG")
-    parser.add_argument("--no-mr", action="store_true")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.set_defaults(command=phantom)
-
-
-def phantom(arguments: argparse.Namespace) -> int:
-    """Write phantoms and print their folders."""
-    from oarseg.phantom import write_cases
-
-    folders = write_cases(
-        arguments.out,
-        seeds=range(arguments.seed, arguments.seed + arguments.cases),
-        size=arguments.size,
-        layout=arguments.layout,
-        neck_flexion_deg=arguments.neck_flexion,
-        with_mr=not arguments.no_mr,
-        workers=arguments.workers,
-        progress=logger.info,
-    )
-    for folder in folders:
-        print(folder)
-    return 0
-
-
 def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("prepare", help="a data set → a raw nnU-Net dataset")
     parser.add_argument("data", type=Path, help="data set as published")
     parser.add_argument("--out", type=Path, required=True, metavar="DatasetNNN_NAME")
-    parser.add_argument("--challenge", default="han_seg")
+    add_challenge(parser)
     parser.add_argument(
         "--transforms",
         choices=("register", "files"),
@@ -161,7 +141,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     done = run(
         arguments.data,
         arguments.out,
-        challenge=challenge.load(arguments.challenge),
+        challenge=chosen_challenge(arguments),
         transforms=arguments.transforms,
         workers=arguments.workers,
         progress=logger.info,
@@ -225,7 +205,7 @@ def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("results", type=Path, help="<trainer>__<plans>__<configuration>")
     parser.add_argument("--out", type=Path, required=True, help="weights folder")
     parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
-    parser.add_argument("--challenge", default="han_seg")
+    add_challenge(parser, default=None)
     parser.add_argument("--preprocessed", type=Path, help="cases to compare on")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"))
     parser.add_argument("--title", required=True)
@@ -252,7 +232,7 @@ def export(arguments: argparse.Namespace) -> int:
         arguments.results,
         arguments.out,
         folds=arguments.folds,
-        challenge=challenge.load(arguments.challenge),
+        challenge=_trained_for(arguments),
         card=Card(
             arguments.title,
             arguments.warning,
@@ -268,13 +248,27 @@ def export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _trained_for(arguments: argparse.Namespace) -> Challenge:
+    """The challenge that the options choose, else the one that the dataset was prepared for."""
+    from oarseg.agreement import challenge_of_dataset
+    from oarseg.training.checkpoint import open_results
+
+    if arguments.challenge is None:
+        told = challenge_of_dataset(open_results(arguments.results).dataset)
+        arguments.challenge = "han_seg"
+        if told is not None and arguments.label_table is None:
+            say_notice(told)
+            return told
+    return chosen_challenge(arguments)
+
+
 def _add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("picture", help="draw a segmented case as PNG")
     parser.add_argument("--input", type=Path, required=True, help="folder of cases")
     parser.add_argument("--output", type=Path, required=True, help="what segment wrote")
     parser.add_argument("--png", type=Path, required=True)
     parser.add_argument("--case", help="default: the first")
-    parser.add_argument("--challenge", default="han_seg")
+    add_challenge(parser)
     parser.set_defaults(command=picture)
 
 
@@ -283,7 +277,7 @@ def picture(arguments: argparse.Namespace) -> int:
     from oarseg.cases import find_cases
     from oarseg.picture import case_picture, write_png
 
-    rules = challenge.load(arguments.challenge)
+    rules = chosen_challenge(arguments)
     required = frozenset({rules.reference.channel})
     cases = {c.name: c for c in find_cases(arguments.input, rules, required=required).cases}
     name = arguments.case or next(iter(cases), "")
@@ -306,7 +300,7 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("predictions", type=Path, help="label maps or masks, any known layout")
     parser.add_argument("references", type=Path, help="the same; cases are paired by name")
     parser.add_argument("--out", type=Path, required=True, help="folder for table and plot")
-    parser.add_argument("--challenge", default="han_seg")
+    add_challenge(parser)
     parser.add_argument(
         "--definition",
         choices=("surface-distance", "medpy", "evalutils"),
@@ -342,7 +336,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from oarseg.evaluation.run import Settings
     from oarseg.evaluation.run import evaluate as run
 
-    rules = challenge.load(arguments.challenge)
+    rules = chosen_challenge(arguments)
     summary = run(
         arguments.predictions,
         arguments.references,
@@ -372,7 +366,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("rank", help="rank models by their scores")
     parser.add_argument("csvs", type=Path, nargs="+", metavar="CSV", help="of evaluate")
-    parser.add_argument("--challenge", default="han_seg")
+    add_challenge(parser)
     parser.add_argument(
         "--common",
         action="store_true",
@@ -391,7 +385,7 @@ def rank(arguments: argparse.Namespace) -> int:
 
     ranking = run(
         arguments.csvs,
-        evaluation=challenge.load(arguments.challenge).evaluation,
+        evaluation=chosen_challenge(arguments).evaluation,
         alpha=arguments.alpha,
         draws=arguments.draws,
         seed=arguments.seed,
