@@ -8,7 +8,7 @@ ones lose their meaning when a neighbour takes voxels from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,20 @@ class Exclusive:
     Args:
         challenge: its organs and labels.
         sizes: how large each organ is, by name, in any unit; missing ones are largest.
+        known: the organs that the claims tell of; None for all. Labels that differ in
+            others only are told apart by having the fewest of these.
 
     Raises:
         InputError: more than 64 organs.
     """
 
-    def __init__(self, challenge: Challenge, sizes: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        challenge: Challenge,
+        sizes: Mapping[str, float],
+        *,
+        known: Container[str] | None = None,
+    ) -> None:
         organs = challenge.organs
         if len(organs) > MOST:
             raise InputError(
@@ -47,23 +55,28 @@ class Exclusive:
             )
             for structure in challenge.structures
         }
-        self._known = {0: 0}
+        self._told = frozenset(
+            k for k, organ in enumerate(organs) if known is None or organ.name in known
+        )
+        self._found = {0: 0}
 
     def label(self, code: int) -> int:
         """The label for one code of claims."""
-        if code not in self._known:
-            self._known[code] = self._find(_bits(code))
-        return self._known[code]
+        if code not in self._found:
+            self._found[code] = self._find(_bits(code))
+        return self._found[code]
 
     def fits(self, code: int) -> bool:
         """Whether a label stands for just these claims."""
-        return code == 0 or _bits(code) in self._members.values()
+        claims = _bits(code)
+        return code == 0 or any(claims == m & self._told for m in self._members.values())
 
     def _find(self, claims: frozenset[int]) -> int:
-        def worse(label: int) -> tuple[int, float, int]:
+        def worse(label: int) -> tuple[int, int, float, int]:
             members = self._members[label]
             smallest = min(self._sizes[k] for k in members & claims)
-            return len(members ^ claims), smallest, -label
+            told = len((members & self._told) ^ claims)
+            return told, len(members - self._told), smallest, -label
 
         return min((k for k, members in self._members.items() if members & claims), key=worse)
 
