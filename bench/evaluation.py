@@ -61,8 +61,8 @@ def main() -> None:
         shape = write_sides(Path(scratch), arguments.size, arguments.seed)
         text = heading(shape, arguments.threads)
         for name, folder in LAYOUTS.items():
-            seconds, mebibytes = score(Path(scratch), folder, arguments.threads)
-            text += f"| {name} | {seconds:.1f} | {mebibytes:.0f} |\n"
+            seconds, busy, mebibytes = score(Path(scratch), folder, arguments.threads)
+            text += f"| {name} | {seconds:.1f} | {busy:.1f} | {mebibytes:.0f} |\n"
     sys.stdout.write(text)
     if arguments.out:
         today = datetime.datetime.now(tz=datetime.UTC).date()
@@ -94,15 +94,17 @@ def write_sides(scratch: Path, size: str, seed: int) -> tuple[int, ...]:
     return truth.array.shape
 
 
-def score(scratch: Path, folder: Path, threads: int) -> tuple[float, float]:
-    """Seconds and peak MiB of one ``oarseg evaluate``."""
+def score(scratch: Path, folder: Path, threads: int) -> tuple[float, float, float]:
+    """Seconds, CPU seconds and peak MiB of one ``oarseg evaluate``."""
     sides = [str(scratch / side / folder) for side in ("prediction", "truth")]
     command = [sys.executable, "-c", WORKER, "evaluate", *sides]
     command += ["--out", str(scratch / "scores"), "--threads", str(threads)]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), os.times()
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.perf_counter() - start
-    return seconds, int(done.stdout.split()[-1]) / 1024
+    seconds, after = time.perf_counter() - start, os.times()
+    user = after.children_user - before.children_user
+    busy = user + after.children_system - before.children_system
+    return seconds, busy, int(done.stdout.split()[-1]) / 1024
 
 
 def heading(shape: tuple[int, ...], threads: int) -> str:
@@ -114,7 +116,7 @@ def heading(shape: tuple[int, ...], threads: int) -> str:
         f"Scoring one phantom {size} (z×y×x), 30 structures, {threads} threads, {today}\n\n"
         f"{platform.machine()}, {os.cpu_count()} CPUs, load {load:.1f} "
         "when it began\n\n"
-        "| both sides as | seconds | peak memory, MiB |\n|---|---|---|\n"
+        "| both sides as | seconds | CPU seconds | peak memory, MiB |\n|---|---|---|---|\n"
     )
 
 

@@ -310,8 +310,11 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--mr-field",
         type=Path,
+        action="append",
+        default=[],
         metavar="DIR",
-        help="cut to the MR's field: folder with <case>_truth.json, or <case>_ct_to_mr.tfm and MR",
+        help="cut to the MR's field: folder with <case>_truth.json, or with the MR and "
+        "<case>_ct_to_mr.tfm or reports/<case>.json; may be given again",
     )
     parser.add_argument(
         "--missing",
@@ -345,7 +348,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         settings=Settings(
             definition=arguments.definition,
             missing=arguments.missing,
-            mr_field=arguments.mr_field,
+            mr_field=tuple(arguments.mr_field),
             resample=arguments.resample,
             threads=arguments.threads,
             plot=not arguments.no_plot,

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -367,7 +367,7 @@ def test_field_of_the_mr_cuts_and_leaves_out(tmp_path: Path) -> None:
     # which leaves 3 of the mandible's 10 columns, all of one parotid, none of the other.
     # World z = 7 + 2 · index: it ends above index z = 6.
     truth_json(tmp_path, [0, 0, 0], [102.5, 100, 20])
-    scores = by_structure(run(tmp_path, Settings(mr_field=tmp_path, plot=False)))
+    scores = by_structure(run(tmp_path, Settings(mr_field=(tmp_path,), plot=False)))
     assert scores["Parotid_L"].status == "outside"
     assert scores["Parotid_L"].kept == 0.0
     assert (scores["Parotid_R"].kept, scores["Parotid_R"].dsc) == (1.0, 1.0)
@@ -376,7 +376,7 @@ def test_field_of_the_mr_cuts_and_leaves_out(tmp_path: Path) -> None:
     # What the prediction lacks lies outside the field.
     assert mandible.dsc == 1.0
     truth_json(tmp_path, [0, 0, 0], [101.5, 100, 20])
-    scores = by_structure(run(tmp_path, Settings(mr_field=tmp_path, plot=False)))
+    scores = by_structure(run(tmp_path, Settings(mr_field=(tmp_path,), plot=False)))
     assert scores["Bone_Mandible"].kept == pytest.approx(0.2 * 3 / 4)
     assert scores["Bone_Mandible"].status == "outside"
 
@@ -389,7 +389,7 @@ def test_field_from_transform_and_image_is_that_of_the_truth(tmp_path: Path) -> 
     turned.write(tmp_path / "case_01_ct_to_mr.tfm")
     for side in ("p", "r"):
         write(tmp_path / side / "case_01.mha", truth())
-    by_files = run(tmp_path, Settings(mr_field=tmp_path, plot=False))
+    by_files = run(tmp_path, Settings(mr_field=(tmp_path,), plot=False))
     ends = mr.to_world(np.array([[-0.5] * 3, [n - 0.5 for n in mr.shape]]))
     record = {
         "mr_field_mm": ends.tolist(),
@@ -401,15 +401,44 @@ def test_field_from_transform_and_image_is_that_of_the_truth(tmp_path: Path) -> 
     one, other = (f.cut(everywhere, GRID) for f in (field_of(mr, turned), read_truth(path)))
     np.testing.assert_array_equal(one.array, other.array)
     assert 0 < one.voxels < GRID.voxels
-    by_truth = run(tmp_path, Settings(mr_field=tmp_path, plot=False))
+    by_truth = run(tmp_path, Settings(mr_field=(tmp_path,), plot=False))
     assert [s.kept for s in by_files.scores] == [s.kept for s in by_truth.scores]
+
+
+def test_field_from_the_containers_own_report(tmp_path: Path) -> None:
+    """What a team has: the data set in one folder, what its container wrote in another."""
+    turned = RigidTransform.about((5.0, 15.0, 18.0), angles_deg=(8.0, -5.0, 12.0))
+    mr = Grid((5, 9, 11), (3.0, 1.5, 1.2), (-2.0, 8.0, 10.0))
+    data, out = tmp_path / "data" / "case_01", tmp_path / "p"
+    write(data / "case_01_IMG_MR_T1.nrrd", np.ones(mr.shape, np.uint8), mr)
+    write(data / "case_01_IMG_CT.nrrd", truth())
+    write(tmp_path / "r" / "case_01.mha", truth())
+    write(out / "images" / "head_neck_oar" / "case_01_seg.mha", truth())
+    how = Settings(mr_field=(tmp_path / "data", out), plot=False)
+    report = {"status": "doubtful", **asdict(turned)}
+    path = out / "reports" / "case_01.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"registration": report}))
+    by_report = run(tmp_path, how)
+    turned.write(data / "case_01_ct_to_mr.tfm")
+    by_file = run(tmp_path, how)
+    assert [s.kept for s in by_report.scores] == [s.kept for s in by_file.scores]
+    assert any(0 < s.kept < 1 for s in by_report.scores)
+    (data / "case_01_ct_to_mr.tfm").unlink()
+    for record, message in (
+        ({"registration": report | {"status": "failed"}}, "found a failed one"),
+        ({"registration": None}, "expected a report with a registration"),
+    ):
+        path.write_text(json.dumps(record))
+        with pytest.raises(InputError, match=message):
+            run(tmp_path, how)
 
 
 def test_case_without_a_field_is_told(tmp_path: Path) -> None:
     for side in ("p", "r"):
         write(tmp_path / side / "case_01.mha", truth())
     with pytest.raises(InputError, match="expected case_01_truth"):
-        run(tmp_path, Settings(mr_field=tmp_path, plot=False))
+        run(tmp_path, Settings(mr_field=(tmp_path,), plot=False))
 
 
 def test_command_writes_table_json_csv_and_plot(

@@ -20,6 +20,7 @@ from oarseg.evaluation.labels import read_grid
 from oarseg.evaluation.surfaces import Mask
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Vector
+from oarseg.writing import REPORTS
 
 TRUTH = "_truth.json"
 TRANSFORM = "_ct_to_mr.tfm"
@@ -67,45 +68,53 @@ class Fields:
     """Where the fields of a data set's cases are told.
 
     Attributes:
-        folder: searched, with its subfolders, for ``<case>_truth.json`` as phantoms have
-            it; else for ``<case>_ct_to_mr.tfm``, an ITK transform from CT to MR, beside
-            which, or in the same data set, the case's MR image lies.
+        folders: searched, with their subfolders, for ``<case>_truth.json`` as phantoms have
+            it; else for the way from CT to MR, in an ITK transform ``<case>_ct_to_mr.tfm``
+            or in the container's own ``reports/<case>.json``, and for the case's MR image
+            in the data set's layout.
     """
 
-    folder: Path
+    folders: tuple[Path, ...]
     challenge: Challenge
 
     def of(self, case: str) -> Field:
         """The field of a case.
 
         Raises:
-            InputError: neither file is there, or it cannot be used.
+            InputError: none of the files is there, or it cannot be used.
         """
         truth = self._find(f"{case}{TRUTH}")
         if truth:
             return read_truth(truth)
         transform = self._find(f"{case}{TRANSFORM}")
-        if not transform:
-            raise InputError(
-                f"{self.folder}: expected {case}{TRUTH} or {case}{TRANSFORM} with the MR, found "
-                "neither; give the folder that holds them with --mr-field"
-            )
-        return field_of(read_grid(self._mr(case)), RigidTransform.read(transform))
+        if transform:
+            return field_of(read_grid(self._mr(case)), RigidTransform.read(transform))
+        report = self._find(f"{REPORTS}/{case}.json")
+        if report:
+            return field_of(read_grid(self._mr(case)), read_report(report))
+        raise InputError(
+            f"{self._names()}: expected {case}{TRUTH}, or {case}{TRANSFORM} or {REPORTS}/"
+            f"{case}.json with the MR, found none; give the folders that hold them with --mr-field"
+        )
 
     def _find(self, name: str) -> Path | None:
-        return next(iter(sorted(self.folder.rglob(name))), None)
+        found = (path for folder in self.folders for path in sorted(folder.rglob(name)))
+        return next(found, None)
 
     def _mr(self, case: str) -> Path:
-        found = find_cases(self.folder, self.challenge)
-        for known in found.cases:
-            for channel, path in known.files.items():
-                modality = self.challenge.socket(channel).modality
-                if known.name.casefold() == case.casefold() and modality == "MR":
-                    return path
+        for folder in self.folders:
+            for known in find_cases(folder, self.challenge).cases:
+                for channel, path in known.files.items():
+                    modality = self.challenge.socket(channel).modality
+                    if known.name.casefold() == case.casefold() and modality == "MR":
+                        return path
         raise InputError(
-            f"{self.folder}: expected the MR image of {case} beside its transform, found none; "
-            "put CT and MR there as the data set does"
+            f"{self._names()}: expected the MR image of {case} beside its CT, found none; "
+            "give the data set's folder with --mr-field too"
         )
+
+    def _names(self) -> str:
+        return ", ".join(map(str, self.folders))
 
 
 def field_of(mr: Grid, ct_to_mr: RigidTransform) -> Field:
@@ -139,6 +148,28 @@ def read_truth(path: Path) -> Field:
             "else; make the phantom with its MR"
         ) from error
     return Field(transform, low, high)
+
+
+def read_report(path: Path) -> RigidTransform:
+    """The way from CT to MR that the container found, and called good or doubtful.
+
+    Raises:
+        InputError: the file is no report, or the registration failed.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["registration"]
+        status = found["status"]
+        transform = RigidTransform.from_arrays(
+            np.array(found["rotation"], float), np.array(found["translation_mm"], float)
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected a report with a registration, found something else; segment the "
+            "case with its MR"
+        ) from error
+    if status == "failed":
+        raise InputError(f"{path}: expected a registration that held, found a failed one")
+    return transform
 
 
 def _vector(values: list[float]) -> Vector:

@@ -32,7 +32,7 @@ class Settings:
     Attributes:
         definition: of HD95 and the mean surface distance.
         missing: what a case without a usable prediction counts; the challenge's rule if None.
-        mr_field: folder that tells the MR's field of every case; see ``field.Fields``.
+        mr_field: folders that tell the MR's field of every case; see ``field.Fields``.
         resample: bring predictions on other grids onto the reference's.
         threads: structures that are scored at once.
         plot: whether to draw.
@@ -42,7 +42,7 @@ class Settings:
 
     definition: Definition = "surface-distance"
     missing: Literal["missed", "skip"] | None = None
-    mr_field: Path | None = None
+    mr_field: tuple[Path, ...] = ()
     resample: bool = False
     threads: int = 2
     plot: bool = True
@@ -208,7 +208,7 @@ def _write(
     scores = tuple(score for result in results for score in result.scores)
     unanswered = tuple(r.case for r in results if r.scores and not r.answered)
     lines = table.summarise(scores, challenge)
-    rules = table.definitions(challenge, how.definition, in_field=how.mr_field is not None)
+    rules = table.definitions(challenge, how.definition, in_field=bool(how.mr_field))
     named = [f"{problem.name}: {problem.message}" for problem in problems]
     cases = len({score.case for score in scores})
     title = f"{challenge.title}: {cases} case{'' if cases == 1 else 's'}"
