@@ -109,6 +109,8 @@ class DataSet:
         missing_mask: what it means that a case has no mask of an organ: that the organ
             is not there ("absent"), or that nobody has looked ("unknown"), so that it may
             be anywhere that is not labelled.
+        presence: table at the data set's root that tells which organs lie in each case's
+            field, against which the masks are checked.
     """
 
     digits: Annotated[int, Field(ge=1, le=8)] = 2
@@ -117,6 +119,7 @@ class DataSet:
     mask: str = "{structure}.nii.gz"
     map: str = "label.nii.gz"
     missing_mask: Literal["absent", "unknown"] = "unknown"
+    presence: FileName | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

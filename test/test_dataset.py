@@ -143,3 +143,18 @@ def test_finished_cases_are_not_made_again(data: Path, tmp_path: Path) -> None:
 def test_name_that_nnunet_would_not_find(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a folder named Dataset<nnn>_<name>"):
         prepare(data, tmp_path / "raw", challenge=HAN_SEG)
+
+
+def test_a_structure_without_mask_is_unlabelled_not_background(data: Path, tmp_path: Path) -> None:
+    (data / "case_04/case_04_OAR_Lips.seg.nrrd").unlink()
+    out = tmp_path / "Dataset101_Test"
+    lines: list[str] = []
+    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
+    document = json.loads((out / "dataset.json").read_text())
+    assert 23 in document["oarseg"]["unlabelled"]["case_04"]
+    assert 23 not in document["oarseg"]["unlabelled"].get("case_03", [])
+    # The phantom's table has it in the field.
+    assert any(
+        line.startswith("case_04:") and "no mask though the table has it in the field: Lips" in line
+        for line in lines
+    )

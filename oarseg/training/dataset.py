@@ -20,6 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from scipy.ndimage import find_objects
 
 from oarseg import reading, registration
 from oarseg.agreement import dataset_record
@@ -29,6 +30,7 @@ from oarseg.challenge import Challenge
 from oarseg.channels import absent_channel, ct_channel, mr_channel
 from oarseg.errors import InputError, OarsegError
 from oarseg.rigid import RigidTransform
+from oarseg.training.presence import Presence, contradictions, read_presence
 from oarseg.volume import Grid, Volume, grid_of, to_sitk
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class PreparedCase:
         overlap_voxels: voxels that several masks claimed and the rule decided.
         missing: structures without a mask file.
         registration: verdict and reasons; None without an MR.
+        contradictions: between the masks and the table of what lies in the field.
     """
 
     name: str
@@ -54,6 +57,7 @@ class PreparedCase:
     overlap_voxels: int
     missing: tuple[str, ...]
     registration: str | None
+    contradictions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Job:
     recipes: tuple[ChannelRecipe, ...]
     out: Path
     transforms: Source
+    presence: Presence
 
 
 def default_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
@@ -101,18 +106,28 @@ def prepare(
         InputError: ``out`` is not named as nnU-Net wants it, or no case can be used.
     """
     _check_name(out)
+    presence = _presence(data, challenge)
     found = find_cases(data, challenge, required=frozenset({challenge.reference.channel}))
     for problem in found.problems:
         progress(f"{problem.name}: left out: {problem.message}")
     for folder in ("imagesTr", "labelsTr", RECORDS):
         (out / folder).mkdir(parents=True, exist_ok=True)
     recipes = default_recipes(challenge)
-    jobs = [Job(case, challenge, recipes, out, transforms) for case in found.cases]
+    jobs = [
+        Job(case, challenge, recipes, out, transforms, presence.get(case.name, {}))
+        for case in found.cases
+    ]
     done = _run_all(jobs, workers=workers, progress=progress)
     if not done:
         raise InputError(f"{data}: expected at least one usable case, found none")
-    _write_dataset_json(out, challenge, recipes, count=len(done))
+    _write_dataset_json(out, challenge, recipes, cases=done)
     return done
+
+
+def _presence(data: Path, challenge: Challenge) -> dict[str, dict[str, float]]:
+    name = challenge.data_set.presence
+    path = data / name if name else None
+    return read_presence(path, challenge) if path is not None and path.is_file() else {}
 
 
 def _check_name(out: Path) -> None:
@@ -155,6 +170,7 @@ def _summary(case: PreparedCase) -> str:
     parts = [f"{case.overlap_voxels} overlapping voxels decided"]
     if case.missing:
         parts.append(f"no mask of {', '.join(case.missing)}")
+    parts += case.contradictions
     parts.append(f"registration {case.registration}" if case.registration else "no MR")
     return "; ".join(parts)
 
@@ -178,7 +194,12 @@ def prepare_case(job: Job) -> PreparedCase:
         _write(ct.grid, array, job.out / "imagesTr" / f"{job.case.name}_{index:04d}{ENDING}")
     _write(ct.grid, labels, job.out / "labelsTr" / f"{job.case.name}{ENDING}")
     record = PreparedCase(
-        job.case.name, ct.grid.shape, overlap, missing, "; ".join(verdicts) or None
+        job.case.name,
+        ct.grid.shape,
+        overlap,
+        missing,
+        "; ".join(verdicts) or None,
+        contradictions(job.presence, missing),
     )
     _write_text(_record_path(job), json.dumps(asdict(record)))
     return record
@@ -236,19 +257,27 @@ def merge_masks(
     Raises:
         InputError: a mask on another grid than the CT.
     """
-    masks = {name: _read_mask(path, grid) for name, path in files.items()}
-    sizes = {name: int(mask.sum()) for name, mask in masks.items()}
-    order = sorted(masks, key=lambda name: (-sizes[name], challenge.structure(name).label))
+    pieces = {name: _read_mask(path, grid) for name, path in files.items()}
+    order = sorted(pieces, key=lambda n: (-pieces[n].voxels, challenge.structure(n).label))
     labels = np.zeros(grid.shape, dtype=np.uint8)
     for name in order:
-        labels[masks[name]] = challenge.structure(name).label
-    claimed = sum(sizes.values())
+        labels[pieces[name].box][pieces[name].mask] = challenge.structure(name).label
+    claimed = sum(piece.voxels for piece in pieces.values())
     overlap = claimed - int(np.count_nonzero(labels))
     missing = tuple(s.name for s in challenge.structures if s.name not in files)
     return labels, overlap, missing
 
 
-def _read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
+@dataclass(frozen=True)
+class _Piece:
+    """A mask within its bounding box; thirty whole ones would be gigabytes."""
+
+    box: tuple[slice, ...]
+    mask: NDArray[np.bool_]
+    voxels: int
+
+
+def _read_mask(path: Path, grid: Grid) -> _Piece:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -258,7 +287,10 @@ def _read_mask(path: Path, grid: Grid) -> NDArray[np.bool_]:
             f"{path}: expected the CT's grid {grid.shape}, found another; "
             "resample the mask onto the CT"
         )
-    return np.asarray(sitk.GetArrayViewFromImage(image) != 0)
+    mask = np.asarray(sitk.GetArrayViewFromImage(image) != 0)
+    found = find_objects(mask.view(np.uint8))
+    box = found[0] if found else (slice(0, 0),) * 3
+    return _Piece(box, mask[box].copy(), int(np.count_nonzero(mask)))
 
 
 def _record_path(job: Job) -> Path:
@@ -285,7 +317,11 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _write_dataset_json(
-    out: Path, challenge: Challenge, recipes: Sequence[ChannelRecipe], *, count: int
+    out: Path,
+    challenge: Challenge,
+    recipes: Sequence[ChannelRecipe],
+    *,
+    cases: Sequence[PreparedCase],
 ) -> None:
     # nnU-Net reads a channel's name as its normalisation: a standardised MR needs none.
     names = {
@@ -296,13 +332,25 @@ def _write_dataset_json(
     document = {
         "channel_names": names,
         "labels": labels,
-        "numTraining": count,
+        "numTraining": len(cases),
         "file_ending": ENDING,
         "oarseg": {
             **dataset_record(challenge),
             "channels": TypeAdapter(tuple[ChannelRecipe, ...]).dump_python(
                 tuple(recipes), mode="json"
             ),
+            "unlabelled": _unlabelled(challenge, cases),
         },
     }
     _write_text(out / "dataset.json", json.dumps(document, indent=1))
+
+
+def _unlabelled(challenge: Challenge, cases: Sequence[PreparedCase]) -> dict[str, list[int]]:
+    """Case → labels that its background may hold, as it has no mask of them."""
+    if challenge.data_set.missing_mask == "absent":
+        return {}
+    return {
+        case.name: [challenge.structure(name).label for name in case.missing]
+        for case in cases
+        if case.missing
+    }

@@ -14,7 +14,9 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from oarseg.errors import InputError
 from oarseg.training.augmentation import light_transforms
+from oarseg.training.partial import PartialLoss, unlabelled_of
 from oarseg.training.settings import settings_of
 
 SAGITTAL_ARRAY_AXIS = 2  # x of (z, y, x)
@@ -112,6 +114,8 @@ class OarsegTrainer(nnUNetTrainer):
         seed = self.settings.seed + (fold if isinstance(fold, int) else 0)
         torch.manual_seed(seed)
         self.dropout_rng = torch.Generator().manual_seed(seed)
+        self.unlabelled = unlabelled_of(dataset_json)
+        self.partial_loss: PartialLoss | None = None
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Optimizer and polynomial schedule of the settings."""
@@ -150,6 +154,10 @@ class OarsegTrainer(nnUNetTrainer):
             weights = class_weights(self._volumes(), power=self.settings.class_weight_power)
             entropy = getattr(loss, "loss", loss).ce  # inside nnU-Net's deep supervision
             entropy.weight = weights.to(self.device)
+        if self.unlabelled:
+            if self.label_manager.has_regions:
+                raise InputError("cases without some masks: regions cannot be trained on them")
+            loss = self.partial_loss = PartialLoss(loss)
         return FloatLoss(loss) if self._cpu_bfloat16 else loss
 
     def _volumes(self) -> torch.Tensor:
@@ -175,9 +183,20 @@ class OarsegTrainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of nnU-Net's, after modality dropout."""
         batch["data"] = self._drop_modalities(batch["data"])
+        self._tell_unlabelled(batch)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._cpu_bfloat16):
             result: dict[str, Any] = super().train_step(batch)
         return result
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step of nnU-Net's."""
+        self._tell_unlabelled(batch)
+        result: dict[str, Any] = super().validation_step(batch)
+        return result
+
+    def _tell_unlabelled(self, batch: dict[str, Any]) -> None:
+        if self.partial_loss is not None:
+            self.partial_loss.unlabelled = [self.unlabelled.get(k, ()) for k in batch["keys"]]
 
     def _drop_modalities(self, data: torch.Tensor) -> torch.Tensor:
         """Set optional channels of some samples to their absent value, all or none of them."""
