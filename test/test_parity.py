@@ -45,6 +45,8 @@ CASES = (
     Parity("separate-z-by-model", Recipe((4.0, 1.0, 1.0)), (30, 40, 35), (2.0, 1.0, 1.0)),
     Parity("upsampling", Recipe((1.5, 0.8, 0.8)), (21, 40, 35), (2.0, 1.0, 1.0)),
     Parity("downsampling", Recipe((3.0, 1.5, 1.5)), (31, 51, 47), (2.0, 1.0, 1.0)),
+    # Long enough for bands of rows whose number, but not whose place, stays.
+    Parity("a-voxel-more", Recipe((2.0, 1.012, 1.0)), (18, 90, 30), (2.0, 1.0, 1.0)),
     Parity("z-changing", Recipe((1.4, 1.0, 1.0)), (20, 33, 32), (2.0, 1.0, 1.0)),
     Parity("isotropic", Recipe((1.0, 1.0, 1.0)), (23, 31, 37), (1.3, 1.3, 1.3)),
     Parity("nonzero-crop", Recipe((2.0, 1.0, 1.0)), (28, 40, 40), (2.2, 1.1, 1.1), margin=4),
