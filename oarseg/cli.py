@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
-from oarseg import __version__, log
+from oarseg import __version__, log, supervisor
 from oarseg.challenge import Challenge
 from oarseg.commands import add_challenges, add_phantom
 from oarseg.errors import InputError, OarsegError
 from oarseg.options import add_challenge, chosen_challenge, say_notice
+from oarseg.supervisor import Journal
 
 Command = Callable[[argparse.Namespace], int]
 logger = logging.getLogger(__name__)
@@ -93,11 +92,13 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 def segment(arguments: argparse.Namespace) -> int:
     """Segment the cases of a folder; 0 only when every one was written."""
+    return supervisor.run(lambda journal: _segment(arguments, journal), output=arguments.output)
+
+
+def _segment(arguments: argparse.Namespace, journal: Journal) -> int:
+    # In the worker only: the supervisor stays small.
     from oarseg import pipeline
 
-    # As a container's first process Python would not hear SIGTERM at all; and a case that
-    # is being written must take its unfinished files back.
-    signal.signal(signal.SIGTERM, _stop)
     settings = pipeline.Settings(
         input=arguments.input,
         output=arguments.output,
@@ -108,15 +109,10 @@ def segment(arguments: argparse.Namespace) -> int:
         region=arguments.region,
         resample=arguments.resample,
     )
-    failures = pipeline.segment_folder(settings)
+    failures = pipeline.segment_folder(settings, journal)
     if failures:
         logger.error("%s", failures[-1].one_line(failed=len(failures)))
     return 1 if failures else 0
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    logger.error("stopped by signal %d; nothing of the unfinished case was written", number)
-    sys.exit(128 + number)
 
 
 def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -18,7 +18,7 @@ from oarseg import __version__, bundle, engines, reading, registration, writing
 from oarseg.agreement import challenge_of
 from oarseg.blocks import BlockMask
 from oarseg.bundle import Bundle, Channel
-from oarseg.cases import Case, find_cases
+from oarseg.cases import Case, CaseProblem, find_cases, label_path
 from oarseg.challenge import Challenge, Socket
 from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, mr_channel
 from oarseg.errors import OarsegError, RegistrationError
@@ -29,6 +29,7 @@ from oarseg.region import body_box, find_body
 from oarseg.registration import Registration
 from oarseg.steps import Step, Steps, peak_mib
 from oarseg.streaming import segment as stream
+from oarseg.supervisor import Finished, Journal
 from oarseg.volume import Grid, Volume
 from oarseg.writing import Record
 
@@ -118,8 +119,12 @@ def default_weights() -> Path:
     return SHIPPED_WEIGHTS
 
 
-def segment_folder(settings: Settings) -> tuple[Failure, ...]:
+def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[Failure, ...]:
     """Segment every case of the input folder, whatever happens to the others.
+
+    Args:
+        settings: what to do.
+        journal: cases that a former process has finished, and where to tell of these.
 
     Returns:
         The cases that failed; ``results.json`` lists them too.
@@ -136,22 +141,61 @@ def segment_folder(settings: Settings) -> tuple[Failure, ...]:
     writing.check_output(settings.output)
     if weights.manifest.warning:
         log.warning("weights %s: %s", weights.manifest.title, weights.manifest.warning)
-    records = [Record(p.name, error_messages=(p.message,)) for p in found.problems]
+    writing.write_results(settings.output, ())
+    records = [_problem(problem, settings.output) for problem in found.problems]
     writing.write_results(settings.output, records)
-    if found.cases:
-        opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
-        threads = settings.threads or engines.available_cpus()
-        model = Model(weights, rules, opened, threads, settings.region, settings.resample)
-        for case in found.cases:
-            records.append(_attempt(case, model, settings.output))
-            writing.write_results(settings.output, records)
+    journal = journal or Journal()
+    model = None
+    for case in found.cases:
+        known = journal.finished.get(case.name)
+        if known is None:
+            model = model or _model(settings, weights, rules)
+            journal.begins(case.name)
+            record = _attempt(case, model, settings.output)
+            label_file = str(record.label_file) if record.label_file else None
+            journal.ends(case.name, Finished(label_file, record.error_messages))
+        else:
+            record = _known(case, known, rules, settings.output)
+        records.append(record)
+        writing.write_results(settings.output, records)
     return tuple(Failure(r.case, r.error_messages[0]) for r in records if r.error_messages)
+
+
+def _model(settings: Settings, weights: Bundle, rules: Challenge) -> Model:
+    opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
+    threads = settings.threads or engines.available_cpus()
+    return Model(weights, rules, opened, threads, settings.region, settings.resample)
+
+
+def _problem(problem: CaseProblem, output: Path) -> Record:
+    """The record of what is no case; outputs of that name, when it was one, go aside."""
+    earlier = writing.set_aside(output, problem.name, None) if _is_name(problem.name) else None
+    return Record(problem.name, error_messages=_messages(problem.message, earlier))
+
+
+def _is_name(name: str) -> bool:
+    """Whether a name can be that of a case, and so of files."""
+    return name.isprintable() and name not in ("", ".", "..") and "/" not in name
+
+
+def _known(case: Case, known: Finished, rules: Challenge, output: Path) -> Record:
+    """The record of a case that a former process has finished, or that ended it."""
+    if known.label_file is not None:
+        return Record(case.name, case.files, Path(known.label_file))
+    earlier = writing.set_aside(output, case.name, label_path(case, rules))
+    return Record(case.name, case.files, error_messages=_messages(known.messages[0], earlier))
+
+
+def _messages(cause: str, earlier: str | None) -> tuple[str, ...]:
+    return (cause, earlier) if earlier else (cause,)
 
 
 def _attempt(case: Case, model: Model, output: Path) -> Record:
     """Segment one case; what goes wrong ends in its record, not in the other cases."""
     log.info("case %s", case.name)
+    earlier = None
     try:
+        earlier = writing.set_aside(output, case.name, label_path(case, model.challenge))
         label_file = segment_case(case, model, output)
     except OarsegError as error:
         log.error("%s: %s", case.name, error)
@@ -165,7 +209,7 @@ def _attempt(case: Case, model: Model, output: Path) -> Record:
         log.exception("%s: %s", case.name, message)
     else:
         return Record(case.name, case.files, label_file)
-    return Record(case.name, case.files, error_messages=(message,))
+    return Record(case.name, case.files, error_messages=_messages(message, earlier))
 
 
 def segment_case(case: Case, model: Model, output: Path) -> Path:
@@ -320,6 +364,7 @@ def _report(
     return {
         "case": case.name,
         "inputs": {name: path.name for name, path in case.files.items()},
+        "label_file": str(label_path(case, model.challenge)),
         "challenge": model.challenge.name,
         "model": {
             "title": manifest.title,

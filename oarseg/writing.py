@@ -1,16 +1,8 @@
-"""A case's outputs: all of them appear together, or none.
-
-Everything is written into a hidden folder beside its destination, synced, and renamed
-into place. What a rename replaces is kept until the last one is done and put back if
-one fails. A run that is killed leaves that folder at most, and the next run of the
-case removes it.
-"""
+"""A case's outputs: label file, Slicer segmentation, masks and report; and ``results.json``."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from oarseg import staging
 from oarseg.cases import Case, label_path
 from oarseg.challenge import Challenge, Organ
 from oarseg.deflate import Box, Deflated, Zeros, deflate_array, deflate_mask, deflate_planes
@@ -39,7 +32,6 @@ from oarseg.volume import Grid, Volume
 RESULTS = "results.json"
 MASKS = "oar_masks"
 REPORTS = "reports"
-PARTIAL = ".partial-"
 # Compression lets go of the interpreter's lock; more threads than this wait for the disk.
 THREADS = 2
 
@@ -67,7 +59,7 @@ def check_output(output: Path) -> None:
     Raises:
         OutputError: it cannot be made, or a file in it cannot be written.
     """
-    probe = output / f"{PARTIAL}probe"
+    probe = output / f"{staging.PARTIAL}probe"
     with _explained(output):
         output.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"\0")
@@ -101,18 +93,55 @@ def write_case(
     """
     _check_labels(labels, challenge)
     label_file = label_path(case, challenge)
-    whole, masks = Path(MASKS, f"{case.name}.seg.nrrd"), Path(MASKS, case.name)
-    report_file = Path(REPORTS, f"{case.name}.json")
-    with _explained(output), _staging(output, case.name) as stage:
+    whole, masks, report_file = _places(case.name)
+    with _explained(output), staging.staging(output, case.name) as stage:
         for file in (label_file, whole, masks / "mask", report_file):
             (stage.new / file).parent.mkdir(parents=True, exist_ok=True)
         names = _write_labels(
             labels, challenge, stage.new / label_file, stage.new / whole, stage.new / masks
         )
-        _write_text(stage.new / report_file, _json(report()))
+        staging.write_text(stage.new / report_file, _json(report()))
         stage.commit((whole, masks, report_file, label_file))
+        staging.forget(output, case.name)
     files = (label_file, whole, *(masks / name for name in names), report_file)
     return tuple(output / file for file in files)
+
+
+def set_aside(output: Path, name: str, label_file: Path | None) -> str | None:
+    """Move a case's outputs of an earlier run out of the way, to ``earlier/<case>``.
+
+    Args:
+        output: the output folder.
+        name: the case's.
+        label_file: where its label file would be, relative to ``output``, if that is known.
+
+    Returns:
+        A sentence for the user where there are such outputs.
+
+    Raises:
+        OutputError: they cannot be moved.
+    """
+    whole, masks, report = _places(name)
+    files = {whole, masks, report, *filter(None, (label_file, _told(output / report)))}
+    with _explained(output):
+        if not staging.set_aside(output, name, files):
+            return None
+    return f"its outputs of an earlier run are in {Path(staging.EARLIER, name)}"
+
+
+def _places(name: str) -> tuple[Path, Path, Path]:
+    """Segmentation, masks and report of a case."""
+    return Path(MASKS, f"{name}.seg.nrrd"), Path(MASKS, name), Path(REPORTS, f"{name}.json")
+
+
+def _told(report: Path) -> Path | None:
+    """The label file that an earlier run's report names."""
+    try:
+        document = json.loads(report.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        # No earlier run, or not a report of ours: there is nothing to learn from it.
+        return None
+    return staging.inside(document.get("label_file")) if isinstance(document, dict) else None
 
 
 def write_results(output: Path, records: Sequence[Record]) -> Path:
@@ -124,14 +153,14 @@ def write_results(output: Path, records: Sequence[Record]) -> Path:
         OutputError: the file cannot be written; an older one is left as it was.
     """
     path = output / RESULTS
-    draft = output / f"{PARTIAL}{RESULTS}"
+    draft = output / f"{staging.PARTIAL}{RESULTS}"
     with _explained(path):
         try:
-            _write_text(draft, _json([_entry(record) for record in records]))
+            staging.write_text(draft, _json([_entry(record) for record in records]))
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-        _sync_folder(output)
+        staging.sync_folder(output)
     return path
 
 
@@ -229,62 +258,6 @@ def _write_masks(
     return list(pool.map(write, organs, boxes, bodies))
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """Where a case's outputs wait: ``new`` mirrors the output folder, ``old`` keeps
-    what they replace.
-    """
-
-    output: Path
-    new: Path
-    old: Path
-
-    def commit(self, files: Sequence[Path]) -> None:
-        """Rename files and folders into place, all or none."""
-        done: list[Path] = []
-        try:
-            for file in files:
-                done.append(file)
-                self._place(file)
-        except BaseException:
-            for file in reversed(done):
-                self._restore(file)
-            raise
-        for folder in {(self.output / file).parent for file in files}:
-            _sync_folder(folder)
-
-    def _place(self, file: Path) -> None:
-        target, kept = self.output / file, self.old / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            target.rename(kept)
-        (self.new / file).rename(target)
-
-    def _restore(self, file: Path) -> None:
-        target, kept = self.output / file, self.old / file
-        # What still waits in `new` never reached its place.
-        if not (self.new / file).exists():
-            target.rename(self.new / file)
-        if kept.exists():
-            kept.rename(target)
-
-
-@contextmanager
-def _staging(output: Path, name: str) -> Iterator[_Stage]:
-    """A hidden folder in the output folder, gone afterwards whatever happens."""
-    folder = output / f"{PARTIAL}{name}"
-    if folder.exists():
-        shutil.rmtree(folder)
-    try:
-        (folder / "new").mkdir(parents=True)
-        (folder / "old").mkdir()
-        yield _Stage(output, folder / "new", folder / "old")
-    finally:
-        if folder.exists():
-            shutil.rmtree(folder)
-
-
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write into one sentence."""
@@ -300,19 +273,3 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _json(document: Any) -> str:
     return json.dumps(document, indent=1) + "\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oarseg import challenge, deflate, labelfiles, writing
+from oarseg import challenge, deflate, labelfiles, staging
 from oarseg.cases import Case
 from oarseg.errors import OutputError
 from oarseg.volume import Grid, Volume, grid_of, to_sitk
@@ -277,9 +277,9 @@ def test_failure_while_renaming_restores_what_was_there(
     if earlier:
         write(tmp_path, report={"run": 1})
     before = tree(tmp_path)
-    place = writing._Stage._place
+    place = staging.Stage._place
     calls = Full(place, nth)
-    monkeypatch.setattr(writing._Stage, "_place", lambda stage, file: calls(stage, file))
+    monkeypatch.setattr(staging.Stage, "_place", lambda stage, file: calls(stage, file))
     with pytest.raises(OutputError, match="No space left"):
         write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
     assert tree(tmp_path) == before
