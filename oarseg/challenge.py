@@ -194,6 +194,8 @@ class Challenge:
     Attributes:
         notice: what a user must know who uses it, said whenever it is used.
         own_labels: the label table is not the challenge's but the user's.
+        orientation: how the arrays lie that its networks see. "LPS": x to the left, y to
+            the back, z up, whatever a file's axes; "stored": as a file has them.
         structures: what the label map tells apart.
         overlapping: what is scored and written, where that is not the structures
             themselves but unions of them; see ``organs``.
@@ -208,6 +210,7 @@ class Challenge:
     overlapping: tuple[Organ, ...] = ()
     notice: str = ""
     own_labels: bool = False
+    orientation: Literal["LPS", "stored"] = "stored"
     data_set: DataSet = field(default_factory=DataSet)
     evaluation: Evaluation = field(default_factory=Evaluation)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from oarseg.formats import locate
 from oarseg.pixels import Pixels, load, unusable
@@ -17,9 +20,15 @@ ORTHONORMAL_TOLERANCE = 1e-3
 FARTHEST_MM = 1e6
 
 # Hounsfield units: a CT holds air and soft tissue; padding and metal lie beyond.
-AIR_HU = -200
+AIR_HU = (-1100, -200)
 TISSUE_HU = (-200, 200)
 HU_RANGE = (-1024, 3000)
+# Far less than any scan holds. Bone of values that were shifted twice stays below it.
+MIN_SHARES = (0.0005, 0.01)
+SAMPLED_PLANES = 64
+
+Warn = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,8 +36,8 @@ class Limits:
     """What a header may promise.
 
     Attributes:
-        voxels: the most voxels of one image.
-        bytes: the most bytes of one image in memory.
+        voxels: the most voxels of one image; the largest CT of a challenge has 0.34 × 10⁹.
+        bytes: the most bytes of one image, as it is stored.
         shortest: the fewest voxels along any axis.
         spacing_mm: the least and the greatest distance of neighbouring voxels.
     """
@@ -58,9 +67,15 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
     return Volume(array, pixels.grid)
 
 
-def read_ct(path: Path, *, limits: Limits | None = None, assume_hu: bool = False) -> Volume:
+def read_ct(
+    path: Path,
+    *,
+    limits: Limits | None = None,
+    assume_hu: bool = False,
+    warn: Warn = log.warning,
+) -> Volume:
     """Read a CT in Hounsfield units; see ``read_volume`` and ``check_ct``."""
-    return check_ct(read_volume(path, limits=limits), path, assume_hu=assume_hu)
+    return check_ct(read_volume(path, limits=limits), path, assume_hu=assume_hu, warn=warn)
 
 
 def read_mr(path: Path, *, limits: Limits | None = None) -> Volume:
@@ -68,31 +83,40 @@ def read_mr(path: Path, *, limits: Limits | None = None) -> Volume:
     return read_volume(path, limits=limits)
 
 
-def check_ct(volume: Volume, path: Path, *, assume_hu: bool = False) -> Volume:
+def check_ct(
+    volume: Volume, path: Path, *, assume_hu: bool = False, warn: Warn = log.warning
+) -> Volume:
     """Make sure that a CT is in Hounsfield units, and clip it to −1024 … 3000.
 
-    Padding (−2000, −3024) thereby becomes air, and metal what the data set has there.
-    The array is clipped in place, to hold no second copy.
+    Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
+    Padding of 0, which would be water, is told by reaching all four corners, and becomes
+    air as well. The array is changed in place, to hold no second copy.
 
     Args:
         volume: the CT.
         path: its file, for messages.
         assume_hu: take the values as they are, whatever they look like.
+        warn: told what was changed that a user may not expect.
 
     Raises:
-        InputError: no air or no soft tissue among the values.
+        InputError: no air or no soft tissue among the values. Raw values (0 … 4095) are
+            told by it, with or without padding below them.
     """
     low, high = float(volume.array.min()), float(volume.array.max())
-    plausible = low <= AIR_HU and _any_between(volume.array, *TISSUE_HU)
-    if not (assume_hu or plausible):
+    air, tissue = (_share(volume.array, *bounds) for bounds in (AIR_HU, TISSUE_HU))
+    if not (assume_hu or (air >= MIN_SHARES[0] and tissue >= MIN_SHARES[1])):
         raise unusable(
             path,
-            expected=f"a CT in HU (air below {AIR_HU}, tissue {TISSUE_HU[0]} to {TISSUE_HU[1]})",
-            found=f"values {low:g} to {high:g}",
-            do="rescale it to HU, or check that CT and MR are not exchanged",
+            expected=f"a CT in HU (air {AIR_HU[0]} to {AIR_HU[1]}, tissue up to {TISSUE_HU[1]})",
+            found=f"values {low:g} to {high:g}, {air:.1%} air and {tissue:.1%} tissue",
+            do="rescale it to HU, check that CT and MR are not exchanged, or pass --assume-hu",
         )
     if low < HU_RANGE[0] or high > HU_RANGE[1]:
-        return volume.with_array(_clipped(volume.array))
+        volume = volume.with_array(_clipped(volume.array))
+    if low < 0:
+        filled = _fill_zero_padding(volume.array)
+        if filled:
+            warn(f"{path.name}: {filled} voxels of padding with the value 0 were taken as air")
     return volume
 
 
@@ -176,8 +200,25 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
         )
 
 
-def _any_between(array: NDArray[Any], low: int, high: int) -> bool:
-    return any(bool(((plane >= low) & (plane <= high)).any()) for plane in array)
+def _share(array: NDArray[Any], low: int, high: int) -> float:
+    """The share of voxels from ``low`` to ``high``, in planes spread over the image."""
+    planes = array[:: max(1, len(array) // SAMPLED_PLANES)]
+    count = sum(int(np.count_nonzero((plane >= low) & (plane <= high))) for plane in planes)
+    return count / planes.size
+
+
+def _fill_zero_padding(array: NDArray[Any]) -> int:
+    """Make air of zeros that reach all four corners of a plane; returns how many."""
+    filled = 0
+    for plane in array:
+        corners = plane[[0, 0, -1, -1], [0, -1, 0, -1]]
+        if corners.any():
+            continue
+        pieces, _ = ndimage.label(plane == 0)
+        padding = np.isin(pieces, np.unique(pieces[[0, 0, -1, -1], [0, -1, 0, -1]]))
+        plane[padding] = HU_RANGE[0]
+        filled += int(np.count_nonzero(padding))
+    return filled
 
 
 def _clipped(array: NDArray[Any]) -> NDArray[Any]:

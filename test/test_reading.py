@@ -317,15 +317,45 @@ def test_ct_within_range_is_untouched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "found"), [((0, 1064, 4095), "0 to 4095"), ((-1000, 900), "-1000 to 900")]
+    ("values", "found"),
+    [
+        ((0, 1064, 4095), "values 0 to 4095, 0.0% air and 33.6% tissue"),
+        # Raw values whose padding alone lies below zero.
+        ((-2000, 0, 1064, 4095), "values -2000 to 4095, 0.0% air and 24.8% tissue"),
+        ((-1000, 900), "values -1000 to 900, 50.4% air and 0.0% tissue"),
+        ((0.0, 0.25, 1.0), "values 0 to 1, 0.0% air and 100.0% tissue"),
+    ],
 )
 def test_ct_without_hounsfield_units(values: tuple[float, ...], found: str) -> None:
     with pytest.raises(InputError) as caught:
-        check_ct(ct(*values), Path("x.mha"))
+        check_ct(ct(*values, dtype="f4"), Path("x.mha"))
     assert str(caught.value) == (
-        "x.mha: expected a CT in HU (air below -200, tissue -200 to 200), "
-        f"found values {found}; rescale it to HU, or check that CT and MR are not exchanged"
+        f"x.mha: expected a CT in HU (air -1100 to -200, tissue up to 200), found {found}; "
+        "rescale it to HU, check that CT and MR are not exchanged, or pass --assume-hu"
     )
+
+
+@pytest.mark.parametrize("dtype", ["i2", "i4", "f4"])
+def test_padding_of_zero_becomes_air(dtype: str) -> None:
+    """A round field in a square plane; a zero within the patient is water."""
+    array = np.zeros((5, 40, 40), dtype)
+    y, x = np.mgrid[-19.5:20, -19.5:20]
+    array[:, x**2 + y**2 < 19**2] = -1000
+    array[:, 15:25, 15:25] = 40
+    array[:, 20, 20] = 0
+    padding = int(np.count_nonzero(array[0] == 0)) - 1
+    told: list[str] = []
+    volume = Volume(array, Grid((5, 40, 40), (2.0, 1.0, 1.0)))
+    checked = check_ct(volume, Path("x.mha"), warn=told.append).array
+    assert told == [f"x.mha: {5 * padding} voxels of padding with the value 0 were taken as air"]
+    assert (checked[:, 0, 0] == -1024).all()
+    assert (checked[:, 20, 20] == 0).all()
+    assert int(np.count_nonzero(checked == -1024)) == 5 * padding
+
+
+def test_ct_clipped_to_a_soft_tissue_window_is_still_hu() -> None:
+    volume = ct(-200, 0, 40, 300)
+    assert check_ct(volume, Path("x.mha")) is volume
 
 
 def test_unsigned_ct_that_is_taken_as_hu() -> None:
