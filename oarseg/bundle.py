@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -21,6 +22,8 @@ from oarseg.errors import WeightsError
 
 FORMAT_VERSION: Final = 1
 MANIFEST = "manifest.json"
+# Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
+LARGEST_PATCH = 1 << 25
 STRICT = ConfigDict(extra="forbid")
 
 Triple = tuple[int, int, int]
@@ -104,7 +107,7 @@ class Resampling:
 class Label:
     """A class of the network and the structure it stands for."""
 
-    value: int
+    value: Annotated[int, Field(ge=0, le=255)]
     name: str
 
 
@@ -176,8 +179,8 @@ class Manifest:
             raise ValueError("transpose_forward must be a permutation of 0, 1, 2")
         if any(axis not in (0, 1, 2) for axis in self.mirror_axes):
             raise ValueError("mirror_axes may name only 0, 1 and 2")
-        if min(self.patch_size) < 1:
-            raise ValueError("patch_size must be positive")
+        if min(self.patch_size) < 1 or math.prod(self.patch_size) > LARGEST_PATCH:
+            raise ValueError(f"patch_size must be positive, and {LARGEST_PATCH} voxels at most")
         return self
 
     @property
@@ -217,7 +220,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def parse_manifest(text: str, *, source: str) -> Manifest:
+def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     """Read a manifest.
 
     Raises:
@@ -251,11 +254,14 @@ def load(folder: Path) -> Bundle:
             f"{folder}: expected a folder with {MANIFEST}, found none; "
             "make one with 'oarseg export' or pass --weights"
         )
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     manifest = parse_manifest(text, source=str(path))
     for model in manifest.models:
         _check_file(folder, model)
-    return Bundle(folder, manifest, hashlib.sha256(text.encode()).hexdigest())
+    return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
 
 
 def _check_file(folder: Path, model: ModelFile) -> None:

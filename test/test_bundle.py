@@ -1,9 +1,12 @@
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from oarseg import bundle
 from oarseg.errors import WeightsError
@@ -83,6 +86,8 @@ def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
         ({"models": []}, "models"),
         ({"format_version": 2}, "format_version"),
         ({"surprise": 1}, "surprise"),
+        ({"patch_size": [10**9, 10**9, 10**9]}, "patch_size"),
+        ({"labels": [{"value": 0, "name": "a"}, {"value": 256, "name": "b"}]}, "labels.1.value"),
     ],
 )
 def test_broken_manifest_names_the_key(
@@ -101,3 +106,26 @@ def test_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
     values["models"][0]["file"] = "../fold_0_fp32.onnx"
     with pytest.raises(WeightsError, match="not in the folder"):
         bundle.load(save(inside, values))
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.floats(0, 1, exclude_max=True), length=st.integers(0, 40), new=st.binary())
+def test_any_manifest_is_read_or_refused(
+    tmp_path: Path, position: float, length: int, new: bytes
+) -> None:
+    save(tmp_path, document(tmp_path))
+    path = tmp_path / "manifest.json"
+    data = path.read_bytes()
+    at = int(position * len(data))
+    path.write_bytes(data[:at] + new + data[at + length :])
+    with suppress(WeightsError):
+        assert bundle.load(tmp_path).manifest.models
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_a_manifest_that_is_no_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"manifest\.json: file: "):
+        bundle.load(tmp_path)
