@@ -80,6 +80,15 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accept images on other grids than the CT's where they should lie on it",
     )
+    parser.add_argument(
+        "--assume-hu", action="store_true", help="take a CT's values for HU, as they are"
+    )
+    parser.add_argument(
+        "--max-voxels", type=int, default=2 * 10**9, metavar="N", help="an image's; default: 2e9"
+    )
+    parser.add_argument(
+        "--max-gib", type=float, default=8.0, metavar="N", help="an image's, as stored; default: 8"
+    )
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
     parser.add_argument(
@@ -98,6 +107,7 @@ def segment(arguments: argparse.Namespace) -> int:
 def _segment(arguments: argparse.Namespace, journal: Journal) -> int:
     # In the worker only: the supervisor stays small.
     from oarseg import pipeline
+    from oarseg.reading import Limits
 
     settings = pipeline.Settings(
         input=arguments.input,
@@ -108,6 +118,8 @@ def _segment(arguments: argparse.Namespace, journal: Journal) -> int:
         threads=arguments.threads,
         region=arguments.region,
         resample=arguments.resample,
+        assume_hu=arguments.assume_hu,
+        limits=Limits(arguments.max_voxels, int(arguments.max_gib * (1 << 30))),
     )
     failures = pipeline.segment_folder(settings, journal)
     if failures:

@@ -23,6 +23,7 @@ from oarseg.challenge import Challenge, Socket
 from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, mr_channel
 from oarseg.errors import OarsegError, RegistrationError
 from oarseg.log import Progress
+from oarseg.orientation import Turn, to_lps
 from oarseg.preprocessing import NetworkInput
 from oarseg.preprocessing import prepare as preprocess
 from oarseg.region import body_box, find_body
@@ -61,6 +62,8 @@ class Settings:
             own tiles over the whole image. Either way tiles without a voxel of the body
             are left out, and outside the body all is background.
         resample: bring images that should lie on the reference's grid onto it.
+        assume_hu: take a CT's values for Hounsfield units, whatever they look like.
+        limits: what the headers of input files may promise.
     """
 
     input: Path
@@ -71,6 +74,8 @@ class Settings:
     threads: int = 0
     region: Region = "body"
     resample: bool = False
+    assume_hu: bool = False
+    limits: reading.Limits = field(default_factory=reading.Limits)
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,7 @@ class Model:
     challenge: Challenge
     engines: engines.Engines
     threads: int
-    region: Region
-    resample: bool
+    settings: Settings
 
 
 @dataclass
@@ -164,7 +168,7 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
 def _model(settings: Settings, weights: Bundle, rules: Challenge) -> Model:
     opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
     threads = settings.threads or engines.available_cpus()
-    return Model(weights, rules, opened, threads, settings.region, settings.resample)
+    return Model(weights, rules, opened, threads, settings)
 
 
 def _problem(problem: CaseProblem, output: Path) -> Record:
@@ -224,18 +228,20 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
     notes = Notes()
     if model.challenge.notice:
         notes.warnings.append(model.challenge.notice)
-    net_input, ct, body = _network_input(case, model, notes)
+    prepared = _prepare(case, model, notes)
     with notes.steps.step("segmentation"), Progress(f"{case.name}: tiles") as progress:
         labels = stream(
-            net_input,
+            prepared.network,
             model.engines.folds,
             model.weights.manifest,
-            mask=body,
+            mask=prepared.body,
             progress=progress,
             threads=model.threads,
         )
-    del net_input
-    structures = _volumes_cm3(labels, model, ct)
+    grid = prepared.stored
+    labels = prepared.turn.back(labels)
+    del prepared
+    structures = _volumes_cm3(labels, model, grid)
     _warn_of_empty(structures, notes)
     start = time.perf_counter()
 
@@ -244,7 +250,7 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
         return _report(case, model, notes, structures)
 
     written = writing.write_case(
-        output, case=case, challenge=model.challenge, labels=Volume(labels, ct), report=report
+        output, case=case, challenge=model.challenge, labels=Volume(labels, grid), report=report
     )
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",
@@ -256,18 +262,37 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
     return written[0]
 
 
-def _network_input(
-    case: Case, model: Model, notes: Notes
-) -> tuple[NetworkInput, Grid, BlockMask | None]:
-    """Everything up to the network, and where the body is; the images are freed on return."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A case as the network sees it, and the way back.
+
+    Attributes:
+        network: its channels.
+        stored: the CT's grid as its file has it.
+        turn: from there to the grid of the network's side.
+        body: where the patient is; None where no body was found.
+    """
+
+    network: NetworkInput
+    stored: Grid
+    turn: Turn
+    body: BlockMask | None
+
+
+def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
+    """Everything up to the network; the images are freed on return."""
     reference = model.challenge.reference.channel
     with notes.steps.step("reading"):
         used = {reference, *(channel.name for channel in model.weights.manifest.channels)}
-        images = {
-            name: _read(model.challenge.socket(name), path)
+        stored = {
+            name: _read(model.challenge.socket(name), path, model, notes)
             for name, path in case.files.items()
             if name in used
         }
+        grid = stored[reference].grid
+        turn = _turn(model, grid)
+        images = {name: _turn(model, image.grid).volume(image) for name, image in stored.items()}
+        del stored
         ct = images[reference]
     channels: list[NDArray[Any]] = []
     for channel in model.weights.manifest.channels:
@@ -285,18 +310,26 @@ def _network_input(
         body = find_body(ct)
         if body is None:
             notes.warn("no body found in the CT: the whole image is segmented")
-        net_input = preprocess(
+        network = preprocess(
             channels,
             ct.grid.spacing_mm,
             model.weights.manifest,
-            box=body_box(body, ct.grid) if model.region == "body" else None,
+            box=body_box(body, ct.grid) if model.settings.region == "body" else None,
             threads=model.threads,
         )
-    return net_input, ct.grid, body
+    return _Prepared(network, grid, turn, body)
 
 
-def _read(socket: Socket, path: Path) -> Volume:
-    return reading.read_ct(path) if socket.modality == "CT" else reading.read_mr(path)
+def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:
+    limits = model.settings.limits
+    if socket.modality != "CT":
+        return reading.read_mr(path, limits=limits)
+    return reading.read_ct(path, limits=limits, assume_hu=model.settings.assume_hu, warn=notes.warn)
+
+
+def _turn(model: Model, grid: Grid) -> Turn:
+    """What brings an image's axes into the order that the challenge's networks know."""
+    return to_lps(grid) if model.challenge.orientation == "LPS" else Turn()
 
 
 def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Model) -> NDArray[Any]:
@@ -307,7 +340,7 @@ def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Mod
         ct.grid,
         path=case.files[channel.name],
         outside=HU_RANGE[0] if is_ct else channel.absent_value,
-        resample=model.resample,
+        resample=model.settings.resample,
     )
 
 
@@ -374,7 +407,8 @@ def _report(
         },
         "device": asdict(choice),
         "threads": model.threads,
-        "region": model.region,
+        "region": model.settings.region,
+        "assume_hu": model.settings.assume_hu,
         "registration": notes.registration,
         "steps": [
             {"name": s.name, "seconds": round(s.seconds, 2), "peak_mib": round(s.peak_mib)}

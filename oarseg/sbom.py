@@ -98,16 +98,16 @@ def _python(found: Iterable[Distribution]) -> Iterator[Component]:
 
 def _licence(distribution: Distribution) -> dict[str, Any] | None:
     """The licence as an expression, or in the words of the package."""
-    told = distribution.metadata
-    expression = told.get("License-Expression")
-    if expression and EXPRESSION.fullmatch(expression):
+    told = distribution.metadata.json
+    expression = str(told.get("license_expression", ""))
+    if EXPRESSION.fullmatch(expression):
         return {"expression": expression}
     classified = [
         line.rpartition(" :: ")[2]
-        for line in told.get_all("Classifier") or []
+        for line in told.get("classifier", [])
         if line.startswith("License :: ")
     ]
-    words = expression or "; ".join(classified) or (told.get("License") or "").strip()
+    words = expression or "; ".join(classified) or str(told.get("license", "")).strip()
     return {"license": {"name": words.splitlines()[0][:200]}} if words else None
 
 
