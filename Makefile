@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint container-test gpu-test bench weights requirements
+.PHONY: help run test lint container-test gpu-test bench fuzz weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint            ruff and mypy'
 	@echo 'make container-test  build the image, run it as the platform would'
 	@echo 'make gpu-test        the same image on a GPU'
+	@echo 'make fuzz            read 100,000 broken files'
 	@echo 'make bench           the comparison tables'
 	@echo 'make weights         train and export the shipped ensemble'
 	@echo 'make requirements    resolve requirements.txt again'
@@ -50,6 +51,9 @@ container-test: .venv/dev.stamp
 
 gpu-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: .venv/dev.stamp
+	$(BIN)/python bench/fuzz.py --files 100000
 
 bench: .venv/dev.stamp
 	$(BIN)/python bench/inference.py --size small --region full --out bench/results

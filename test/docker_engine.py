@@ -32,7 +32,8 @@ class Result:
     Attributes:
         output: what it saw as /output.
         seconds: from `docker run` to its end.
-        peak_mib: the largest peak of its process's resident memory that was seen.
+        peak_mib: the largest peak of its processes' resident memory that was seen.
+        stopping_s: how long `docker stop` took, if it was stopped.
     """
 
     status: int
@@ -41,6 +42,7 @@ class Result:
     output: Path
     seconds: float
     peak_mib: float
+    stopping_s: float = 0.0
 
     @property
     def log(self) -> str:
@@ -80,6 +82,8 @@ def docker(*arguments: str) -> str:
 def open_to_all(folder: Path) -> Path:
     """Let any uid read a folder, and enter all below it."""
     for path in (folder, *folder.rglob("*")):
+        if path.is_symlink():
+            continue
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
 
@@ -89,6 +93,8 @@ def run(
     folder: Path,
     *options: str,
     arguments: tuple[str, ...] = (),
+    stop_at: str | None = None,
+    copy_links: bool = True,
 ) -> Result:
     """Run the image once with the platform's flags.
 
@@ -97,8 +103,11 @@ def run(
         folder: an empty folder for copies, logs and output.
         options: further options of `docker run`.
         arguments: of the entry point.
+        stop_at: stop it, as `docker stop` does, when its stderr holds this text.
+        copy_links: give the files that links lead to, instead of the links.
     """
-    source = open_to_all(Path(shutil.copytree(images, folder / "input" / "images")).parent)
+    target = folder / "input" / "images"
+    source = open_to_all(Path(shutil.copytree(images, target, symlinks=not copy_links)).parent)
     output = folder / "output"
     output.mkdir()
     output.chmod(0o777)
@@ -113,17 +122,37 @@ def run(
     with streams[0].open("wb") as stdout, streams[1].open("wb") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
         try:
-            peak_mib = _watch(process, name)
+            stop = _Stop(name, streams[1], stop_at) if stop_at else None
+            peak_mib = _watch(process, name, stop)
         finally:
             if process.poll() is None:
                 docker("kill", name)
                 process.wait()
     seconds = time.monotonic() - start
     out, err = (stream.read_text(encoding="utf-8", errors="replace") for stream in streams)
-    return Result(process.returncode, out, err, output, seconds, peak_mib)
+    stopping_s = stop.seconds if stop else 0.0
+    return Result(process.returncode, out, err, output, seconds, peak_mib, stopping_s)
 
 
-def _watch(process: subprocess.Popen[bytes], name: str) -> float:
+@dataclass
+class _Stop:
+    """Stops a container once its stderr holds a text."""
+
+    name: str
+    stderr: Path
+    text: str
+    seconds: float = 0.0
+
+    def if_due(self) -> None:
+        """Stop it if the text is there and it was not stopped before."""
+        if self.seconds or self.text not in self.stderr.read_text(errors="replace"):
+            return
+        start = time.monotonic()
+        docker("stop", "--time", "60", self.name)
+        self.seconds = time.monotonic() - start
+
+
+def _watch(process: subprocess.Popen[bytes], name: str, stop: _Stop | None) -> float:
     """Wait for the end; the largest peak of resident memory, MiB.
 
     The kernel's own peak (VmHWM) misses nothing between samples except where the process
@@ -134,9 +163,20 @@ def _watch(process: subprocess.Popen[bytes], name: str) -> float:
         if time.monotonic() - start > LONGEST_RUN_S:
             raise TimeoutError(f"{name} ran for more than {LONGEST_RUN_S} s")
         pid = pid or _pid(name)
-        peak = max(peak, _peak_mib(pid))
+        peak = max(peak, sum(_peak_mib(p) for p in (pid, *_children(pid))))
+        if stop:
+            stop.if_due()
         time.sleep(SECONDS_BETWEEN_SAMPLES)
     return peak
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has started; none when it is not there (any more)."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(child) for child in text.split()]
 
 
 def _pid(name: str) -> int:

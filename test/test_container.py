@@ -7,16 +7,20 @@ works. `make gpu-test` runs the last test, on a GPU.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import docker_engine
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from docker_engine import ROOT, Result
 from numpy.typing import NDArray
 
@@ -75,10 +79,19 @@ def runs(image: str, tmp_path_factory: pytest.TempPathFactory, say: Say) -> dict
     """The shipped case, as the image's own user and as one that it does not know."""
     found = {}
     for user in ("", FOREIGN_UID):
-        options = ("--user", user) if user else ()
-        found[user] = docker_engine.run(IMAGES, tmp_path_factory.mktemp("run"), *options)
+        folder = tmp_path_factory.mktemp("run")
+        options = ("--user", user, *without_shell(folder)) if user else ()
+        found[user] = docker_engine.run(IMAGES, folder, *options)
         say(f"user {user or 'of the image'}: {spent(found[user])}")
     return found
+
+
+def without_shell(folder: Path) -> tuple[str, ...]:
+    """Options that lay an empty file over each shell of the image."""
+    nothing = folder / "nothing"
+    nothing.touch(mode=0o444)
+    shells = ("/usr/bin/dash", "/usr/bin/bash")
+    return tuple(part for shell in shells for part in ("--volume", f"{nothing}:{shell}:ro"))
 
 
 @pytest.fixture(params=["", FOREIGN_UID], ids=["own-user", "foreign-uid"])
@@ -162,11 +175,21 @@ def test_image_holds_no_tools_to_gain_rights_or_install(image: str) -> None:
             /opt/venv/bin/python -c "import $module" 2>/dev/null && echo $module
         done
         find /opt/app /opt/venv -xdev ! -type l -perm /0022
-        find /etc /opt -name pip.conf
+        find / -xdev \\( -name pip.conf -o -name .netrc -o -name .pypirc -o -name 'id_[re]*' \\)
+        grep -rl 'PRIVATE KEY-----' /etc /opt/app /root /home /tmp
         true
     """
     arguments = ("--rm", "--network", "none", "--user", "0", "--entrypoint", "sh", image)
     assert docker_engine.docker("run", *arguments, "-c", script) == ""
+
+
+@container
+def test_environment_holds_no_secret(image: str) -> None:
+    (facts,) = json.loads(docker_engine.docker("image", "inspect", image))
+    names = {entry.partition("=")[0] for entry in facts["Config"]["Env"]}
+    secret = re.compile("TOKEN|SECRET|PASSW|KEY|CREDENTIAL|PROXY|INDEX", re.IGNORECASE)
+    # The signing keys of Python's releases are public.
+    assert {name for name in names if secret.search(name)} <= {"GPG_KEY"}
 
 
 @container
@@ -246,6 +269,33 @@ def test_run_says_that_it_took_the_cpu_and_why(result: Result) -> None:
     assert "device cpu" in result.log
     assert "no GPU" in result.log
     assert result.report()["device"]["device"] == "cpu"
+
+
+@container
+def test_no_shell_is_needed(image: str, runs: dict[str, Result], tmp_path: Path) -> None:
+    """The run as a foreign uid had none."""
+    options = ("--rm", "--network", "none", *without_shell(tmp_path), "--entrypoint", "/bin/sh")
+    with pytest.raises(RuntimeError):
+        docker_engine.docker("run", *options, image, "-c", "true")
+    assert runs[FOREIGN_UID].status == 0
+
+
+@container
+def test_sbom_lists_what_is_in_the_image(image: str, tmp_path: Path) -> None:
+    subprocess.run([ROOT / "export.sh", "sbom", tmp_path], check=True, capture_output=True)
+    text = (tmp_path / f"oarseg-{__version__}.cdx.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    listed = {part["purl"].partition("?")[0] for part in json.loads(text)["components"]}
+    query = ("--rm", "--network", "none", "--entrypoint", "dpkg-query", image)
+    names = docker_engine.docker("run", *query, "-W", "-f", "${Package}\\n").split()
+    assert len(names) > 50
+    debian = {purl.split("/")[2].partition("@")[0] for purl in listed if purl.startswith("pkg:deb")}
+    assert debian == set(names)
+    pins = re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.txt").read_text())
+    # OpenVINO's telemetry is pinned because pip wants it, and taken out of the image.
+    wanted = {f"pkg:pypi/{name}@{v}" for name, v in pins if name != "openvino-telemetry"}
+    assert {unquote(purl) for purl in listed} >= wanted
+    assert f"oarseg-{__version__}.cdx.json" in (tmp_path / "SHA256SUMS").read_text()
 
 
 @container

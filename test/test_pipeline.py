@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nnunet_oracle as oracle
 import numpy as np
@@ -19,8 +21,10 @@ from oarseg import bundle, challenge, pipeline
 from oarseg.bundle import Channel, Label, Normalisation
 from oarseg.errors import OutputError, WeightsError
 from oarseg.phantom import write_cases
+from oarseg.reading import Limits
 from oarseg.registration import Registration, Verdict
 from oarseg.rigid import RigidTransform
+from oarseg.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parent.parent
 HAN_SEG = challenge.load("han_seg")
@@ -336,3 +340,185 @@ def test_inference_imports_neither_torch_nor_nnunet() -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
+
+
+def results(output: Path) -> list[dict[str, list[Any]]]:
+    found: list[dict[str, list[Any]]] = json.loads((output / "results.json").read_text())
+    return found
+
+
+def test_a_failed_rerun_sets_the_earlier_outputs_aside(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    """What lies in a case's place is of this run, and results.json lists it, or it is not there."""
+    output = tmp_path / "output"
+    assert pipeline.segment_folder(settings(input_dir, output, weights)) == ()
+    first = (output / "images/head_neck_oar/case_04_seg.mha").read_bytes()
+    path = input_dir / "images/ct/case_04_CT.mha"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    assert [f.case for f in pipeline.segment_folder(settings(input_dir, output, weights))] == [
+        "case_04"
+    ]
+    assert not {name for name in files_of(output) if "case_04" in name and "earlier" not in name}
+    aside = output / "earlier/case_04"
+    assert (aside / "images/head_neck_oar/case_04_seg.mha").read_bytes() == first
+    assert len(files_of(aside)) == 33
+    (failed,) = (record for record in results(output) if record["error_messages"])
+    assert failed["outputs"] == []
+    assert failed["error_messages"][1] == "its outputs of an earlier run are in earlier/case_04"
+    # Nor are they taken for new where the case cannot even be begun, and its CT is gone.
+    path.unlink()
+    pipeline.segment_folder(settings(input_dir, output, weights))
+    assert (aside / "images/head_neck_oar/case_04_seg.mha").read_bytes() == first
+    path.write_bytes(whole)
+    assert pipeline.segment_folder(settings(input_dir, output, weights)) == ()
+    assert not (output / "earlier").exists()
+    assert (output / "images/head_neck_oar/case_04_seg.mha").read_bytes() == first
+
+
+def test_outputs_of_a_case_that_is_none_any_more_go_aside(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    pipeline.segment_folder(settings(input_dir, output, weights))
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    pipeline.segment_folder(settings(input_dir, output, weights))
+    assert (output / "earlier/case_04/images/head_neck_oar/case_04_seg.mha").is_file()
+    assert not {name for name in files_of(output) if "case_04" in name and "earlier" not in name}
+
+
+def test_results_are_true_at_every_moment(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever results.json is written, the label files that it lists are there, and no others
+    of the cases that it lists."""
+    output = tmp_path / "output"
+    path = input_dir / "images/ct/case_04_CT.mha"
+    pipeline.segment_folder(settings(input_dir, output, weights))
+    path.write_bytes(path.read_bytes()[:-1000])
+    seen = []
+    write = pipeline.writing.write_results
+
+    def checked(folder: Path, records: Sequence[pipeline.Record]) -> Path:
+        written = write(folder, records)
+        files = files_of(output)
+        for record in records:
+            mine = {f for f in files if record.case in f and not f.startswith("earlier")}
+            assert bool(mine) == (record.label_file is not None)
+            assert record.label_file is None or record.label_file.is_file()
+        seen.append(len(records))
+        return written
+
+    monkeypatch.setattr(pipeline.writing, "write_results", checked)
+    pipeline.segment_folder(settings(input_dir, output, weights))
+    assert seen == [0, 0, 1, 2]
+
+
+def test_a_new_worker_goes_on_behind_the_case_that_killed_the_last(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    (output / ".partial-case_03").mkdir(parents=True)
+    journal = Journal({"case_03": Finished(messages=("killed because memory ran out",))})
+    failures = pipeline.segment_folder(settings(input_dir, output, weights), journal)
+    assert [(f.case, f.message) for f in failures] == [("case_03", "killed because memory ran out")]
+    assert [len(record["outputs"]) for record in results(output)] == [0, 1]
+    assert not (output / ".partial-case_03").exists()
+
+
+@pytest.mark.parametrize("code", ["RAS", "ASL"])
+def test_labels_do_not_depend_on_how_the_ct_is_stored(
+    input_dir: Path, weights: Path, tmp_path: Path, code: str
+) -> None:
+    """Left stays left in a file that runs from right to left, or has sagittal planes."""
+    plain, turned = tmp_path / "plain", tmp_path / "turned"
+    shutil.rmtree(input_dir / "images/t1-mri")
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    pipeline.segment_folder(settings(input_dir, plain, weights))
+    path = input_dir / "images/ct/case_03_CT.mha"
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), code), str(path))
+    pipeline.segment_folder(settings(input_dir, turned, weights))
+    name = "images/head_neck_oar/case_03_seg.mha"
+    expected, found = (sitk.ReadImage(str(folder / name)) for folder in (plain, turned))
+    ct = sitk.ReadImage(str(path))
+    assert found.GetSize() == ct.GetSize()
+    assert found.GetDirection() == ct.GetDirection()
+    assert found.GetOrigin() == ct.GetOrigin()
+    back = sitk.DICOMOrient(found, "LPS")
+    assert np.array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(expected))
+    assert sitk.GetArrayFromImage(expected).any()
+
+
+def test_raw_ct_is_refused_unless_it_is_said_to_be_hu(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    path = input_dir / "images/ct/case_03_CT.mha"
+    sitk.WriteImage(sitk.ReadImage(str(path)) + 1024, str(path))
+    output = tmp_path / "output"
+    (failure,) = pipeline.segment_folder(settings(input_dir, output, weights))
+    assert "expected a CT in HU" in failure.message
+    assert failure.message.endswith("or pass --assume-hu")
+    chosen = replace(settings(input_dir, output, weights), assume_hu=True)
+    assert pipeline.segment_folder(chosen) == ()
+
+
+def test_limits_are_the_user_s(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    chosen = replace(settings(input_dir, tmp_path / "output", weights), limits=Limits(voxels=1000))
+    failures = pipeline.segment_folder(chosen)
+    assert [f.case for f in failures] == ["case_03", "case_04"]
+    assert "expected at most 1000 voxels" in failures[0].message
+
+
+def test_memory_that_ends_costs_one_case(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.preprocess
+    calls = iter([True, False])
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        if next(calls):
+            raise MemoryError
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "preprocess", full)
+    output = tmp_path / "output"
+    (failure,) = pipeline.segment_folder(settings(input_dir, output, weights))
+    assert failure.case == "case_03"
+    assert "not enough memory" in failure.message
+    assert (output / "images/head_neck_oar/case_04_seg.mha").is_file()
+
+
+def test_a_file_that_vanishes_fails_that_case_only(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = pipeline.find_cases
+
+    def and_lose_one(*arguments: Any, **options: Any) -> Any:
+        found = find(*arguments, **options)
+        (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+        return found
+
+    monkeypatch.setattr(pipeline, "find_cases", and_lose_one)
+    (failure,) = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert failure.case == "case_03"
+    assert failure.message.endswith(
+        "case_03_MR_T1.mha: expected a readable file, found No such file or directory; "
+        "check the file"
+    )
+
+
+def test_damaged_onnx_file_ends_the_run_before_any_case(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(weights, tmp_path / "broken"))
+    path = next(broken.glob("*.onnx"))
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run(
+        *("--input", input_dir, "--output", tmp_path / "output", "--weights", broken),
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert path.name in last
+    assert "SHA-256" in last
+    assert not (tmp_path / "output").exists()
