@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,11 @@ class Turn:
 
     def _steps(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1 if flipped else 1) for flipped in self.reversed)
+
+
+def for_networks(grid: Grid, orientation: Literal["LPS", "stored"]) -> Turn:
+    """What brings an image into the orientation that a challenge's networks know."""
+    return to_lps(grid) if orientation == "LPS" else Turn()
 
 
 def to_lps(grid: Grid) -> Turn:

@@ -23,7 +23,7 @@ from oarseg.challenge import Challenge, Socket
 from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, mr_channel
 from oarseg.errors import OarsegError, RegistrationError
 from oarseg.log import Progress
-from oarseg.orientation import Turn, to_lps
+from oarseg.orientation import Turn, for_networks
 from oarseg.preprocessing import NetworkInput
 from oarseg.preprocessing import prepare as preprocess
 from oarseg.region import body_box, find_body
@@ -290,8 +290,12 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
             if name in used
         }
         grid = stored[reference].grid
-        turn = _turn(model, grid)
-        images = {name: _turn(model, image.grid).volume(image) for name, image in stored.items()}
+        orientation = model.challenge.orientation
+        turn = for_networks(grid, orientation)
+        images = {
+            name: for_networks(image.grid, orientation).volume(image)
+            for name, image in stored.items()
+        }
         del stored
         ct = images[reference]
     channels: list[NDArray[Any]] = []
@@ -325,11 +329,6 @@ def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:
     if socket.modality != "CT":
         return reading.read_mr(path, limits=limits)
     return reading.read_ct(path, limits=limits, assume_hu=model.settings.assume_hu, warn=notes.warn)
-
-
-def _turn(model: Model, grid: Grid) -> Turn:
-    """What brings an image's axes into the order that the challenge's networks know."""
-    return to_lps(grid) if model.challenge.orientation == "LPS" else Turn()
 
 
 def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Model) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from oarseg.cases import Case, find_cases
 from oarseg.challenge import Challenge
 from oarseg.channels import absent_channel, ct_channel, mr_channel
 from oarseg.errors import InputError, OarsegError
+from oarseg.orientation import for_networks
 from oarseg.rigid import RigidTransform
 from oarseg.training.presence import Presence, contradictions, read_presence
 from oarseg.volume import Grid, Volume, grid_of, to_sitk
@@ -187,12 +188,15 @@ def prepare_case(job: Job) -> PreparedCase:
     labels, overlap, missing = merge_masks(
         mask_files(ct_path.parent, job.challenge), job.challenge, ct.grid
     )
+    turn = for_networks(ct.grid, job.challenge.orientation)
     verdicts = []
     for index, recipe in enumerate(job.recipes):
         array, verdict = _channel(job, recipe, ct)
         verdicts += [verdict] if verdict else []
-        _write(ct.grid, array, job.out / "imagesTr" / f"{job.case.name}_{index:04d}{ENDING}")
-    _write(ct.grid, labels, job.out / "labelsTr" / f"{job.case.name}{ENDING}")
+        name = f"{job.case.name}_{index:04d}{ENDING}"
+        _write(turn.volume(Volume(array, ct.grid)), job.out / "imagesTr" / name)
+    name = f"{job.case.name}{ENDING}"
+    _write(turn.volume(Volume(labels, ct.grid)), job.out / "labelsTr" / name)
     record = PreparedCase(
         job.case.name,
         ct.grid.shape,
@@ -304,9 +308,9 @@ def _read_record(job: Job) -> PreparedCase | None:
     return TypeAdapter(PreparedCase).validate_json(path.read_text(encoding="utf-8"))
 
 
-def _write(grid: Grid, array: NDArray[Any], path: Path) -> None:
+def _write(volume: Volume, path: Path) -> None:
     temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")
-    sitk.WriteImage(to_sitk(Volume(array, grid)), str(temporary), True, -1)
+    sitk.WriteImage(to_sitk(volume), str(temporary), True, -1)
     temporary.replace(path)
 
 
