@@ -59,6 +59,7 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/inference.py --size small --region full --out bench/results
 	$(BIN)/python bench/inference.py --size small --region body --out bench/results
 	$(BIN)/python bench/parity.py --scale 2 --out bench/results
+	$(BIN)/python bench/evaluation.py --out bench/results
 	$(BIN)/python bench/registration.py --phantoms 6
 
 # The shipped ensemble, from nothing: phantoms of seeds 100–163, no patient anywhere.

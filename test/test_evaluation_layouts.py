@@ -175,7 +175,8 @@ def test_unknown_segments_are_told(tmp_path: Path) -> None:
     file = tmp_path / "p" / "segrap_0001.seg.nrrd"
     write_layers(file, truth()[None], [("Brain", 0, 1), ("Tail", 0, 2), ("Chiasm", 0, 3)])
     summary = run(tmp_path)
-    (problem,) = summary.problems
+    problem, one_sided = summary.problems
+    assert one_sided.message == "only the reference has BrainStem: missed"
     assert "values or segments that are not in han_seg's table (Tail)" in problem.message
     scores = {score.structure: score for score in summary.scores}
     assert (scores["BrainStem"].status, scores["BrainStem"].note) == (
@@ -230,7 +231,11 @@ def test_masks_of_other_things_among_the_organs_are_told_once(tmp_path: Path) ->
             write(tmp_path / "r" / case / f"{name}.nii.gz", channels(truth())[0])
         write(tmp_path / "p" / f"{case}.nii.gz", truth())
     summary = run(tmp_path)
-    (problem,) = summary.problems
+    problem, one_sided = summary.problems
+    assert (one_sided.name, one_sided.message) == (
+        "segrap_0002",
+        "only the prediction has BrainStem, Chiasm: not scored",
+    )
     assert problem.name == "segrap_0001, segrap_0002"
     assert "and others: expected a structure of han_seg, found 'GTVp'" in problem.message
 

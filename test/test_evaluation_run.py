@@ -127,6 +127,10 @@ def test_empty_masks_by_the_rules(tmp_path: Path) -> None:
     assert (missed.status, missed.dsc, missed.nsd, missed.hd95_mm) == ("missed", 0, 0, math.inf)
     assert missed.volume_difference_cm3 == pytest.approx(-0.32)
     assert (extra.status, absent.status) == ("extra", "absent")
+    assert messages(summary) == [
+        "case_01: only the reference has Bone_Mandible: missed",
+        "case_01: only the prediction has Lips: not scored",
+    ]
     assert math.isnan(extra.dsc)
     assert math.isnan(absent.dsc)
     line = next(line for line in summary.lines if line.name == "Bone_Mandible")

@@ -119,8 +119,23 @@ def score_case(
                 f"the {side} has values or segments that are not in {challenge.name}'s table "
                 f"({', '.join(masks.unknown)}); they count as background"
             )
+    if not isinstance(sides.prediction, NoMasks):
+        problems += _one_sided([f.score for f in found], challenge.evaluation)
     problems += swapped_sides({f.score.structure: f for f in found}, challenge.evaluation.pairs)
     return CaseScores(tuple(f.score for f in found), tuple(problems))
+
+
+def _one_sided(scores: Sequence[Score], rules: Evaluation) -> list[str]:
+    """Structures that only one side has."""
+    counted = "not scored" if rules.reference_empty == "skip" else "scored as missed"
+    return [
+        f"only the {side} has {', '.join(names)}: {what}"
+        for side, status, what in (
+            ("reference", "missed", "missed"),
+            ("prediction", "extra", counted),
+        )
+        if (names := [score.structure for score in scores if score.status == status])
+    ]
 
 
 def _unusable(scores: Sequence[Score]) -> list[str]:
