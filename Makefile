@@ -8,13 +8,14 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint container-test gpu-test bench fuzz weights requirements
+.PHONY: help run test lint container-test profile-test gpu-test bench fuzz weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
 	@echo 'make test            all tests but those of the container'
 	@echo 'make lint            ruff and mypy'
 	@echo 'make container-test  build the image, run it as the platform would'
+	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
 	@echo 'make fuzz            read 100,000 broken files'
 	@echo 'make bench           the comparison tables'
@@ -48,6 +49,11 @@ lint: .venv/dev.stamp
 
 container-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m container
+
+# phantom → prepare → train (seconds) → export → container → evaluate; see oarseg challenges.
+CHALLENGE ?= all
+profile-test: .venv/dev.stamp
+	$(BIN)/python -m pytest -m container test/test_profile_container.py --profiles $(CHALLENGE)
 
 gpu-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m gpu

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from oarseg import __version__, log, supervisor
 from oarseg.challenge import Challenge
-from oarseg.commands import add_challenges, add_phantom
+from oarseg.commands import add_challenges, add_phantom, add_picture
 from oarseg.errors import InputError, OarsegError
 from oarseg.options import add_challenge, chosen_challenge, say_notice
 from oarseg.supervisor import Journal
@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_prepare,
         _add_train,
         _add_export,
-        _add_picture,
+        add_picture,
         _add_evaluate,
         _add_rank,
     ):
@@ -132,6 +132,14 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("data", type=Path, help="data set as published")
     parser.add_argument("--out", type=Path, required=True, metavar="DatasetNNN_NAME")
     add_challenge(parser)
+    parser.add_argument("--labels", type=Path, help="folder of the labels, if not beside")
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        metavar="CSV",
+        help="cases and organs, 0 where nobody has looked for the organ",
+    )
+    parser.add_argument("--resample", action="store_true", help="as segment's")
     parser.add_argument(
         "--transforms",
         choices=("register", "files"),
@@ -150,7 +158,10 @@ def prepare(arguments: argparse.Namespace) -> int:
         arguments.data,
         arguments.out,
         challenge=chosen_challenge(arguments),
+        labels=arguments.labels,
+        labelled=arguments.labelled,
         transforms=arguments.transforms,
+        resample=arguments.resample,
         workers=arguments.workers,
         progress=logger.info,
     )
@@ -162,7 +173,9 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("train", help="train folds with nnU-Net")
     parser.add_argument("raw", type=Path, help="raw dataset of 'oarseg prepare'")
     parser.add_argument("--work", type=Path, required=True, help="plans, cases and results")
-    parser.add_argument("--plans", default="nnUNetPlans", help="nnU-Net's, or oarsegSmall")
+    parser.add_argument(
+        "--plans", default="nnUNetPlans", help="nnU-Net's, oarsegSmall or oarsegTiny"
+    )
     parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
     parser.add_argument("--settings", default="{}", help="JSON of trainer settings")
     parser.add_argument("--epochs", type=int, help="short for the setting of that name")
@@ -268,32 +281,6 @@ def _trained_for(arguments: argparse.Namespace) -> Challenge:
             say_notice(told)
             return told
     return chosen_challenge(arguments)
-
-
-def _add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("picture", help="draw a segmented case as PNG")
-    parser.add_argument("--input", type=Path, required=True, help="folder of cases")
-    parser.add_argument("--output", type=Path, required=True, help="what segment wrote")
-    parser.add_argument("--png", type=Path, required=True)
-    parser.add_argument("--case", help="default: the first")
-    add_challenge(parser)
-    parser.set_defaults(command=picture)
-
-
-def picture(arguments: argparse.Namespace) -> int:
-    """Draw one case: CT and moved MR in three planes, with the masks."""
-    from oarseg.cases import find_cases
-    from oarseg.picture import case_picture, write_png
-
-    rules = chosen_challenge(arguments)
-    required = frozenset({rules.reference.channel})
-    cases = {c.name: c for c in find_cases(arguments.input, rules, required=required).cases}
-    name = arguments.case or next(iter(cases), "")
-    if name not in cases:
-        raise InputError(f"case {name!r}: expected one of {', '.join(cases) or 'none'}")
-    write_png(case_picture(cases[name], arguments.output, rules), arguments.png)
-    print(arguments.png)
-    return 0
 
 
 def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -1,4 +1,4 @@
-"""Subcommands about challenges: which there are, and phantoms of them."""
+"""Subcommands about cases rather than models: challenges, phantoms, pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oarseg import challenge
 from oarseg.challenge import Challenge
+from oarseg.errors import InputError
 from oarseg.options import add_challenge, chosen_challenge
 
 logger = logging.getLogger(__name__)
@@ -101,4 +102,31 @@ def phantom(arguments: argparse.Namespace) -> int:
     )
     for folder in folders:
         print(folder)
+    return 0
+
+
+def add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """``oarseg picture``."""
+    parser = commands.add_parser("picture", help="draw a segmented case as PNG")
+    parser.add_argument("--input", type=Path, required=True, help="folder of cases")
+    parser.add_argument("--output", type=Path, required=True, help="what segment wrote")
+    parser.add_argument("--png", type=Path, required=True)
+    parser.add_argument("--case", help="default: the first")
+    add_challenge(parser)
+    parser.set_defaults(command=picture)
+
+
+def picture(arguments: argparse.Namespace) -> int:
+    """Draw one case: CT and moved MR in three planes, with the masks."""
+    from oarseg.cases import find_cases
+    from oarseg.picture import case_picture, write_png
+
+    rules = chosen_challenge(arguments)
+    required = frozenset({rules.reference.channel})
+    cases = {c.name: c for c in find_cases(arguments.input, rules, required=required).cases}
+    name = arguments.case or next(iter(cases), "")
+    if name not in cases:
+        raise InputError(f"case {name!r}: expected one of {', '.join(cases) or 'none'}")
+    write_png(case_picture(cases[name], arguments.output, rules), arguments.png)
+    print(arguments.png)
     return 0

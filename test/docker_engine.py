@@ -106,8 +106,19 @@ def run(
         stop_at: stop it, as `docker stop` does, when its stderr holds this text.
         copy_links: give the files that links lead to, instead of the links.
     """
-    target = folder / "input" / "images"
-    source = open_to_all(Path(shutil.copytree(images, target, symlinks=not copy_links)).parent)
+    shutil.copytree(images, folder / "input" / "images", symlinks=not copy_links)
+    return run_on(folder / "input", folder, *options, arguments=arguments, stop_at=stop_at)
+
+
+def run_on(
+    source: Path,
+    folder: Path,
+    *options: str,
+    arguments: tuple[str, ...] = (),
+    stop_at: str | None = None,
+) -> Result:
+    """Run the image once on a whole input folder, which any uid is then let read."""
+    open_to_all(source)
     output = folder / "output"
     output.mkdir()
     output.chmod(0o777)

@@ -38,30 +38,6 @@ container = pytest.mark.container
 
 
 @pytest.fixture(scope="session")
-def say(request: pytest.FixtureRequest) -> Say:
-    """Prints into the log at once, of tests that pass as well."""
-    capture = request.config.pluginmanager.get_plugin("capturemanager")
-    assert capture is not None
-
-    def say(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            print(f"\n    {text}", flush=True)
-
-    return say
-
-
-@pytest.fixture(scope="session")
-def image(say: Say) -> str:
-    seconds = docker_engine.build()
-    size = int(
-        docker_engine.docker("image", "inspect", "--format", "{{.Size}}", docker_engine.IMAGE)
-    )
-    say(f"image {docker_engine.IMAGE}: {size / 1e9:.2f} GB uncompressed, built in {seconds:.0f} s")
-    say(f"flags: {' '.join(docker_engine.FLAGS)}")
-    return docker_engine.IMAGE
-
-
-@pytest.fixture(scope="session")
 def ct() -> Path:
     """The shipped case's CT."""
     (path,) = (IMAGES / RULES.reference.slug).iterdir()

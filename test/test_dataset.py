@@ -3,15 +3,19 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from oarseg import challenge, reading
+from oarseg.agreement import challenge_of_dataset
 from oarseg.errors import InputError
-from oarseg.phantom import write_cases
-from oarseg.training.dataset import mask_files, merge_masks, prepare
+from oarseg.phantom import PhantomSpec, write_cases
+from oarseg.phantom.profile import make_case
+from oarseg.training.dataset import prepare
+from oarseg.training.sources import Labels, find_sources, read_labels
 from oarseg.volume import Grid, Volume, to_sitk
 
 HAN_SEG = challenge.load("han_seg")
@@ -43,33 +47,38 @@ def write_mask(folder: Path, name: str, voxels: list[tuple[int, int, int]]) -> P
     return path
 
 
+def labels_of(folder: Path) -> Labels:
+    sources = find_sources(folder, HAN_SEG, progress=lambda _: None)
+    return read_labels(sources["case_01"], HAN_SEG, GRID)
+
+
 def test_the_smaller_structure_wins_an_overlap(tmp_path: Path) -> None:
     # Mandible (label 4) has 3 voxels, chiasm (24) 2; they share one.
-    files = {
-        "Bone_Mandible": write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0), (0, 0, 1), (0, 0, 2)]),
-        "OpticChiasm": write_mask(tmp_path, "OpticChiasm", [(0, 0, 2), (1, 1, 1)]),
-    }
-    assert mask_files(tmp_path, HAN_SEG) == files
-    labels, overlap, missing = merge_masks(files, HAN_SEG, GRID)
-    assert labels[0, 0].tolist() == [4, 4, 24]
-    assert labels[1, 1, 1] == 24
-    assert np.count_nonzero(labels) == 4
-    assert overlap == 1
-    assert len(missing) == 28
-    assert "Brainstem" in missing
+    write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0), (0, 0, 1), (0, 0, 2)])
+    write_mask(tmp_path, "OpticChiasm", [(0, 0, 2), (1, 1, 1)])
+    found = labels_of(tmp_path)
+    assert found.array[0, 0].tolist() == [4, 4, 24]
+    assert found.array[1, 1, 1] == 24
+    assert np.count_nonzero(found.array) == 4
+    assert found.overlap_voxels == 1
+    assert len(found.missing) == 28
+    assert "Brainstem" in found.missing
 
 
 def test_mask_on_another_grid(tmp_path: Path) -> None:
-    path = write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0)])
+    write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0)])
     moved = Grid(GRID.shape, GRID.spacing_mm, (0.0, 0.5, 0.0))
-    with pytest.raises(InputError, match=r"Bone_Mandible.*expected the CT's grid"):
-        merge_masks({"Bone_Mandible": path}, HAN_SEG, moved)
+    sources = find_sources(tmp_path, HAN_SEG, progress=lambda _: None)
+    with pytest.raises(InputError, match=r"Bone_Mandible.*expected the reference's grid"):
+        read_labels(sources["case_01"], HAN_SEG, moved)
 
 
-def test_unknown_structure(tmp_path: Path) -> None:
+def test_unknown_structure_is_named_and_passed_over(tmp_path: Path) -> None:
+    write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0)])
     write_mask(tmp_path, "Tongue", [(0, 0, 0)])
-    with pytest.raises(InputError, match="structure 'Tongue' is not one of han_seg's 30"):
-        mask_files(tmp_path, HAN_SEG)
+    lines: list[str] = []
+    find_sources(tmp_path, HAN_SEG, progress=lines.append)
+    assert any("passed over" in line and "'Tongue'" in line for line in lines)
 
 
 def test_dataset_as_nnunet_wants_it(data: Path, tmp_path: Path) -> None:
@@ -151,10 +160,79 @@ def test_a_structure_without_mask_is_unlabelled_not_background(data: Path, tmp_p
     lines: list[str] = []
     prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
     document = json.loads((out / "dataset.json").read_text())
-    assert 23 in document["oarseg"]["unlabelled"]["case_04"]
-    assert 23 not in document["oarseg"]["unlabelled"].get("case_03", [])
+    assert document["oarseg"]["unlabelled"]["case_04"]["23"] == 0
+    assert "23" not in document["oarseg"]["unlabelled"].get("case_03", {})
     # The phantom's table has it in the field.
     assert any(
         line.startswith("case_04:") and "no mask though the table has it in the field: Lips" in line
         for line in lines
     )
+
+
+# --- other challenges
+
+
+def prepared(folder: Path, rules: challenge.Challenge, share: float = 1.0) -> dict[str, Any]:
+    """Two tiny phantoms of a challenge, prepared; the dataset.json."""
+    write_cases(folder / "data", seeds=[3, 4], size="tiny", challenge=rules, share=share)
+    out = folder / "Dataset109_Test"
+    prepare(folder / "data", out, challenge=rules, progress=lambda _: None)
+    document: dict[str, Any] = json.loads((out / "dataset.json").read_text())
+    return document
+
+
+def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
+    rules = challenge.load("segrap_oar")
+    document = prepared(tmp_path, rules)
+    assert document["channel_names"] == {"0": "CT", "1": "CT"}
+    assert len(document["labels"]) == 55
+    assert document["oarseg"]["challenge"] == "segrap_oar"
+    assert document["oarseg"]["unlabelled"] == {}
+    labels = read(tmp_path / "Dataset109_Test/labelsTr/segrap_0003.nrrd").array
+    truth = make_case(PhantomSpec(3, "tiny"), rules).labels.array
+    assert np.array_equal(labels, truth)
+
+
+def test_structseg_has_a_label_map(tmp_path: Path) -> None:
+    document = prepared(tmp_path, challenge.load("structseg_thoracic_oar"))
+    assert document["channel_names"] == {"0": "CT"}
+    assert np.array_equal(
+        read(tmp_path / "Dataset109_Test/labelsTr/4.nrrd").array,
+        read(tmp_path / "data/4/label.nii.gz").array,
+    )
+
+
+def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -> None:
+    table = tmp_path / "dataset.json"
+    names = ["background", "Brain", "Brainstem", "Parotid_L", "Parotid_R", "Larynx"]
+    table.write_text(json.dumps({"labels": {name: i for i, name in enumerate(names)}}))
+    rules = challenge.load("han5k", table=table)
+    document = prepared(tmp_path, rules, share=0.5)
+    assert challenge_of_dataset(document) == rules
+    for case, merged in document["oarseg"]["unlabelled"].items():
+        masks = {p.name.removesuffix(".nii.gz") for p in (tmp_path / "data" / case).iterdir()}
+        assert merged == {str(i): 0 for i, n in enumerate(names) if i and n not in masks}
+    assert document["oarseg"]["unlabelled"]
+
+
+def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) -> None:
+    rules = challenge.load("segrap_gtv")
+    write_cases(tmp_path / "data", seeds=[3], size="tiny", challenge=rules)
+    path = tmp_path / "data/segrap_0003/image_contrast.nii.gz"
+    moved = sitk.ReadImage(str(path))
+    moved.SetOrigin([value + 2 for value in moved.GetOrigin()])
+    sitk.WriteImage(moved, str(path))
+    lines: list[str] = []
+    with pytest.raises(InputError, match="expected at least one usable case"):
+        prepare(
+            tmp_path / "data", tmp_path / "Dataset109_T", challenge=rules, progress=lines.append
+        )
+    assert any("image_contrast.nii.gz: expected the reference image's grid" in x for x in lines)
+    done = prepare(
+        tmp_path / "data",
+        tmp_path / "Dataset109_T",
+        challenge=rules,
+        resample=True,
+        progress=lines.append,
+    )
+    assert len(done) == 1

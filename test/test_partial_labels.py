@@ -23,14 +23,14 @@ def nnunets_loss() -> DC_and_CE_loss:
 def test_background_takes_the_probability_of_what_is_unlabelled() -> None:
     logits = torch.randn(2, 4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     plain = logits.softmax(1)
-    merged = merge_unlabelled(logits, [(1, 3), ()]).softmax(1)
+    merged = merge_unlabelled(logits, [{1: 0, 3: 0}, {}]).softmax(1)
     assert torch.equal(merged[1], plain[1])
     assert torch.allclose(merged[0, 0], plain[0, [0, 1, 3]].sum(0), atol=1e-6)
     assert torch.allclose(merged[0, 2], plain[0, 2], atol=1e-6)
     assert not merged[0, [1, 3]].any()
 
 
-def gradient(unlabelled: tuple[int, ...]) -> torch.Tensor:
+def gradient(unlabelled: dict[int, int]) -> torch.Tensor:
     """Of the loss by the logits of class 1, on a case whose labels show only class 2."""
     logits = torch.randn(1, 3, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     logits.requires_grad_()
@@ -47,22 +47,39 @@ def test_the_loss_does_not_teach_that_an_unlabelled_structure_is_background() ->
     # Where the labels say background, a labelled class is pushed down (a positive
     # gradient); an unlabelled one is pushed up, as background is.
     background = (..., slice(0, 2))
-    assert bool((gradient(())[background] > 0).all())
-    assert bool((gradient((1,))[background] < 0).all())
+    assert bool((gradient({})[background] > 0).all())
+    assert bool((gradient({1: 0})[background] < 0).all())
     # Where another structure is labelled it is pushed down all the same.
-    assert bool((gradient((1,))[..., 2:] > 0).all())
+    assert bool((gradient({1: 0})[..., 2:] > 0).all())
+
+
+def test_an_overlap_counts_as_the_organ_that_is_labelled() -> None:
+    # Class 1 is the lobe, 2 lobe and hippocampus, and nobody has outlined the hippocampus.
+    logits = torch.randn(1, 3, 2, 2, 2, generator=torch.Generator().manual_seed(2))
+    logits.requires_grad_()
+    merged = merge_unlabelled(logits, [{2: 1}]).softmax(1)
+    plain = logits.softmax(1)
+    assert torch.allclose(merged[0, 1], plain[0, 1] + plain[0, 2], atol=1e-6)
+    assert torch.allclose(merged[0, 0], plain[0, 0], atol=1e-6)
+    loss = PartialLoss(nnunets_loss())
+    loss.unlabelled = [{2: 1}]
+    loss(logits, torch.ones(1, 1, 2, 2, 2)).backward()
+    assert logits.grad is not None
+    assert bool((logits.grad[0, 1:] < 0).all())  # either may be true
+    assert bool((logits.grad[0, 0] > 0).all())
 
 
 def test_a_fully_labelled_batch_has_nnunets_loss() -> None:
     logits = torch.randn(2, 3, 4, 4, 4)
     target = torch.randint(0, 3, (2, 1, 4, 4, 4)).float()
     loss = PartialLoss(nnunets_loss())
-    loss.unlabelled = [(), ()]
+    loss.unlabelled = [{}, {}]
     assert torch.equal(loss(logits, target), nnunets_loss()(logits, target))
 
 
 def test_unlabelled_classes_come_from_the_dataset_file() -> None:
-    assert unlabelled_of({"oarseg": {"unlabelled": {"case_01": [3, 7]}}}) == {"case_01": (3, 7)}
+    listed = {"case_01": {"6": 4, "8": 0}}
+    assert unlabelled_of({"oarseg": {"unlabelled": listed}}) == {"case_01": {6: 4, 8: 0}}
     assert unlabelled_of({"labels": {}}) == {}
 
 

@@ -215,3 +215,25 @@ def test_a_broken_challenge_names_line_and_key(
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.toml: expected a challenge's TOML file"):
         challenge.load(str(tmp_path / "none.toml"))
+
+
+# --- the worked example of the documentation
+
+
+def test_the_documents_example_is_a_challenge(tmp_path: Path) -> None:
+    document = (Path(__file__).parent.parent / "docs/challenges.md").read_text(encoding="utf-8")
+    text = document.split("```toml\n", 1)[1].split("```", 1)[0]
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    rules = challenge.load(str(path))
+    assert [organ.name for organ in rules.organs] == ["Bladder", "Rectum"]
+    path.write_text(text.replace("label = 2", "label = 3"))
+    with pytest.raises(InputError) as caught:
+        challenge.load(str(path))
+    assert str(caught.value).removeprefix(f"{tmp_path}/") in document
+
+
+def test_every_profile_is_in_the_documents_table() -> None:
+    document = (Path(__file__).parent.parent / "docs/challenges.md").read_text(encoding="utf-8")
+    for name in ("han_seg", "segrap_oar", "segrap_gtv", "structseg_han_oar", "han5k"):
+        assert f"`{name}`" in document

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,25 +20,25 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from scipy.ndimage import find_objects
 
 from oarseg import reading, registration
 from oarseg.agreement import dataset_record
 from oarseg.bundle import ChannelRecipe
 from oarseg.cases import Case, find_cases
-from oarseg.challenge import Challenge
-from oarseg.channels import absent_channel, ct_channel, mr_channel
+from oarseg.challenge import Challenge, Socket
+from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, ct_channel, mr_channel
 from oarseg.errors import InputError, OarsegError
+from oarseg.evaluation.layouts import LabelFiles
 from oarseg.orientation import for_networks
 from oarseg.rigid import RigidTransform
 from oarseg.training.presence import Presence, contradictions, read_presence
-from oarseg.volume import Grid, Volume, grid_of, to_sitk
+from oarseg.training.sources import find_sources, merged_classes, read_labels
+from oarseg.volume import Grid, Volume, to_sitk
 
 log = logging.getLogger(__name__)
 
 RECORDS = "oarseg_cases"
 ENDING = ".nrrd"
-MASK_ENDING = ".seg.nrrd"
 Source = Literal["register", "files"]
 
 
@@ -47,10 +47,12 @@ class PreparedCase:
     """What one case's preparation found.
 
     Attributes:
-        overlap_voxels: voxels that several masks claimed and the rule decided.
-        missing: structures without a mask file.
+        overlap_voxels: voxels whose claims no label fits, which the rule decided.
+        missing: organs that the labels tell nothing of.
         registration: verdict and reasons; None without an MR.
         contradictions: between the masks and the table of what lies in the field.
+        unlabelled: labels that the case cannot tell from another one; see
+            ``sources.merged_classes``.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PreparedCase:
     missing: tuple[str, ...]
     registration: str | None
     contradictions: tuple[str, ...] = ()
+    unlabelled: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,21 @@ class Job:
     """Everything a worker process needs for one case."""
 
     case: Case
+    labels: LabelFiles
     challenge: Challenge
     recipes: tuple[ChannelRecipe, ...]
     out: Path
     transforms: Source
+    resample: bool
     presence: Presence
+    labelled: Presence
 
 
 def default_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
     """Channels of a challenge: CT as it is, MR standardised and optional."""
     return tuple(
         ChannelRecipe(socket.channel, standardise="mean_one", optional=True)
-        if socket.modality == "MR"
+        if socket.modality == "MR" and socket.placed == "registered"
         else ChannelRecipe(socket.channel)
         for socket in challenge.sockets
     )
@@ -88,7 +94,10 @@ def prepare(
     out: Path,
     *,
     challenge: Challenge,
+    labels: Path | None = None,
+    labelled: Path | None = None,
     transforms: Source = "register",
+    resample: bool = False,
     workers: int = 1,
     progress: Callable[[str], None] = log.info,
 ) -> tuple[PreparedCase, ...]:
@@ -98,8 +107,11 @@ def prepare(
         data: folder with one folder a case.
         out: folder ``Dataset<nnn>_<name>``; made if missing, continued if begun.
         challenge: names the sockets and the structures.
+        labels: folder of the labels, if they do not lie beside the images.
+        labelled: table (CSV) of cases and organs, 0 where nobody has looked for the organ.
         transforms: ``register`` finds each MR's place; ``files`` reads
             ``<case>_ct_to_mr.tfm`` beside the images (phantoms, own registrations).
+        resample: bring images that should lie on the reference's grid onto it.
         workers: cases at a time, a process each.
         progress: called with one line a case.
 
@@ -108,16 +120,33 @@ def prepare(
     """
     _check_name(out)
     presence = _presence(data, challenge)
-    found = find_cases(data, challenge, required=frozenset({challenge.reference.channel}))
+    told = read_presence(labelled, challenge) if labelled else {}
+    recipes = default_recipes(challenge)
+    required = frozenset(recipe.name for recipe in recipes if not recipe.optional)
+    found = find_cases(data, challenge, required=required)
     for problem in found.problems:
         progress(f"{problem.name}: left out: {problem.message}")
     for folder in ("imagesTr", "labelsTr", RECORDS):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    recipes = default_recipes(challenge)
+    sources = find_sources(labels or data, challenge, progress=progress)
     jobs = [
-        Job(case, challenge, recipes, out, transforms, presence.get(case.name, {}))
+        Job(
+            case=case,
+            labels=sources[case.name.casefold()],
+            challenge=challenge,
+            recipes=recipes,
+            out=out,
+            transforms=transforms,
+            resample=resample,
+            presence=presence.get(case.name, {}),
+            labelled=told.get(case.name, {}),
+        )
         for case in found.cases
+        if case.name.casefold() in sources
     ]
+    for case in found.cases:
+        if case.name.casefold() not in sources:
+            progress(f"{case.name}: left out: found no labels of it")
     done = _run_all(jobs, workers=workers, progress=progress)
     if not done:
         raise InputError(f"{data}: expected at least one usable case, found none")
@@ -185,9 +214,7 @@ def prepare_case(job: Job) -> PreparedCase:
     reference = job.challenge.reference
     ct_path = job.case.files[reference.channel]
     ct = reading.read_ct(ct_path)
-    labels, overlap, missing = merge_masks(
-        mask_files(ct_path.parent, job.challenge), job.challenge, ct.grid
-    )
+    labels = read_labels(job.labels, job.challenge, ct.grid, told=job.labelled)
     turn = for_networks(ct.grid, job.challenge.orientation)
     verdicts = []
     for index, recipe in enumerate(job.recipes):
@@ -196,17 +223,25 @@ def prepare_case(job: Job) -> PreparedCase:
         name = f"{job.case.name}_{index:04d}{ENDING}"
         _write(turn.volume(Volume(array, ct.grid)), job.out / "imagesTr" / name)
     name = f"{job.case.name}{ENDING}"
-    _write(turn.volume(Volume(labels, ct.grid)), job.out / "labelsTr" / name)
+    _write(turn.volume(Volume(labels.array, ct.grid)), job.out / "labelsTr" / name)
     record = PreparedCase(
         job.case.name,
         ct.grid.shape,
-        overlap,
-        missing,
+        labels.overlap_voxels,
+        labels.missing,
         "; ".join(verdicts) or None,
-        contradictions(job.presence, missing),
+        contradictions(job.presence, labels.missing),
+        merged_classes(job.challenge, _unknown(job, labels.missing)),
     )
     _write_text(_record_path(job), json.dumps(asdict(record)))
     return record
+
+
+def _unknown(job: Job, missing: tuple[str, ...]) -> tuple[str, ...]:
+    """The organs that may be anywhere in a case, as nobody has looked for them."""
+    if job.challenge.data_set.missing_mask == "unknown":
+        return missing
+    return tuple(name for name in missing if job.labelled.get(name) == 0)
 
 
 def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any], str | None]:
@@ -215,6 +250,9 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
     path = job.case.files.get(recipe.name)
     if path is None:
         return absent_channel(ct.grid, recipe), None
+    socket = job.challenge.socket(recipe.name)
+    if socket.placed == "same_grid":
+        return _aligned(job, socket, path, ct.grid), None
     mr = reading.read_mr(path)
     if job.transforms == "files":
         transform = RigidTransform.read(path.parent / f"{job.case.name}_ct_to_mr.tfm")
@@ -228,73 +266,13 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
     return np.round(mr_channel(mr, transform, ct.grid, recipe), 3), verdict
 
 
-def mask_files(folder: Path, challenge: Challenge) -> dict[str, Path]:
-    """Structure name → mask file in a case's folder.
-
-    Raises:
-        InputError: a mask of a structure that the challenge does not have.
-    """
-    known = {structure.name for structure in challenge.structures}
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob(f"*_OAR_*{MASK_ENDING}")):
-        name = path.name.removesuffix(MASK_ENDING).split("_OAR_", 1)[1]
-        if name not in known:
-            raise InputError(
-                f"{path}: structure {name!r} is not one of {challenge.name}'s "
-                f"{len(known)}; rename or remove the file"
-            )
-        files[name] = path
-    return files
-
-
-def merge_masks(
-    files: Mapping[str, Path], challenge: Challenge, grid: Grid
-) -> tuple[NDArray[np.uint8], int, tuple[str, ...]]:
-    """Binary masks → one label map; where masks overlap the smaller structure wins.
-
-    Small structures lose their meaning when a neighbour takes voxels from them; large
-    ones hardly change. Structures of equal volume: the higher label wins.
-
-    Returns:
-        (labels (z, y, x) uint8, voxels claimed more than once, structures without file)
-
-    Raises:
-        InputError: a mask on another grid than the CT.
-    """
-    pieces = {name: _read_mask(path, grid) for name, path in files.items()}
-    order = sorted(pieces, key=lambda n: (-pieces[n].voxels, challenge.structure(n).label))
-    labels = np.zeros(grid.shape, dtype=np.uint8)
-    for name in order:
-        labels[pieces[name].box][pieces[name].mask] = challenge.structure(name).label
-    claimed = sum(piece.voxels for piece in pieces.values())
-    overlap = claimed - int(np.count_nonzero(labels))
-    missing = tuple(s.name for s in challenge.structures if s.name not in files)
-    return labels, overlap, missing
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A mask within its bounding box; thirty whole ones would be gigabytes."""
-
-    box: tuple[slice, ...]
-    mask: NDArray[np.bool_]
-    voxels: int
-
-
-def _read_mask(path: Path, grid: Grid) -> _Piece:
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: expected a readable mask, could not read it") from error
-    if image.GetDimension() != 3 or not grid_of(image).matches(grid):
-        raise InputError(
-            f"{path}: expected the CT's grid {grid.shape}, found another; "
-            "resample the mask onto the CT"
-        )
-    mask = np.asarray(sitk.GetArrayViewFromImage(image) != 0)
-    found = find_objects(mask.view(np.uint8))
-    box = found[0] if found else (slice(0, 0),) * 3
-    return _Piece(box, mask[box].copy(), int(np.count_nonzero(mask)))
+def _aligned(job: Job, socket: Socket, path: Path, grid: Grid) -> NDArray[Any]:
+    """An image that should lie on the reference's grid."""
+    is_ct = socket.modality == "CT"
+    image = reading.read_ct(path) if is_ct else reading.read_mr(path)
+    outside = HU_RANGE[0] if is_ct else 0.0
+    array = aligned_channel(image, grid, path=path, outside=outside, resample=job.resample)
+    return ct_channel(Volume(array, grid)) if is_ct else array
 
 
 def _record_path(job: Job) -> Path:
@@ -328,8 +306,9 @@ def _write_dataset_json(
     cases: Sequence[PreparedCase],
 ) -> None:
     # nnU-Net reads a channel's name as its normalisation: a standardised MR needs none.
+    # A second CT is a CT to it, whatever the challenge calls it.
     names = {
-        str(i): "noNorm" if recipe.standardise == "mean_one" else recipe.name
+        str(i): "noNorm" if recipe.standardise == "mean_one" else _nnunets_name(challenge, recipe)
         for i, recipe in enumerate(recipes)
     }
     labels = {"background": 0} | {s.name: s.label for s in challenge.structures}
@@ -343,18 +322,11 @@ def _write_dataset_json(
             "channels": TypeAdapter(tuple[ChannelRecipe, ...]).dump_python(
                 tuple(recipes), mode="json"
             ),
-            "unlabelled": _unlabelled(challenge, cases),
+            "unlabelled": {case.name: case.unlabelled for case in cases if case.unlabelled},
         },
     }
     _write_text(out / "dataset.json", json.dumps(document, indent=1))
 
 
-def _unlabelled(challenge: Challenge, cases: Sequence[PreparedCase]) -> dict[str, list[int]]:
-    """Case → labels that its background may hold, as it has no mask of them."""
-    if challenge.data_set.missing_mask == "absent":
-        return {}
-    return {
-        case.name: [challenge.structure(name).label for name in case.missing]
-        for case in cases
-        if case.missing
-    }
+def _nnunets_name(challenge: Challenge, recipe: ChannelRecipe) -> str:
+    return "CT" if challenge.socket(recipe.name).modality == "CT" else recipe.name

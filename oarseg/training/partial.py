@@ -2,7 +2,8 @@
 
 Where a case has no mask of a structure, its background may hold that structure. The loss
 then must not teach "background" there: it counts the structure's probability as
-background's in that case, as in marginal loss (Shi et al., "Marginal loss and exclusion
+background's in that case – or, where organs overlap, that of whatever label the rest of
+the voxel's organs give – as in marginal loss (Shi et al., "Marginal loss and exclusion
 loss for partially supervised multi-organ segmentation", Medical Image Analysis 70, 2021).
 """
 
@@ -16,26 +17,29 @@ import torch
 _NEVER = -1e4  # a logit whose probability is 0 in float32 and bfloat16, and finite in half
 
 
-def merge_unlabelled(logits: torch.Tensor, unlabelled: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Logits in which each sample's unlabelled classes are part of its background.
+def merge_unlabelled(logits: torch.Tensor, unlabelled: Sequence[Mapping[int, int]]) -> torch.Tensor:
+    """Logits in which each sample's unlabelled classes are part of those that stand for them.
 
     Args:
         logits: (samples, classes, …), background first.
-        unlabelled: classes of each sample that its labels say nothing of.
+        unlabelled: of each sample, the classes that its labels cannot tell from another
+            one, and that one: background (0) as a rule.
 
     Returns:
-        Logits of that shape. Softmax gives 0 for an unlabelled class and for background
-        the sum of its probability and theirs, so cross-entropy and Dice leave them alone.
+        Logits of that shape. Softmax gives 0 for an unlabelled class and for the one that
+        stands for it the sum of their probabilities, so that cross-entropy and Dice
+        leave the difference alone.
     """
     if not any(unlabelled):
         return logits
     merged = []
     for sample, classes in zip(logits, unlabelled, strict=True):
         parts = list(sample.unbind(0))
-        if classes:
-            parts[0] = torch.logsumexp(sample[[0, *classes]], dim=0)
-            for index in classes:
-                parts[index] = torch.full_like(sample[0], _NEVER)
+        for kept in set(classes.values()):
+            group = [kept, *(k for k, stands in classes.items() if stands == kept)]
+            parts[kept] = torch.logsumexp(sample[group], dim=0)
+        for index in classes:
+            parts[index] = torch.full_like(sample[0], _NEVER)
         merged.append(torch.stack(parts))
     return torch.stack(merged)
 
@@ -44,14 +48,14 @@ class PartialLoss(torch.nn.Module):
     """A loss of (logits or a list of them, targets) that knows what is unlabelled.
 
     Attributes:
-        unlabelled: classes without labels in each sample of the batch to come.
+        unlabelled: of each sample of the batch to come; see ``merge_unlabelled``.
     """
 
     def __init__(self, loss: torch.nn.Module) -> None:
         """Wrap a loss."""
         super().__init__()
         self.loss = loss
-        self.unlabelled: Sequence[Sequence[int]] = ()
+        self.unlabelled: Sequence[Mapping[int, int]] = ()
 
     def forward(self, logits: Any, target: Any) -> torch.Tensor:
         """The wrapped loss of the merged logits."""
@@ -63,7 +67,14 @@ class PartialLoss(torch.nn.Module):
         return result
 
 
-def unlabelled_of(dataset: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Case → label values that the case's masks do not cover, from ``dataset.json``."""
-    listed: Mapping[str, Sequence[int]] = dataset.get("oarseg", {}).get("unlabelled", {})
-    return {case: tuple(values) for case, values in listed.items()}
+def unlabelled_of(dataset: Mapping[str, Any]) -> dict[str, dict[int, int]]:
+    """Case → label that the case's masks do not tell → the one it is part of there.
+
+    Args:
+        dataset: nnU-Net's ``dataset.json``, as ``prepare`` writes it.
+    """
+    listed: Mapping[str, Mapping[str, int]] = dataset.get("oarseg", {}).get("unlabelled", {})
+    return {
+        case: {int(label): kept for label, kept in labels.items()}
+        for case, labels in listed.items()
+    }

@@ -101,7 +101,28 @@ SMALL = Preset(
         seed=7,
     ),
 )
-PRESETS = {SMALL.name: SMALL}
+# For phantoms of size tiny: trains in seconds, to show that all steps fit together.
+TINY = Preset(
+    name="oarsegTiny",
+    spacing_mm=(8.0, 6.5, 6.5),
+    patch_size=(16, 48, 48),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+    features=(8, 16, 32),
+    batch_size=2,
+    trainer=TrainerSettings(
+        epochs=2,
+        iterations=30,
+        validation_iterations=1,
+        optimizer="adamw",
+        learning_rate=3e-3,
+        oversample_foreground=0.75,
+        mirroring="none",
+        augmentation="light",
+        modality_dropout=0.2,
+        seed=7,
+    ),
+)
+PRESETS = {SMALL.name: SMALL, TINY.name: TINY}
 PLANNERS = {
     "nnUNetPlans": "ExperimentPlanner",
     "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",

@@ -1,4 +1,6 @@
-"""The table that tells which structures lie in a case's field: HaN-Seg's ``OAR_data.csv``."""
+"""Tables of cases and structures: what lies in a case's field (HaN-Seg's ``OAR_data.csv``),
+or which structures somebody has labelled in it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def read_presence(path: Path, challenge: Challenge) -> dict[str, dict[str, float
     text = path.read_text(encoding="utf-8-sig")
     separator = ";" if text.partition("\n")[0].count(";") else ","
     rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if any(row)]
-    known = {structure.name for structure in challenge.structures}
+    known = {organ.name for organ in challenge.organs}
     if not known & set(rows[0] if rows else ()):
         rows = [list(column) for column in zip(*rows, strict=False)]
     if not rows or not known & set(rows[0]):

@@ -196,7 +196,7 @@ class OarsegTrainer(nnUNetTrainer):
 
     def _tell_unlabelled(self, batch: dict[str, Any]) -> None:
         if self.partial_loss is not None:
-            self.partial_loss.unlabelled = [self.unlabelled.get(k, ()) for k in batch["keys"]]
+            self.partial_loss.unlabelled = [self.unlabelled.get(k, {}) for k in batch["keys"]]
 
     def _drop_modalities(self, data: torch.Tensor) -> torch.Tensor:
         """Set optional channels of some samples to their absent value, all or none of them."""
