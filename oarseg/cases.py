@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oarseg.challenge import Challenge, Output, Socket
+from oarseg.challenge import Challenge, Socket
 from oarseg.errors import InputError
 from oarseg.formats import ENDINGS, ending
 
@@ -117,17 +117,17 @@ def find_cases(
 
 def label_path(case: Case, challenge: Challenge) -> Path:
     """Where the challenge wants a case's label file, below the output folder."""
-    output = challenge.output
+    output, socket = challenge.output, challenge.reference
     if output.path:
         return Path(output.path.replace("{case}", case.name))
-    return Path(IMAGES, output.slug, output_name(case.files[challenge.reference.channel], output))
-
-
-def output_name(reference: Path, output: Output) -> str:
-    """The label file's name: the reference file's, with the challenge's replacements."""
+    reference = case.files[socket.channel]
     stem = _stem(reference)
     end = output.ending or reference.name[len(stem) :]
-    return (stem.replace(output.replace, output.by) if output.replace else stem) + end
+    # A file that is called alike in every case tells nothing of its own.
+    named = case.name if socket.file and stem.lower() == socket.file.lower() else stem
+    if output.replace:
+        named = named.replace(output.replace, output.by)
+    return Path(IMAGES, output.slug, named + end)
 
 
 def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:

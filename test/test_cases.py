@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,10 @@ def test_two_cts_of_a_case(tmp_path: Path) -> None:
         "CT": "image.nii.gz",
         "CT_contrast": "image_contrast.nii.gz",
     }
+    assert label_path(case, rules) == Path("images/head-neck-segmentation/segrap_0001.mha")
+    put(tmp_path, *(f"segrap_0002/{n}.nii.gz" for n in ("image", "image_contrast")))
+    assert len(find_cases(tmp_path, rules).cases) == 2
+    shutil.rmtree(tmp_path / "segrap_0002")
     (tmp_path / "segrap_0001/image_contrast.nii.gz").unlink()
     (problem,) = find_cases(tmp_path, rules).problems
     assert "expected the CT_contrast of case 'segrap_0001'" in problem.message
