@@ -76,7 +76,7 @@ WORK := build/weights
 RAW := $(WORK)/raw/Dataset101_PhantomHaN
 RESULTS := $(WORK)/work/results/Dataset101_PhantomHaN/OarsegTrainer__oarsegSmall__3d_fullres
 START := $(WORK)/start
-TRAIN := nnUNet_n_proc_DA=0 $(BIN)/oarseg train $(RAW) --work $(WORK)/work --plans oarsegSmall --device cpu
+TRAIN := nnUNet_n_proc_DA=1 $(BIN)/oarseg train $(RAW) --work $(WORK)/work --plans oarsegSmall --device cpu
 REFINE := {"epochs": 12, "restarts": [], "class_weight_power": 0.5, \
 	"probabilistic_oversampling": true, "validation_iterations": 1, "seed": 17}
 weights: .venv/dev.stamp

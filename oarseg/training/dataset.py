@@ -287,7 +287,8 @@ def _read_record(job: Job) -> PreparedCase | None:
 
 
 def _write(volume: Volume, path: Path) -> None:
-    temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")
+    # Beside the records: what a killed run leaves in imagesTr nnU-Net would take for a case.
+    temporary = path.parent.parent / RECORDS / f"tmp-{os.getpid()}-{path.name}"
     sitk.WriteImage(to_sitk(volume), str(temporary), True, -1)
     temporary.replace(path)
 
