@@ -62,8 +62,9 @@ fuzz: .venv/dev.stamp
 	$(BIN)/python bench/fuzz.py --files 100000
 
 bench: .venv/dev.stamp
-	$(BIN)/python bench/inference.py --size small --region full --out bench/results
-	$(BIN)/python bench/inference.py --size small --region body --out bench/results
+	$(BIN)/python bench/inference.py --out bench/results
+	$(BIN)/python bench/scaling.py --out bench/results
+	$(BIN)/python bench/effort.py --out bench/results
 	$(BIN)/python bench/parity.py --scale 2 --out bench/results
 	$(BIN)/python bench/evaluation.py --out bench/results
 	$(BIN)/python bench/registration.py --phantoms 6

@@ -15,7 +15,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "test")]
 
 from oarseg import bundle, challenge, channels  # noqa: E402
 from oarseg.bundle import Channel, Label, Normalisation  # noqa: E402
-from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
+from oarseg.phantom import PhantomSpec, make_phantom, write_cases  # noqa: E402
+from oarseg.phantom.anatomy import build  # noqa: E402
+from oarseg.phantom.case import ct_grid  # noqa: E402
 
 SEED = 1  # the shipped case's, on which nothing is trained
 CACHE = ROOT / "build" / "bench"
@@ -78,3 +80,18 @@ def toy(spacing_mm: tuple[float, float, float], *, classes: int = 31, folds: int
 
     name = "toy-" + "x".join(f"{mm:g}" for mm in spacing_mm) + f"-{classes}-{folds}"
     return kept(CACHE / "weights" / name, make)
+
+
+def folder(size: str) -> Path:
+    """The same phantom as files, as the platform lays them out."""
+
+    def make(draft: Path) -> None:
+        write_cases(draft, seeds=[SEED], size=size, layout="platform")
+
+    return kept(CACHE / "folders" / size, make)
+
+
+def spacing_mm(size: str) -> tuple[float, float, float]:
+    """The CT's, (z, y, x)."""
+    spec = PhantomSpec(SEED, size)
+    return ct_grid(spec, build(spec.seed)).spacing_mm

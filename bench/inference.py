@@ -1,11 +1,15 @@
-"""Ours and nnUNetPredictor on the shipped ensemble and the same phantom, one after the other.
+"""Ours and nnUNetPredictor on the same networks and the same phantoms, one after the other.
 
-    python bench/inference.py --size small --region full --out bench/results
+    python bench/inference.py --list
+    python bench/inference.py --out bench/results
+    python bench/inference.py --rows small-shipped --out bench/results
 
-Each program runs in a process of its own on float32 networks and the same prepared
-channels; seconds and peak memory are those of that process, imports included in memory
-and not in time. nnU-Net's networks are rebuilt from the ONNX files' own parameters, and the
-bench stops if their logits differ from ONNX Runtime's.
+Each program runs in a process of its own, in float32. Its seconds are those from channels on
+the CT's grid to a label map; its peak memory is that process's. nnU-Net's networks are rebuilt
+from the ONNX files' own parameters, and the bench stops if their logits differ from ONNX
+Runtime's. A ``whole`` run is ``oarseg segment`` from files to written masks, registration
+included. What was measured is kept in ``build/bench/runs`` and not measured again unless
+``--redo`` is given, so a bench that was broken off goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,180 +19,286 @@ import datetime
 import json
 import os
 import platform
-import resource
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cases
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+from oarseg import bundle, engines
+from oarseg.evaluation.overlap import dice_by_label
+from oarseg.region import find_body
+from oarseg.volume import Grid, Volume
 
-from oarseg import bundle, channels, engines, preprocessing, streaming  # noqa: E402
-from oarseg.evaluation.overlap import dice_by_label  # noqa: E402
-from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
-from oarseg.region import body_box, find_body  # noqa: E402
-from oarseg.volume import Grid, Volume  # noqa: E402
-
+HERE = Path(__file__).resolve().parent
+RUNS = cases.CACHE / "runs"
 MIN_VOXELS = 200
-SEED = 1  # the shipped case's, on which nothing is trained
+TITLES = {
+    "body": "oarseg, region body",
+    "full": "oarseg, region full",
+    "whole": "oarseg segment, files to masks",
+    "peer": "nnUNetPredictor",
+    "peer-body": "nnUNetPredictor, given the same crop",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case and one set of networks.
+
+    Attributes:
+        size: of the phantom.
+        toy_mm: spacing of toy networks (None: the shipped ensemble; "own": the phantom's).
+        runs: which programs.
+        peer_gib, peer_s: what the peer may take.
+        default: whether it runs without being named.
+    """
+
+    name: str
+    size: str
+    toy_mm: tuple[float, float, float] | str | None
+    runs: tuple[str, ...]
+    peer_gib: float = 20.0
+    peer_s: int = 900
+    default: bool = True
+
+
+ROWS = (
+    Row("small-shipped", "small", None, ("body", "full", "peer", "peer-body")),
+    Row("medium-toy", "medium", "own", ("body", "full", "peer")),
+    Row("medium-shipped", "medium", None, ("body", "full", "peer")),
+    Row("median-shipped", "median", None, ("whole",)),
+    Row("median-toy", "median", "own", ("body", "peer"), peer_gib=16.0, peer_s=240),
+    Row("maximum-shipped", "maximum", None, ("whole",)),
+    Row("maximum-toy", "maximum", (2.0, 0.5, 0.5), ("body", "peer"), peer_gib=20.0, peer_s=240),
+    Row("median-whole-toy", "median", "own", ("whole",), default=False),
+    Row("maximum-whole-toy", "maximum", (2.0, 0.5, 0.5), ("whole",), default=False),
+)
 
 
 def main() -> None:
-    """Run both programs and write the table."""
+    """Run the rows and write Markdown and JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="small")
-    parser.add_argument("--region", choices=("full", "body"), default="full")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights")
+    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS])
+    parser.add_argument("--list", action="store_true", help="say what rows there are")
+    parser.add_argument("--redo", action="store_true", help="measure again")
+    parser.add_argument("--weights", type=Path, default=cases.ROOT / "weights")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=engines.available_cpus())
+    parser.add_argument("--peer-gib", type=float, help="instead of each row's own")
+    parser.add_argument("--peer-seconds", type=int, help="instead of each row's own")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        worker(arguments)
+    chosen = [r for r in ROWS if r.name in (arguments.rows or [q.name for q in ROWS if q.default])]
+    if arguments.list:
+        for row in ROWS:
+            print(f"{row.name}: {', '.join(row.runs)}{'' if row.default else ' (only by name)'}")
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        write_case(arguments.size, Path(scratch))
-        figures = {who: run(who, arguments, Path(scratch)) for who in ("ours", "peer")}
-        text = table(arguments, figures, Path(scratch))
+    RUNS.mkdir(parents=True, exist_ok=True)
+    found = {row.name: measure(row, arguments) for row in chosen}
+    text = "\n\n".join([header(arguments), *(table(r, found[r.name], arguments) for r in chosen)])
     print(text)
     if arguments.out:
-        name = f"{datetime.date.today()}-inference-{arguments.size}-{arguments.region}.md"
-        (arguments.out / name).write_text(text + "\n", encoding="utf-8")
+        name = f"{datetime.date.today()}-inference-{arguments.device}"
+        (arguments.out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+        document = {"machine": machine(), "versions": versions(), "rows": found}
+        (arguments.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
-def write_case(size: str, folder: Path) -> None:
-    """A phantom's channels on the CT's grid, the MR moved by its true transform."""
-    phantom = make_phantom(PhantomSpec(SEED, size))
-    if phantom.mr is None:
-        raise ValueError("the phantom has no MR")
-    recipe = bundle.ChannelRecipe("MR_T1", optional=True, standardise="mean_one")
-    mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, phantom.ct.grid, recipe)
-    np.save(folder / "ct.npy", phantom.ct.array)
-    np.save(folder / "mr.npy", mr)
-    (folder / "spacing.json").write_text(json.dumps(phantom.ct.grid.spacing_mm))
-
-
-def run(who: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """One worker process; what it says of itself."""
-    command = [sys.executable, __file__, "--worker", who, "--folder", str(folder)]
-    options = ["--region", arguments.region, "--weights", str(arguments.weights)]
-    threads = str(arguments.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads}
-    done = subprocess.run(
-        [*command, *options, "--threads", threads],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        return {"failed": f"ended with status {done.returncode}"}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def measure(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every run of a row, and how the answers agree."""
+    weights, found = weights_of(row, arguments), {}
+    for who in row.runs:
+        stem = RUNS / f"{row.name}-{who}-{arguments.device}-{bundle.load(weights).sha256[:8]}"
+        kept = stem.with_suffix(".json")
+        if arguments.redo or not kept.is_file():
+            print(f"{row.name}: {TITLES[who]} …", file=sys.stderr, flush=True)
+            kept.write_text(json.dumps(run(row, who, weights, stem, arguments)))
+        found[who] = json.loads(kept.read_text()) | {"labels": str(stem.with_suffix(".npy"))}
+    for who in found:
+        peer = "peer-body" if who == "body" and "peer-body" in found else "peer"
+        if who in ("body", "full") and usable(found, who) and usable(found, peer):
+            found[who]["agreement"] = agreement(row, found[who], found[peer])
     return found
 
 
-def worker(arguments: argparse.Namespace) -> None:
-    """Segment the case and print seconds and peak memory as JSON."""
-    folder: Path = arguments.folder
-    spacing_mm = tuple(json.loads((folder / "spacing.json").read_text()))
-    images = [np.load(folder / "ct.npy"), np.load(folder / "mr.npy")]
-    segment = ours if arguments.worker == "ours" else peer
-    labels, seconds = segment(images, spacing_mm, arguments)
-    np.save(folder / f"{arguments.worker}.npy", labels.astype(np.uint8))
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak_mib}))
+def usable(found: dict[str, Any], who: str) -> bool:
+    """Whether a run gave an answer."""
+    return who in found and "failed" not in found[who]
 
 
-def crop_box(images: list[Any], spacing_mm: Any, region: str) -> Any:
-    """The body's box, or None."""
-    ct = Volume(images[0], Grid(images[0].shape, spacing_mm))
-    return body_box(find_body(ct), ct.grid) if region == "body" else None
+def weights_of(row: Row, arguments: argparse.Namespace) -> Path:
+    """A row's networks."""
+    if row.toy_mm is None:
+        return Path(arguments.weights)
+    own = cases.spacing_mm(row.size)
+    return cases.toy(own if isinstance(row.toy_mm, str) else row.toy_mm)
 
 
-def ours(images: list[Any], spacing_mm: Any, arguments: argparse.Namespace) -> tuple[Any, float]:
-    """This project's inference."""
-    weights = bundle.load(arguments.weights)
-    start = time.perf_counter()
-    opened = engines.open_engines(weights, device="cpu", threads=arguments.threads)
-    box = crop_box(images, spacing_mm, arguments.region)
-    net_input = preprocessing.prepare(
-        images, spacing_mm, weights.manifest, box=box, threads=arguments.threads
-    )
-    del images
-    labels = streaming.segment(net_input, opened.folds, weights.manifest, threads=arguments.threads)
-    return labels, time.perf_counter() - start
-
-
-def peer(images: list[Any], spacing_mm: Any, arguments: argparse.Namespace) -> tuple[Any, float]:
-    """nnUNetPredictor, on the same box."""
-    import nnunet_peer
-
-    predictor = nnunet_peer.predictor(bundle.load(arguments.weights), threads=arguments.threads)
-    start = time.perf_counter()
-    box = crop_box(images, spacing_mm, arguments.region)
-    where = tuple(slice(*interval) for interval in box) if box else (slice(None),) * 3
-    stacked = np.stack([image[where].astype(np.float32) for image in images])
-    labels = np.zeros(images[0].shape, np.uint8)
-    labels[where] = predictor.predict_single_npy_array(stacked, {"spacing": list(spacing_mm)})
-    return labels, time.perf_counter() - start
-
-
-def table(arguments: argparse.Namespace, figures: dict[str, dict[str, Any]], folder: Path) -> str:
-    """The comparison in Markdown."""
-    shape = "×".join(str(n) for n in np.load(folder / "ct.npy", mmap_mode="r").shape)
-    folds = len(bundle.load(arguments.weights).manifest.folds)
-    lines = [
-        f"Phantom {shape} (z×y×x), 31 classes, {folds} folds, region {arguments.region}, float32, "
-        f"{arguments.threads} threads, {datetime.date.today()}",
-        "",
-        f"{cpu_name()}; "
-        + ", ".join(
-            f"{name} {version(name)}" for name in ("nnunetv2", "torch", "onnxruntime", "openvino")
-        ),
-        "",
-        "| | seconds | peak memory, MiB |",
-        "|---|---|---|",
-    ]
-    for who, title in (("ours", "oarseg"), ("peer", "nnUNetPredictor")):
-        found = figures[who]
-        lines.append(
-            f"| {title} | {found['failed']} | |"
-            if "failed" in found
-            else f"| {title} | {found['seconds']:.1f} | {found['peak_mib']:.0f} |"
+def run(
+    row: Row, who: str, weights: Path, stem: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """One program; what it says of itself, or how it ended."""
+    if who == "whole":
+        return whole(row, weights, arguments)
+    is_peer = who.startswith("peer")
+    command = [sys.executable, str(HERE / "worker.py"), "peer" if is_peer else "ours"]
+    command += ["--case", str(cases.case(row.size)), "--weights", str(weights)]
+    command += ["--region", "body" if who.endswith("body") else "full"]
+    command += ["--device", arguments.device, "--threads", str(arguments.threads)]
+    command += ["--labels", str(stem.with_suffix(".npy"))] + ["--toy"] * (row.toy_mm is not None)
+    seconds, gib = arguments.peer_seconds or row.peer_s, arguments.peer_gib or row.peer_gib
+    if is_peer:
+        command += ["--memory-gib", str(gib)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds if is_peer else None,
         )
-    if all("failed" not in found for found in figures.values()):
-        lines += ["", agreement(np.load(folder / "ours.npy"), np.load(folder / "peer.npy"))]
+    except subprocess.TimeoutExpired:
+        return {"failed": f"not done after {seconds} s"}
+    if done.returncode:
+        return {"failed": reason(done, gib), "stderr": done.stderr[-2000:]}
+    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return last
+
+
+def reason(done: subprocess.CompletedProcess[str], gib: float) -> str:
+    """How a run ended that gave no answer."""
+    text = done.stderr.lower()
+    memory = (
+        "memoryerror",
+        "can't allocate memory",
+        "cannot allocate memory",
+        "unable to allocate",
+    )
+    if done.returncode == -9 or any(word in text for word in memory):
+        return f"out of memory at {gib:g} GiB"
+    return f"ended with status {done.returncode}"
+
+
+def whole(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """``oarseg segment`` on files, with the steps of its own report."""
+    source, output = cases.folder(row.size), RUNS / "output"
+    shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, str(cases.ROOT / "process.py"), "--input", str(source)]
+    command += ["--output", str(output), "--weights", str(weights)]
+    command += ["--device", arguments.device, "--threads", str(arguments.threads)]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        stderr = process.stderr.read() if process.stderr else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        return {"failed": f"ended with status {process.returncode}", "stderr": stderr[-2000:]}
+    report = json.loads(next((output / "reports").glob("*.json")).read_text())
+    steps = [[s["name"], s["seconds"], s["peak_mib"]] for s in report["steps"]]
+    return {
+        "seconds": round(seconds, 2),
+        "peak_mib": round(usage.ru_maxrss / 1024),
+        "steps": steps,
+    }
+
+
+def agreement(row: Row, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Voxels equal, everywhere and in the body; each structure's Dice."""
+    ours, peer = np.load(mine["labels"]), np.load(theirs["labels"])
+    folder = cases.case(row.size)
+    ct = np.load(folder / "ct.npy")
+    grid = Grid(ct.shape, tuple(json.loads((folder / "spacing.json").read_text())))
+    body = find_body(Volume(ct, grid))
+    inside = np.ones(ct.shape, bool) if body is None else body.voxels()
+    differ = ours != peer
+    peer = np.where(inside, peer, 0).astype(np.uint8)
+    dice = dice_by_label(ours, peer, labels=30)
+    large = np.bincount(peer.ravel(), minlength=31)[1:] >= MIN_VOXELS
+    return {
+        "equal": 1 - float(differ.mean()),
+        "equal_in_body": 1 - float(differ[inside].mean()),
+        "differ_in_body": int(np.count_nonzero(differ[inside])),
+        "dice": {str(k + 1): round(float(dice[k]), 5) for k in np.flatnonzero(large)},
+    }
+
+
+def header(arguments: argparse.Namespace) -> str:
+    """When, where, with what."""
+    named = ", ".join(f"{name} {number}" for name, number in versions().items())
+    return (
+        f"# Inference, {datetime.date.today()}\n\n{machine()}; {arguments.threads} threads, device "
+        f"{arguments.device}, float32; {named}.\n\nBy `python bench/inference.py`. Seconds from "
+        "channels on the CT's grid to a label map (whole: from files to written masks, start of "
+        "the process and registration included); peak resident memory of the process."
+    )
+
+
+def table(row: Row, found: dict[str, Any], arguments: argparse.Namespace) -> str:
+    """One row's runs in Markdown."""
+    manifest = bundle.load(weights_of(row, arguments)).manifest
+    kind = "toy network" if row.toy_mm else f"shipped ensemble, {len(manifest.folds)} folds"
+    shape = "×".join(str(n) for n in reversed(cases.SIZES[row.size].ct_shape))
+    mm = "×".join(f"{n:g}" for n in reversed(manifest.spacing_mm))
+    lines = [
+        f"## {row.name}: {shape}, {len(manifest.labels)} classes, {kind} at {mm} mm",
+        "",
+        "| | seconds | peak, MiB | steps: seconds (MiB) | equal in the body | worst Dice |",
+        "|---|---|---|---|---|---|",
+        *(line(who, found[who]) for who in row.runs),
+    ]
     return "\n".join(lines)
 
 
-def agreement(mine: Any, theirs: Any) -> str:
-    """Voxels equal and the worst structure's Dice."""
-    dice = dice_by_label(mine, theirs, labels=30)
-    large = np.bincount(theirs.ravel(), minlength=31)[1:] >= MIN_VOXELS
-    differing = int(np.count_nonzero(mine != theirs))
+def line(who: str, run: dict[str, Any]) -> str:
+    """One run."""
+    if "failed" in run:
+        return f"| {TITLES[who]} | {run['failed']} | | | | |"
+    steps = ", ".join(f"{name} {seconds:.1f} ({mib})" for name, seconds, mib in run["steps"])
+    gpu = f" + {run['gpu_mib']} on the GPU" if "gpu_mib" in run else ""
     return (
-        f"{100 * (1 - differing / mine.size):.4f} % of voxels equal ({differing} differ); "
-        f"worst Dice {np.nanmin(dice[large]):.4f} over {int(large.sum())} structures of at least "
-        f"{MIN_VOXELS} voxels."
+        f"| {TITLES[who]} | {run['seconds']:.1f} | {run['peak_mib']}{gpu} | {steps} | "
+        f"{' | '.join(agreement_cells(run.get('agreement')))} |"
     )
 
 
-def cpu_name() -> str:
-    """The processor as the kernel names it, and how many there are."""
+def agreement_cells(found: dict[str, Any] | None) -> Iterator[str]:
+    """Two cells."""
+    if found is None:
+        yield from ("", "")
+        return
+    yield f"{100 * found['equal_in_body']:.4f} % ({found['differ_in_body']} differ)"
+    dice = found["dice"]
+    worst = min(dice, key=dice.get)
+    yield f"{dice[worst]:.4f} (label {worst}, of {len(dice)} with ≥ {MIN_VOXELS} voxels)"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    names = ("nnunetv2", "torch", "onnxruntime", "openvino", "numpy")
+    return {"oarseg": version("oarseg"), **{name: version(name) for name in names}}
+
+
+def machine() -> str:
+    """The processor as the kernel names it, how many there are, and the memory."""
     info = Path("/proc/cpuinfo")
     names = [
-        line.split(":", 1)[1].strip()
-        for line in (info.read_text().splitlines() if info.is_file() else [])
-        if line.startswith("model name")
+        text.split(":", 1)[1].strip()
+        for text in (info.read_text().splitlines() if info.is_file() else [])
+        if text.startswith("model name")
     ]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} CPUs"
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} CPUs, {gib:.0f} GiB"
 
 
 if __name__ == "__main__":

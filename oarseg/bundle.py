@@ -29,6 +29,7 @@ STRICT = ConfigDict(extra="forbid")
 Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Precision = Literal["fp32", "fp16"]
+Arithmetic = Literal["f32", "bf16"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -128,6 +129,7 @@ class Parity:
     Attributes:
         source: where the patches came from.
         min_dice: the worst class's Dice, over classes of at least 50 voxels.
+        arithmetic: what the file was run in; bf16 is measured only on a CPU that has it.
     """
 
     file: str
@@ -136,6 +138,7 @@ class Parity:
     max_logit_difference: float
     argmax_agreement: float
     min_dice: float
+    arithmetic: Arithmetic = "f32"
 
 
 @dataclass(frozen=True, config=STRICT)

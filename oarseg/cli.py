@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from oarseg import __version__, log, supervisor
+from oarseg import __version__, log
 from oarseg.challenge import Challenge
+from oarseg.cli_segment import add_segment
 from oarseg.commands import add_challenges, add_phantom, add_picture
 from oarseg.errors import InputError, OarsegError
 from oarseg.options import add_challenge, chosen_challenge, say_notice
-from oarseg.supervisor import Journal
 
 Command = Callable[[argparse.Namespace], int]
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="log details")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
-        _add_segment,
+        add_segment,
         add_challenges,
         add_phantom,
         _add_prepare,
@@ -57,74 +57,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 Subparsers = argparse._SubParsersAction  # argparse names no public type for it
-
-
-def _add_segment(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("segment", help="segment every case of a folder")
-    add_segment_arguments(parser)
-    parser.set_defaults(command=segment)
-
-
-def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``oarseg segment``, which are those of ``process.py``."""
-    parser.add_argument("--input", type=Path, default=Path("/input"), help="folder of cases")
-    parser.add_argument("--output", type=Path, default=Path("/output"), help="results folder")
-    parser.add_argument("--weights", type=Path, help="folder with manifest.json")
-    parser.add_argument(
-        "--challenge",
-        metavar="NAME|FILE.toml",
-        help="default: the one that the weights are for",
-    )
-    parser.add_argument(
-        "--resample",
-        action="store_true",
-        help="accept images on other grids than the CT's where they should lie on it",
-    )
-    parser.add_argument(
-        "--assume-hu", action="store_true", help="take a CT's values for HU, as they are"
-    )
-    parser.add_argument(
-        "--max-voxels", type=int, default=2 * 10**9, metavar="N", help="an image's; default: 2e9"
-    )
-    parser.add_argument(
-        "--max-gib", type=float, default=8.0, metavar="N", help="an image's, as stored; default: 8"
-    )
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
-    parser.add_argument(
-        "--region",
-        choices=("body", "full"),
-        default="body",
-        help="body: crop to the patient first; full: nnU-Net's tiles over the whole image",
-    )
-
-
-def segment(arguments: argparse.Namespace) -> int:
-    """Segment the cases of a folder; 0 only when every one was written."""
-    return supervisor.run(lambda journal: _segment(arguments, journal), output=arguments.output)
-
-
-def _segment(arguments: argparse.Namespace, journal: Journal) -> int:
-    # In the worker only: the supervisor stays small.
-    from oarseg import pipeline
-    from oarseg.reading import Limits
-
-    settings = pipeline.Settings(
-        input=arguments.input,
-        output=arguments.output,
-        weights=arguments.weights or pipeline.default_weights(),
-        challenge=arguments.challenge,
-        device=arguments.device,
-        threads=arguments.threads,
-        region=arguments.region,
-        resample=arguments.resample,
-        assume_hu=arguments.assume_hu,
-        limits=Limits(arguments.max_voxels, int(arguments.max_gib * (1 << 30))),
-    )
-    failures = pipeline.segment_folder(settings, journal)
-    if failures:
-        logger.error("%s", failures[-1].one_line(failed=len(failures)))
-    return 1 if failures else 0
 
 
 def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -6,26 +6,31 @@ A file has one input ``image`` (1, channels, *patch) and one output ``logits``
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from oarseg.bundle import Bundle, Precision
-from oarseg.engine import INPUT, OUTPUT, Engine, Image, check_interface, first_line
-from oarseg.errors import ResourceError, WeightsError
-from oarseg.openvino_engine import OpenVinoEngine
+from oarseg.bundle import Arithmetic, Bundle, Manifest, Precision
+from oarseg.engine import INPUT, OUTPUT, Engine, check_interface, first_line
+from oarseg.errors import DeviceError, ResourceError, WeightsError
+from oarseg.openvino_engine import OpenVinoEngine, has_bf16
+from oarseg.steps import peak_mib, reset_peak, resident_mib
 
 Device = Literal["auto", "cuda", "cpu"]
 Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
 
+# The least Dice to float32, of the worst class, at which bfloat16 is taken.
+BF16_MIN_DICE = 0.995
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
@@ -56,10 +61,17 @@ class DeviceChoice:
 
 @dataclass(frozen=True)
 class Engines:
-    """The ensemble, one engine a fold, in the manifest's order."""
+    """The ensemble, one engine a fold, in the manifest's order.
+
+    Attributes:
+        choice: what they run on.
+        folds: the engines.
+        xp: the array module of their tiles and logits.
+    """
 
     choice: DeviceChoice
     folds: tuple[Engine, ...]
+    xp: ModuleType = np
 
 
 class _NoCudaError(Exception):
@@ -123,6 +135,17 @@ def _logged(engines: Engines) -> Engines:
     return engines
 
 
+def activation_bytes(engines: Engines, manifest: Manifest) -> int:
+    """What a network takes in the host's memory while it runs, and gives back.
+
+    The first fold is run on an empty tile: what it keeps shows in the process's size.
+    """
+    reset_peak()
+    tile = engines.xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32)
+    engines.folds[0](tile)
+    return max(0, round((peak_mib() - resident_mib()) * 2**20))
+
+
 def _precision(bundle: Bundle, wanted: Precision) -> Precision:
     """``wanted`` if the ensemble has it, else the other."""
     if any(model.precision == wanted for model in bundle.manifest.models):
@@ -133,56 +156,63 @@ def _precision(bundle: Bundle, wanted: Precision) -> Precision:
 class OnnxEngine:
     """A network on ONNX Runtime, on the CPU or a CUDA GPU, with IO binding."""
 
-    def __init__(self, path: Path, tile: Image, logits: Image, *, threads: int, cuda: bool) -> None:
+    def __init__(
+        self, path: Path, tile: Any, logits: Any, *, threads: int, xp: ModuleType | None = None
+    ) -> None:
         """Load a file.
 
         Args:
             path: the ONNX file.
             tile: an array of the input's shape.
-            logits: the buffer that answers are written to.
+            logits: the buffer that answers are written to, on the network's own device.
             threads: CPU threads.
-            cuda: run on the GPU.
+            xp: CuPy, to run on the GPU; None runs on the CPU.
 
         Raises:
             WeightsError: the file cannot be loaded or has other shapes.
             _NoCudaError: ONNX Runtime did not take the GPU.
         """
         self.name = path.name
-        self._session = _session(path, threads, cuda)
+        self._xp = xp
+        self._session = _session(path, threads, xp is not None)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         check_interface(
             path,
             {node.name: tuple(node.shape) for node in (*inputs, *outputs)},
-            {INPUT: tile.shape, OUTPUT: logits.shape},
+            {INPUT: tuple(tile.shape), OUTPUT: tuple(logits.shape)},
         )
         self._logits = logits
-        self._on_device = _device_values(tile, logits) if cuda else None
 
-    def __call__(self, tile: Image) -> Image:
-        """See ``Engine``."""
+    def __call__(self, tile: Any) -> Any:
+        """See ``Engine``; on a GPU both arrays are CuPy's, and nothing is copied."""
+        try:
+            self._run(tile)
+        except _ORT_ERRORS as error:
+            raise DeviceError(
+                f"{self.name}: ONNX Runtime stopped: {first_line(error)}; use another --device "
+                "or one with more memory"
+            ) from error
+        return self._logits
+
+    def _run(self, tile: Any) -> None:
         binding = self._session.io_binding()
-        if self._on_device is None:
+        if self._xp is None:
             binding.bind_cpu_input(INPUT, tile)
             value = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
             binding.bind_ortvalue_output(OUTPUT, value)
             self._session.run_with_iobinding(binding)
-            return self._logits
-        source, target = self._on_device
-        source.update_inplace(tile)
-        binding.bind_ortvalue_input(INPUT, source)
-        binding.bind_ortvalue_output(OUTPUT, target)
+            return
+        source = self._xp.ascontiguousarray(tile)
+        for name, array, bind in (
+            (INPUT, source, binding.bind_input),
+            (OUTPUT, self._logits, binding.bind_output),
+        ):
+            bind(name, "cuda", 0, np.float32, list(array.shape), array.data.ptr)
+        # ONNX Runtime has a stream of its own: it must not start before the tile is there,
+        # nor we before the logits are.
+        self._xp.cuda.get_current_stream().synchronize()
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-        np.copyto(self._logits, target.numpy())
-        return self._logits
-
-
-def _device_values(tile: Image, logits: Image) -> tuple[Any, Any]:
-    make = onnxruntime.OrtValue.ortvalue_from_shape_and_type
-    return (
-        make(list(tile.shape), np.float32, "cuda", 0),
-        make(list(logits.shape), np.float32, "cuda", 0),
-    )
 
 
 def _session(path: Path, threads: int, cuda: bool) -> Any:
@@ -210,16 +240,27 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
 class _Buffers:
     """One tile and its logits, shared by the folds."""
 
-    tile: Image
-    logits: Image
+    tile: Any
+    logits: Any
 
 
-def _buffers(bundle: Bundle) -> _Buffers:
+def _buffers(bundle: Bundle, xp: ModuleType = np) -> _Buffers:
     manifest = bundle.manifest
     return _Buffers(
-        np.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32),
-        np.empty((1, len(manifest.labels), *manifest.patch_size), np.float32),
+        xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32),
+        xp.zeros((1, len(manifest.labels), *manifest.patch_size), np.float32),
     )
+
+
+def cpu_arithmetic(manifest: Manifest) -> Arithmetic:
+    """bfloat16 where the CPU has it and every fold was found good enough in it, else float32."""
+    files = {model.file for model in manifest.models if model.precision == "fp32"}
+    good = {
+        parity.file
+        for parity in manifest.parity
+        if parity.arithmetic == "bf16" and parity.min_dice >= BF16_MIN_DICE
+    }
+    return "bf16" if files and files <= good and has_bf16() else "f32"
 
 
 def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> Engines:
@@ -228,12 +269,18 @@ def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> En
     reason = f"{reason}; {threads} thread(s)"
     installed = importlib.util.find_spec("openvino") is not None
     if backend == "openvino" or (backend == "auto" and installed):
-        choice = DeviceChoice("cpu", "openvino", reason)
+        precision = cpu_arithmetic(bundle.manifest)
+        choice = DeviceChoice("cpu", "openvino", f"{reason}; {precision}")
         return Engines(
             choice,
             tuple(
                 OpenVinoEngine(
-                    p, shared.tile, shared.logits, threads=threads, alone=len(paths) == 1
+                    p,
+                    shared.tile,
+                    shared.logits,
+                    threads=threads,
+                    alone=len(paths) == 1,
+                    precision=precision,
                 )
                 for p in paths
             ),
@@ -241,9 +288,7 @@ def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> En
     choice = DeviceChoice("cpu", "onnxruntime", reason)
     return Engines(
         choice,
-        tuple(
-            OnnxEngine(p, shared.tile, shared.logits, threads=threads, cuda=False) for p in paths
-        ),
+        tuple(OnnxEngine(p, shared.tile, shared.logits, threads=threads) for p in paths),
     )
 
 
@@ -255,15 +300,25 @@ def _open_cuda(bundle: Bundle, threads: int) -> Engines:
     """
     if _CUDA not in onnxruntime.get_available_providers():
         raise _NoCudaError("this onnxruntime has no CUDA provider")
+    try:
+        xp = importlib.import_module("cupy")
+    except ImportError as error:
+        raise _NoCudaError(f"CuPy cannot be loaded: {first_line(error)}") from error
     onnxruntime.preload_dlls()
     precision = _precision(bundle, "fp16")
-    shared = _buffers(bundle)
-    folds = tuple(
-        OnnxEngine(path, shared.tile, shared.logits, threads=threads, cuda=True)
-        for path in bundle.paths(precision)
-    )
     try:
+        shared = _buffers(bundle, xp)
+        folds = tuple(
+            OnnxEngine(path, shared.tile, shared.logits, threads=threads, xp=xp)
+            for path in bundle.paths(precision)
+        )
         folds[0](shared.tile)
-    except _ORT_ERRORS as error:
+    except _device_errors(xp) as error:
         raise _NoCudaError(first_line(error)) from error
-    return Engines(DeviceChoice("cuda", "cuda", f"the GPU works; {precision}"), folds)
+    return Engines(DeviceChoice("cuda", "cuda", f"the GPU works; {precision}"), folds, xp)
+
+
+def _device_errors(xp: ModuleType) -> tuple[type[Exception], ...]:
+    """What is raised where the driver, the GPU or its memory fails."""
+    failed: type[Exception] = xp.cuda.runtime.CUDARuntimeError
+    return (DeviceError, MemoryError, failed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,21 +31,25 @@ def flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
 class Ensemble:
     """Every fold of a model, on tiles of one image."""
 
-    def __init__(self, data: Image, window: Tiling, engines: Sequence[Engine]) -> None:
+    def __init__(
+        self, data: Image, window: Tiling, engines: Sequence[Engine], *, xp: ModuleType = np
+    ) -> None:
         """Make room for a tile.
 
         Args:
             data: (channels, *network shape).
             window: the tiles.
             engines: one a fold.
+            xp: the array module of their tiles and logits.
         """
         self._data = data
         self._window = window
         self._engines = engines
-        self._sum: Image | None = None
+        self._xp = xp
+        self._sum: Any = None
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
 
-    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Image:
+    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Any:
         """The sum of the folds' logits (classes, *patch); valid until the next call.
 
         Args:
@@ -55,38 +60,37 @@ class Ensemble:
             InferenceError: NaN or infinity among them.
         """
         cut(self._data, self._window, start, self._tile[0])
-        total: Image | None = None
-        logits = self._tile
-        for engine in self._engines:
-            logits = self._one(engine, flips)
+        tile = self._xp.asarray(self._tile)
+        total = logits = tile
+        for number, engine in enumerate(self._engines):
+            logits = self._one(engine, tile, flips)
             # A sum is one pass and is finite only if every logit is.
-            if not np.isfinite(logits.sum()):
+            if not self._xp.isfinite(logits.sum()):
                 raise InferenceError(
                     f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
                     f"at {start}; check the image's intensities or use the fp32 model"
                 )
             # The folds share one output buffer, so a sum of several needs its own.
             if len(self._engines) > 1:
-                total = self._add(total, logits)
-        return logits if total is None else total
+                total = self._add(logits, first=number == 0)
+        return total if len(self._engines) > 1 else logits
 
-    def _add(self, total: Image | None, logits: Image) -> Image:
+    def _add(self, logits: Any, *, first: bool) -> Any:
         if self._sum is None:
-            self._sum = np.empty_like(logits)
-        if total is None:
-            np.copyto(self._sum, logits)
-            return self._sum
-        total += logits
-        return total
+            self._sum = self._xp.empty_like(logits)
+        if first:
+            self._sum[...] = logits
+        else:
+            self._sum += logits
+        return self._sum
 
-    def _one(self, engine: Engine, flips: Sequence[Flip]) -> Image:
+    def _one(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
         if not flips:
-            logits: Image = engine(self._tile)[0]
-            return logits
-        mean: Image = engine(self._tile)[0].copy()
+            return engine(tile)[0]
+        mean = engine(tile)[0].copy()
         for axes in flips:
             behind = tuple(axis + 1 for axis in axes)
-            flipped: Any = np.ascontiguousarray(np.flip(self._tile[0], behind))[None]
-            mean += np.flip(engine(flipped)[0], behind)
+            flipped = self._xp.ascontiguousarray(self._xp.flip(tile[0], behind))[None]
+            mean += self._xp.flip(engine(flipped)[0], behind)
         mean /= len(flips) + 1
         return mean

@@ -6,6 +6,7 @@
     ├── RegistrationError   the MR could not be brought onto the CT
     ├── InferenceError      the network gave no usable answer
     ├── ResourceError       not enough memory, or no such device
+    │   └── DeviceError     a device failed while it computed
     └── OutputError         a result could not be written
 
 The command line turns these into one line on stderr. Every other exception is
@@ -35,6 +36,10 @@ class InferenceError(OarsegError):
 
 class ResourceError(OarsegError):
     """Not enough memory, or the requested device does not exist."""
+
+
+class DeviceError(ResourceError):
+    """A device failed, or ran out of memory, while it computed."""
 
 
 class OutputError(OarsegError):

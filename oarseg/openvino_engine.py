@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from oarseg.bundle import Arithmetic
 from oarseg.engine import INPUT, OUTPUT, Image, check_interface, first_line
-from oarseg.errors import WeightsError
+from oarseg.errors import DeviceError, WeightsError
 
 # From 16 channels on OpenVINO's CPU plugin turns its channels-last result into planes by a
 # plain loop; in pieces of 8 a vectorised one does it.
@@ -26,7 +27,7 @@ class OpenVinoEngine:
         *,
         threads: int,
         alone: bool,
-        precision: str = "f32",
+        precision: Arithmetic = "f32",
     ) -> None:
         """Load a file; arguments and errors as for ``OnnxEngine``.
 
@@ -67,13 +68,25 @@ class OpenVinoEngine:
     def __call__(self, tile: Image) -> Image:
         """See ``Engine``."""
         self._request.set_input_tensor(0, self._tensor(tile, shared_memory=True))
-        self._request.infer()
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise DeviceError(
+                f"{self.name}: OpenVINO stopped: {first_line(error)}; give the process more memory"
+            ) from error
         if not self._alone:
             self._compiled.release_memory()
         return self._logits
 
 
-def _settings(threads: int, precision: str) -> dict[str, Any]:
+def has_bf16() -> bool:
+    """Whether this CPU computes in bfloat16, so that asking for it gains anything."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _settings(threads: int, precision: Arithmetic) -> dict[str, Any]:
     """One tile at a time on a fixed number of threads; CPUs with bfloat16 would use that."""
     return {
         "INFERENCE_PRECISION_HINT": precision,

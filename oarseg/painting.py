@@ -96,7 +96,9 @@ class Painter:
         self._blocks = tuple(
             _Block(rows, columns)
             for rows in resampling.bands(shape[1], target[1], orders[1])
-            for columns in _groups(resampling.bands(shape[2], target[2], orders[2]))
+            for columns in _groups(
+                resampling.bands(shape[2], target[2], orders[2]), _BANDS if xp is np else None
+            )
         )
         self._canvas = place.view(labels)
         self._mask = mask
@@ -180,9 +182,11 @@ class Painter:
         return host if self._regions else self._values[host]
 
 
-def _groups(columns: Sequence[Band]) -> Iterator[tuple[Band, ...]]:
-    for start in range(0, len(columns), _BANDS):
-        yield tuple(columns[start : start + _BANDS])
+def _groups(columns: Sequence[Band], size: int | None) -> Iterator[tuple[Band, ...]]:
+    """Bands by the group; without a size one group of all, as a GPU wants large pieces."""
+    step = size or len(columns)
+    for start in range(0, len(columns), step):
+        yield tuple(columns[start : start + step])
 
 
 def streamable(manifest: Manifest, place: Placement) -> resampling.Scheme:

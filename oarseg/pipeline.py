@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg import __version__, bundle, engines, reading, registration, writing
+from oarseg import bundle, engines, memory, reading, registration, writing
 from oarseg.agreement import challenge_of
 from oarseg.blocks import BlockMask
 from oarseg.bundle import Bundle, Channel
 from oarseg.cases import Case, CaseProblem, find_cases, label_path
 from oarseg.challenge import Challenge, Socket
 from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, mr_channel
-from oarseg.errors import OarsegError, RegistrationError
+from oarseg.deadline import Deadline, choose, given_up
+from oarseg.errors import DeviceError, OarsegError, RegistrationError
+from oarseg.forecast import need
 from oarseg.log import Progress
 from oarseg.orientation import Turn, for_networks
-from oarseg.preprocessing import NetworkInput
+from oarseg.preprocessing import Box, NetworkInput
 from oarseg.preprocessing import prepare as preprocess
 from oarseg.region import body_box, find_body
-from oarseg.registration import Registration
-from oarseg.steps import Step, Steps, peak_mib
+from oarseg.report import (
+    Notes,
+    Setting,
+    organ_volumes_cm3,
+    registration_report,
+    report,
+    warn_of_empty,
+)
+from oarseg.settings import Model, Settings
+from oarseg.steps import Step, peak_mib, resident_mib
+from oarseg.streaming import Effort
 from oarseg.streaming import segment as stream
 from oarseg.supervisor import Finished, Journal
 from oarseg.volume import Grid, Volume
@@ -36,46 +45,8 @@ from oarseg.writing import Record
 
 log = logging.getLogger(__name__)
 
-Region = Literal["body", "full"]
-
 PLATFORM_WEIGHTS = Path("/opt/ml/model")
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "SimpleITK",
-    "itk-elastix",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user chose.
-
-    Attributes:
-        challenge: a challenge's name or TOML file; None takes the one the weights are for.
-        threads: 0 takes every core this process may use.
-        region: ``body`` crops to the patient before the network, ``full`` lays nnU-Net's
-            own tiles over the whole image. Either way tiles without a voxel of the body
-            are left out, and outside the body all is background.
-        resample: bring images that should lie on the reference's grid onto it.
-        assume_hu: take a CT's values for Hounsfield units, whatever they look like.
-        limits: what the headers of input files may promise.
-    """
-
-    input: Path
-    output: Path
-    weights: Path
-    challenge: str | None = None
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    threads: int = 0
-    region: Region = "body"
-    resample: bool = False
-    assume_hu: bool = False
-    limits: reading.Limits = field(default_factory=reading.Limits)
 
 
 @dataclass(frozen=True)
@@ -89,31 +60,6 @@ class Failure:
         """The last line on stderr: this failure, and how many there were."""
         rest = f" ({failed} cases failed; results.json lists them)" if failed > 1 else ""
         return f"{self.case}: {self.message}{rest}"
-
-
-@dataclass(frozen=True)
-class Model:
-    """Everything that is loaded once and serves every case."""
-
-    weights: Bundle
-    challenge: Challenge
-    engines: engines.Engines
-    threads: int
-    settings: Settings
-
-
-@dataclass
-class Notes:
-    """What a case's report gathers on the way."""
-
-    steps: Steps = field(default_factory=Steps)
-    warnings: list[str] = field(default_factory=list)
-    registration: dict[str, Any] | None = None
-
-    def warn(self, message: str) -> None:
-        """Log a warning and keep it for the report."""
-        log.warning("%s", message)
-        self.warnings.append(message)
 
 
 def default_weights() -> Path:
@@ -150,10 +96,11 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
     writing.write_results(settings.output, records)
     journal = journal or Journal()
     model = None
-    for case in found.cases:
+    for number, case in enumerate(found.cases):
         known = journal.finished.get(case.name)
         if known is None:
             model = model or _model(settings, weights, rules)
+            model.deadline = _deadline(settings, found.cases[number:], journal)
             journal.begins(case.name)
             record = _attempt(case, model, settings.output)
             label_file = str(record.label_file) if record.label_file else None
@@ -168,7 +115,16 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
 def _model(settings: Settings, weights: Bundle, rules: Challenge) -> Model:
     opened = engines.open_engines(weights, device=settings.device, threads=settings.threads)
     threads = settings.threads or engines.available_cpus()
-    return Model(weights, rules, opened, threads, settings)
+    activations = engines.activation_bytes(opened, weights.manifest)
+    return Model(weights, rules, opened, threads, settings, activations)
+
+
+def _deadline(settings: Settings, cases: Sequence[Case], journal: Journal) -> Deadline | None:
+    """The time limit, shared by the cases that are left."""
+    if settings.time_limit_s is None:
+        return None
+    left = sum(case.name not in journal.finished for case in cases)
+    return Deadline(settings.time_limit_s, left, settings.started_s)
 
 
 def _problem(problem: CaseProblem, output: Path) -> Record:
@@ -229,28 +185,30 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
     if model.challenge.notice:
         notes.warnings.append(model.challenge.notice)
     prepared = _prepare(case, model, notes)
-    with notes.steps.step("segmentation"), Progress(f"{case.name}: tiles") as progress:
-        labels = stream(
-            prepared.network,
-            model.engines.folds,
-            model.weights.manifest,
-            mask=prepared.body,
-            progress=progress,
-            threads=model.threads,
-        )
+    with notes.steps.step("segmentation"):
+        labels = _segmented(case, prepared, model, notes)
     grid = prepared.stored
     labels = prepared.turn.back(labels)
     del prepared
-    structures = _volumes_cm3(labels, model, grid)
-    _warn_of_empty(structures, notes)
+    structures = organ_volumes_cm3(labels, model.challenge, grid)
+    warn_of_empty(structures, notes)
     start = time.perf_counter()
 
-    def report() -> dict[str, Any]:
+    def told() -> dict[str, Any]:
         notes.steps.done.append(Step("writing", time.perf_counter() - start, peak_mib()))
-        return _report(case, model, notes, structures)
+        chosen = model.settings
+        setting = Setting(
+            model.weights,
+            model.challenge,
+            model.engines,
+            model.threads,
+            chosen.region,
+            chosen.assume_hu,
+        )
+        return report(case, setting, notes, structures)
 
     written = writing.write_case(
-        output, case=case, challenge=model.challenge, labels=Volume(labels, grid), report=report
+        output, case=case, challenge=model.challenge, labels=Volume(labels, grid), report=told
     )
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",
@@ -279,6 +237,57 @@ class _Prepared:
     body: BlockMask | None
 
 
+def _segmented(case: Case, prepared: _Prepared, model: Model, notes: Notes) -> NDArray[np.uint8]:
+    """The label map; on the CPU if the GPU fails on the way and any device will do."""
+    manifest = model.weights.manifest
+    try:
+        _choose_effort(prepared, model, notes)
+        with Progress(f"{case.name}: tiles") as progress:
+            return stream(
+                prepared.network,
+                model.engines.folds,
+                manifest,
+                effort=notes.effort,
+                mask=prepared.body,
+                progress=progress,
+                threads=model.threads,
+                xp=model.engines.xp,
+            )
+    except (DeviceError, MemoryError) as error:
+        if model.settings.device != "auto" or model.engines.choice.device == "cpu":
+            raise
+        notes.warn(f"the GPU failed ({error}); this case is computed on the CPU from its start")
+        model.engines = engines.open_engines(model.weights, device="cpu", threads=model.threads)
+    return _segmented(case, prepared, model, notes)
+
+
+def _choose_effort(prepared: _Prepared, model: Model, notes: Notes) -> None:
+    """Everything, or as much as the time limit leaves time for."""
+    manifest = model.weights.manifest
+    whole = Effort(mirror=model.settings.mirroring and bool(manifest.mirror_axes))
+    notes.effort = whole
+    if model.deadline is None:
+        return
+    left = model.deadline.left()
+    notes.effort, expected = choose(
+        left,
+        prepared.network,
+        model.engines,
+        manifest,
+        whole=whole,
+        mask=prepared.body,
+        threads=model.threads,
+    )
+    notes.given_up = given_up(whole, notes.effort, len(model.engines.folds))
+    if notes.given_up:
+        notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
+    if expected > left:
+        notes.warn(
+            f"even so about {expected:.0f} s are needed and {left:.0f} s are left: the time limit "
+            "will be missed; give more time, a GPU or more CPUs"
+        )
+
+
 def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
     """Everything up to the network; the images are freed on return."""
     reference = model.challenge.reference.channel
@@ -298,6 +307,11 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
         }
         del stored
         ct = images[reference]
+        body = find_body(ct)
+    if body is None:
+        notes.warn("no body found in the CT: the whole image is segmented")
+    box = body_box(body, ct.grid) if model.settings.region == "body" else None
+    _check_memory(ct, images, box, model)
     channels: list[NDArray[Any]] = []
     for channel in model.weights.manifest.channels:
         image = images.pop(channel.name, None)
@@ -311,17 +325,34 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
         else:
             channels.append(_moved(channel, ct, image, model, notes))
     with notes.steps.step("preprocessing"):
-        body = find_body(ct)
-        if body is None:
-            notes.warn("no body found in the CT: the whole image is segmented")
         network = preprocess(
             channels,
             ct.grid.spacing_mm,
             model.weights.manifest,
-            box=body_box(body, ct.grid) if model.settings.region == "body" else None,
+            box=box,
             threads=model.threads,
         )
     return _Prepared(network, grid, turn, body)
+
+
+def _check_memory(ct: Volume, images: dict[str, Volume], box: Box | None, model: Model) -> None:
+    """Say now that memory will not do, instead of being killed in the middle.
+
+    Raises:
+        ResourceError: it will not.
+    """
+    depth, height, width = ct.grid.shape
+    others = [image for image in images.values() if image is not ct]
+    forecast = need(
+        ct.grid,
+        manifest=model.weights.manifest,
+        box=box or ((0, depth), (0, height), (0, width)),
+        mr_voxels=sum(other.grid.voxels for other in others),
+        images_bytes=sum(image.array.nbytes for image in (ct, *others)),
+        activations=model.activations,
+    )
+    log.debug("forecast: %.0f MiB on top of %.0f MiB", forecast.bytes / 2**20, resident_mib())
+    memory.check(forecast, hint=", use --region body" if box is None else "")
 
 
 def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:
@@ -347,7 +378,7 @@ def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes)
     """An MR on the CT's grid; absent where its registration failed."""
     with notes.steps.step("registration"):
         found = registration.register(ct, mr, threads=model.threads)
-        notes.registration = _registration_report(found)
+        notes.registration = registration_report(found)
         verdict = found.verdict
         log.info("registration %s (score %.3f)", verdict.status, verdict.score)
         reasons = "; ".join(verdict.reasons)
@@ -362,66 +393,3 @@ def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes)
         if verdict.status == "doubtful":
             notes.warn(f"{channel.name}: registration is doubtful: {reasons}; check the masks")
         return mr_channel(mr, found.transform, ct.grid, channel.recipe)
-
-
-def _registration_report(found: Registration) -> dict[str, Any]:
-    transform = found.transform
-    return {
-        **asdict(found.verdict),
-        "seconds": round(found.seconds, 2),
-        "rotation": transform.rotation,
-        "translation_mm": transform.translation_mm,
-    }
-
-
-def _volumes_cm3(labels: NDArray[np.uint8], model: Model, grid: Grid) -> dict[str, float]:
-    """Volume of each organ, by name."""
-    count = np.bincount(labels.ravel(), minlength=256)
-    return {
-        organ.name: round(float(count[list(organ.labels)].sum()) * grid.voxel_volume_mm3 / 1000, 3)
-        for organ in model.challenge.organs
-    }
-
-
-def _warn_of_empty(volumes_cm3: dict[str, float], notes: Notes) -> None:
-    empty = [name for name, volume in volumes_cm3.items() if volume == 0]
-    if empty:
-        notes.warn(f"not found in the images: {', '.join(empty)}")
-
-
-def _report(
-    case: Case, model: Model, notes: Notes, volumes_cm3: dict[str, float]
-) -> dict[str, Any]:
-    manifest, choice = model.weights.manifest, model.engines.choice
-    return {
-        "case": case.name,
-        "inputs": {name: path.name for name, path in case.files.items()},
-        "label_file": str(label_path(case, model.challenge)),
-        "challenge": model.challenge.name,
-        "model": {
-            "title": manifest.title,
-            "warning": manifest.warning,
-            "manifest_sha256": model.weights.sha256,
-            "folds": manifest.folds,
-        },
-        "device": asdict(choice),
-        "threads": model.threads,
-        "region": model.settings.region,
-        "assume_hu": model.settings.assume_hu,
-        "registration": notes.registration,
-        "steps": [
-            {"name": s.name, "seconds": round(s.seconds, 2), "peak_mib": round(s.peak_mib)}
-            for s in notes.steps.done
-        ],
-        "volumes_cm3": volumes_cm3,
-        "warnings": notes.warnings,
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"oarseg": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):  # onnxruntime comes under one of two names
-            found[name] = version(name)
-    return found

@@ -111,8 +111,10 @@ def prepare(
     order = manifest.transpose_forward
     images = [channel.transpose(order) for channel in channels]
     found = nonzero_box(images)
-    kept = found if box is None else permuted(box, order)
-    place = _placement(channels[0].shape, grid_spacing_mm, manifest, kept)
+    if box is None:
+        # ``found`` is along the network's axes.
+        box = permuted(found, (order.index(0), order.index(1), order.index(2)))
+    place = placement(channels[0].shape, grid_spacing_mm, manifest, box)
     mask = _filled(images) if any(c.normalisation.use_mask for c in manifest.channels) else None
     how = resampling.scheme(
         manifest.data_resampling, place.crop_spacing_mm, place.network_spacing_mm
@@ -121,10 +123,10 @@ def prepare(
     for image, channel, out in zip(images, manifest.channels, data, strict=True):
         intensity = _intensity_map(image[_slices(found)], channel.normalisation, mask, found)
         if place.crop_shape == place.network_shape:
-            _normalise(image, kept, intensity, out)
+            _normalise(image, place.box, intensity, out)
             continue
         crop = np.empty(place.crop_shape, np.float32)
-        _normalise(image, kept, intensity, crop)
+        _normalise(image, place.box, intensity, crop)
         resampling.resize(crop, out, how, threads=threads)
     return NetworkInput(data, place)
 
@@ -143,10 +145,21 @@ def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: Box | None
         raise InputError(f"box {box} is empty or outside the image of {shapes[0]} voxels")
 
 
-def _placement(
-    shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, box: Box
+def placement(
+    shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, kept: Box
 ) -> Placement:
+    """Where a part of an image comes to lie on the network's grid.
+
+    Args:
+        shape, spacing_mm: the image's, (z, y, x).
+        manifest: the model.
+        kept: half-open intervals along (z, y, x).
+
+    Raises:
+        InputError: nothing is left of it at the model's spacing.
+    """
     order = manifest.transpose_forward
+    box = permuted(kept, order)
     crop = (box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0])
     network = resampling.new_shape(crop, permuted(spacing_mm, order), manifest.spacing_mm)
     return Placement(

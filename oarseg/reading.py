@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg import memory
 from oarseg.formats import locate
-from oarseg.pixels import Pixels, load, unusable
+from oarseg.memory import Need
+from oarseg.pixels import CHUNK, Pixels, load, unusable
 from oarseg.volume import Grid, Volume
 
 ORTHONORMAL_TOLERANCE = 1e-3
@@ -55,6 +57,7 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
     become float32. Memory: one copy, and a second one while a type is converted.
 
     Raises:
+        ResourceError: its voxels would not fit into memory.
         InputError: not such an image, a header beyond the limits, geometry that is not
             that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
     """
@@ -62,6 +65,7 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
     pixels = locate(path)
     _check_size(path, pixels.grid, pixels, limits)
     _check_geometry(path, pixels.grid, limits)
+    _check_memory(path, pixels)
     array = _scaled(load(path, pixels, pixels.grid.voxels), pixels).reshape(pixels.grid.shape)
     _check_values(path, array)
     return Volume(array, pixels.grid)
@@ -165,6 +169,19 @@ def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
             found=f"{grid.direction}",
             do="correct the header or resample the image",
         )
+
+
+def _check_memory(path: Path, pixels: Pixels) -> None:
+    """Refuse an image whose voxels alone would not fit.
+
+    Raises:
+        ResourceError: with what it takes and what there is.
+    """
+    kept = pixels.dtype.kind in "iu" and (pixels.slope, pixels.intercept) == (1.0, 0.0)
+    converted = 0 if kept else np.dtype(np.float32).itemsize
+    slices, rows, columns = pixels.grid.shape
+    per_slice = rows * columns * (pixels.dtype.itemsize + converted)
+    memory.check(Need(f"reading {path.name}", CHUNK, per_slice, slices))
 
 
 def _scaled(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ class Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Measure the body of a ``with`` block that finishes without an exception."""
-        _reset_peak()
+        reset_peak()
         start = time.perf_counter()
         yield
         self.done.append(Step(name, time.perf_counter() - start, peak_mib()))
@@ -49,16 +50,37 @@ class Steps:
 
 def peak_mib() -> float:
     """Peak resident size of this process in MiB, since the last reset if there was one."""
+    found = _status("VmHWM")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if found is None else found
+
+
+def resident_mib() -> float:
+    """Present resident size of this process in MiB; its peak where the kernel does not say."""
+    found = _status("VmRSS")
+    return peak_mib() if found is None else found
+
+
+def _status(name: str) -> float | None:
     if STATUS.is_file():
         for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return None
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Ask the kernel to start a new peak; some sandboxes forbid it, see ``Step``."""
     try:
         CLEAR.write_text("5", encoding="ascii")
     except OSError:
         return
+
+
+def process_age_s(stat: Path = Path("/proc/self/stat")) -> float:
+    """Seconds since the process started: imports take some before anything is measured."""
+    if not stat.is_file():
+        return 0.0
+    # The name, in parentheses, may hold spaces; the start is the 22nd field of all.
+    fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)

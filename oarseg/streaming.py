@@ -74,7 +74,7 @@ def segment(
         mask: label this part of the image only; outside it all is background.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
-        xp: the array module that accumulates and resamples.
+        xp: the array module of the engines' tiles and logits, which accumulates and resamples.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -89,7 +89,7 @@ def segment(
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
         return labels
-    predict = Ensemble(net_input.data, work.window, chosen)
+    predict = Ensemble(net_input.data, work.window, chosen, xp=xp)
     turned = flips(manifest, effort.mirror)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
@@ -99,7 +99,7 @@ def segment(
         done = itertools.count(1)
 
         def add(start: Shape) -> None:
-            ring.add(xp.asarray(predict(start, turned)), start)
+            ring.add(predict(start, turned), start)
             if progress is not None:
                 progress(next(done), work.count)
 
@@ -159,16 +159,17 @@ def plan(
     return Work(window, seen.tiles(window, orders), seen)
 
 
-def buffer_bytes(network_shape: Shape, manifest: Manifest) -> int:
+def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) -> int:
     """Bytes that ``segment`` holds besides input, label map and networks.
 
-    The ring buffer in half precision; in float32 two tiles of logits and two planes.
+    The ring buffer in half precision; in float32 two planes, and tiles of logits: the
+    engine's own, and a second one where folds or flips are summed.
     """
     window = tile(network_shape, manifest.patch_size)
     classes = len(manifest.labels)
     plane = window.shape[1] * window.shape[2]
     ring = 2 * window.patch[0] * plane * (classes + 1)
-    return ring + 2 * 4 * classes * (plane + math.prod(window.patch))
+    return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 
 def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[Plane]:

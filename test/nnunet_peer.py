@@ -19,7 +19,20 @@ from oarseg.training.planning import SMALL
 LARGEST_LOGIT_DIFFERENCE = 1e-3
 
 
-def predictor(bundle: Bundle, *, threads: int) -> nnUNetPredictor:
+# The shipped ensemble's, as its plan has it; the toy networks are the tests' own.
+SHIPPED: dict[str, Any] = {
+    "n_stages": len(SMALL.features),
+    "features_per_stage": list(SMALL.features),
+    "kernel_sizes": [[3, 3, 3]] * len(SMALL.features),
+    "strides": [list(stride) for stride in SMALL.strides],
+    "n_conv_per_stage": [2] * len(SMALL.features),
+    "n_conv_per_stage_decoder": [1] * (len(SMALL.features) - 1),
+}
+
+
+def predictor(
+    bundle: Bundle, *, threads: int, architecture: dict[str, Any] = SHIPPED, device: str = "cpu"
+) -> nnUNetPredictor:
     """nnU-Net's predictor as it would be after loading the same checkpoints.
 
     Raises:
@@ -35,14 +48,7 @@ def predictor(bundle: Bundle, *, threads: int) -> nnUNetPredictor:
         transpose=manifest.transpose_forward,
     )
     plans = oracle.plans_of(recipe)
-    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= {
-        "n_stages": len(SMALL.features),
-        "features_per_stage": list(SMALL.features),
-        "kernel_sizes": [[3, 3, 3]] * len(SMALL.features),
-        "strides": [list(stride) for stride in SMALL.strides],
-        "n_conv_per_stage": [2] * len(SMALL.features),
-        "n_conv_per_stage_decoder": [1] * (len(SMALL.features) - 1),
-    }
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= architecture
     manager = PlansManager(plans)
     configuration = manager.get_configuration("3d_fullres")
     dataset = oracle.dataset_of(recipe)
@@ -57,8 +63,8 @@ def predictor(bundle: Bundle, *, threads: int) -> nnUNetPredictor:
     weights = [_parameters(network, str(path)) for path in bundle.paths("fp32")]
     made = nnUNetPredictor(
         use_mirroring=False,
-        perform_everything_on_device=False,
-        device=torch.device("cpu"),
+        perform_everything_on_device=device != "cpu",
+        device=torch.device(device),
         allow_tqdm=False,
     )
     made.manual_initialization(

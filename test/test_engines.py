@@ -2,20 +2,23 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, manifest_of
 from onnx import TensorProto, helper, numpy_helper
 
 from oarseg import engines
-from oarseg.bundle import Bundle, ModelFile
+from oarseg.bundle import Bundle, ModelFile, Parity
 from oarseg.engines import available_cpus, open_engines
 from oarseg.errors import ResourceError, WeightsError
-from oarseg.openvino_engine import OpenVinoEngine
+from oarseg.openvino_engine import OpenVinoEngine, has_bf16
 
 PATCH = (3, 4, 5)
 WEIGHTS = (2.0, -1.0)
@@ -96,7 +99,7 @@ def test_auto_takes_openvino_without_a_gpu_and_says_why(
     with caplog.at_level(logging.INFO):
         choice = open_engines(bundle, threads=1).choice
     assert (choice.device, choice.engine) == ("cpu", "openvino")
-    assert choice.reason == "no GPU: this onnxruntime has no CUDA provider; 1 thread(s)"
+    assert choice.reason == "no GPU: this onnxruntime has no CUDA provider; 1 thread(s); f32"
     assert caplog.messages == [f"device cpu, engine openvino: {choice.reason}"]
 
 
@@ -122,6 +125,7 @@ def test_a_silent_fall_back_is_not_taken_for_cuda(
     """A build with CUDA on a machine without: listed, and dropped when a session starts."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", FakeDevice())
     real = onnxruntime.InferenceSession
 
     def falls_back(path: str, options: object, providers: object) -> object:
@@ -131,6 +135,53 @@ def test_a_silent_fall_back_is_not_taken_for_cuda(
     with pytest.raises(ResourceError, match="could not start its CUDA provider"):
         open_engines(bundle, device="cuda")
     assert open_engines(bundle, threads=1).choice.device == "cpu"
+
+
+def measured(*min_dice: float) -> tuple[Parity, ...]:
+    return tuple(
+        Parity(f"fold_{fold}.onnx", "patches", 6, 0.1, 0.99, dice, "bf16")
+        for fold, dice in enumerate(min_dice)
+    )
+
+
+@pytest.mark.parametrize(
+    ("parity", "hardware", "expected"),
+    [
+        (measured(0.996, 0.999), True, "bf16"),
+        (measured(0.996, 0.999), False, "f32"),
+        (measured(0.996, 0.994), True, "f32"),
+        (measured(0.999), True, "f32"),
+        ((), True, "f32"),
+    ],
+)
+def test_bfloat16_needs_the_hardware_and_every_folds_parity(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    parity: tuple[Parity, ...],
+    hardware: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(engines, "has_bf16", lambda: hardware)
+    in_f32 = tuple(replace(figures, arithmetic="f32", min_dice=1.0) for figures in parity)
+    manifest = replace(bundle.manifest, parity=(*in_f32, *parity))
+    assert engines.cpu_arithmetic(manifest) == expected
+
+
+def test_what_the_cpu_says_of_bfloat16() -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    assert has_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def test_without_cupy_the_gpu_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(ResourceError, match="CuPy cannot be loaded"):
+        open_engines(bundle, device="cuda")
+
+
+def test_what_a_network_takes_while_it_runs(bundle: Bundle) -> None:
+    opened = open_engines(bundle, device="cpu", threads=1)
+    assert 0 <= engines.activation_bytes(opened, bundle.manifest) < 2**26
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

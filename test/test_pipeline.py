@@ -1,13 +1,14 @@
 """A case's whole way, on a coarse phantom and networks with random weights."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oarseg import bundle, challenge, pipeline
+from oarseg import bundle, challenge, cli, cli_segment, engines, pipeline
 from oarseg.bundle import Channel, Label, Normalisation
-from oarseg.errors import OutputError, WeightsError
+from oarseg.engine import Engine, Image
+from oarseg.errors import DeviceError, OutputError, WeightsError
+from oarseg.memory import Room
 from oarseg.phantom import write_cases
 from oarseg.reading import Limits
 from oarseg.registration import Registration, Verdict
@@ -260,6 +263,145 @@ def test_a_defect_of_ours_costs_one_case_and_keeps_its_traceback(
     assert any(r.exc_info and r.exc_info[0] is ZeroDivisionError for r in caplog.records)
 
 
+def test_memory_that_ends_costs_one_case(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.preprocess
+    calls = iter([True, False])
+
+    def full(*arguments: object, **options: object) -> object:
+        if next(calls):
+            raise MemoryError
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "preprocess", full)
+    failures = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert [(f.case, f.message) for f in failures] == [
+        ("case_03", "not enough memory for this case; give the container more, or crop the CT")
+    ]
+    assert (tmp_path / "output/images/head_neck_oar/case_04_seg.mha").is_file()
+
+
+def test_what_will_not_fit_is_refused_before_the_work(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room("the container's limit", 2**30, 2**30 - 2**20)
+    monkeypatch.setattr(pipeline.memory, "tightest", lambda: room)
+    monkeypatch.setattr(pipeline.registration, "register", lambda *_, **__: pytest.fail("work"))
+    failures = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert [f.case for f in failures] == ["case_03", "case_04"]
+    assert "of memory, and the container's limit is 1.0 GiB; give it more" in failures[0].message
+
+
+class FailingGpu:
+    """A stand-in for a GPU that gives up at the third tile."""
+
+    name = "fold_0.onnx"
+
+    def __init__(self, fold: Engine, calls: Iterator[int]) -> None:
+        self._fold, self._calls = fold, calls
+
+    def __call__(self, tile: Image) -> Image:
+        if next(self._calls) == 4:  # the first is the trial
+            raise DeviceError("fold_0.onnx: ONNX Runtime stopped: out of memory")
+        return self._fold(tile)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_fails_in_the_middle(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    (input_dir / "images/t1-mri/case_04_MR_T1.mha").unlink()
+    expected = tmp_path / "expected"
+    pipeline.segment_folder(settings(input_dir, expected, weights))
+    real = engines.open_engines
+
+    def opened(loaded: bundle.Bundle, *, device: engines.Device, threads: int) -> engines.Engines:
+        on_cpu = real(loaded, device="cpu", threads=threads)
+        if device == "cpu":
+            return on_cpu
+        calls = itertools.count(1)
+        folds = tuple(FailingGpu(fold, calls) for fold in on_cpu.folds)
+        return engines.Engines(engines.DeviceChoice("cuda", "cuda", "a stand-in"), folds)
+
+    monkeypatch.setattr(pipeline.engines, "open_engines", opened)
+    output = tmp_path / "output"
+    chosen = replace(settings(input_dir, output, weights), device=device)  # type: ignore[arg-type]
+    failures = pipeline.segment_folder(chosen)
+    label_file = "images/head_neck_oar/case_03_seg.mha"
+    if device == "cuda":
+        assert [f.message for f in failures] == ["fold_0.onnx: ONNX Runtime stopped: out of memory"]
+        assert files_of(output) == {"results.json"}
+        return
+    assert failures == ()
+    assert (output / label_file).read_bytes() == (expected / label_file).read_bytes()
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["device"]["device"] == "cpu"
+    assert any("the GPU failed" in warning for warning in report["warnings"])
+
+
+def test_a_time_limit_says_what_was_left_out(
+    input_dir: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "output"
+    short = replace(settings(input_dir, output, weights), time_limit_s=0.01)
+    assert pipeline.segment_folder(short) == ()
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["effort"]["folds"] == 1
+    assert report["effort"]["step"] == 1.0
+    assert report["effort"]["left_out"][-1] == "1 of 2 folds"
+    assert any("to meet the time limit, left out: " in text for text in report["warnings"])
+    assert any("the time limit will be missed" in text for text in report["warnings"])
+
+
+def unsupervised(work: Callable[[Journal], int], *, output: Path) -> int:
+    """The work in this process, where a test sees what it is given."""
+    return work(Journal())
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "expected"),
+    [
+        ((), None, None),
+        ((), "90", 90.0),
+        (("--time-limit", "30"), "90", 30.0),
+        (("--no-mirroring",), "", None),
+    ],
+)
+def test_the_time_limit_comes_from_the_option_or_the_environment(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    variable: str | None,
+    expected: float | None,
+) -> None:
+    seen: list[pipeline.Settings] = []
+
+    def kept(chosen: pipeline.Settings, _: Journal) -> tuple[()]:
+        seen.append(chosen)
+        return ()
+
+    monkeypatch.setattr(pipeline, "segment_folder", kept)
+    monkeypatch.setattr(cli_segment.supervisor, "run", unsupervised)
+    if variable is not None:
+        monkeypatch.setenv("OARSEG_TIME_LIMIT", variable)
+    assert cli.main(["segment", "--input", str(tmp_path), *options]) == 0
+    assert seen[0].time_limit_s == expected
+    assert seen[0].mirroring == ("--no-mirroring" not in options)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "inf", "nan"])
+def test_a_time_limit_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(cli_segment.supervisor, "run", unsupervised)
+    monkeypatch.setenv("OARSEG_TIME_LIMIT", text)
+    assert cli.main(["segment", "--input", str(tmp_path)]) == 1
+    with pytest.raises(SystemExit):
+        cli.main(["segment", "--time-limit", text])
+
+
 def test_weights_of_another_challenge(input_dir: Path, weights: Path, tmp_path: Path) -> None:
     wrong = replace(settings(input_dir, tmp_path / "output", weights), challenge="segrap_oar")
     with pytest.raises(WeightsError, match="are for challenge han_seg, --challenge says segrap"):
@@ -468,57 +610,3 @@ def test_limits_are_the_user_s(input_dir: Path, weights: Path, tmp_path: Path) -
     failures = pipeline.segment_folder(chosen)
     assert [f.case for f in failures] == ["case_03", "case_04"]
     assert "expected at most 1000 voxels" in failures[0].message
-
-
-def test_memory_that_ends_costs_one_case(
-    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = pipeline.preprocess
-    calls = iter([True, False])
-
-    def full(*arguments: Any, **options: Any) -> Any:
-        if next(calls):
-            raise MemoryError
-        return real(*arguments, **options)
-
-    monkeypatch.setattr(pipeline, "preprocess", full)
-    output = tmp_path / "output"
-    (failure,) = pipeline.segment_folder(settings(input_dir, output, weights))
-    assert failure.case == "case_03"
-    assert "not enough memory" in failure.message
-    assert (output / "images/head_neck_oar/case_04_seg.mha").is_file()
-
-
-def test_a_file_that_vanishes_fails_that_case_only(
-    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find = pipeline.find_cases
-
-    def and_lose_one(*arguments: Any, **options: Any) -> Any:
-        found = find(*arguments, **options)
-        (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
-        return found
-
-    monkeypatch.setattr(pipeline, "find_cases", and_lose_one)
-    (failure,) = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
-    assert failure.case == "case_03"
-    assert failure.message.endswith(
-        "case_03_MR_T1.mha: expected a readable file, found No such file or directory; "
-        "check the file"
-    )
-
-
-def test_damaged_onnx_file_ends_the_run_before_any_case(
-    input_dir: Path, weights: Path, tmp_path: Path
-) -> None:
-    broken = Path(shutil.copytree(weights, tmp_path / "broken"))
-    path = next(broken.glob("*.onnx"))
-    path.write_bytes(path.read_bytes()[:-1])
-    done = run(
-        *("--input", input_dir, "--output", tmp_path / "output", "--weights", broken),
-    )
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert path.name in last
-    assert "SHA-256" in last
-    assert not (tmp_path / "output").exists()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, images, manifest_of
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
@@ -183,6 +184,19 @@ def test_every_tile_of_a_mask_is_needed() -> None:
         assert list(work.tiles()) == covering
 
 
+@pytest.mark.parametrize("branch", ["in-plane", "separate-z-finer"])
+@pytest.mark.parametrize("folds", [1, 2])
+def test_another_array_module_gives_the_same_labels(branch: str, folds: int) -> None:
+    spacing, grid, changes = BRANCHES[branch]
+    manifest = model(spacing, mirror_axes=(0, 2), **changes)
+    net_input = prepare(images((23, 19, 21), 1), grid, manifest)
+    engines, effort = [Steep(slope) for slope in (1.0, -0.5)][:folds], Effort(mirror=True)
+    device = FakeDevice()
+    found = segment(net_input, engines, manifest, effort=effort, xp=device)
+    assert np.array_equal(found, segment(net_input, engines, manifest, effort=effort))
+    assert device.copies > 0
+
+
 def test_an_empty_mask_runs_no_network() -> None:
     manifest = model((2.0, 1.0, 1.0))
     net_input = prepare(images((12, 16, 20), 1), (2.0, 1.0, 1.0), manifest)
@@ -290,13 +304,14 @@ def test_two_runs_are_identical() -> None:
 
 
 @pytest.mark.parametrize("depth", [30, 120])
-def test_memory_does_not_hold_all_classes_of_the_volume(depth: int) -> None:
+@pytest.mark.parametrize("folds", [1, 5])
+def test_memory_does_not_hold_all_classes_of_the_volume(depth: int, folds: int) -> None:
     manifest = model((2.0, 1.0, 1.0))
     net_input = prepare(images((depth, 40, 40), 1), (2.0, 1.2, 1.2), manifest)
     shape = net_input.placement.network_shape
-    segment(net_input, [Steep()], manifest)
+    segment(net_input, [Steep()] * folds, manifest)
     tracemalloc.start()
-    labels = segment(net_input, [Steep()], manifest)
+    labels = segment(net_input, [Steep()] * folds, manifest)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # Room for small things; the whole volume in half would take 20 to 80 times this.

@@ -29,6 +29,7 @@ from oarseg.bundle import (
 )
 from oarseg.challenge import Challenge
 from oarseg.errors import InputError, WeightsError
+from oarseg.openvino_engine import has_bf16
 from oarseg.training.checkpoint import (
     Results,
     build_network,
@@ -155,6 +156,11 @@ def export(
                     continue
                 models.append(ModelFile(file.name, bundle.file_sha256(file), fold, precision))
                 figures.append(parity)
+                if precision == "fp32" and has_bf16():
+                    # Kept whatever it is: inference decides by it.
+                    network = build_network(results, checkpoint)
+                    figures.append(compare(network, file, samples, arithmetic="bf16"))
+                    log.info("%s: %s", file.name, figures_text(figures[-1]))
         models = _whole_precisions(models, folds)
         axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
         manifest = describe(results, challenge, card, models, figures, axes)

@@ -13,9 +13,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from oarseg.bundle import Parity
+from oarseg.bundle import Arithmetic, Parity
+from oarseg.engine import Engine
+from oarseg.engines import available_cpus
 from oarseg.errors import InputError
 from oarseg.evaluation.overlap import counts
+from oarseg.openvino_engine import OpenVinoEngine
 from oarseg.training.checkpoint import Results
 
 MIN_CLASS_VOXELS = 50
@@ -34,22 +37,33 @@ def figures_text(parity: Parity) -> str:
     return (
         f"largest logit difference {parity.max_logit_difference:.2e}, "
         f"argmax equal {parity.argmax_agreement:.6f}, worst Dice {parity.min_dice:.4f} "
-        f"on {parity.patches} patches ({parity.source})"
+        f"on {parity.patches} patches ({parity.source}, {parity.arithmetic})"
     )
 
 
-def compare(network: torch.nn.Module, path: Path, patches: Patches) -> Parity:
-    """Run one file in ONNX Runtime and its checkpoint in torch on the same patches."""
+def compare(
+    network: torch.nn.Module, path: Path, patches: Patches, *, arithmetic: Arithmetic = "f32"
+) -> Parity:
+    """Run one file and its checkpoint in torch on the same patches.
+
+    The file is run in ONNX Runtime, and for bfloat16 in OpenVINO, as ``oarseg segment`` does.
+    """
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     classes = int(session.get_outputs()[0].shape[1])
+    in_bf16 = _bf16_engine(path, patches, classes) if arithmetic == "bf16" else None
     largest, equal, voxels = 0.0, 0, 0
     sizes = np.zeros((3, classes))
     for patch in patches.array:
-        got = np.asarray(session.run(None, {"image": patch[None]})[0])[0]
+        if in_bf16 is None:
+            got = np.asarray(session.run(None, {"image": patch[None]})[0])[0]
+        else:
+            got = in_bf16(np.ascontiguousarray(patch[None]))[0].copy()
         with torch.inference_mode():
             want = network(torch.from_numpy(patch[None])).numpy()[0]
         if not np.isfinite(got).all():
-            return Parity(path.name, patches.source, len(patches.array), float("inf"), 0.0, 0.0)
+            return Parity(
+                path.name, patches.source, len(patches.array), float("inf"), 0.0, 0.0, arithmetic
+            )
         largest = max(largest, float(np.abs(got - want).max()))
         mine, theirs = got.argmax(0), want.argmax(0)
         equal += int((mine == theirs).sum())
@@ -58,7 +72,21 @@ def compare(network: torch.nn.Module, path: Path, patches: Patches) -> Parity:
     enough = sizes[1] >= MIN_CLASS_VOXELS
     dice = 2 * sizes[2][enough] / (sizes[0][enough] + sizes[1][enough])
     return Parity(
-        path.name, patches.source, len(patches.array), largest, equal / voxels, float(dice.min())
+        path.name,
+        patches.source,
+        len(patches.array),
+        largest,
+        equal / voxels,
+        float(dice.min()),
+        arithmetic,
+    )
+
+
+def _bf16_engine(path: Path, patches: Patches, classes: int) -> Engine:
+    tile = np.zeros_like(patches.array[:1])
+    logits = np.zeros((1, classes, *tile.shape[2:]), np.float32)
+    return OpenVinoEngine(
+        path, tile, logits, threads=available_cpus(), alone=True, precision="bf16"
     )
 
 

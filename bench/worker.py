@@ -1,0 +1,124 @@
+"""One program on one case, in a process of its own; its figures as JSON on the last line.
+
+python bench/worker.py ours --case build/bench/cases/small --weights weights --region body \
+        --labels labels.npy
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import cases  # noqa: F401 — puts the project on the path
+import numpy as np
+
+from oarseg import bundle, engines, preprocessing, streaming
+from oarseg.region import body_box, find_body
+from oarseg.steps import Steps
+from oarseg.volume import Grid, Volume
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("who", choices=("ours", "peer"))
+    parser.add_argument("--case", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--toy", action="store_true", help="the networks are the tests' own")
+    parser.add_argument("--region", choices=("full", "body", "whole"), required=True)
+    # whole: every tile, whether the body is in it or not
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=engines.available_cpus())
+    parser.add_argument("--memory-gib", type=float, help="RLIMIT_DATA, as the platform sets it")
+    parser.add_argument("--labels", type=Path, required=True, help="where the label map goes")
+    arguments = parser.parse_args()
+    if arguments.memory_gib:
+        limit = int(arguments.memory_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    spacing_mm = tuple(json.loads((arguments.case / "spacing.json").read_text()))
+    images = [np.load(arguments.case / name) for name in ("ct.npy", "mr.npy")]
+    steps = Steps()
+    labels = (ours if arguments.who == "ours" else peer)(images, spacing_mm, arguments, steps)
+    np.save(arguments.labels, labels.astype(np.uint8))
+    print(json.dumps(figures(steps, arguments.device)))
+
+
+def figures(steps: Steps, device: str) -> dict[str, Any]:
+    """Seconds and MiB, of all and of each step."""
+    found: dict[str, Any] = {
+        "seconds": round(sum(step.seconds for step in steps.done), 2),
+        "peak_mib": round(steps.peak_mib),
+        "steps": [[s.name, round(s.seconds, 2), round(s.peak_mib)] for s in steps.done],
+    }
+    if device == "cuda":
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        found["gpu_mib"] = round((total - free) / 2**20)
+    return found
+
+
+def ours(
+    images: list[Any], spacing_mm: Any, arguments: argparse.Namespace, steps: Steps
+) -> np.ndarray[Any, Any]:
+    """This project's inference."""
+    weights = bundle.load(arguments.weights)
+    with steps.step("networks"):
+        opened = engines.open_engines(weights, device=arguments.device, threads=arguments.threads)
+    grid = Grid(images[0].shape, spacing_mm)
+    with steps.step("preprocessing"):
+        body = None if arguments.region == "whole" else find_body(Volume(images[0], grid))
+        net_input = preprocessing.prepare(
+            images,
+            spacing_mm,
+            weights.manifest,
+            box=body_box(body, grid) if arguments.region == "body" else None,
+            threads=arguments.threads,
+        )
+        images.clear()
+    with steps.step("segmentation"):
+        return streaming.segment(
+            net_input,
+            opened.folds,
+            weights.manifest,
+            mask=body,
+            threads=arguments.threads,
+            xp=opened.xp,
+        )
+
+
+def peer(
+    images: list[Any], spacing_mm: Any, arguments: argparse.Namespace, steps: Steps
+) -> np.ndarray[Any, Any]:
+    """nnUNetPredictor; with ``--region body`` on the box that ours takes."""
+    import nnunet_peer
+
+    architecture = {} if arguments.toy else nnunet_peer.SHIPPED
+    predictor = nnunet_peer.predictor(
+        bundle.load(arguments.weights),
+        threads=arguments.threads,
+        architecture=architecture,
+        device=arguments.device,
+    )
+    grid = Grid(images[0].shape, spacing_mm)
+    box = None
+    if arguments.region == "body":
+        box = body_box(find_body(Volume(images[0], grid)), grid)
+    where = tuple(slice(*interval) for interval in box) if box else (slice(None),) * 3
+    with steps.step("all"):
+        stacked = np.stack([image[where].astype(np.float32) for image in images])
+        images.clear()
+        labels = np.zeros(grid.shape, np.uint8)
+        # A wall clock of its own: torch's threads are not Python's.
+        start = time.perf_counter()
+        labels[where] = predictor.predict_single_npy_array(stacked, {"spacing": list(spacing_mm)})
+        print(f"predict_single_npy_array: {time.perf_counter() - start:.1f} s", flush=True)
+    return labels
+
+
+if __name__ == "__main__":
+    main()
