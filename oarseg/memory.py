@@ -20,6 +20,8 @@ MEMINFO = Path("/proc/meminfo")
 GIB = 2**30
 # cgroup version 1 says "no limit" by a number near 2**63.
 _UNLIMITED = 2**60
+# Limits on virtual memory count stacks of threads and arenas of allocators in full.
+VIRTUAL_RESERVE = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,18 @@ class Room:
         name: the limit, in words.
         limit: bytes it grants this process.
         used: bytes of it that the process holds already.
+        reserve: bytes that count against it without ever being touched.
     """
 
     name: str
     limit: int
     used: int
+    reserve: int = 0
 
     @property
     def left(self) -> int:
         """Bytes that may still be taken."""
-        return self.limit - self.used
+        return self.limit - self.used - self.reserve
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def check(need: Need, *, room: Room | None = None, hint: str = "") -> None:
         return
     fits = need.slices_in(room.left)
     raise ResourceError(
-        f"{need.what} needs about {_gib(need.bytes + room.used)} of memory, and "
+        f"{need.what} needs about {_gib(need.bytes + room.used + room.reserve)} of memory, and "
         f"{room.name} is {_gib(room.limit)}; give it more{hint}"
         + (f", or crop it to {fits} of its {need.slices} slices" if fits else "")
     )
@@ -104,7 +108,7 @@ def rooms(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -
     own = _fields(status)
     resident = own.get("VmRSS", 0)
     found = [
-        Room(name, limit, own.get(key, 0))
+        Room(name, limit, own.get(key, 0), VIRTUAL_RESERVE)
         for name, kind, key in (
             ("RLIMIT_DATA", resource.RLIMIT_DATA, "VmData"),
             ("RLIMIT_AS", resource.RLIMIT_AS, "VmSize"),

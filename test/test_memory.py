@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from oarseg import bundle, challenge, memory, reading
 from oarseg.bundle import Channel, Label, ModelFile, Normalisation
 from oarseg.errors import ResourceError
-from oarseg.memory import Need, Room, check, rooms, tightest
+from oarseg.memory import VIRTUAL_RESERVE, Need, Room, check, rooms, tightest
 from oarseg.reading import read_volume
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +88,7 @@ def test_the_limits_of_the_process(
     monkeypatch.setattr(
         resource, "getrlimit", lambda k: (2048000, 2048000) if k == kind else real(k)
     )
-    assert Room(name, 2048000, used * 1024) in rooms(tmp_path, meminfo, status)
+    assert Room(name, 2048000, used * 1024, VIRTUAL_RESERVE) in rooms(tmp_path, meminfo, status)
 
 
 def test_what_fits_is_let_through() -> None:
