@@ -269,17 +269,17 @@ def test_memory_that_ends_costs_one_case(
     real = pipeline.preprocess
     calls = iter([True, False])
 
-    def full(*arguments: object, **options: object) -> object:
+    def full(*arguments: Any, **options: Any) -> Any:
         if next(calls):
             raise MemoryError
-        return real(*arguments, **options)  # type: ignore[arg-type]
+        return real(*arguments, **options)
 
     monkeypatch.setattr(pipeline, "preprocess", full)
-    failures = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
-    assert [(f.case, f.message) for f in failures] == [
-        ("case_03", "not enough memory for this case; give the container more, or crop the CT")
-    ]
-    assert (tmp_path / "output/images/head_neck_oar/case_04_seg.mha").is_file()
+    output = tmp_path / "output"
+    (failure,) = pipeline.segment_folder(settings(input_dir, output, weights))
+    assert failure.case == "case_03"
+    assert "not enough memory" in failure.message
+    assert (output / "images/head_neck_oar/case_04_seg.mha").is_file()
 
 
 def test_what_will_not_fit_is_refused_before_the_work(
@@ -610,3 +610,38 @@ def test_limits_are_the_user_s(input_dir: Path, weights: Path, tmp_path: Path) -
     failures = pipeline.segment_folder(chosen)
     assert [f.case for f in failures] == ["case_03", "case_04"]
     assert "expected at most 1000 voxels" in failures[0].message
+
+
+def test_a_file_that_vanishes_fails_that_case_only(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = pipeline.find_cases
+
+    def and_lose_one(*arguments: Any, **options: Any) -> Any:
+        found = find(*arguments, **options)
+        (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+        return found
+
+    monkeypatch.setattr(pipeline, "find_cases", and_lose_one)
+    (failure,) = pipeline.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert failure.case == "case_03"
+    assert failure.message.endswith(
+        "case_03_MR_T1.mha: expected a readable file, found No such file or directory; "
+        "check the file"
+    )
+
+
+def test_damaged_onnx_file_ends_the_run_before_any_case(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(weights, tmp_path / "broken"))
+    path = next(broken.glob("*.onnx"))
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run(
+        *("--input", input_dir, "--output", tmp_path / "output", "--weights", broken),
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert path.name in last
+    assert "SHA-256" in last
+    assert not (tmp_path / "output").exists()
