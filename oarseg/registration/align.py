@@ -32,6 +32,7 @@ from oarseg.registration.coarse import (
 )
 from oarseg.registration.elastix import Stage, refine
 from oarseg.registration.information import Score, Scorer
+from oarseg.registration.local import mismatch, overlay
 from oarseg.registration.resample import covered_box
 from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge
@@ -92,7 +93,10 @@ def register(ct: Volume, mr: Volume, *, threads: int = 0) -> Registration:
     best = _polished(small_ct, small_mr, max(quick, key=_value), scorer)
     centre = _centre(mr.grid)
     rival = max((p.score.value for p in quick if _apart(p, best, centre)), default=0.0)
-    verdict = judge(best.transform, scorer, centre, rival_score=rival)
+    parts = mismatch(overlay(small_ct, small_mr, best.transform))
+    verdict = judge(
+        best.transform, scorer, centre, rival_score=rival, mismatch_mm=parts.median_mm
+    )
     return Registration(best.transform, verdict, time.perf_counter() - begin)
 
 
