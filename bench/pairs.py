@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from oarseg.registration import move
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume, from_sitk
 
-NECK_LEVELS = (3, 4, 5, 6)
+# Anatomical coordinates: beside C3 to C7, in the glottis and in both lobes of the thyroid.
+NECK_POINTS = [transverse_junction(n, side) for n in range(3, 8) for side in (1.0, -1.0)]
+NECK_POINTS += [(0.0, -32.0, -113.5), (17.0, -26.0, -136.0), (-17.0, -26.0, -136.0)]
 # On and in the head, MNI space in LPS: nasion, occiput, both temples, two in the brain.
 TEMPLATE_POINTS = np.array(
     [[0, -75, -30], [0, 100, -20], [65, 20, -40], [-65, 20, -40], [40, -30, 40], [-40, 40, 40.0]]
@@ -37,7 +39,7 @@ class Pair:
     Attributes:
         kind: what was done to it.
         ct_points, mr_points: landmarks; none where CT and MR do not belong together.
-        ct_neck, mr_neck: transverse processes of C3 to C6, those inside the MR's field.
+        ct_neck, mr_neck: ``NECK_POINTS``, those inside the MR's field.
     """
 
     name: str
@@ -79,7 +81,7 @@ def phantom_pair(spec: PhantomSpec, kind: str) -> Pair:
 
 def _neck(spec: PhantomSpec, transform: RigidTransform) -> tuple[np.ndarray, np.ndarray]:
     pose = build(spec.seed).pose
-    points = np.array([transverse_junction(n, side) for n in NECK_LEVELS for side in (1.0, -1.0)])
+    points = np.array(NECK_POINTS)
     bent = replace(pose, flexion_deg=pose.flexion_deg + spec.neck_flexion_deg)
     return pose.to_world(points), transform.apply(bent.to_world(points))
 
@@ -102,9 +104,17 @@ Spoil = Callable[[Phantom, PhantomSpec], tuple[Volume, Volume]]
 
 def impostors(seeds: range, size: str = "small") -> Iterator[Pair]:
     """Pairs that must not pass: each seed spoiled in one of the ways, in turn."""
+    yield from _in_turn(seeds, size, [kind for kind in SPOILS if kind not in LOOKALIKES])
+
+
+def lookalikes(seeds: range, size: str = "small") -> Iterator[Pair]:
+    """Heads that fit as a whole: another patient's of the same size, and a mirrored one."""
+    yield from _in_turn(seeds, size, LOOKALIKES)
+
+
+def _in_turn(seeds: range, size: str, kinds: Sequence[str]) -> Iterator[Pair]:
     for number, seed in enumerate(seeds):
-        kind = list(SPOILS)[number % len(SPOILS)]
-        yield spoiled(seed, kind, size)
+        yield spoiled(seed, kinds[number % len(kinds)], size)
 
 
 def spoiled(seed: int, kind: str, size: str = "small") -> Pair:
@@ -211,9 +221,10 @@ SPOILS: dict[str, Spoil] = {
     "chest, not in the CT": _chest,
     "no overlap, CT above": _apart(ct_above=True),
     "no overlap, CT below": _apart(ct_above=False),
-    "another patient, own size": _other(1.0),
+    "another patient": _other(1.0),
     "mirrored left to right": _flipped(2),
 }
+LOOKALIKES = ("another patient", "mirrored left to right")
 
 
 def template_pairs(folder: Path, seeds: range) -> Iterator[Pair]:

@@ -46,7 +46,7 @@ class BSplineTransform:
         return float(np.linalg.norm(self.coefficients_mm, axis=0).max(initial=0.0))
 
     def displacement_mm(self, points_mm: Points) -> NDArray[np.float64]:
-        """u at points (n, 3)."""
+        """U at points (n, 3)."""
         index = self.grid.to_index(points_mm).T
         limits = np.array(self.grid.shape)[:, None] - 2
         inside = ((index >= 1) & (index < limits)).all(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from oarseg import __version__, log, supervisor
 from oarseg.challenge import Challenge
+from oarseg.cli_register import add_register, add_registration_argument
 from oarseg.commands import add_challenges, add_phantom, add_picture
 from oarseg.errors import InputError, OarsegError
 from oarseg.options import add_challenge, chosen_challenge, say_notice
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_prepare,
         _add_train,
         _add_export,
+        add_register,
         add_picture,
         _add_evaluate,
         _add_rank,
@@ -97,6 +99,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         default="body",
         help="body: crop to the patient first; full: nnU-Net's tiles over the whole image",
     )
+    add_registration_argument(parser)
 
 
 def segment(arguments: argparse.Namespace) -> int:
@@ -120,6 +123,7 @@ def _segment(arguments: argparse.Namespace, journal: Journal) -> int:
         resample=arguments.resample,
         assume_hu=arguments.assume_hu,
         limits=Limits(arguments.max_voxels, int(arguments.max_gib * (1 << 30))),
+        registration=arguments.registration,
     )
     failures = pipeline.segment_folder(settings, journal)
     if failures:
@@ -146,6 +150,7 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default="register",
         help="register each MR, or read <case>_ct_to_mr.tfm beside the images",
     )
+    add_registration_argument(parser)
     parser.add_argument("--workers", type=int, default=1)
     parser.set_defaults(command=prepare)
 
@@ -162,6 +167,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         labelled=arguments.labelled,
         transforms=arguments.transforms,
         resample=arguments.resample,
+        method=arguments.registration,
         workers=arguments.workers,
         progress=logger.info,
     )

@@ -21,7 +21,6 @@ from oarseg import reading, registration
 from oarseg.cases import Case, label_path
 from oarseg.challenge import Challenge, Structure
 from oarseg.errors import InputError
-from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume, from_sitk, to_sitk
 
 CT_WINDOW_HU = (-160.0, 240.0)
@@ -111,9 +110,7 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     found = json.loads(report_file.read_text(encoding="utf-8"))["registration"]
     others = [path for name, path in case.files.items() if name != reference.channel]
     if found and others:
-        transform = RigidTransform.from_arrays(
-            np.array(found["rotation"]), np.array(found["translation_mm"])
-        )
+        transform = registration.transform_of(found)
         mr = registration.standardise(reading.read_mr(others[0]))
         rows.append(mr_row(registration.move(mr, transform, ct.grid, outside=0.0)))
     labels = from_sitk(sitk.ReadImage(str(label_file)))

@@ -27,7 +27,6 @@ from oarseg.orientation import Turn, for_networks
 from oarseg.preprocessing import NetworkInput
 from oarseg.preprocessing import prepare as preprocess
 from oarseg.region import body_box, find_body
-from oarseg.registration import Registration
 from oarseg.steps import Step, Steps, peak_mib
 from oarseg.streaming import segment as stream
 from oarseg.supervisor import Finished, Journal
@@ -64,6 +63,7 @@ class Settings:
         resample: bring images that should lie on the reference's grid onto it.
         assume_hu: take a CT's values for Hounsfield units, whatever they look like.
         limits: what the headers of input files may promise.
+        registration: how the MR is brought onto the CT, see ``registration.register``.
     """
 
     input: Path
@@ -76,6 +76,7 @@ class Settings:
     resample: bool = False
     assume_hu: bool = False
     limits: reading.Limits = field(default_factory=reading.Limits)
+    registration: registration.Method = "rigid"
 
 
 @dataclass(frozen=True)
@@ -346,8 +347,8 @@ def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Mod
 def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes) -> NDArray[Any]:
     """An MR on the CT's grid; absent where its registration failed."""
     with notes.steps.step("registration"):
-        found = registration.register(ct, mr, threads=model.threads)
-        notes.registration = _registration_report(found)
+        found = registration.register(ct, mr, method=model.settings.registration, threads=model.threads)
+        notes.registration = registration.record(found)
         verdict = found.verdict
         log.info("registration %s (score %.3f)", verdict.status, verdict.score)
         reasons = "; ".join(verdict.reasons)
@@ -362,16 +363,6 @@ def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes)
         if verdict.status == "doubtful":
             notes.warn(f"{channel.name}: registration is doubtful: {reasons}; check the masks")
         return mr_channel(mr, found.transform, ct.grid, channel.recipe)
-
-
-def _registration_report(found: Registration) -> dict[str, Any]:
-    transform = found.transform
-    return {
-        **asdict(found.verdict),
-        "seconds": round(found.seconds, 2),
-        "rotation": transform.rotation,
-        "translation_mm": transform.translation_mm,
-    }
 
 
 def _volumes_cm3(labels: NDArray[np.uint8], model: Model, grid: Grid) -> dict[str, float]:

@@ -100,7 +100,7 @@ def _run(
     start: RigidTransform,
     values: Map,
 ) -> Any:
-    """elastix's parameter map of the transform it found after ``start``."""
+    """The parameter map of the transform it found after ``start``."""
     method = importlib.import_module("itk.itkElastixRegistrationMethodPython")
     elastix = method.itkElastixRegistrationMethodIF3IF3_New()
     elastix.SetFixedImage(_image(fixed.array.astype(np.float32, copy=False), fixed.grid))

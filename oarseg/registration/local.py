@@ -19,11 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.registration.coarse import CoarseCt, CoarseMr, Floats, Mask, resample, world_grid
+from oarseg.registration.coarse import (
+    CoarseCt,
+    CoarseMr,
+    Floats,
+    Mask,
+    crop,
+    resample,
+    world_grid,
+)
 from oarseg.registration.information import CT_EDGES_HU, MR_CLASSES, information
 from oarseg.registration.resample import covered_box
 from oarseg.transform import Transform
-from oarseg.volume import Grid, Vector, Volume
+from oarseg.volume import Grid, Volume
 
 GRID_MM = 3.0
 HALF_BLOCK = 6  # voxels; a block is two of them along each axis, and blocks overlap by half
@@ -50,6 +58,10 @@ class Overlay:
     ct: NDArray[np.intp]
     mr: NDArray[np.intp]
     mask: Mask
+
+    def within(self, mask: Mask) -> Overlay:
+        """The same, the patient cut to a mask."""
+        return Overlay(self.ct, self.mr, self.mask & mask)
 
     @property
     def joint(self) -> NDArray[np.float64]:
@@ -89,17 +101,12 @@ def overlay(
 
 def overlay_grid(ct: CoarseCt, mr: CoarseMr, transform: Transform) -> Grid:
     """The grid of ``GRID_MM`` over what the MR covers of the CT at a pose."""
-    start, stop = covered_box(mr.fine.grid, transform, ct.fine.grid)
-    shape = cast(tuple[int, int, int], tuple(max(b - a, 1) for a, b in zip(start, stop)))
-    origin = ct.fine.grid.to_world(np.array([start]))[0]
-    part = Grid(shape, ct.fine.grid.spacing_mm, cast(Vector, tuple(origin.tolist())),
-                ct.fine.grid.direction)  # fmt: skip
-    return world_grid(part, spacing_mm=GRID_MM)
+    box = covered_box(mr.fine.grid, transform, ct.fine.grid)
+    return world_grid(crop(ct.fine, *box).grid, spacing_mm=GRID_MM)
 
 
 def _points(grid: Grid) -> NDArray[np.float64]:
-    index = np.indices(grid.shape, dtype=np.float64).reshape(3, -1).T
-    return grid.to_world(index)
+    return grid.to_world(np.indices(grid.shape, dtype=np.float64).reshape(3, -1).T)
 
 
 def _at(image: Volume, points: NDArray[np.float64]) -> Floats:

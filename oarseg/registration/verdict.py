@@ -54,7 +54,7 @@ class Thresholds:
     failed_overlap: float = 0.3
     good_angle_deg: float = 15.0
     failed_angle_deg: float = 30.0
-    good_mismatch_mm: float = 1.7
+    good_mismatch_mm: float = 1.5
     shift_mm: float = 8.0
     turn_deg: float = 6.0
 
