@@ -78,7 +78,7 @@ def draw(rows: Sequence[Row], labels: Volume, structures: Sequence[Structure]) -
             _panel(image, upright, structures, row.window, axis=axis, index=centre[axis], box=box)
             for axis in range(3)
         ]
-        lines.append(_beside(panels))
+        lines.append(beside(panels))
     return np.concatenate([_padded(line) for line in lines])
 
 
@@ -174,7 +174,8 @@ def _scale(grid: Grid, axis: int) -> tuple[float, float]:
     return first, second
 
 
-def _beside(panels: Sequence[Rgb]) -> Rgb:
+def beside(panels: Sequence[Rgb]) -> Rgb:
+    """Pictures in a row, the lower ones in the middle of its height."""
     height = max(len(panel) for panel in panels)
     parts = []
     for panel in panels:

@@ -167,9 +167,9 @@ def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
     firsts = np.flatnonzero(np.diff(cell, prepend=-1))
     values = padded.ravel()
     sums = []
+    strides = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
     for shift in itertools.product(range(-REACH, REACH + 1), repeat=3):
-        step = int(np.ravel_multi_index(np.add(shift, REACH), padded.shape))
-        step -= int(np.ravel_multi_index((REACH,) * 3, padded.shape))
+        step = sum(s * n for s, n in zip(shift, strides, strict=True))
         cells = np.zeros(counts, np.float32)
         if len(firsts):
             found = table.ravel()[row + values[here + step]]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from oarseg.bspline import BSplineTransform
 from oarseg.registration.align import Registration
@@ -42,12 +43,6 @@ def transform_of(saved: Mapping[str, Any]) -> Transform:
     spline = saved.get("bspline")
     if spline is None:
         return rigid
-    fields = spline["grid"]
-    grid = Grid(
-        tuple(fields["shape"]),
-        tuple(fields["spacing_mm"]),
-        tuple(fields["origin_mm"]),
-        tuple(tuple(row) for row in fields["direction"]),
-    )
+    grid = TypeAdapter(Grid).validate_python(spline["grid"])
     coefficients = np.array(spline["coefficients_mm"]).reshape(3, *grid.shape)
     return BSplineTransform(rigid, grid, coefficients)
