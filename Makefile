@@ -66,7 +66,9 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/inference.py --size small --region body --out bench/results
 	$(BIN)/python bench/parity.py --scale 2 --out bench/results
 	$(BIN)/python bench/evaluation.py --out bench/results
-	$(BIN)/python bench/registration.py --phantoms 6
+	$(BIN)/python bench/registration.py same-pose --seeds 6 --peers --out bench/results
+	$(BIN)/python bench/registration.py same-pose impostors lookalikes --out bench/results
+	$(BIN)/python bench/registration.py flexed --registration bspline --out bench/results
 
 # The shipped ensemble, from nothing: phantoms of seeds 100–163, no patient anywhere.
 # The training took about 75 minutes on two cores that also did other work. --transforms files: a phantom's true transform is known.

@@ -84,7 +84,7 @@ def judge_bend(bent: BSplineTransform, before: Overlay, after: Overlay, where: G
     was = before.within(common).information
     gain = after.within(common).information / max(was, 1e-9) - 1
     points = _patient_points(common, where)
-    lowest = float(bent.jacobians(points).min(initial=1.0))
+    lowest = float(bent.jacobians(points).min()) if len(points) else 1.0
     farthest = float(np.linalg.norm(bent.displacement_mm(points), axis=1).max(initial=0.0))
     reason = ""
     if lowest <= 0:

@@ -159,7 +159,7 @@ def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
     padded = np.pad(pair.mr, REACH, constant_values=UNSEEN)
     where = np.argwhere(pair.mask)
     counts = tuple(n // HALF_BLOCK + 1 for n in pair.mask.shape)
-    cell = np.ravel_multi_index(tuple((where // HALF_BLOCK).T), counts)
+    cell = np.atleast_1d(np.ravel_multi_index(tuple((where // HALF_BLOCK).T), counts))
     order = np.argsort(cell, kind="stable")
     where, cell = where[order], cell[order]
     row = pair.ct[tuple(where.T)] * (MR_CLASSES + 1)
