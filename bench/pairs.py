@@ -86,6 +86,12 @@ def _neck(spec: PhantomSpec, transform: RigidTransform) -> tuple[np.ndarray, np.
     return pose.to_world(points), transform.apply(bent.to_world(points))
 
 
+def plain(seeds: range, size: str = "small") -> Iterator[Pair]:
+    """Phantoms as ``oarseg phantom`` makes them."""
+    for seed in seeds:
+        yield phantom_pair(PhantomSpec(seed, size), "as made")
+
+
 def spread(seeds: range, size: str = "small") -> Iterator[Pair]:
     """Both images of one pose."""
     for seed in seeds:

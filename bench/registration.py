@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pairs import Pair, flexed, impostors, lookalikes, spread, template_pairs
+from pairs import Pair, flexed, impostors, lookalikes, plain, spread, template_pairs
 from peers import PEERS
 
 from oarseg.errors import OarsegError
@@ -39,6 +39,7 @@ from oarseg.transform import Transform
 
 FIRST_SEED = 6000
 GROUPS: dict[str, Callable[[range, str], Iterator[Pair]]] = {
+    "plain": plain,
     "same-pose": spread,
     "flexed": flexed,
     "impostors": impostors,
