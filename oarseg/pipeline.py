@@ -347,7 +347,9 @@ def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Mod
 def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes) -> NDArray[Any]:
     """An MR on the CT's grid; absent where its registration failed."""
     with notes.steps.step("registration"):
-        found = registration.register(ct, mr, method=model.settings.registration, threads=model.threads)
+        found = registration.register(
+            ct, mr, method=model.settings.registration, threads=model.threads
+        )
         notes.registration = registration.record(found)
         verdict = found.verdict
         log.info("registration %s (score %.3f)", verdict.status, verdict.score)
