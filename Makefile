@@ -67,7 +67,9 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/effort.py --out bench/results
 	$(BIN)/python bench/parity.py --scale 2 --out bench/results
 	$(BIN)/python bench/evaluation.py --out bench/results
-	$(BIN)/python bench/registration.py --phantoms 6
+	$(BIN)/python bench/registration.py same-pose --seeds 6 --peers --out bench/results
+	$(BIN)/python bench/registration.py same-pose impostors lookalikes --out bench/results
+	$(BIN)/python bench/registration.py flexed --registration bspline --out bench/results
 
 # The shipped ensemble, from nothing: phantoms of seeds 100–163, no patient anywhere. Folds 0
 # and 1 are trained, then all three begin anew from those weights (fold 2 from fold 0's) with

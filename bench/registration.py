@@ -1,126 +1,226 @@
-"""Registration's error and time on phantoms and on a moved pair of templates.
+"""Registration on pairs with known truth, against SimpleITK and elastix started alike.
 
-    python bench/registration.py --phantoms 30 --templates DIR --moves 20
+    python bench/registration.py same-pose flexed impostors --seeds 30 --out bench/results
+    python bench/registration.py templates --templates DIR --seeds 20
+    python bench/registration.py same-pose --size median --seeds 4
+    python bench/registration.py same-pose --seeds 6 --peers
 
-DIR holds ct_template_2mm.nii.gz and t1_template_mni152.nii.gz, both in one frame.
+DIR holds ct_template_2mm.nii.gz and t1_template_mni152.nii.gz, both in one frame. Each
+line is printed as it is found; ``--out`` takes them and the summary as Markdown. Seeds
+below 6000 were looked at while the verdict's limits were set.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import os
+import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+from pairs import Pair, flexed, impostors, lookalikes, plain, spread, template_pairs
+from peers import PEERS
 
-from oarseg.phantom import PhantomSpec, make_phantom
-from oarseg.registration import move, register, target_registration_errors
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Grid, Volume, from_sitk
-
-FIRST_SEED = 200  # seeds on which nothing is trained
-# On and in the head, MNI space in LPS: nasion, occiput, both temples, two in the brain.
-TEMPLATE_POINTS = np.array(
-    [[0, -75, -30], [0, 100, -20], [65, 20, -40], [-65, 20, -40], [40, -30, 40], [-40, 40, 40.0]]
+from oarseg.errors import OarsegError
+from oarseg.registration import (
+    TG132_MAX_MM,
+    TG132_MEAN_MM,
+    Method,
+    Registration,
+    register,
+    target_registration_errors,
 )
+from oarseg.transform import Transform
+
+FIRST_SEED = 6000
+GROUPS: dict[str, Callable[[range, str], Iterator[Pair]]] = {
+    "plain": plain,
+    "same-pose": spread,
+    "flexed": flexed,
+    "impostors": impostors,
+    "lookalikes": lookalikes,
+}
+NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A CT, an MR, and points known in both worlds."""
+class Row:
+    """What one method made of one pair; errors in mm, NaN where there is no truth."""
 
-    name: str
-    ct: Volume
-    mr: Volume
-    ct_points: np.ndarray
-    mr_points: np.ndarray
+    group: str
+    pair: str
+    kind: str
+    method: str
+    status: str
+    mean_mm: float
+    max_mm: float
+    neck_mm: float
+    seconds: float
+    cpu_seconds: float
+    details: str = ""
 
+    @property
+    def found(self) -> bool:
+        """Whether the landmarks meet TG-132."""
+        return self.mean_mm < TG132_MEAN_MM and self.max_mm < TG132_MAX_MM
 
-def phantoms(count: int, size: str) -> Iterator[Pair]:
-    """Phantoms with their landmarks, those without an MR left out."""
-    for seed in range(FIRST_SEED, FIRST_SEED + count):
-        phantom = make_phantom(PhantomSpec(seed, size))
-        truth = phantom.truth
-        if phantom.mr is not None:
-            points = np.array([truth.landmarks_ct[name] for name in truth.landmarks_ct])
-            moved = np.array([truth.landmarks_mr[name] for name in truth.landmarks_ct])
-            yield Pair(f"phantom {seed}", phantom.ct, phantom.mr, points, moved)
-
-
-def template_pairs(folder: Path, count: int) -> Iterator[Pair]:
-    """The templates, the MR moved, cut and in thick slices, a seed each."""
-    ct = from_sitk(sitk.ReadImage(str(folder / "ct_template_2mm.nii.gz")))
-    ct = ct.with_array(from_cormack(ct.array))
-    image = sitk.ReadImage(str(folder / "t1_template_mni152.nii.gz"))
-    # Slices of 4 mm: a Gaussian of that width at half maximum, along z only.
-    thick = from_sitk(sitk.SmoothingRecursiveGaussian(image, [0.1, 0.1, 1.7]))
-    for seed in range(count):
-        mr, truth = moved_template(thick, np.random.default_rng(seed))
-        yield Pair(f"move {seed}", ct, mr, TEMPLATE_POINTS, truth.apply(TEMPLATE_POINTS))
+    def line(self) -> str:
+        """As a row of a Markdown table."""
+        figures = (self.mean_mm, self.max_mm, self.neck_mm)
+        errors = " | ".join("–" if np.isnan(v) else f"{v:.2f}" for v in figures)
+        return (
+            f"| {self.group} | {self.pair} | {self.kind} | {self.method} | {self.status} | "
+            f"{errors} | {self.seconds:.1f} | {self.cpu_seconds:.1f} | {self.details} |"
+        )
 
 
-def from_cormack(values: np.ndarray) -> np.ndarray:
-    """HU from the Clinical Toolbox's scale, which stretches −100…100 HU elevenfold."""
-    soft = np.where(values < 3100, -100 + (values - 900) / 11, 100 + (values - 3100))
-    return np.where(values < 900, values - 1000, soft).astype(np.int16)
+HEADER = (
+    "| group | pair | kind | method | verdict | TRE mean | TRE max | neck | s | CPU s | figures |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
+)
 
 
-def moved_template(mr: Volume, rng: np.random.Generator) -> tuple[Volume, RigidTransform]:
-    """Turn by up to 8° an axis, shift by up to 60 mm (z −600…165), cut a random field."""
-    centre = mr.grid.to_world((np.array([mr.grid.shape]) - 1) / 2)[0]
-    truth = RigidTransform.about(
-        tuple(centre.tolist()),
-        angles_deg=tuple(rng.uniform(-8, 8, 3).tolist()),
-        shift_mm=(*rng.uniform(-60, 60, 2).tolist(), float(rng.uniform(-600, 165))),
+def ours(pair: Pair, group: str, method: Method, threads: int) -> list[Row]:
+    """Our row; with B-spline a second one, of its rigid part."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    try:
+        found = register(pair.ct, pair.mr, method=method, threads=threads)
+    except OarsegError as error:
+        spent = (time.perf_counter() - begin, time.process_time() - cpu)
+        return [Row(group, pair.name, pair.kind, method, "refused", NAN, NAN, NAN, *spent,
+                    str(error))]  # fmt: skip
+    spent = (found.seconds, time.process_time() - cpu)
+    tried = [(method, found.transform)]
+    if method == "bspline":
+        tried.insert(0, ("rigid", found.transform.rigid_part))
+    return [
+        Row(group, pair.name, pair.kind, name, found.verdict.status, *_errors(pair, transform),
+            *spent, _figures(found))
+        for name, transform in tried
+    ]  # fmt: skip
+
+
+def _errors(pair: Pair, transform: Transform) -> tuple[float, float, float]:
+    if not len(pair.ct_points):
+        return NAN, NAN, NAN
+    errors = target_registration_errors(transform, pair.ct_points, pair.mr_points)
+    neck = NAN
+    if len(pair.ct_neck):
+        neck = float(target_registration_errors(transform, pair.ct_neck, pair.mr_neck).mean())
+    return float(errors.mean()), float(errors.max()), neck
+
+
+def _figures(found: Registration) -> str:
+    v, bend = found.verdict, found.refinement
+    text = (
+        f"information {v.information:.3f}, contrast {v.contrast:.3f}, rival {v.rival:.2f}, "
+        f"overlap {v.overlap:.2f}, angle {v.angle_deg:.1f}, mismatch {v.mismatch_mm:.2f}"
     )
-    extent = np.array([*rng.uniform(140, 240, 2), rng.uniform(110, 170)])
-    spacing = np.array([0.8, 0.8, 4.0])
-    middle = truth.apply(centre[None])[0] + rng.uniform(-1, 1, 3) * [10, 10, 15]
-    shape = tuple((extent / spacing).astype(int)[::-1].tolist())
-    origin = middle - (np.array(shape[::-1]) - 1) * spacing / 2
-    grid = Grid(shape, tuple(spacing[::-1].tolist()), tuple(origin.tolist()))
-    seen = move(mr, truth.inverse(), grid, outside=0.0).array * rng.uniform(1, 30)
-    noise = np.abs(rng.normal(0, 0.02 * seen.max(), seen.shape))
-    return Volume((seen + noise).astype(np.float32), grid), truth
+    if bend:
+        text += f"; spline {'kept' if bend.kept else bend.reason}, gain {100 * bend.gain:.1f} %, "
+        text += f"Jacobian from {bend.lowest_jacobian:.2f}"
+    return text
 
 
-def row(pair: Pair, threads: int) -> float:
-    """Register one pair, print its line and return its mean error in mm."""
-    before = time.process_time()
-    found = register(pair.ct, pair.mr, threads=threads)
-    cpu = time.process_time() - before
-    errors = target_registration_errors(found.transform, pair.ct_points, pair.mr_points)
-    verdict = found.verdict
-    sys.stdout.write(
-        f"{pair.name:12} TRE mean {errors.mean():6.2f} max {errors.max():6.2f} mm | "
-        f"{found.seconds:5.1f} s, {cpu:5.1f} s CPU | {verdict.status:8} "
-        f"information {verdict.information:.3f} contrast {verdict.contrast:.2f} "
-        f"overlap {verdict.overlap:.2f} angle {verdict.angle_deg:.1f}\n"
-    )
-    sys.stdout.flush()
-    return float(errors.mean())
+def peer_rows(pair: Pair, group: str) -> list[Row]:
+    """One row a peer; a peer that gives up has no error and is not found."""
+    rows = []
+    for name, peer in PEERS.items():
+        begin, cpu = time.perf_counter(), time.process_time()
+        try:
+            errors, status = _errors(pair, peer(pair.ct, pair.mr)), "–"
+        except RuntimeError as error:
+            errors, status = (NAN, NAN, NAN), "gave up"
+            print(f"{name}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        spent = (time.perf_counter() - begin, time.process_time() - cpu)
+        rows.append(Row(group, pair.name, pair.kind, name, status, *errors, *spent))
+    return rows
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """One line a group and method."""
+    lines = [
+        "| group | method | pairs | good / doubtful / failed | meets TG-132 | TRE mean | "
+        "worst case's mean | worst landmark | neck mean | median s | most s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for group, method in dict.fromkeys((row.group, row.method) for row in rows):
+        part = [row for row in rows if (row.group, row.method) == (group, method)]
+        counts = [sum(row.status in names for row in part)
+                  for names in (("good",), ("doubtful",), ("failed", "refused"))]  # fmt: skip
+        verdicts = " / ".join(map(str, counts)) if any(counts) else "–"
+        known = [row for row in part if not np.isnan(row.mean_mm)]
+        truth = group not in ("impostors", "lookalikes")
+        errors = [
+            f"{sum(row.found for row in part)}" if truth else "–",
+            _stat(np.mean, [row.mean_mm for row in known]),
+            _stat(np.max, [row.mean_mm for row in known]),
+            _stat(np.max, [row.max_mm for row in known]),
+            _stat(np.mean, [row.neck_mm for row in known if not np.isnan(row.neck_mm)]),
+        ]
+        seconds = [row.seconds for row in part]
+        lines.append(
+            f"| {group} | {method} | {len(part)} | {verdicts} | {' | '.join(errors)} | "
+            f"{np.median(seconds):.1f} | {max(seconds):.1f} |"
+        )
+    return lines
+
+
+def _stat(function: Callable[[list[float]], float], values: list[float]) -> str:
+    return f"{function(values):.2f}" if values else "–"
 
 
 def main() -> None:
-    """Print a line a pair and a summary."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--phantoms", type=int, default=0)
+    """Print a line a pair, then the summary."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="+", choices=[*GROUPS, "templates"])
+    parser.add_argument("--seeds", type=int, default=30, help="pairs a group")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--size", default="small")
+    parser.add_argument("--registration", choices=("rigid", "bspline"), default="rigid")
     parser.add_argument("--templates", type=Path)
-    parser.add_argument("--moves", type=int, default=20)
+    parser.add_argument("--peers", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="folder for the Markdown file")
     options = parser.parse_args()
-    groups = {"phantoms": phantoms(options.phantoms, options.size)}
-    if options.templates:
-        groups["templates"] = template_pairs(options.templates, options.moves)
-    for name, pairs in groups.items():
-        means = [row(pair, options.threads) for pair in pairs]
-        if means:
-            sys.stdout.write(f"{name}: mean {np.mean(means):.2f}, worst {max(means):.2f} mm\n")
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    rows: list[Row] = []
+    print(HEADER)
+    for group in options.groups:
+        for pair in _pairs(group, seeds, options):
+            found = ours(pair, group, options.registration, options.threads)
+            found += peer_rows(pair, group) if options.peers else []
+            print("\n".join(row.line() for row in found), flush=True)
+            rows += found
+    print("\n".join(["", *summary(rows)]))
+    if options.out:
+        name = "-".join(options.groups) + ("-peers" if options.peers else "")
+        write(options.out / f"{datetime.date.today()}-registration-{options.size}-{name}.md", rows)
+
+
+def _pairs(group: str, seeds: range, options: argparse.Namespace) -> Iterator[Pair]:
+    if group != "templates":
+        return GROUPS[group](seeds, options.size)
+    if options.templates is None:
+        raise SystemExit("templates: pass --templates DIR")
+    return template_pairs(options.templates, seeds)
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """The command, the machine and both tables."""
+    command = "python bench/registration.py " + " ".join(sys.argv[1:])
+    load = os.getloadavg()[1]
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    lines = [f"`{command}`", "", f"{machine}; load over five minutes {load:.1f}.", ""]
+    lines += [*summary(rows), "", HEADER, *(row.line() for row in rows), ""]
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from oarseg import registration
 from oarseg.bundle import ChannelRecipe
 from oarseg.errors import InputError
 from oarseg.rigid import RigidTransform
+from oarseg.transform import Transform
 from oarseg.volume import Grid, Volume
 
 HU_RANGE = (-1000, 3000)
@@ -30,7 +31,7 @@ def ct_channel(ct: Volume) -> NDArray[Any]:
 
 
 def mr_channel(
-    mr: Volume, transform: RigidTransform, grid: Grid, recipe: ChannelRecipe
+    mr: Volume, transform: Transform, grid: Grid, recipe: ChannelRecipe
 ) -> NDArray[np.float32]:
     """The MR on the CT's grid, (z, y, x) float32.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from oarseg import __version__, log
 from oarseg.challenge import Challenge
+from oarseg.cli_register import add_register, add_registration_argument
 from oarseg.cli_segment import add_segment
 from oarseg.commands import add_challenges, add_phantom, add_picture
 from oarseg.errors import InputError, OarsegError
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_prepare,
         _add_train,
         _add_export,
+        add_register,
         add_picture,
         _add_evaluate,
         _add_rank,
@@ -78,6 +80,7 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default="register",
         help="register each MR, or read <case>_ct_to_mr.tfm beside the images",
     )
+    add_registration_argument(parser)
     parser.add_argument("--workers", type=int, default=1)
     parser.set_defaults(command=prepare)
 
@@ -94,6 +97,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         labelled=arguments.labelled,
         transforms=arguments.transforms,
         resample=arguments.resample,
+        method=arguments.registration,
         workers=arguments.workers,
         progress=logger.info,
     )

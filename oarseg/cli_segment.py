@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from oarseg import supervisor
+from oarseg.cli_register import add_registration_argument
 from oarseg.errors import InputError
 from oarseg.steps import process_age_s
 from oarseg.supervisor import Journal
@@ -57,6 +58,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         default="body",
         help="body: crop to the patient first; full: nnU-Net's tiles over the whole image",
     )
+    add_registration_argument(parser)
     parser.add_argument(
         "--mirroring",
         action=argparse.BooleanOptionalAction,
@@ -127,6 +129,7 @@ def _segment(
         resample=arguments.resample,
         assume_hu=arguments.assume_hu,
         limits=Limits(arguments.max_voxels, int(arguments.max_gib * (1 << 30))),
+        registration=arguments.registration,
     )
     failures = pipeline.segment_folder(settings, journal)
     if failures:

@@ -21,7 +21,6 @@ from oarseg import reading, registration
 from oarseg.cases import Case, label_path
 from oarseg.challenge import Challenge, Structure
 from oarseg.errors import InputError
-from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Volume, from_sitk, to_sitk
 
 CT_WINDOW_HU = (-160.0, 240.0)
@@ -79,7 +78,7 @@ def draw(rows: Sequence[Row], labels: Volume, structures: Sequence[Structure]) -
             _panel(image, upright, structures, row.window, axis=axis, index=centre[axis], box=box)
             for axis in range(3)
         ]
-        lines.append(_beside(panels))
+        lines.append(beside(panels))
     return np.concatenate([_padded(line) for line in lines])
 
 
@@ -111,9 +110,7 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     found = json.loads(report_file.read_text(encoding="utf-8"))["registration"]
     others = [path for name, path in case.files.items() if name != reference.channel]
     if found and others:
-        transform = RigidTransform.from_arrays(
-            np.array(found["rotation"]), np.array(found["translation_mm"])
-        )
+        transform = registration.transform_of(found)
         mr = registration.standardise(reading.read_mr(others[0]))
         rows.append(mr_row(registration.move(mr, transform, ct.grid, outside=0.0)))
     labels = from_sitk(sitk.ReadImage(str(label_file)))
@@ -177,7 +174,8 @@ def _scale(grid: Grid, axis: int) -> tuple[float, float]:
     return first, second
 
 
-def _beside(panels: Sequence[Rgb]) -> Rgb:
+def beside(panels: Sequence[Rgb]) -> Rgb:
+    """Pictures in a row, the lower ones in the middle of its height."""
     height = max(len(panel) for panel in panels)
     parts = []
     for panel in panels:

@@ -31,7 +31,6 @@ from oarseg.report import (
     Notes,
     Setting,
     organ_volumes_cm3,
-    registration_report,
     report,
     warn_of_empty,
 )
@@ -377,8 +376,9 @@ def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Mod
 def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes) -> NDArray[Any]:
     """An MR on the CT's grid; absent where its registration failed."""
     with notes.steps.step("registration"):
-        found = registration.register(ct, mr, threads=model.threads)
-        notes.registration = registration_report(found)
+        method = model.settings.registration
+        found = registration.register(ct, mr, method=method, threads=model.threads)
+        notes.registration = registration.record(found)
         verdict = found.verdict
         log.info("registration %s (score %.3f)", verdict.status, verdict.score)
         reasons = "; ".join(verdict.reasons)

@@ -17,7 +17,6 @@ from oarseg.bundle import Bundle
 from oarseg.cases import Case, label_path
 from oarseg.challenge import Challenge
 from oarseg.engines import Engines
-from oarseg.registration import Registration
 from oarseg.steps import Steps
 from oarseg.streaming import Effort
 from oarseg.volume import Grid
@@ -49,17 +48,6 @@ class Notes:
         """Log a warning and keep it for the report."""
         log.warning("%s", message)
         self.warnings.append(message)
-
-
-def registration_report(found: Registration) -> dict[str, Any]:
-    """The verdict and the transform, for the report."""
-    transform = found.transform
-    return {
-        **asdict(found.verdict),
-        "seconds": round(found.seconds, 2),
-        "rotation": transform.rotation,
-        "translation_mm": transform.translation_mm,
-    }
 
 
 def organ_volumes_cm3(

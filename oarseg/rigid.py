@@ -66,6 +66,16 @@ class RigidTransform:
         )
 
     @property
+    def rigid_part(self) -> RigidTransform:
+        """Itself; see ``transform.Transform``."""
+        return self
+
+    @property
+    def reach_mm(self) -> float:
+        """Nothing departs from its rigid part; see ``transform.Transform``."""
+        return 0.0
+
+    @property
     def angle_deg(self) -> float:
         """The rotation's angle about its own axis."""
         cosine = (float(np.trace(np.asarray(self.rotation))) - 1.0) / 2.0
@@ -96,6 +106,15 @@ class RigidTransform:
             raise InputError(
                 f"{path}: expected an ITK transform file, could not read it"
             ) from error
+        return cls.from_sitk(transform, path)
+
+    @classmethod
+    def from_sitk(cls, transform: sitk.Transform, path: Path) -> RigidTransform:
+        """From an ITK transform of whatever class, read from ``path``.
+
+        Raises:
+            InputError: it is not rigid.
+        """
         probe = np.vstack([np.zeros(3), np.eye(3)])
         image = np.array([transform.TransformPoint(tuple(p)) for p in probe.tolist()])
         matrix = (image[1:] - image[0]).T

@@ -11,6 +11,7 @@ from oarseg.bundle import Bundle
 from oarseg.challenge import Challenge
 from oarseg.deadline import Deadline
 from oarseg.engines import Engines
+from oarseg.registration import Method
 
 Region = Literal["body", "full"]
 
@@ -31,6 +32,7 @@ class Settings:
         resample: bring images that should lie on the reference's grid onto it.
         assume_hu: take a CT's values for Hounsfield units, whatever they look like.
         limits: what the headers of input files may promise.
+        registration: how the MR is brought onto the CT, see ``registration.register``.
     """
 
     input: Path
@@ -43,6 +45,7 @@ class Settings:
     resample: bool = False
     assume_hu: bool = False
     limits: reading.Limits = field(default_factory=reading.Limits)
+    registration: Method = "rigid"
     mirroring: bool = True
     time_limit_s: float | None = None
     started_s: float | None = None

@@ -416,3 +416,24 @@ def test_a_scan_of_empty_space_is_air() -> None:
     ct, labels = scanner.scan(View(anatomy, grid))
     assert labels.array.max() == 0
     assert abs(ct.array.mean() + 1000) < 5
+
+
+def test_mr_field_slices_and_metal_of_ones_choice(tiny: Phantom) -> None:
+    spec = PhantomSpec(7, "tiny", mr_fov_mm=420.0, mr_slice_mm=5.0, metal=True)
+    chosen = make_phantom(spec)
+    assert chosen.mr is not None
+    assert chosen.mr.grid.spacing_mm[0] == 5.0
+    height = chosen.mr.grid.shape[1]
+    assert chosen.mr.grid.spacing_mm[1] * height == pytest.approx(420.0, abs=0.01)
+    assert chosen.mr.grid.shape[0] * 5.0 == pytest.approx(
+        tiny.mr.grid.shape[0] * tiny.mr.grid.spacing_mm[0],
+        abs=5.0,  # type: ignore[union-attr]
+    )
+    assert chosen.truth.ct_to_mr == tiny.truth.ct_to_mr
+    assert chosen.ct.array.max() > tiny.ct.array.max()
+
+
+@pytest.mark.parametrize("wrong", [{"mr_fov_mm": 20.0}, {"mr_slice_mm": 30.0}])
+def test_an_mr_that_no_scanner_takes(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"expected .* mm"):
+        PhantomSpec(7, "tiny", **wrong)  # type: ignore[arg-type]

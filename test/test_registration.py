@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from oarseg.errors import RegistrationError
+from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import (
     accuracy,
     move,
@@ -14,7 +18,14 @@ from oarseg.registration import (
     target_registration_errors,
 )
 from oarseg.registration.coarse import coarse_ct, coarse_mr, otsu, shrink
-from oarseg.registration.information import Score, Scorer, information
+from oarseg.registration.information import MR_CLASSES, Score, Scorer, information
+from oarseg.registration.local import (
+    GRID_MM,
+    Mismatch,
+    Overlay,
+    local_shifts,
+    mismatch,
+)
 from oarseg.registration.search import find_starts, shift_scores
 from oarseg.registration.verdict import judge
 from oarseg.rigid import RigidTransform
@@ -116,13 +127,102 @@ def test_never_scores_below_the_headers(ct):
     assert errors.max() < 2.0
 
 
+def painted(grid: Grid) -> Volume:
+    """The head on any grid in the CT's own world."""
+    points = grid.to_world(np.argwhere(np.ones(grid.shape, bool)))
+    noise = np.random.default_rng(2).normal(0, 0.04, len(points))
+    values = np.abs(paint(points, 3, 0.0) + noise) * 300
+    return Volume(values.astype(np.float32).reshape(grid.shape), grid)
+
+
+def test_oblique_slices_are_found(ct):
+    tilt = RigidTransform.about((0.0, 0.0, 0.0), angles_deg=(18.0, 0.0, 5.0)).rotation
+    grid = head_mr(RigidTransform()).grid
+    middle = (np.array([grid.shape]) - 1) / 2
+    turned = replace(grid, direction=tilt)
+    origin = np.array(grid.origin_mm) + (grid.to_world(middle) - turned.to_world(middle))[0]
+    result = register(ct, painted(replace(turned, origin_mm=tuple(origin.tolist()))))
+    errors = target_registration_errors(result.transform, LANDMARKS, LANDMARKS)
+    assert errors.max() < 2.0
+    assert result.verdict.status == "good"
+
+
+def test_mr_larger_than_the_ct_is_found(ct, mr):
+    grid = replace(ct.grid, shape=(50, 110, 140), origin_mm=(-210.0, -170.0, -50.0))
+    short = Volume(ct.array[30:80], grid)
+    result = register(short, mr)
+    errors = target_registration_errors(result.transform, LANDMARKS, TRUE.apply(LANDMARKS))
+    assert errors.max() < 2.0
+    assert result.verdict.overlap < 1
+
+
+def test_head_that_the_ct_does_not_show_is_not_good(ct, mr):
+    chest = Volume(ct.array[:28], replace(ct.grid, shape=(28, 110, 140)))
+    assert register(chest, mr).verdict.status != "good"
+
+
+def test_headers_alone_are_judged_and_not_moved(ct, mr):
+    upright = register(ct, head_mr(RigidTransform()), method="none")
+    assert upright.transform == RigidTransform()
+    assert upright.verdict.status == "good"
+    assert register(ct, mr, method="none").verdict.status == "failed"
+
+
+def bent_mr(most_mm: float) -> Volume:
+    """The head, what lies below the skull base shifted to the left, the more the lower."""
+    straight = head_mr(RigidTransform())
+    points = straight.grid.to_world(np.argwhere(np.ones(straight.grid.shape, bool)))
+    points[:, 0] -= most_mm * (np.clip(20 - points[:, 2], 0, None) / 80) ** 2
+    noise = np.random.default_rng(2).normal(0, 0.04, len(points))
+    values = np.abs(paint(points, 3, 0.0) + noise) * 300
+    return straight.with_array(values.astype(np.float32).reshape(straight.grid.shape))
+
+
+def test_spline_follows_a_bent_neck_without_folding(ct):
+    found = register(ct, bent_mr(6.0), method="bspline")
+    assert found.refinement is not None
+    assert found.refinement.kept
+    assert found.refinement.lowest_jacobian > 0
+    neck = np.array([[x, y, z] for x in (-40, 40) for y in (0, 50) for z in (-45, -30.0)])
+    true = neck + np.outer(6.0 * ((20 - neck[:, 2]) / 80) ** 2, [1, 0, 0])
+    rigid, bent = (
+        target_registration_errors(transform, neck, true).mean()
+        for transform in (found.transform.rigid_part, found.transform)
+    )
+    assert bent < rigid / 2
+
+
+def test_verdict_is_the_rigid_pose_s(ct, mr, found):
+    bent = register(ct, mr, method="bspline")
+    assert bent.verdict == found.verdict
+    assert bent.transform.rigid_part == found.transform
+
+
+def test_a_larger_head_is_not_good(ct, mr):
+    larger = Volume(mr.array, replace(mr.grid, spacing_mm=(4.8, 2.4, 2.4)))
+    verdict = register(ct, larger).verdict
+    assert verdict.status != "good"
+    assert any("mismatch" in reason for reason in verdict.reasons)
+
+
+def test_a_mirrored_patient_is_doubtful():
+    # The analytic head is too even for this: its two sides hardly differ.
+    phantom = make_phantom(PhantomSpec(1001))
+    mirrored = phantom.mr.with_array(np.ascontiguousarray(phantom.mr.array[:, :, ::-1]))
+    verdict = register(phantom.ct, mirrored).verdict
+    assert verdict.status == "doubtful"
+    assert len(verdict.reasons) == 1
+    assert "mismatch of the head's parts" in verdict.reasons[0]
+
+
 def test_noise_is_not_good(ct, mr):
     noise = np.random.default_rng(3).uniform(0, 100, mr.array.shape).astype(np.float32)
     assert register(ct, mr.with_array(noise)).verdict.status != "good"
 
 
-def test_mr_upside_down_is_not_good(ct, mr):
-    flipped = mr.with_array(np.flip(mr.array, 0).copy())
+@pytest.mark.parametrize("axis", [0, 1])
+def test_mr_upside_down_or_back_to_front_is_not_good(ct, mr, axis):
+    flipped = mr.with_array(np.flip(mr.array, axis).copy())
     assert register(ct, flipped).verdict.status != "good"
 
 
@@ -208,6 +308,31 @@ def test_search_alone_comes_near(ct, mr):
     assert [s.score for s in starts] == sorted((s.score for s in starts), reverse=True)
 
 
+def test_blocks_tell_how_far_they_are_displaced():
+    # Values without pattern, smoothed to the size of a few voxels: each block fits once.
+    noise = np.random.default_rng(5).standard_normal((60, 60, 60))
+    smooth = ndimage.gaussian_filter(noise, 1.5)
+    levels = np.quantile(smooth, np.arange(1, MR_CLASSES) / MR_CLASSES)
+    classes = np.digitize(smooth, levels)
+    inner = np.zeros(classes.shape, bool)
+    inner[6:-6, 6:-6, 6:-6] = True
+    # MR[i] = CT[i - 2]: what the CT shows at i, the MR shows two voxels further along y.
+    moved = np.roll(classes, 2, axis=1)
+    half = np.where(np.arange(60)[:, None, None] < 30, classes, moved)
+    assert mismatch(Overlay(classes, classes, inner)).median_mm == pytest.approx(0, abs=0.2)
+    # The joint histogram is learnt from the aligned half.
+    shifts = local_shifts(Overlay(classes, half, inner))
+    away = shifts[np.abs(shifts[:, 1] - 2 * GRID_MM) < 1]
+    assert 0.2 < len(away) / len(shifts) < 0.8
+    np.testing.assert_allclose(away[:, [0, 2]], 0, atol=0.5)
+
+
+def test_even_heads_have_no_parts_to_compare():
+    even = np.zeros((40, 40, 40), int)
+    found = mismatch(Overlay(even, even, np.ones(even.shape, bool)))
+    assert found == Mismatch(9.0, 0)
+
+
 def test_errors_at_landmarks_by_hand():
     shift = RigidTransform(translation_mm=(0.0, 0.0, 3.0))
     points = np.array([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0]])
@@ -238,4 +363,8 @@ def test_a_pose_with_a_rival_or_without_a_peak_is_not_good():
     assert judged(peak, rival_score=0.4).status == "doubtful"
     assert judged(peak, rival_score=0.49).status == "failed"
     assert judged(lambda _: Score(0.5, 1.0)).status == "failed"
+    apart = judged(peak, mismatch_mm=2.5)
+    assert apart.reasons == ("mismatch of the head's parts in mm 2.50 is above 1.50",)
+    assert apart.status == "doubtful"
+    assert judged(peak, mismatch_mm=2.5, coarsest_mm=9.0).status == "good"  # up to 2.7
     assert judged(lambda pose: Score(peak(pose).value, 0.5)).status == "doubtful"

@@ -53,14 +53,14 @@ def label_values() -> dict[str, int]:
     return {structure.name: structure.label for structure in load("han_seg").structures}
 
 
-def build(seed: int) -> Anatomy:
-    """The patient of a seed."""
+def build(seed: int, *, metal_rate: float | None = None) -> Anatomy:
+    """The patient of a seed; ``metal_rate`` as in ``head.teeth``."""
     d = Draws(seed)
     sex = "F" if d.chance("sex", 0.45) else "M"
     removed = ""
     if d.chance("surgery", 0.03):
         removed = REMOVABLE[int(d.uniform("removed", 0, len(REMOVABLE)))]
-    parts, metal = _parts(d, removed)
+    parts, metal = _parts(d, removed, metal_rate)
     body = Union((*head.outline(d), neck.outline(d)), blend=14.0)
     return Anatomy(
         body=body,
@@ -75,7 +75,9 @@ def build(seed: int) -> Anatomy:
     )
 
 
-def _parts(d: Draws, removed: str) -> tuple[tuple[Part, ...], tuple[Vector, ...]]:
+def _parts(
+    d: Draws, removed: str, metal_rate: float | None
+) -> tuple[tuple[Part, ...], tuple[Vector, ...]]:
     context = [
         *neck.chest(d),
         *neck.muscles(d),
@@ -97,7 +99,7 @@ def _parts(d: Draws, removed: str) -> tuple[tuple[Part, ...], tuple[Vector, ...]
     ]
     kept = [part for part in outlined if part.label != removed]
     kept.sort(key=lambda part: -rank(part.label))
-    teeth, metal = head.teeth(d)
+    teeth, metal = head.teeth(d, metal_rate=metal_rate)
     over = [*head.mandible(d), *teeth, *head.nasal_air(d), *neck.airway(d)]
     under = [part for part in context if not part.label]
     return (*under, *kept, *over), metal

@@ -70,6 +70,9 @@ CHEST_SIZES: dict[str, Size] = {
 VERTEX_Z = 121.0
 APEX_Z = -140.0  # above the lungs
 CHEST_BACK_MM = 6.0  # from there the chest's middle lies so far back
+METAL_RATE = 0.2
+MR_FOV_LIMITS_MM = (100.0, 600.0)
+MR_SLICE_LIMITS_MM = (0.5, 10.0)
 PHARYNX: Vector = (0.0, -20.0, -55.0)
 
 
@@ -82,15 +85,27 @@ class PhantomSpec:
         size: one of ``SIZES``.
         neck_flexion_deg: bend of the neck added between CT and MR.
         with_mr: whether to make the MR.
+        mr_fov_mm: the MR's field in plane; None lets the seed decide.
+        mr_slice_mm: the distance of its slices; None follows from the size.
+        metal: whether a fifth of the teeth has a metal crown, whoever the patient is.
 
     Raises:
-        InputError: an unknown size, a negative seed, a flexion beyond 10°.
+        InputError: an unknown size, a negative seed, a flexion beyond 10°, a field or
+            slices that no scanner has.
     """
 
     seed: int
     size: str = "small"
     neck_flexion_deg: float = 0.0
     with_mr: bool = True
+    mr_fov_mm: float | None = None
+    mr_slice_mm: float | None = None
+    metal: bool = False
+
+    @property
+    def metal_rate(self) -> float | None:
+        """Share of teeth with a metal crown; None lets the patient decide."""
+        return METAL_RATE if self.metal else None
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -99,6 +114,12 @@ class PhantomSpec:
             raise InputError(f"seed {self.seed}: expected 0 or more")
         if abs(self.neck_flexion_deg) > 10.0:
             raise InputError(f"neck flexion {self.neck_flexion_deg}°: expected at most 10°")
+        for name, value, (low, high) in (
+            ("MR field", self.mr_fov_mm, MR_FOV_LIMITS_MM),
+            ("MR slices", self.mr_slice_mm, MR_SLICE_LIMITS_MM),
+        ):
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} {value} mm: expected {low:g} to {high:g} mm")
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,7 @@ def make_phantom(
     progress: Callable[[float], None] | None = None,
 ) -> Phantom:
     """Make a phantom in memory: the CT as int16, the labels as uint8, the MR as int16."""
-    anatomy = build(spec.seed)
+    anatomy = build(spec.seed, metal_rate=spec.metal_rate)
     view = View(anatomy, ct_grid(spec, anatomy))
     ct, labels = CtScanner.of(spec.seed, anatomy).scan(
         view, slab_voxels=slab_voxels, progress=progress
@@ -216,9 +237,13 @@ def mr_grid(spec: PhantomSpec, anatomy: Anatomy, transform: RigidTransform) -> G
     """The MR's grid, centred on the pharynx in plane, from above the chiasm downwards."""
     size, rng = SIZES[spec.size], _rng(spec, 51)
     depth, height, width = size.mr_shape
-    inplane = round(float(rng.uniform(*size.mr_fov_mm)) / width, 4)
+    fov = float(rng.uniform(*size.mr_fov_mm))
+    inplane = round((spec.mr_fov_mm or fov) / width, 4)
     short = 0.78 if rng.random() < 0.1 else 1.0
-    slice_mm = round(float(rng.uniform(*size.mr_reach_mm)) * short / depth, 3)
+    reach = float(rng.uniform(*size.mr_reach_mm)) * short
+    if spec.mr_slice_mm:
+        depth = round(reach / spec.mr_slice_mm)
+    slice_mm = spec.mr_slice_mm or round(reach / depth, 3)
     pose = anatomy.pose
     centre = transform.apply(np.asarray([_world(pose, PHARYNX)]))[0] + rng.uniform(-5, 5, 3)
     top = transform.apply(np.asarray([_world(pose, (0.0, -20.0, float(rng.uniform(42, 60))))]))[0]
@@ -227,7 +252,7 @@ def mr_grid(spec: PhantomSpec, anatomy: Anatomy, transform: RigidTransform) -> G
         float(centre[1] - inplane * (height - 1) / 2),
         float(top[2] - slice_mm * (depth - 1)),
     )
-    return Grid(size.mr_shape, (slice_mm, inplane, inplane), _rounded(origin))
+    return Grid((depth, height, width), (slice_mm, inplane, inplane), _rounded(origin))
 
 
 def _rounded(point: Vector) -> Vector:

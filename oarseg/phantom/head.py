@@ -258,13 +258,18 @@ def mandible(d: Draws) -> list[Part]:
     return [Part(Union(tuple(shapes), blend=4.0), layers, "Bone_Mandible")]
 
 
-def teeth(d: Draws) -> tuple[list[Part], tuple[Vector, ...]]:
-    """Teeth of both jaws, and where metal stands in for them."""
+def teeth(d: Draws, *, metal_rate: float | None = None) -> tuple[list[Part], tuple[Vector, ...]]:
+    """Teeth of both jaws, and where metal stands in for them.
+
+    Args:
+        metal_rate: share of the teeth with a metal crown; None lets the patient decide.
+    """
     dx, dy, dz = d.shift("Bone_Mandible")
     parts: list[Part] = []
     metal: list[Vector] = []
     filled = d.uniform("metal", 0.0, 1.0)
     rate = 0.0 if filled < 0.55 else 0.06 if filled < 0.8 else 0.2
+    rate = rate if metal_rate is None else metal_rate
     for jaw, height in (("upper", -48.0), ("lower", -65.0)):
         for index, angle in enumerate(range(-84, 85, 12)):
             radians = math.radians(angle)

@@ -1,18 +1,32 @@
-"""Rigid MR → CT registration that does not trust headers, with its own verdict."""
+"""MR → CT registration that does not trust headers, with its own verdict."""
 
-from oarseg.registration.accuracy import Accuracy, accuracy, target_registration_errors
-from oarseg.registration.align import Registration, register
+from oarseg.registration.accuracy import (
+    TG132_MAX_MM,
+    TG132_MEAN_MM,
+    Accuracy,
+    accuracy,
+    target_registration_errors,
+)
+from oarseg.registration.align import Method, Registration, register
+from oarseg.registration.deformable import Refinement
+from oarseg.registration.record import record, transform_of
 from oarseg.registration.resample import move, standardise
 from oarseg.registration.verdict import Thresholds, Verdict
 
 __all__ = [
+    "TG132_MAX_MM",
+    "TG132_MEAN_MM",
     "Accuracy",
+    "Method",
+    "Refinement",
     "Registration",
     "Thresholds",
     "Verdict",
     "accuracy",
     "move",
+    "record",
     "register",
     "standardise",
     "target_registration_errors",
+    "transform_of",
 ]

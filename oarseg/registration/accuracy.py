@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.rigid import RigidTransform
+from oarseg.transform import Transform
 
 TG132_MEAN_MM = 2.0
 TG132_MAX_MM = 5.0
@@ -31,7 +31,7 @@ class Accuracy:
 
 
 def target_registration_errors(
-    transform: RigidTransform, ct_points_mm: Points, mr_points_mm: Points
+    transform: Transform, ct_points_mm: Points, mr_points_mm: Points
 ) -> NDArray[np.float64]:
     """How far each CT landmark lands from the same landmark in the MR.
 
@@ -52,7 +52,7 @@ def target_registration_errors(
     return cast(NDArray[np.float64], errors)
 
 
-def accuracy(transform: RigidTransform, ct_points_mm: Points, mr_points_mm: Points) -> Accuracy:
+def accuracy(transform: Transform, ct_points_mm: Points, mr_points_mm: Points) -> Accuracy:
     """Mean, standard deviation (n − 1; 0 for one landmark) and maximum of the errors."""
     errors = target_registration_errors(transform, ct_points_mm, mr_points_mm)
     spread = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0

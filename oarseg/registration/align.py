@@ -1,9 +1,10 @@
-"""Rigid MR → CT registration that finds the patient and says whether it has.
+"""MR → CT registration that finds the patient and says whether it has.
 
 The headers' alignment is one start among those of an exhaustive search over shifts
 (``search``); elastix refines each on a coarse grid and the best one on a 2 mm grid
 (``elastix``). Every pose is measured by the same score (``information``), and the best
-measured pose is the result: it is never worse than the headers'.
+measured pose is the result: it is never worse than the headers'. A B-spline may refine
+it (``deformable``); the verdict is the rigid pose's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from scipy import ndimage
@@ -30,13 +31,18 @@ from oarseg.registration.coarse import (
     crop,
     nearest,
 )
+from oarseg.registration.deformable import Refinement, bend
 from oarseg.registration.elastix import Stage, refine
 from oarseg.registration.information import Score, Scorer
+from oarseg.registration.local import mismatch, overlay
 from oarseg.registration.resample import covered_box
 from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge
 from oarseg.rigid import RigidTransform
+from oarseg.transform import Transform
 from oarseg.volume import Grid, Vector, Volume
+
+Method = Literal["rigid", "bspline", "none"]
 
 QUICK = Stage(shrink=(2, 1), iterations=50, samples=1500, max_step_mm=4.0)
 FINAL = Stage(shrink=(2, 1), iterations=150, samples=3000, max_step_mm=1.0)
@@ -56,13 +62,15 @@ class Registration:
 
     Attributes:
         transform: CT world → MR world.
-        verdict: whether it may be used.
+        verdict: whether it may be used; of the rigid part.
         seconds: wall time.
+        refinement: what became of the B-spline; None where none was tried.
     """
 
-    transform: RigidTransform
+    transform: Transform
     verdict: Verdict
     seconds: float
+    refinement: Refinement | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,14 @@ class Pose:
     score: Score
 
 
-def register(ct: Volume, mr: Volume, *, threads: int = 0) -> Registration:
-    """Find the rigid transform from CT world to MR world.
+def register(ct: Volume, mr: Volume, *, method: Method = "rigid", threads: int = 0) -> Registration:
+    """Find the transform from CT world to MR world.
 
     Args:
         ct: HU.
         mr: any intensity scale.
+        method: ``rigid``; ``bspline`` refines the rigid pose where that is worth it;
+            ``none`` takes the headers at their word and only judges them.
         threads: for the search; 0 takes all cores. The result does not depend on it.
 
     Raises:
@@ -87,19 +97,40 @@ def register(ct: Volume, mr: Volume, *, threads: int = 0) -> Registration:
     begin = time.perf_counter()
     small_ct, small_mr = coarse_ct(ct), coarse_mr(mr)
     scorer = Scorer(small_ct, small_mr)
-    starts = _starts(small_ct, small_mr, threads or os.cpu_count() or 1)
-    quick = [_refined(small_ct, small_mr, Pose(start, scorer(start)), scorer) for start in starts]
-    best = _polished(small_ct, small_mr, max(quick, key=_value), scorer)
+    poses = [_measured(RigidTransform(), scorer)]
+    if method != "none":
+        poses = _found(small_ct, small_mr, poses[0], scorer, threads or os.cpu_count() or 1)
+    best, *others = poses
     centre = _centre(mr.grid)
-    rival = max((p.score.value for p in quick if _apart(p, best, centre)), default=0.0)
-    verdict = judge(best.transform, scorer, centre, rival_score=rival)
-    return Registration(best.transform, verdict, time.perf_counter() - begin)
+    rival = max((p.score.value for p in others if _apart(p, best, centre)), default=0.0)
+    parts = mismatch(overlay(small_ct, small_mr, best.transform))
+    verdict = judge(
+        best.transform,
+        scorer,
+        centre,
+        rival_score=rival,
+        mismatch_mm=parts.median_mm,
+        coarsest_mm=max(*ct.grid.spacing_mm, *mr.grid.spacing_mm),
+    )
+    transform: Transform = best.transform
+    refinement = None
+    if method == "bspline" and verdict.status != "failed":
+        moving = _clipped(small_mr)
+        fixed, mask = _fixed(small_ct.fine, small_ct, moving.grid, best.transform)
+        transform, refinement = bend(small_ct, small_mr, best.transform, fixed, mask, moving)
+    return Registration(transform, verdict, time.perf_counter() - begin, refinement)
 
 
-def _starts(ct: CoarseCt, mr: CoarseMr, workers: int) -> tuple[RigidTransform, ...]:
-    headers = RigidTransform()
-    found = tuple(start.transform for start in find_starts(ct, mr, workers=workers))
-    return (headers, *found)
+def _found(ct: CoarseCt, mr: CoarseMr, headers: Pose, scorer: Scorer, workers: int) -> list[Pose]:
+    """The best pose, finely refined, and all that were tried, coarsely refined."""
+    starts = [headers]
+    starts += [_measured(s.transform, scorer) for s in find_starts(ct, mr, workers=workers)]
+    quick = [_refined(ct, mr, start, scorer) for start in starts]
+    return [_polished(ct, mr, max(quick, key=_value), scorer), *quick]
+
+
+def _measured(transform: RigidTransform, scorer: Scorer) -> Pose:
+    return Pose(transform, scorer(transform))
 
 
 def _value(pose: Pose) -> float:
@@ -114,9 +145,13 @@ def _refined(ct: CoarseCt, mr: CoarseMr, start: Pose, scorer: Scorer) -> Pose:
 
 def _polished(ct: CoarseCt, mr: CoarseMr, start: Pose, scorer: Scorer) -> Pose:
     """The better of a pose and its refinement on the fine grid."""
+    return _improved(ct.fine, ct, _clipped(mr), start, scorer, FINAL)
+
+
+def _clipped(mr: CoarseMr) -> Volume:
+    """The fine MR without its brightest voxels, which would stretch elastix's bins."""
     high = np.percentile(mr.field.array[mr.foreground], MR_CLIP_PERCENTILE)
-    moving = mr.fine.with_array(np.minimum(mr.fine.array, np.float32(high)))
-    return _improved(ct.fine, ct, moving, start, scorer, FINAL)
+    return mr.fine.with_array(np.minimum(mr.fine.array, np.float32(high)))
 
 
 def _improved(
@@ -131,7 +166,7 @@ def _improved(
         # The start stands as it was measured, and the verdict will say what it is worth.
         logger.info("a pose was left as it was: %s", error)
         return start
-    return max((start, Pose(transform, scorer(transform))), key=_value)
+    return max((start, _measured(transform, scorer)), key=_value)
 
 
 def _fixed(image: Volume, ct: CoarseCt, mr: Grid, start: RigidTransform) -> tuple[Volume, Mask]:

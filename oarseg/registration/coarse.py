@@ -23,6 +23,7 @@ AIR_HU = -1000.0
 BODY_HU = -300.0
 MARGIN_MM = 80.0
 MIN_FOREGROUND_MM3 = 1e5
+MAX_FIELD_MM = 1500.0
 BIAS_SIGMA_MM = 30.0
 
 Floats = NDArray[np.float32]
@@ -215,8 +216,9 @@ def coarse_mr(mr: Volume) -> CoarseMr:
     """Shrink the MR, bring it to mean 1 over the patient, and find the patient in it.
 
     Raises:
-        RegistrationError: no patient in the MR.
+        RegistrationError: no patient in the MR, or a field larger than any scanner's.
     """
+    _check_field(mr.grid)
     fine = shrink(mr, spacing_mm=FINE_MM)
     small = shrink(fine, spacing_mm=COARSE_MM)
     mean = foreground_mean(small)
@@ -227,6 +229,16 @@ def coarse_mr(mr: Volume) -> CoarseMr:
     foreground = seen & (np.nan_to_num(values) > otsu(values[seen]))
     flat = values / _shading(values, foreground)
     return CoarseMr(fine, world.with_array(flat), foreground)
+
+
+def _check_field(grid: Grid) -> None:
+    """Refuse a field whose world-aligned copy could fill the memory."""
+    extent = max(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
+    if extent > MAX_FIELD_MM:
+        raise RegistrationError(
+            f"MR: expected a field of at most {MAX_FIELD_MM:.0f} mm, found {extent:.0f} mm; "
+            "check the spacing"
+        )
 
 
 def foreground_mean(small: Volume) -> float:

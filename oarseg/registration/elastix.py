@@ -1,4 +1,4 @@
-"""itk-elastix's rigid registration, quiet and in memory.
+"""itk-elastix's registration, rigid and by B-splines, quiet and in memory.
 
 elastix runs on one thread and with a fixed seed: its partial sums, and with them the
 last digits of the transform, would otherwise depend on the number of threads.
@@ -17,9 +17,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.bspline import BSplineTransform
 from oarseg.errors import RegistrationError
 from oarseg.rigid import RigidTransform
 from oarseg.volume import Grid, Vector, Volume, reversed_triple
+
+Map = dict[str, tuple[str, ...]]
 
 SEED = 20240229
 HISTOGRAM_BINS = 32
@@ -59,6 +62,45 @@ def refine(
     Raises:
         RegistrationError: elastix gave up, as a rule because too few samples met the MR.
     """
+    found = _run(fixed, mask, moving, start, _rigid_map(stage))
+    return start.after(_rigid(found))
+
+
+def refine_bspline(
+    fixed: Volume,
+    mask: NDArray[np.bool_],
+    moving: Volume,
+    start: RigidTransform,
+    stage: Stage,
+    *,
+    knots_mm: float,
+    stiffness: float,
+) -> BSplineTransform:
+    """Refine a rigid transform by a cubic B-spline (Rueckert et al., IEEE TMI 1999).
+
+    The same optimiser and metric as ``refine``, less the bending energy of the spline.
+
+    Args:
+        fixed, mask, moving, start: as for ``refine``.
+        stage: one level of the control grid for each level of the pyramid, halved in turn.
+        knots_mm: distance of the last level's control points.
+        stiffness: weight of the bending energy.
+
+    Raises:
+        RegistrationError: as ``refine``.
+    """
+    found = _run(fixed, mask, moving, start, _bspline_map(stage, knots_mm, stiffness))
+    return BSplineTransform(start, *_spline(found))
+
+
+def _run(
+    fixed: Volume,
+    mask: NDArray[np.bool_],
+    moving: Volume,
+    start: RigidTransform,
+    values: Map,
+) -> Any:
+    """The parameter map of the transform it found after ``start``."""
     method = importlib.import_module("itk.itkElastixRegistrationMethodPython")
     elastix = method.itkElastixRegistrationMethodIF3IF3_New()
     elastix.SetFixedImage(_image(fixed.array.astype(np.float32, copy=False), fixed.grid))
@@ -66,7 +108,7 @@ def refine(
     elastix.SetMovingImage(
         _image(moving.array.astype(np.float32, copy=False), _seen_from_fixed(moving.grid, start))
     )
-    elastix.SetParameterObject(_parameters(stage))
+    elastix.SetParameterObject(_parameters(values))
     elastix.SetLogToConsole(False)
     elastix.SetLogToFile(False)
     elastix.SetNumberOfThreads(1)
@@ -77,7 +119,7 @@ def refine(
             "MR: elastix could not align it with the CT, as a rule because the two show "
             "different regions; check that both are of the same patient"
         ) from error
-    return start.after(_result(elastix.GetTransformParameterObject().GetParameterMap(0)))
+    return elastix.GetTransformParameterObject().GetParameterMap(0)
 
 
 def _seen_from_fixed(grid: Grid, start: RigidTransform) -> Grid:
@@ -104,31 +146,56 @@ def _image(array: NDArray[Any], grid: Grid) -> Any:
     return image
 
 
-def _parameters(stage: Stage) -> Any:
+def _parameters(values: Map) -> Any:
     module = importlib.import_module("itk.elxParameterObjectPython")
     parameters = module.elastixParameterObject_New()
-    parameters.AddParameterMap(_parameter_map(stage))
+    parameters.AddParameterMap(values)
     return parameters
 
 
-def _parameter_map(stage: Stage) -> dict[str, tuple[str, ...]]:
-    schedule = tuple(str(factor) for factor in stage.shrink for _ in range(3))
-    values: dict[str, Any] = {
-        "Registration": "MultiResolutionRegistration",
+def _rigid_map(stage: Stage) -> Map:
+    return _texts(
+        _common(stage)
+        | {
+            "Registration": "MultiResolutionRegistration",
+            "Metric": "AdvancedMattesMutualInformation",
+            "ImageSampler": "RandomCoordinate",
+            "Transform": "EulerTransform",
+            "AutomaticTransformInitialization": "false",
+            "AutomaticScalesEstimation": "true",
+        }
+    )
+
+
+def _bspline_map(stage: Stage, knots_mm: float, stiffness: float) -> Map:
+    factors = [2**level for level in reversed(range(len(stage.shrink)))]
+    return _texts(
+        _common(stage)
+        | {
+            "Registration": "MultiMetricMultiResolutionRegistration",
+            "Metric": ("AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"),
+            "Metric0Weight": 1.0,
+            "Metric1Weight": stiffness,
+            "ImageSampler": ("RandomCoordinate", "RandomCoordinate"),
+            "Transform": "RecursiveBSplineTransform",
+            "FinalGridSpacingInPhysicalUnits": knots_mm,
+            "GridSpacingSchedule": tuple(factor for factor in factors for _ in range(3)),
+        }
+    )
+
+
+def _common(stage: Stage) -> dict[str, Any]:
+    return {
         "FixedImagePyramid": "FixedSmoothingImagePyramid",
         "MovingImagePyramid": "MovingSmoothingImagePyramid",
+        "ImagePyramidSchedule": tuple(factor for factor in stage.shrink for _ in range(3)),
         "Interpolator": "LinearInterpolator",
-        "Metric": "AdvancedMattesMutualInformation",
         "NumberOfHistogramBins": HISTOGRAM_BINS,
         "Optimizer": "AdaptiveStochasticGradientDescent",
         "AutomaticParameterEstimation": "true",
         "MaximumNumberOfIterations": stage.iterations,
         "MaximumStepLength": stage.max_step_mm,
-        "Transform": "EulerTransform",
-        "AutomaticTransformInitialization": "false",
-        "AutomaticScalesEstimation": "true",
         "HowToCombineTransforms": "Compose",
-        "ImageSampler": "RandomCoordinate",
         "NumberOfSpatialSamples": stage.samples,
         "NewSamplesEveryIteration": "true",
         "RequiredRatioOfValidSamples": 0.05,
@@ -145,11 +212,16 @@ def _parameter_map(stage: Stage) -> dict[str, tuple[str, ...]]:
         "WriteResultImage": "false",
         "WriteTransformParametersEachIteration": "false",
     }
-    texts = {name: (str(value),) for name, value in values.items()}
-    return texts | {"ImagePyramidSchedule": schedule}
 
 
-def _result(found: Any) -> RigidTransform:
+def _texts(values: dict[str, Any]) -> Map:
+    return {
+        name: tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)
+        for name, value in values.items()
+    }
+
+
+def _rigid(found: Any) -> RigidTransform:
     angles = [float(v) for v in found["TransformParameters"]]
     centre = [float(v) for v in found["CenterOfRotationPoint"]]
     return RigidTransform.about(
@@ -157,3 +229,17 @@ def _result(found: Any) -> RigidTransform:
         angles_deg=cast(Vector, tuple(np.rad2deg(angles[:3]).tolist())),
         shift_mm=cast(Vector, tuple(angles[3:])),
     )
+
+
+def _spline(found: Any) -> tuple[Grid, NDArray[np.float64]]:
+    """The control points and their coefficients."""
+    size, spacing, origin, direction = (
+        [float(v) for v in found[f"Grid{name}"]]
+        for name in ("Size", "Spacing", "Origin", "Direction")
+    )
+    shape = reversed_triple(int(n) for n in size)
+    # elastix lists a direction matrix by columns.
+    rows = RigidTransform.from_arrays(np.array(direction).reshape(3, 3).T, np.zeros(3)).rotation
+    grid = Grid(shape, reversed_triple(spacing), cast(Vector, tuple(origin)), rows)
+    coefficients = np.array([float(v) for v in found["TransformParameters"]])
+    return grid, coefficients.reshape(3, *shape)

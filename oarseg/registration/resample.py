@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.registration.coarse import COARSE_MM, FINE_MM, foreground_mean, shrink
-from oarseg.rigid import RigidTransform
+from oarseg.transform import Transform
 from oarseg.volume import Grid, Shape, Vector, Volume, reversed_triple, to_sitk
 
 LOWEST = 1e-3
@@ -36,7 +36,7 @@ def standardise(mr: Volume) -> Volume:
     return mr.with_array(scaled)
 
 
-def move(mr: Volume, transform: RigidTransform, grid: Grid, *, outside: float) -> Volume:
+def move(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
     """The MR on another grid, by linear interpolation.
 
     Args:
@@ -60,14 +60,15 @@ def move(mr: Volume, transform: RigidTransform, grid: Grid, *, outside: float) -
     return Volume(result, grid)
 
 
-def covered_box(mr: Grid, transform: RigidTransform, grid: Grid) -> tuple[Shape, Shape]:
+def covered_box(mr: Grid, transform: Transform, grid: Grid) -> tuple[Shape, Shape]:
     """The box (start, stop) of ``grid``'s voxels that the MR's field can reach."""
     corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)])
     # The field ends half a voxel beyond the outermost centres.
     edges = corners * np.array(mr.shape) - 0.5
-    index = grid.to_index(transform.inverse().apply(mr.to_world(edges)))
-    low = np.clip(np.floor(index.min(0)), 0, grid.shape).astype(int)
-    high = np.clip(np.ceil(index.max(0)) + 1, low, grid.shape).astype(int)
+    index = grid.to_index(transform.rigid_part.inverse().apply(mr.to_world(edges)))
+    reach = np.ceil(transform.reach_mm / np.asarray(grid.spacing_mm))
+    low = np.clip(np.floor(index.min(0)) - reach, 0, grid.shape).astype(int)
+    high = np.clip(np.ceil(index.max(0)) + 1 + reach, low, grid.shape).astype(int)
     return cast(Shape, tuple(low.tolist())), cast(Shape, tuple(high.tolist()))
 
 
@@ -77,7 +78,7 @@ def _part(grid: Grid, first: Shape, shape: Shape) -> Grid:
 
 
 def _resample(
-    image: sitk.Image, transform: RigidTransform, grid: Grid, outside: float
+    image: sitk.Image, transform: Transform, grid: Grid, outside: float
 ) -> NDArray[np.float32]:
     if grid.voxels == 0:
         return np.zeros(grid.shape, np.float32)

@@ -39,6 +39,10 @@ class Thresholds:
         good_rival, failed_rival: the best score found elsewhere, as a share of this one.
         good_overlap, failed_overlap: share of the MR's patient inside the CT's field.
         good_angle_deg, failed_angle_deg: the rotation's angle.
+        good_mismatch_mm: how far the head's parts are from where they would fit best, see
+            ``local``. It only ever warns: what it is in patients is not known.
+        slice_mm: for voxels longer than this that limit grows in proportion, as blocks
+            cannot be placed better than their voxels allow.
         shift_mm, turn_deg: the perturbations, along and about each axis, both ways.
     """
 
@@ -52,6 +56,8 @@ class Thresholds:
     failed_overlap: float = 0.3
     good_angle_deg: float = 15.0
     failed_angle_deg: float = 30.0
+    good_mismatch_mm: float = 1.5
+    slice_mm: float = 5.0
     shift_mm: float = 8.0
     turn_deg: float = 6.0
 
@@ -63,7 +69,7 @@ class Verdict:
     Attributes:
         status: ``good``, ``doubtful`` (use, but say so) or ``failed`` (do not use).
         score: overlap × symmetric uncertainty, in [0, 1].
-        information, contrast, rival, overlap, angle_deg: see ``Thresholds``.
+        information, contrast, rival, overlap, angle_deg, mismatch_mm: see ``Thresholds``.
         reasons: one clause for each limit that kept it from ``good``.
     """
 
@@ -75,6 +81,7 @@ class Verdict:
     angle_deg: float
     reasons: tuple[str, ...]
     rival: float = 0.0
+    mismatch_mm: float = 0.0
 
 
 def judge(
@@ -83,6 +90,8 @@ def judge(
     centre_mm: Vector,
     *,
     rival_score: float = 0.0,
+    mismatch_mm: float = 0.0,
+    coarsest_mm: float = 0.0,
     limits: Thresholds | None = None,
 ) -> Verdict:
     """Judge a pose (CT world → MR world).
@@ -91,6 +100,8 @@ def judge(
         score: of a pose, see ``information``.
         centre_mm: the MR world point about which the pose is turned.
         rival_score: of the best pose found elsewhere.
+        mismatch_mm: of the parts at this pose.
+        coarsest_mm: the longest edge of a voxel in both images.
     """
     limits = limits or Thresholds()
     here = score(transform)
@@ -107,10 +118,12 @@ def judge(
     )
     reasons = [f"{name} {value:.2f} is below {good:.2f}" for name, value, good, _ in checks
                if value < good]  # fmt: skip
+    good_mismatch = limits.good_mismatch_mm * max(1.0, coarsest_mm / limits.slice_mm)
     # (name, value, good up to, failed above)
     limited = (
         ("rival pose's share of the score", rival, limits.good_rival, limits.failed_rival),
         ("rotation in degrees", angle, limits.good_angle_deg, limits.failed_angle_deg),
+        ("mismatch of the head's parts in mm", mismatch_mm, good_mismatch, np.inf),
     )
     reasons += [f"{name} {value:.2f} is above {good:.2f}" for name, value, good, _ in limited
                 if value > good]  # fmt: skip
@@ -118,8 +131,9 @@ def judge(
     failed |= any(value > worst for _, value, _, worst in limited)
     status: Status = "failed" if failed else "doubtful" if reasons else "good"
     return Verdict(
-        status, here.value, information, contrast, here.overlap, angle, tuple(reasons), rival
-    )
+        status, here.value, information, contrast, here.overlap, angle, tuple(reasons), rival,
+        mismatch_mm,
+    )  # fmt: skip
 
 
 def _perturbations(centre_mm: Vector, limits: Thresholds) -> list[RigidTransform]:

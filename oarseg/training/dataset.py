@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from oarseg import reading, registration
 from oarseg.agreement import dataset_record
+from oarseg.bspline import read_transform
 from oarseg.bundle import ChannelRecipe
 from oarseg.cases import Case, find_cases
 from oarseg.challenge import Challenge, Socket
@@ -30,7 +31,6 @@ from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, ct_channe
 from oarseg.errors import InputError, OarsegError
 from oarseg.evaluation.layouts import LabelFiles
 from oarseg.orientation import for_networks
-from oarseg.rigid import RigidTransform
 from oarseg.training.presence import Presence, contradictions, read_presence
 from oarseg.training.sources import find_sources, merged_classes, read_labels
 from oarseg.volume import Grid, Volume, to_sitk
@@ -77,6 +77,7 @@ class Job:
     resample: bool
     presence: Presence
     labelled: Presence
+    method: registration.Method = "rigid"
 
 
 def default_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
@@ -98,6 +99,7 @@ def prepare(
     labelled: Path | None = None,
     transforms: Source = "register",
     resample: bool = False,
+    method: registration.Method = "rigid",
     workers: int = 1,
     progress: Callable[[str], None] = log.info,
 ) -> tuple[PreparedCase, ...]:
@@ -112,6 +114,7 @@ def prepare(
         transforms: ``register`` finds each MR's place; ``files`` reads
             ``<case>_ct_to_mr.tfm`` beside the images (phantoms, own registrations).
         resample: bring images that should lie on the reference's grid onto it.
+        method: of ``registration.register``; inference should use the same.
         workers: cases at a time, a process each.
         progress: called with one line a case.
 
@@ -137,6 +140,7 @@ def prepare(
             recipes=recipes,
             out=out,
             transforms=transforms,
+            method=method,
             resample=resample,
             presence=presence.get(case.name, {}),
             labelled=told.get(case.name, {}),
@@ -255,10 +259,10 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
         return _aligned(job, socket, path, ct.grid), None
     mr = reading.read_mr(path)
     if job.transforms == "files":
-        transform = RigidTransform.read(path.parent / f"{job.case.name}_ct_to_mr.tfm")
+        transform = read_transform(path.parent / f"{job.case.name}_ct_to_mr.tfm")
         verdict = "taken from file"
     else:
-        result = registration.register(ct, mr)
+        result = registration.register(ct, mr, method=job.method)
         transform, verdict = result.transform, result.verdict.status
         if verdict == "failed":
             return absent_channel(ct.grid, recipe), "failed, trained on as absent"

@@ -1,0 +1,99 @@
+"""The optional refinement of a rigid pose by a B-spline, kept only where it is worth it.
+
+The neck bends between two scans by a few degrees even in a mask. A stiff spline with
+wide knots follows that; it could also follow noise. So it is kept only if CT and MR
+share clearly more information along it than along the rigid pose, and if it folds
+nowhere. The verdict is always the rigid pose's: bent enough, any head fits any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.bspline import BSplineTransform
+from oarseg.errors import RegistrationError
+from oarseg.registration.coarse import CoarseCt, CoarseMr, Mask
+from oarseg.registration.elastix import Stage, refine_bspline
+from oarseg.registration.local import Overlay, mismatch, overlay, overlay_grid
+from oarseg.rigid import RigidTransform
+from oarseg.transform import Transform
+from oarseg.volume import Grid, Volume
+
+BEND = Stage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
+KNOTS_MM = 40.0
+STIFFNESS = 10000.0
+MIN_GAIN = 0.02
+JACOBIAN_STEP = 2  # every second voxel along each axis
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a B-spline did to a rigid pose.
+
+    Attributes:
+        kept: whether it is part of the result.
+        reason: why not, "" if it was kept.
+        gain: the shared information's increase, as a share of what it was.
+        mismatch_mm: of the parts, along the spline.
+        lowest_jacobian: the least local volume of MR over CT; 0 or less is a fold.
+        farthest_mm: how far it takes a point of the patient at most.
+    """
+
+    kept: bool
+    reason: str
+    gain: float = 0.0
+    mismatch_mm: float = 0.0
+    lowest_jacobian: float = 1.0
+    farthest_mm: float = 0.0
+
+
+def bend(
+    ct: CoarseCt, mr: CoarseMr, rigid: RigidTransform, fixed: Volume, mask: Mask, moving: Volume
+) -> tuple[Transform, Refinement]:
+    """Refine a pose by a B-spline.
+
+    Args:
+        rigid: CT world → MR world.
+        fixed, mask, moving: what elastix is given, see ``elastix.refine``.
+
+    Returns:
+        The refined transform, or ``rigid`` itself where it was not worth it.
+    """
+    try:
+        bent = refine_bspline(
+            fixed, mask, moving, rigid, BEND, knots_mm=KNOTS_MM, stiffness=STIFFNESS
+        )
+    except RegistrationError as error:
+        logger.info("no B-spline: %s", error)
+        return rigid, Refinement(False, "elastix found none")
+    where = overlay_grid(ct, mr, rigid)
+    before, after = (overlay(ct, mr, transform, where=where) for transform in (rigid, bent))
+    found = judge_bend(bent, before, after, where)
+    return (bent if found.kept else rigid), found
+
+
+def judge_bend(bent: BSplineTransform, before: Overlay, after: Overlay, where: Grid) -> Refinement:
+    """Whether a spline is worth it; the overlays are those along the rigid pose and along it."""
+    common = before.mask & after.mask
+    was = before.within(common).information
+    gain = after.within(common).information / max(was, 1e-9) - 1
+    points = _patient_points(common, where)
+    lowest = float(bent.jacobians(points).min()) if len(points) else 1.0
+    farthest = float(np.linalg.norm(bent.displacement_mm(points), axis=1).max(initial=0.0))
+    reason = ""
+    if lowest <= 0:
+        reason = f"it folds (Jacobian {lowest:.2f})"
+    elif gain < MIN_GAIN:
+        reason = f"shared information rises by {100 * gain:.1f} %, less than {100 * MIN_GAIN:.0f} %"
+    return Refinement(not reason, reason, gain, mismatch(after).median_mm, lowest, farthest)
+
+
+def _patient_points(mask: Mask, where: Grid) -> NDArray[np.float64]:
+    thinned = mask[::JACOBIAN_STEP, ::JACOBIAN_STEP, ::JACOBIAN_STEP]
+    return where.to_world(np.argwhere(thinned) * float(JACOBIAN_STEP))

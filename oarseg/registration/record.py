@@ -1,0 +1,48 @@
+"""A registration as plain data, for reports, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from oarseg.bspline import BSplineTransform
+from oarseg.registration.align import Registration
+from oarseg.rigid import RigidTransform
+from oarseg.transform import Transform
+from oarseg.volume import Grid
+
+
+def record(found: Registration) -> dict[str, Any]:
+    """Verdict, seconds and the whole transform (CT world → MR world), ready for JSON."""
+    transform = found.transform
+    return {
+        **asdict(found.verdict),
+        "seconds": round(found.seconds, 2),
+        "rotation": transform.rigid_part.rotation,
+        "translation_mm": transform.rigid_part.translation_mm,
+        "refinement": asdict(found.refinement) if found.refinement else None,
+        "bspline": _spline(transform) if isinstance(transform, BSplineTransform) else None,
+    }
+
+
+def _spline(transform: BSplineTransform) -> dict[str, Any]:
+    # A tenth of a micrometre is enough, and keeps the report readable.
+    values = np.round(transform.coefficients_mm, 4)
+    return {"grid": asdict(transform.grid), "coefficients_mm": values.ravel().tolist()}
+
+
+def transform_of(saved: Mapping[str, Any]) -> Transform:
+    """The transform of a ``record`` that went through JSON."""
+    rigid = RigidTransform.from_arrays(
+        np.array(saved["rotation"]), np.array(saved["translation_mm"])
+    )
+    spline = saved.get("bspline")
+    if spline is None:
+        return rigid
+    grid = TypeAdapter(Grid).validate_python(spline["grid"])
+    coefficients = np.array(spline["coefficients_mm"]).reshape(3, *grid.shape)
+    return BSplineTransform(rigid, grid, coefficients)
