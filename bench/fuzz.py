@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -59,7 +59,7 @@ def main() -> int:
     faulthandler.cancel_dump_traceback_later()
     tally.cpu_s = round(time.process_time(), 1)
     tally.peak_mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-    text = json.dumps(asdict(tally), indent=1)
+    text = json.dumps(vars(tally), indent=1)
     print(text)
     if arguments.out:
         (arguments.out / "fuzz.json").write_text(text + "\n")

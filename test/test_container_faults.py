@@ -25,6 +25,27 @@ sys.exit(status)
 """
 
 
+# A case that takes more than there is, as a forecast that is wrong would let it.
+TAKE_TOO_MUCH = """
+import pathlib, sys
+from oarseg import log, supervisor
+from oarseg.supervisor import Finished
+
+def work(journal):
+    for case in ("small", "large"):
+        if case not in journal.finished:
+            journal.begins(case)
+            taken = bytearray(1 if case == "small" else 1 << 30)
+            taken[::4096] = b"x" * len(taken[::4096])
+            journal.ends(case, Finished(case))
+    print("after", sorted(journal.finished))
+    return 1
+
+log.configure()
+sys.exit(supervisor.run(work, output=pathlib.Path("/output")))
+"""
+
+
 @pytest.fixture(scope="module")
 def image() -> str:
     docker_engine.build()
@@ -40,6 +61,20 @@ def test_memory_limit(image: str, tmp_path: Path) -> None:
     (record,) = json.loads((done.output / "results.json").read_text())
     assert record["outputs"] == []
     assert "memory" in record["error_messages"][0]
+
+
+def test_a_kill_for_memory_costs_one_case(image: str, tmp_path: Path) -> None:
+    done = docker_engine.run(
+        IMAGES,
+        tmp_path,
+        *TOO_LITTLE,
+        *("--entrypoint", "/opt/venv/bin/python"),
+        arguments=("-c", TAKE_TOO_MUCH),
+    )
+    assert done.status == 1, done.log
+    assert "large: killed" in done.last_line
+    assert "memory" in done.last_line
+    assert done.stdout == "after ['large', 'small']\n"
 
 
 def test_disk_full(image: str, tmp_path: Path) -> None:
