@@ -1,6 +1,7 @@
 """Checkpoints of every supported kind become ONNX files that agree with torch."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,15 @@ from oarseg.training.checkpoint import (
 )
 
 HAN_SEG = challenge.load("han_seg")
+# The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
+FIVE = replace(
+    HAN_SEG,
+    evaluation=challenge.Evaluation(),
+    structures=tuple(
+        replace(structure, name=f"s{label}", label=label)
+        for label, structure in enumerate(HAN_SEG.structures[:5], start=1)
+    ),
+)
 CARD = exporting.Card("title", "not for clinical use", "random weights", "CC0-1.0")
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 
@@ -69,7 +79,7 @@ def test_every_kind_is_exported_and_agrees(tmp_path: Path, recipe: oracle.Recipe
     folder = results_folder(tmp_path, recipe)
     folds = [str(fold) for fold in range(recipe.folds)]
     out = tmp_path / "weights"
-    manifest = exporting.export(folder, out, folds=folds, challenge=HAN_SEG, card=CARD)
+    manifest = exporting.export(folder, out, folds=folds, challenge=FIVE, card=CARD)
     assert bundle.load(out).manifest == manifest
     expected = oracle.manifest_of(recipe, manifest.models)
     for key in ("spacing_mm", "patch_size", "transpose_forward", "labels", "regions"):
@@ -92,7 +102,7 @@ def test_a_precision_below_its_bar_is_not_written(
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
     monkeypatch.setitem(exporting.BARS, "fp16", exporting.Bar(1.1, 1.1))
     out = tmp_path / "weights"
-    manifest = exporting.export(folder, out, folds=["0"], challenge=HAN_SEG, card=CARD)
+    manifest = exporting.export(folder, out, folds=["0"], challenge=FIVE, card=CARD)
     assert [m.precision for m in manifest.models] == ["fp32"]
     assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "model_fold_0_fp32.onnx"]
 
@@ -101,7 +111,7 @@ def test_float32_below_its_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
     monkeypatch.setitem(exporting.BARS, "fp32", exporting.Bar(1.1, 1.1))
     with pytest.raises(WeightsError, match="ONNX differs from torch"):
-        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD)
+        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=FIVE, card=CARD)
     assert not (tmp_path / "weights").exists()
 
 
@@ -170,3 +180,10 @@ def test_checkpoint_of_another_plan(tmp_path: Path) -> None:
     save(path, torch.nn.Linear(1, 1))
     with pytest.raises(InputError, match="is of another network than the plans"):
         build_network(open_results(folder), read_checkpoint(path))
+
+
+def test_a_model_of_other_labels_than_the_challenges_is_refused(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
+        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD)
+    assert not (tmp_path / "weights").exists()
