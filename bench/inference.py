@@ -34,6 +34,7 @@ import numpy as np
 
 from oarseg import bundle, engines
 from oarseg.evaluation.overlap import dice_by_label
+from oarseg.phantom.case import SIZES
 from oarseg.region import find_body
 from oarseg.volume import Grid, Volume
 
@@ -248,7 +249,7 @@ def table(row: Row, found: dict[str, Any], arguments: argparse.Namespace) -> str
     """One row's runs in Markdown."""
     manifest = bundle.load(weights_of(row, arguments)).manifest
     kind = "toy network" if row.toy_mm else f"shipped ensemble, {len(manifest.folds)} folds"
-    shape = "×".join(str(n) for n in reversed(cases.SIZES[row.size].ct_shape))
+    shape = "×".join(str(n) for n in reversed(SIZES[row.size].ct_shape))
     mm = "×".join(f"{n:g}" for n in reversed(manifest.spacing_mm))
     lines = [
         f"## {row.name}: {shape}, {len(manifest.labels)} classes, {kind} at {mm} mm",
