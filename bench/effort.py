@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=engines.available_cpus())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     text = table(arguments, measure(arguments))
     print(text)
     if arguments.out:

@@ -9,13 +9,15 @@ the CT's grid to a label map; its peak memory is that process's. nnU-Net's netwo
 from the ONNX files' own parameters, and the bench stops if their logits differ from ONNX
 Runtime's. A ``whole`` run is ``oarseg segment`` from files to written masks, registration
 included. What was measured is kept in ``build/bench/runs`` and not measured again unless
-``--redo`` is given, so a bench that was broken off goes on where it was.
+``--redo`` is given or the project's code has changed since, so a bench that was broken off goes
+on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -45,6 +47,7 @@ TITLES = {
     "body": "oarseg, region body",
     "full": "oarseg, region full",
     "whole": "oarseg segment, files to masks",
+    "torch": "oarseg, region full, with nnU-Net's own torch networks",
     "peer": "nnUNetPredictor",
     "peer-body": "nnUNetPredictor, given the same crop",
 }
@@ -73,8 +76,8 @@ class Row:
 
 ROWS = (
     Row("small-shipped", "small", None, ("body", "full", "peer", "peer-body")),
-    Row("medium-toy", "medium", "own", ("body", "full", "peer")),
-    Row("medium-shipped", "medium", None, ("body", "full", "peer")),
+    Row("medium-toy", "medium", "own", ("body", "full", "torch", "peer", "peer-body")),
+    Row("medium-shipped", "medium", None, ("body", "full", "peer", "peer-body")),
     Row("median-shipped", "median", None, ("whole",)),
     Row("median-toy", "median", "own", ("body", "peer"), peer_gib=16.0, peer_s=240),
     Row("maximum-shipped", "maximum", None, ("whole",)),
@@ -102,12 +105,15 @@ def main() -> None:
         for row in ROWS:
             print(f"{row.name}: {', '.join(row.runs)}{'' if row.default else ' (only by name)'}")
         return
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     RUNS.mkdir(parents=True, exist_ok=True)
     found = {row.name: measure(row, arguments) for row in chosen}
     text = "\n\n".join([header(arguments), *(table(r, found[r.name], arguments) for r in chosen)])
     print(text)
     if arguments.out:
-        name = f"{datetime.date.today()}-inference-{arguments.device}"
+        name = "-".join([f"{datetime.date.today()}-inference-{arguments.device}"]
+                        + (arguments.rows or []))  # fmt: skip
         (arguments.out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
         document = {"machine": machine(), "versions": versions(), "rows": found}
         (arguments.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
@@ -117,7 +123,9 @@ def measure(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every run of a row, and how the answers agree."""
     weights, found = weights_of(row, arguments), {}
     for who in row.runs:
-        stem = RUNS / f"{row.name}-{who}-{arguments.device}-{bundle.load(weights).sha256[:8]}"
+        code = "nnunet" if who.startswith("peer") else code_digest()
+        made_by = f"{arguments.device}-{bundle.load(weights).sha256[:8]}-{code}"
+        stem = RUNS / f"{row.name}-{who}-{made_by}"
         kept = stem.with_suffix(".json")
         if arguments.redo or not kept.is_file():
             print(f"{row.name}: {TITLES[who]} …", file=sys.stderr, flush=True)
@@ -125,9 +133,17 @@ def measure(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
         found[who] = json.loads(kept.read_text()) | {"labels": str(stem.with_suffix(".npy"))}
     for who in found:
         peer = "peer-body" if who == "body" and "peer-body" in found else "peer"
-        if who in ("body", "full") and usable(found, who) and usable(found, peer):
+        if who in ("body", "full", "torch") and usable(found, who) and usable(found, peer):
             found[who]["agreement"] = agreement(row, found[who], found[peer])
     return found
+
+
+def code_digest() -> str:
+    """Of the project's modules: figures of other code are not this code's."""
+    digest = hashlib.sha256()
+    for path in sorted((cases.ROOT / "oarseg").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def usable(found: dict[str, Any], who: str) -> bool:
@@ -155,6 +171,7 @@ def run(
     command += ["--region", "body" if who.endswith("body") else "full"]
     command += ["--device", arguments.device, "--threads", str(arguments.threads)]
     command += ["--labels", str(stem.with_suffix(".npy"))] + ["--toy"] * (row.toy_mm is not None)
+    command += ["--torch"] * (who == "torch")
     seconds, gib = arguments.peer_seconds or row.peer_s, arguments.peer_gib or row.peer_gib
     if is_peer:
         command += ["--memory-gib", str(gib)]
@@ -207,9 +224,12 @@ def whole(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, A
         return {"failed": f"ended with status {process.returncode}", "stderr": stderr[-2000:]}
     report = json.loads(next((output / "reports").glob("*.json")).read_text())
     steps = [[s["name"], s["seconds"], s["peak_mib"]] for s in report["steps"]]
+    # The steps reset the process's own mark, so the largest is the largest of theirs and
+    # what the kernel saw after the last reset.
+    peak_mib = max(usage.ru_maxrss / 1024, *(mib for _, _, mib in steps))
     return {
         "seconds": round(seconds, 2),
-        "peak_mib": round(usage.ru_maxrss / 1024),
+        "peak_mib": round(peak_mib),
         "steps": steps,
     }
 

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     found = {
         name: [point(*where, arguments.threads) for where in points]
         for name, points in POINTS.items()
@@ -86,7 +87,7 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         across = [p[name] / (1e6 if name == "voxels" else 1) for p in points]
         for row, key in enumerate(("seconds", "peak_mib")):
             axes[row, column].plot(across, [p[key] for p in points], "o-", color="C0")
-            axes[row, column].set_ylim(bottom=0)
+            axes[row, column].set_ylim(0, 1.1 * max(p[key] for ps in found.values() for p in ps))
             axes[row, column].grid(alpha=0.3)
         axes[1, column].set_xlabel("million voxels" if name == "voxels" else name)
     axes[0, 0].set_ylabel("seconds")

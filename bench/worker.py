@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("who", choices=("ours", "peer"))
     parser.add_argument("--case", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--torch", action="store_true", help="ours, with nnU-Net's own networks")
     parser.add_argument("--toy", action="store_true", help="the networks are the tests' own")
     parser.add_argument("--region", choices=("full", "body", "whole"), required=True)
     # whole: every tile, whether the body is in it or not
@@ -69,6 +70,7 @@ def ours(
     weights = bundle.load(arguments.weights)
     with steps.step("networks"):
         opened = engines.open_engines(weights, device=arguments.device, threads=arguments.threads)
+        folds = torch_engines(arguments) if arguments.torch else opened.folds
     grid = Grid(images[0].shape, spacing_mm)
     with steps.step("preprocessing"):
         body = None if arguments.region == "whole" else find_body(Volume(images[0], grid))
@@ -83,7 +85,7 @@ def ours(
     with steps.step("segmentation"):
         return streaming.segment(
             net_input,
-            opened.folds,
+            folds,
             weights.manifest,
             mask=body,
             threads=arguments.threads,
@@ -91,19 +93,30 @@ def ours(
         )
 
 
+def torch_engines(arguments: argparse.Namespace) -> Any:
+    """nnU-Net's networks in this project's inference: all else being equal, so must the labels."""
+    import nnunet_peer
+
+    return nnunet_peer.engines(torch_predictor(arguments))
+
+
+def torch_predictor(arguments: argparse.Namespace) -> Any:
+    """nnU-Net's predictor on the weights folder's networks."""
+    import nnunet_peer
+
+    return nnunet_peer.predictor(
+        bundle.load(arguments.weights),
+        threads=arguments.threads,
+        architecture={} if arguments.toy else nnunet_peer.SHIPPED,
+        device=arguments.device,
+    )
+
+
 def peer(
     images: list[Any], spacing_mm: Any, arguments: argparse.Namespace, steps: Steps
 ) -> np.ndarray[Any, Any]:
     """nnUNetPredictor; with ``--region body`` on the box that ours takes."""
-    import nnunet_peer
-
-    architecture = {} if arguments.toy else nnunet_peer.SHIPPED
-    predictor = nnunet_peer.predictor(
-        bundle.load(arguments.weights),
-        threads=arguments.threads,
-        architecture=architecture,
-        device=arguments.device,
-    )
+    predictor = torch_predictor(arguments)
     grid = Grid(images[0].shape, spacing_mm)
     box = None
     if arguments.region == "body":

@@ -30,6 +30,7 @@ Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["f32", "bf16"]
+Runtime = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -130,6 +131,7 @@ class Parity:
         source: where the patches came from.
         min_dice: the worst class's Dice, over classes of at least 50 voxels.
         arithmetic: what the file was run in; bf16 is measured only on a CPU that has it.
+        runtime: what ran it.
     """
 
     file: str
@@ -139,6 +141,7 @@ class Parity:
     argmax_agreement: float
     min_dice: float
     arithmetic: Arithmetic = "f32"
+    runtime: Runtime = "onnxruntime"
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -31,6 +31,8 @@ Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
 
 # The least Dice to float32, of the worst class, at which bfloat16 is taken.
 BF16_MIN_DICE = 0.995
+# What a runtime's float32 must reach against torch to be taken.
+F32_MIN_AGREEMENT, F32_MIN_DICE = 0.9999, 0.999
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
@@ -263,12 +265,22 @@ def cpu_arithmetic(manifest: Manifest) -> Arithmetic:
     return "bf16" if files and files <= good and has_bf16() else "f32"
 
 
+def openvino_answers(manifest: Manifest) -> bool:
+    """Whether OpenVINO's float32 was found to give torch's answer, or was not compared."""
+    return all(
+        parity.argmax_agreement >= F32_MIN_AGREEMENT and parity.min_dice >= F32_MIN_DICE
+        for parity in manifest.parity
+        if parity.runtime == "openvino" and parity.arithmetic == "f32"
+    )
+
+
 def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     shared = _buffers(bundle)
     reason = f"{reason}; {threads} thread(s)"
     installed = importlib.util.find_spec("openvino") is not None
-    if backend == "openvino" or (backend == "auto" and installed):
+    usable = installed and openvino_answers(bundle.manifest)
+    if backend == "openvino" or (backend == "auto" and usable):
         precision = cpu_arithmetic(bundle.manifest)
         choice = DeviceChoice("cpu", "openvino", f"{reason}; {precision}")
         return Engines(
@@ -285,6 +297,8 @@ def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> En
                 for p in paths
             ),
         )
+    if installed and not usable:
+        reason += "; the export found OpenVINO to differ from torch"
     choice = DeviceChoice("cpu", "onnxruntime", reason)
     return Engines(
         choice,

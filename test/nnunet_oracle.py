@@ -79,6 +79,10 @@ class Oracle:
     def manifest(self) -> Manifest:
         return self.bundle.manifest
 
+    def engines(self) -> list[TorchEngine]:
+        """The networks themselves, so that all that is left to compare is what is around them."""
+        return [TorchEngine(net, f"fold {fold}") for fold, net in enumerate(self.networks)]
+
     def predict(
         self, channels: list[NDArray[Any]], spacing_mm: tuple[float, float, float], mirror: bool
     ) -> NDArray[Any]:
@@ -104,6 +108,18 @@ class Oracle:
                 np.stack(channels).astype(np.float32), {"spacing": list(spacing_mm)}
             )
         )
+
+
+class TorchEngine:
+    """nnU-Net's own network as one of our engines."""
+
+    def __init__(self, network: torch.nn.Module, name: str) -> None:
+        self.name = name
+        self._network = network
+
+    def __call__(self, tile: NDArray[np.float32], /) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(self._network(torch.from_numpy(tile)).numpy())
 
 
 def make(recipe: Recipe, folder: Path) -> Oracle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import nnunet_oracle as oracle
@@ -71,6 +72,16 @@ def predictor(
         network, manager, configuration, weights, dataset, "nnUNetTrainer", None
     )
     return made
+
+
+def engines(predictor: nnUNetPredictor) -> list[oracle.TorchEngine]:
+    """The networks of a predictor as engines of ours."""
+    found = []
+    for fold, parameters in enumerate(predictor.list_of_parameters):
+        network = copy.deepcopy(predictor.network)
+        network.load_state_dict(parameters)
+        found.append(oracle.TorchEngine(network.eval(), f"fold {fold}"))
+    return found
 
 
 def _parameters(network: torch.nn.Module, path: str) -> dict[str, torch.Tensor]:

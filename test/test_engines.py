@@ -139,7 +139,7 @@ def test_a_silent_fall_back_is_not_taken_for_cuda(
 
 def measured(*min_dice: float) -> tuple[Parity, ...]:
     return tuple(
-        Parity(f"fold_{fold}.onnx", "patches", 6, 0.1, 0.99, dice, "bf16")
+        Parity(f"fold_{fold}.onnx", "patches", 6, 0.1, 0.99, dice, "bf16", "openvino")
         for fold, dice in enumerate(min_dice)
     )
 
@@ -165,6 +165,21 @@ def test_bfloat16_needs_the_hardware_and_every_folds_parity(
     in_f32 = tuple(replace(figures, arithmetic="f32", min_dice=1.0) for figures in parity)
     manifest = replace(bundle.manifest, parity=(*in_f32, *parity))
     assert engines.cpu_arithmetic(manifest) == expected
+
+
+@pytest.mark.parametrize(
+    ("agreement", "dice", "expected"),
+    [(0.99995, 0.9995, "openvino"), (0.9998, 1.0, "onnxruntime"), (1.0, 0.998, "onnxruntime")],
+)
+def test_openvino_is_taken_only_if_the_export_found_it_good(
+    bundle: Bundle, agreement: float, dice: float, expected: str
+) -> None:
+    ort = Parity("fold_0.onnx", "patches", 6, 0.1, 0.99, 0.9)
+    found = Parity("fold_0.onnx", "patches", 6, 0.1, agreement, dice, "f32", "openvino")
+    compared = replace(bundle, manifest=replace(bundle.manifest, parity=(ort, found)))
+    choice = open_engines(compared, device="cpu", threads=1).choice
+    assert choice.engine == expected
+    assert ("differ from torch" in choice.reason) == (expected == "onnxruntime")
 
 
 def test_what_the_cpu_says_of_bfloat16() -> None:

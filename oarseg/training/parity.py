@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from oarseg.bundle import Arithmetic, Parity
-from oarseg.engine import Engine
+from oarseg.bundle import Arithmetic, Parity, Runtime
+from oarseg.engine import INPUT, OUTPUT, Image
 from oarseg.engines import available_cpus
 from oarseg.errors import InputError
 from oarseg.evaluation.overlap import counts
@@ -37,56 +37,90 @@ def figures_text(parity: Parity) -> str:
     return (
         f"largest logit difference {parity.max_logit_difference:.2e}, "
         f"argmax equal {parity.argmax_agreement:.6f}, worst Dice {parity.min_dice:.4f} "
-        f"on {parity.patches} patches ({parity.source}, {parity.arithmetic})"
+        f"on {parity.patches} patches ({parity.source}, {parity.runtime} {parity.arithmetic})"
     )
 
 
-def compare(
-    network: torch.nn.Module, path: Path, patches: Patches, *, arithmetic: Arithmetic = "f32"
-) -> Parity:
-    """Run one file and its checkpoint in torch on the same patches.
+def answers(network: torch.nn.Module, patches: Patches, file: Path) -> Image:
+    """A checkpoint's own logits (n, classes, z, y, x) on patches, in torch and float32.
 
-    The file is run in ONNX Runtime, and for bfloat16 in OpenVINO, as ``oarseg segment`` does.
+    They lie in ``file`` (.npy), of which only what is looked at takes memory.
     """
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    classes = int(session.get_outputs()[0].shape[1])
-    in_bf16 = _bf16_engine(path, patches, classes) if arithmetic == "bf16" else None
-    largest, equal, voxels = 0.0, 0, 0
-    sizes = np.zeros((3, classes))
-    for patch in patches.array:
-        if in_bf16 is None:
-            got = np.asarray(session.run(None, {"image": patch[None]})[0])[0]
-        else:
-            got = in_bf16(np.ascontiguousarray(patch[None]))[0].copy()
+    found: Image | None = None
+    for number, patch in enumerate(patches.array):
         with torch.inference_mode():
-            want = network(torch.from_numpy(patch[None])).numpy()[0]
+            logits = network(torch.from_numpy(patch[None])).numpy()[0]
+        if found is None:
+            shape = (len(patches.array), *logits.shape)
+            found = np.lib.format.open_memmap(file, "w+", dtype=np.float32, shape=shape)
+        found[number] = logits
+    if found is None:
+        raise ValueError("no patches to compare on")
+    return found
+
+
+def compare(
+    path: Path,
+    patches: Patches,
+    wanted: Image,
+    *,
+    runtime: Runtime = "onnxruntime",
+    arithmetic: Arithmetic = "f32",
+) -> Parity:
+    """Hold one file's logits against its checkpoint's on the same patches.
+
+    Args:
+        path: the ONNX file.
+        patches: network inputs.
+        wanted: ``answers`` of the checkpoint to them.
+        runtime: what runs the file; OpenVINO as ``oarseg segment`` uses it.
+        arithmetic: of OpenVINO.
+    """
+    run = _openvino(path, wanted, patches, arithmetic) if runtime == "openvino" else _ort(path)
+    largest, equal, dice = 0.0, 0, 0.0
+    sizes = np.zeros((3, wanted.shape[1]))
+    for patch, want in zip(patches.array, wanted, strict=True):
+        got = run(np.ascontiguousarray(patch[None]))[0]
         if not np.isfinite(got).all():
-            return Parity(
-                path.name, patches.source, len(patches.array), float("inf"), 0.0, 0.0, arithmetic
-            )
+            largest, equal = float("inf"), 0
+            break
         largest = max(largest, float(np.abs(got - want).max()))
         mine, theirs = got.argmax(0), want.argmax(0)
         equal += int((mine == theirs).sum())
-        voxels += mine.size
-        sizes += [counts(labels, classes) for labels in (mine, theirs, mine[mine == theirs])]
-    enough = sizes[1] >= MIN_CLASS_VOXELS
-    dice = 2 * sizes[2][enough] / (sizes[0][enough] + sizes[1][enough])
+        sizes += [counts(m, wanted.shape[1]) for m in (mine, theirs, mine[mine == theirs])]
+    else:
+        dice = _worst_dice(sizes)
     return Parity(
         path.name,
         patches.source,
         len(patches.array),
         largest,
-        equal / voxels,
-        float(dice.min()),
+        equal / (wanted.size // wanted.shape[1]),
+        dice,
         arithmetic,
+        runtime,
     )
 
 
-def _bf16_engine(path: Path, patches: Patches, classes: int) -> Engine:
-    tile = np.zeros_like(patches.array[:1])
-    logits = np.zeros((1, classes, *tile.shape[2:]), np.float32)
+def _worst_dice(sizes: NDArray[Any]) -> float:
+    """The worst class's Dice, of counts (3, classes): one side, the other, both."""
+    enough = sizes[1] >= MIN_CLASS_VOXELS
+    dice = 2 * sizes[2][enough] / (sizes[0][enough] + sizes[1][enough])
+    return float(dice.min())
+
+
+def _ort(path: Path) -> Callable[[Image], Image]:
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda tile: np.asarray(session.run([OUTPUT], {INPUT: tile})[0])
+
+
+def _openvino(
+    path: Path, wanted: Image, patches: Patches, arithmetic: Arithmetic
+) -> Callable[[Image], Image]:
+    """The engine that ``oarseg segment`` takes on a CPU."""
+    tile, logits = np.zeros_like(patches.array[:1]), np.zeros_like(wanted[:1])
     return OpenVinoEngine(
-        path, tile, logits, threads=available_cpus(), alone=True, precision="bf16"
+        path, tile, logits, threads=available_cpus(), alone=True, precision=arithmetic
     )
 
 
