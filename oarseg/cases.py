@@ -16,16 +16,16 @@ case. Never by their order.
 from __future__ import annotations
 
 import json
-import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oarseg.admission import fault, not_an_image, printable, sentence
 from oarseg.challenge import Challenge, Socket
 from oarseg.errors import InputError
-from oarseg.formats import ENDINGS, ending
+from oarseg.formats import ending
 
 INPUTS = "inputs.json"
 IMAGES = "images"
@@ -149,7 +149,7 @@ def _in_sockets(
     for socket in challenge.sockets:
         for path in _visible(folders[socket.slug]) if socket.slug in folders else ():
             if ending(path.name) is None:
-                problems.append(CaseProblem(_printable(path.name), _not_an_image(path)))
+                problems.append(CaseProblem(printable(path.name), not_an_image(path)))
             else:
                 candidates.append(_candidate(path, socket, input_dir))
     return candidates, problems
@@ -169,9 +169,9 @@ def _listed_slugs(listed: Path, challenge: Challenge) -> set[str]:
 
 
 def _read_list(listed: Path) -> list[Any]:
-    fault = _fault(listed, listed.parent)
-    if fault:
-        raise InputError(fault)
+    refused = fault(listed, listed.parent)
+    if refused:
+        raise InputError(refused)
     try:
         document = json.loads(listed.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -255,7 +255,7 @@ def _candidate(path: Path, socket: Socket, input_dir: Path, name: str = "") -> _
     stem = _stem(path)
     # A file that is called nothing but its suffix keeps its whole stem.
     name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
-    return _Candidate(socket, path, _printable(name), _fault(path, input_dir))
+    return _Candidate(socket, path, printable(name), fault(path, input_dir))
 
 
 def _stem(path: Path) -> str:
@@ -266,56 +266,6 @@ def _suffix(stem: str, socket: Socket) -> int:
     """Length of the longest suffix of the socket that the stem ends with; 0 for none."""
     lower = stem.lower()
     return max((len(s) for s in socket.suffixes if lower.endswith(s.lower())), default=0)
-
-
-def _printable(name: str) -> str:
-    return name if name.isprintable() else repr(name)
-
-
-def _not_an_image(path: Path) -> str:
-    return _sentence(
-        path,
-        expected=f"an image ({', '.join(ENDINGS)})",
-        found="a folder" if path.is_dir() else "another file",
-        do="remove it from this folder",
-    )
-
-
-def _fault(path: Path, input_dir: Path) -> str | None:
-    """What forbids opening a file: its name, its kind or where it leads."""
-    if not path.name.isprintable():
-        return _sentence(
-            Path(repr(path.name)),
-            expected="a printable file name",
-            found="control characters",
-            do="rename it",
-        )
-    try:
-        inside = path.resolve(strict=True).is_relative_to(input_dir.resolve())
-        mode = path.stat().st_mode
-    except OSError as error:
-        return _sentence(
-            path, expected="a readable file", found=f"{error.strerror}", do="replace it"
-        )
-    if not inside:
-        return _sentence(
-            path,
-            expected="a file inside the input folder",
-            found="a link that leaves it",
-            do="put the file itself there",
-        )
-    if not stat.S_ISREG(mode):
-        return _sentence(
-            path,
-            expected="a plain file",
-            found="a folder" if stat.S_ISDIR(mode) else "a pipe or device",
-            do="put the image itself there",
-        )
-    return None
-
-
-def _sentence(path: Path, *, expected: str, found: str, do: str) -> str:
-    return f"{path}: expected {expected}, found {found}; {do}"
 
 
 def _groups(candidates: list[_Candidate], *, single: bool) -> list[list[_Candidate]]:
@@ -363,7 +313,7 @@ def _repeated(channels: Iterable[list[_Candidate]], name: str) -> str | None:
         if len(files) > 1:
             channel = files[0].socket.channel
             names = ", ".join(file.path.name for file in files)
-            return _sentence(
+            return sentence(
                 files[0].path.parent,
                 expected=f"one {channel} for case {name!r}",
                 found=f"{len(files)} ({names})",
@@ -383,7 +333,7 @@ def _missing(
         if socket.channel in needed and socket.channel not in by_channel:
             names = [c.path.name for c in everything if c.socket.channel == socket.channel]
             some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            return _sentence(
+            return sentence(
                 first.path,
                 expected=f"the {socket.channel} of case {first.name!r} with it",
                 found=f"only {some}" if names else f"no {socket.channel} at all",
@@ -402,7 +352,7 @@ def _distinct(cases: list[Case], challenge: Challenge) -> tuple[list[Case], list
     problems = [
         CaseProblem(
             case.name,
-            _sentence(
+            sentence(
                 case.files[channel],
                 expected="an output name of its own",
                 found=f"{names[id(case)]}, which another case has too",

@@ -115,14 +115,14 @@ def rooms(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -
         )
         if (limit := resource.getrlimit(kind)[0]) != resource.RLIM_INFINITY
     ]
-    found += [Room("the container's limit", limit, used) for limit, used in _cgroups(root)]
+    found += [Room("the container's limit", limit, used) for limit, used in container_limits(root)]
     free = _fields(meminfo).get("MemAvailable")
     if free is not None:
         found.append(Room("the free RAM", free + resident, resident))
     return found or [Room("the address space", _UNLIMITED, resident)]
 
 
-def _cgroups(root: Path) -> Iterator[tuple[int, int]]:
+def container_limits(root: Path) -> Iterator[tuple[int, int]]:
     """Limit and use of the container, version 2, then 1; caches that can be dropped are free."""
     for limit_file, used_file, stat_file, cache in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),

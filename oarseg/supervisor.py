@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from oarseg import staging
+from oarseg import memory, staging
 
 CGROUP = Path("/sys/fs/cgroup")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -198,14 +198,15 @@ def _reason(number: int, *, out_of_memory: bool) -> str:
 
 def _kills_for_memory() -> int:
     """How often the kernel has killed for memory in this cgroup; 0 where it does not say."""
-    events = CGROUP / "memory.events"
-    if not events.is_file():
-        return 0
-    counts = dict(line.split() for line in events.read_text(encoding="ascii").splitlines())
-    return int(counts.get("oom_kill", 0))
+    for name in ("memory.events", "memory/memory.oom_control"):
+        if (CGROUP / name).is_file():
+            lines = (CGROUP / name).read_text(encoding="ascii").splitlines()
+            counts = dict(line.split() for line in lines)
+            return int(counts.get("oom_kill", 0))
+    return 0
 
 
 def _memory_limit_mib() -> int | None:
-    limit = CGROUP / "memory.max"
-    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
-    return int(text) >> 20 if text.isdecimal() else None
+    """The tightest limit of the cgroup, version 2 or 1."""
+    limits = [limit for limit, _ in memory.container_limits(CGROUP)]
+    return min(limits) >> 20 if limits else None

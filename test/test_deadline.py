@@ -55,17 +55,19 @@ def case(manifest: Manifest) -> NetworkInput:
 
 
 def test_the_rungs_give_up_flips_then_folds_then_overlap() -> None:
-    rungs = ladder(Effort(mirror=True), 2)
+    rungs = ladder(Effort(mirror=True), 3)
     wider, widest = (f"overlap of tiles (step {step} instead of 0.5)" for step in ("0.75", "1"))
     assert rungs[0] == Effort(mirror=True)
-    assert [given_up(rungs[0], rung, 2) for rung in rungs] == [
+    assert [given_up(rungs[0], rung, 3) for rung in rungs] == [
         (),
         ("mirroring",),
-        ("mirroring", "1 of 2 folds"),
+        ("mirroring", "1 of 3 folds"),
         ("mirroring", wider),
-        ("mirroring", wider, "1 of 2 folds"),
+        ("mirroring", wider, "1 of 3 folds"),
+        ("mirroring", wider, "2 of 3 folds"),
         ("mirroring", widest),
-        ("mirroring", widest, "1 of 2 folds"),
+        ("mirroring", widest, "1 of 3 folds"),
+        ("mirroring", widest, "2 of 3 folds"),
     ]
     assert ladder(Effort(), 1) == (Effort(), Effort(1, step=0.75), Effort(1, step=1.0))
 

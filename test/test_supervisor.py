@@ -114,11 +114,29 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_memory_limit_and_kills_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_cgroup(root: Path, limit: int, kills: int, *, version: int) -> None:
+    """A container's limit and what the kernel counts, as each version of cgroups has it."""
+    if version == 2:
+        files = {"max": limit, "current": 1 << 20, "stat": "inactive_file 0"}
+        files["events"] = f"low 0\nhigh 0\nmax 3\noom 1\noom_kill {kills}"
+    else:
+        root = root / "memory"
+        root.mkdir()
+        files = {"limit_in_bytes": limit, "usage_in_bytes": 1 << 20}
+        files["stat"] = "total_inactive_file 0"
+        files["oom_control"] = f"oom_kill_disable 0\nunder_oom 0\noom_kill {kills}"
+    for name, text in files.items():
+        (root / f"memory.{name}").write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_limit_and_kills_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
     monkeypatch.setattr(supervisor, "CGROUP", tmp_path)
     assert supervisor._kills_for_memory() == 0
-    (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n")
-    (tmp_path / "memory.max").write_text(f"{700 << 20}\n")
+    assert supervisor._memory_limit_mib() is None
+    write_cgroup(tmp_path, 700 << 20, 1, version=version)
     assert supervisor._kills_for_memory() == 1
     assert supervisor._reason(signal.SIGKILL, out_of_memory=True) == (
         "killed because memory ran out, which is limited to 700 MiB; give it more, or crop "
