@@ -292,7 +292,7 @@ def test_information_of_equal_and_of_independent_classes():
 def test_shift_scores_peak_where_the_piece_was_cut():
     values = np.random.default_rng(4).choice([-1000.0, 0.0, 40.0, 100.0, 600.0], (10, 12, 14))
     piece = values[3:8, 2:8, 5:12]
-    scores = shift_scores(values, piece, np.array([-500.0, 20.0, 70.0, 300.0]), workers=1)
+    scores = shift_scores(values, piece, np.array([-500.0, 20.0, 70.0, 300.0]))
     assert np.unravel_index(scores.argmax(), scores.shape) == (3, 2, 5)
     assert scores.max() == pytest.approx(1)
 

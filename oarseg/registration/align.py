@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -90,8 +89,7 @@ def register(ct: Volume, mr: Volume, *, method: Method = "rigid", threads: int =
         mr: any intensity scale.
         method: ``rigid``; ``bspline`` refines the rigid pose where that is worth it;
             ``none`` takes the headers at their word and only judges them.
-        threads: for the search and for starts refined side by side; 0 takes all cores. The
-            result does not depend on it.
+        threads: for the search; 0 takes all cores. The result does not depend on it.
 
     Raises:
         RegistrationError: no patient in one of the images.
@@ -127,9 +125,7 @@ def _found(ct: CoarseCt, mr: CoarseMr, headers: Pose, scorer: Scorer, workers: i
     """The best pose, finely refined, and all that were tried, coarsely refined."""
     starts = [headers]
     starts += [_measured(s.transform, scorer) for s in find_starts(ct, mr, workers=workers)]
-    # elastix gives the interpreter back while it works, and each start is its own.
-    with ThreadPoolExecutor(workers) as pool:
-        quick = list(pool.map(lambda start: _refined(ct, mr, start, scorer), starts))
+    quick = [_refined(ct, mr, start, scorer) for start in starts]
     return [_polished(ct, mr, max(quick, key=_value), scorer), *quick]
 
 

@@ -15,7 +15,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, special
 
 from oarseg.registration.coarse import CoarseCt, CoarseMr, Floats
 from oarseg.rigid import RigidTransform
@@ -59,8 +59,7 @@ def information(joint: Counts) -> NDArray[np.float64]:
 
 
 def _entropy(counts: Counts, total: Counts) -> Counts:
-    share = counts / total[..., None]
-    return cast(Counts, -(share * np.log(np.where(share > 0, share, 1))).sum(-1))
+    return cast(Counts, special.entr(counts / total[..., None]).sum(-1))
 
 
 class Scorer:

@@ -8,6 +8,7 @@ beyond the orientation of the axes.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -46,11 +47,13 @@ def find_starts(ct: CoarseCt, mr: CoarseMr, *, workers: int) -> tuple[Start, ...
     moving = _with_gaps(mr)
     edges = mr_edges(mr, MR_CLASSES)
     centre = _centre(mr)
-    found: list[Start] = []
-    for pitch in PITCHES_DEG:
+
+    def at(pitch: float) -> list[Start]:
         turn = RigidTransform.about(centre, angles_deg=(pitch, 0.0, 0.0))
-        turned = _turned(moving, turn)
-        found += _peaks(fixed, turned, edges, turn, workers)
+        return _peaks(fixed, _turned(moving, turn), edges, turn)
+
+    with ThreadPoolExecutor(workers) as pool:
+        found = [start for starts in pool.map(at, PITCHES_DEG) for start in starts]
     found.sort(key=lambda start: -start.score)
     return _distinct(found, centre)
 
@@ -84,9 +87,8 @@ def _peaks(
     moving: Volume,
     edges: NDArray[np.float64],
     turn: RigidTransform,
-    workers: int,
 ) -> list[Start]:
-    scores = shift_scores(fixed.array, moving.array, edges, workers=workers)
+    scores = shift_scores(fixed.array, moving.array, edges)
     size = 2 * int(APART_MM / SEARCH_MM) - 1
     top = (scores == ndimage.maximum_filter(scores, size=size, mode="wrap")) & (scores > 0)
     best = sorted(np.argwhere(top).tolist(), key=lambda at: -float(scores[tuple(at)]))
@@ -109,8 +111,6 @@ def shift_scores(
     ct: NDArray[np.floating[Any]],
     mr: NDArray[np.floating[Any]],
     edges: NDArray[np.float64],
-    *,
-    workers: int,
 ) -> NDArray[np.float64]:
     """The score (see ``information``) at every shift with enough overlap, elsewhere 0.
 
@@ -118,40 +118,39 @@ def shift_scores(
         ct: HU (z, y, x), NaN where not taken.
         mr: (z, y, x) on the same spacing, NaN where not taken.
         edges: of the MR's classes.
-        workers: FFT threads; the result does not depend on their number.
 
     Returns:
         Scores over shifts (z, y, x): entry ``s`` has MR voxel 0 on CT voxel ``s``, where
         an index at or past the CT's end stands for itself less the array's length.
     """
     size = [fft.next_fast_len(a + b, real=True) for a, b in zip(ct.shape, mr.shape, strict=True)]
-    ct_spectra = _class_spectra(ct, np.asarray(CT_EDGES_HU, float), size, workers)
-    mr_spectra = np.conj(_class_spectra(mr, edges, size, workers))
-    patient = _correlate(ct_spectra.sum(0) * mr_spectra[1:].sum(0), size, workers)
+    ct_spectra = _class_spectra(ct, np.asarray(CT_EDGES_HU, float), size)
+    mr_spectra = np.conj(_class_spectra(mr, edges, size))
+    patient = _correlate(ct_spectra.sum(0) * mr_spectra[1:].sum(0), size)
     overlap = patient / max(float((mr >= edges[0]).sum()), 1.0)
     allowed = overlap >= MIN_OVERLAP
     joint = np.empty((int(allowed.sum()), len(ct_spectra), len(mr_spectra)))
     for i, a in enumerate(ct_spectra):
         for j, b in enumerate(mr_spectra):
-            joint[:, i, j] = _correlate(a * b, size, workers)[allowed]
+            joint[:, i, j] = _correlate(a * b, size)[allowed]
     scores = np.zeros(size)
     scores[allowed] = overlap[allowed] * information(np.maximum(joint, 0))
     return scores
 
 
 def _class_spectra(
-    values: NDArray[np.floating[Any]], edges: NDArray[np.float64], size: list[int], workers: int
+    values: NDArray[np.floating[Any]], edges: NDArray[np.float64], size: list[int]
 ) -> NDArray[np.complex64]:
     classes = np.where(np.isnan(values), -1, np.digitize(values, edges))
     masks = [(classes == k).astype(np.float32) for k in range(len(edges) + 1)]
-    return np.stack([fft.rfftn(mask, size, workers=workers) for mask in masks])
+    return np.stack([fft.rfftn(mask, size) for mask in masks])
 
 
 def _correlate(
-    product: NDArray[np.complexfloating[Any, Any]], size: list[int], workers: int
+    product: NDArray[np.complexfloating[Any, Any]], size: list[int]
 ) -> NDArray[np.float32]:
     # Counts are whole numbers: rounding removes the FFT's own noise.
-    return cast(NDArray[np.float32], np.rint(fft.irfftn(product, size, workers=workers)))
+    return cast(NDArray[np.float32], np.rint(fft.irfftn(product, size)))
 
 
 def _distinct(starts: list[Start], centre: Vector) -> tuple[Start, ...]:
