@@ -64,7 +64,8 @@ fuzz: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(BIN)/python bench/inference.py --out bench/results
 	$(BIN)/python bench/scaling.py --out bench/results
-	$(BIN)/python bench/effort.py --out bench/results
+	$(BIN)/python bench/effort.py --seeds 300 301 302 303 --out bench/results
+	$(BIN)/python bench/region.py --out bench/results
 	$(BIN)/python bench/parity.py --scale 2 --out bench/results
 	$(BIN)/python bench/evaluation.py --out bench/results
 	$(BIN)/python bench/registration.py same-pose --seeds 6 --peers --out bench/results

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "test")]
@@ -18,6 +19,7 @@ from oarseg.bundle import Channel, Label, Normalisation  # noqa: E402
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases  # noqa: E402
 from oarseg.phantom.anatomy import build  # noqa: E402
 from oarseg.phantom.case import ct_grid  # noqa: E402
+from oarseg.volume import Volume  # noqa: E402
 
 SEED = 1  # the shipped case's, on which nothing is trained
 CACHE = ROOT / "build" / "bench"
@@ -35,18 +37,33 @@ def kept(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def case(size: str) -> Path:
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """A phantom as networks see it, (z, y, x): CT, moved MR, and the true labels."""
+
+    ct: Volume
+    mr: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+
+
+def phantom_channels(spec: PhantomSpec, recipe: bundle.ChannelRecipe) -> Channels:
     """A phantom's channels on the CT's grid, the MR moved by its true transform."""
+    phantom = make_phantom(spec)
+    if phantom.mr is None:
+        raise ValueError("the phantom has no MR")
+    mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, phantom.ct.grid, recipe)
+    return Channels(phantom.ct, mr, phantom.labels.array)
+
+
+def case(size: str) -> Path:
+    """The channels of the phantom that most benchmarks run on."""
 
     def make(folder: Path) -> None:
-        phantom = make_phantom(PhantomSpec(SEED, size))
-        if phantom.mr is None:
-            raise ValueError("the phantom has no MR")
         recipe = bundle.ChannelRecipe("MR_T1", optional=True, standardise="mean_one")
-        mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, phantom.ct.grid, recipe)
-        np.save(folder / "ct.npy", phantom.ct.array)
-        np.save(folder / "mr.npy", mr)
-        (folder / "spacing.json").write_text(json.dumps(phantom.ct.grid.spacing_mm))
+        seen = phantom_channels(PhantomSpec(SEED, size), recipe)
+        np.save(folder / "ct.npy", seen.ct.array)
+        np.save(folder / "mr.npy", seen.mr)
+        (folder / "spacing.json").write_text(json.dumps(seen.ct.grid.spacing_mm))
 
     return kept(CACHE / "cases" / size, make)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import ROOT
+from cases import ROOT, phantom_channels
 
-from oarseg import bundle, channels, engines, preprocessing, streaming
+from oarseg import bundle, engines, preprocessing, streaming
 from oarseg.evaluation.overlap import dice_by_label
-from oarseg.phantom import PhantomSpec, make_phantom
+from oarseg.phantom import PhantomSpec
 from oarseg.region import body_box, find_body
 from oarseg.streaming import Effort
 
@@ -72,16 +72,12 @@ def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], fl
 
 def prepared(spec: PhantomSpec, manifest: bundle.Manifest) -> tuple[Any, Any, Any]:
     """A phantom as the network sees it, its body, and its truth."""
-    phantom = make_phantom(spec)
-    if phantom.mr is None:
-        raise ValueError("the phantom has no MR")
-    body, grid = find_body(phantom.ct), phantom.ct.grid
-    recipe = manifest.channels[1].recipe
-    mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, grid, recipe)
+    seen = phantom_channels(spec, manifest.channels[1].recipe)
+    body, grid = find_body(seen.ct), seen.ct.grid
     net_input = preprocessing.prepare(
-        [phantom.ct.array, mr], grid.spacing_mm, manifest, box=body_box(body, grid)
+        [seen.ct.array, seen.mr], grid.spacing_mm, manifest, box=body_box(body, grid)
     )
-    return net_input, body, phantom.labels.array
+    return net_input, body, seen.truth
 
 
 def mean_dice(labels: Any, truth: Any) -> float:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cases import ROOT
+from cases import ROOT, phantom_channels
 
-from oarseg import bundle, channels, engines, preprocessing, streaming
+from oarseg import bundle, engines, preprocessing, streaming
 from oarseg.evaluation.overlap import dice_by_label
-from oarseg.phantom import PhantomSpec, make_phantom
+from oarseg.phantom import PhantomSpec
 from oarseg.region import body_box, find_body
 from oarseg.volume import Volume
 
@@ -75,13 +75,9 @@ class Answers:
         cls, spec: PhantomSpec, weights: Any, opened: Any, arguments: argparse.Namespace
     ) -> Answers:
         """Segment one phantom three times."""
-        phantom = make_phantom(spec)
-        if phantom.mr is None:
-            raise ValueError("the phantom has no MR")
-        recipe = weights.manifest.channels[1].recipe
-        grid, air = phantom.ct.grid, arguments.air
-        mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, grid, recipe)
-        ct = phantom.ct.array
+        seen = phantom_channels(spec, weights.manifest.channels[1].recipe)
+        grid, air = seen.ct.grid, arguments.air
+        ct, mr = seen.ct.array, seen.mr
         before = [(air, 0)] * 3
 
         def run(ct: Any, mr: Any, *, crop: bool) -> Any:
@@ -104,7 +100,7 @@ class Answers:
             "body": run(ct, mr, crop=True),
             "shifted": shifted[air:, air:, air:],
         }
-        return cls(maps, phantom.labels.array)
+        return cls(maps, seen.truth)
 
     def means(self) -> dict[str, float]:
         """Over the structures."""

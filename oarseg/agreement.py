@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
 from oarseg import challenge
-from oarseg.bundle import Bundle, Manifest
+from oarseg.bundle import Bundle, Channel, Label
 from oarseg.challenge import Challenge
 from oarseg.errors import WeightsError
+
+
+class Model(Protocol):
+    """What a model takes and gives; a manifest is one."""
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """Its inputs, in order."""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Its answers, in order."""
+
+    @property
+    def regions(self) -> bool:
+        """Whether labels are painted over one another."""
 
 
 def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
@@ -41,32 +57,32 @@ def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
     return rules
 
 
-def check(manifest: Manifest, rules: Challenge, *, source: str) -> None:
+def check(model: Model, rules: Challenge, *, source: str) -> None:
     """Make sure that a model's channels and labels are those of its challenge.
 
     Raises:
         WeightsError: they are not; says the first difference.
     """
-    for difference in _differences(manifest, rules):
+    for difference in _differences(model, rules):
         raise WeightsError(
             f"{source}: the model does not fit challenge {rules.name}: {difference}; "
             "export it for the challenge that it was trained for"
         )
 
 
-def _differences(manifest: Manifest, rules: Challenge) -> Iterator[str]:
+def _differences(model: Model, rules: Challenge) -> Iterator[str]:
     known = [socket.channel for socket in rules.sockets]
-    for channel in manifest.channels:
+    for channel in model.channels:
         if channel.name not in known:
             yield f"it takes {channel.name}, the challenge gives {', '.join(known)}"
     wanted = {structure.label: structure.name for structure in rules.structures}
-    values = [label.value for label in manifest.labels]
-    if manifest.regions:
+    values = [label.value for label in model.labels]
+    if model.regions:
         # Regions are painted over one another; only their values reach the label map.
         for value in sorted(set(values) - set(wanted)):
             yield f"it paints label {value}, which the challenge does not have"
         return
-    found = {label.value: label.name for label in manifest.labels if label.value != 0}
+    found = {label.value: label.name for label in model.labels if label.value != 0}
     for value in sorted(set(found) | set(wanted)):
         mine, theirs = found.get(value), wanted.get(value)
         if mine != theirs:

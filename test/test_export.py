@@ -188,8 +188,25 @@ def test_checkpoint_of_another_plan(tmp_path: Path) -> None:
         build_network(open_results(folder), read_checkpoint(path))
 
 
-def test_a_model_of_other_labels_than_the_challenges_is_refused(tmp_path: Path) -> None:
+def no_long_work(*_: object) -> None:
+    raise AssertionError("the long work has begun")
+
+
+def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    monkeypatch.setattr(exporting, "answers", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
         exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD)
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_last_fold_of_another_plan_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0), folds=2))
+    save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
+    monkeypatch.setattr(exporting, "answers", no_long_work)
+    with pytest.raises(InputError, match="is of another network than the plans"):
+        exporting.export(folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD)

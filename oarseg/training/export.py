@@ -6,7 +6,7 @@ import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from oarseg.engines import F32_MIN_AGREEMENT, F32_MIN_DICE
 from oarseg.errors import InputError, WeightsError
 from oarseg.openvino_engine import has_bf16
 from oarseg.training.checkpoint import (
+    Checkpoint,
     Results,
     build_network,
     fold_checkpoints,
@@ -45,6 +46,7 @@ from oarseg.training.parity import Patches, answers, compare, figures_text, smoo
 log = logging.getLogger(__name__)
 
 LOGITS = "logits.npy"
+RUNTIMES = ("onnxruntime", "openvino")
 SCHEMES = {
     "CTNormalization": "ct",
     "ZScoreNormalization": "zscore",
@@ -63,6 +65,15 @@ class Bar:
 
 
 BARS: dict[Precision, Bar] = {"fp32": Bar(F32_MIN_AGREEMENT, F32_MIN_DICE), "fp16": Bar(0.99, 0.98)}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model takes and gives, known before anything is exported."""
+
+    channels: tuple[Channel, ...]
+    labels: tuple[Label, ...]
+    regions: bool
 
 
 @dataclass(frozen=True)
@@ -143,31 +154,48 @@ def export(
             challenge.
     """
     results = open_results(folder)
+    interface = Interface(
+        _channels(results, challenge), _labels(results), results.labels.has_regions
+    )
+    agreement.check(interface, challenge, source=str(folder))
     checkpoints = {
         fold: read_checkpoint(path) for fold, path in fold_checkpoints(results, folds).items()
     }
+    for checkpoint in checkpoints.values():
+        build_network(results, checkpoint)  # one of another plan is refused before the long work
     samples = patches or smooth_noise(results)
     models: list[ModelFile] = []
     figures: list[Parity] = []
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
         for fold, checkpoint in checkpoints.items():
-            wanted = answers(build_network(results, checkpoint), samples, Path(scratch) / LOGITS)
-            for precision in precisions:
-                file = Path(scratch) / f"{card.name}_fold_{fold}_{precision}.onnx"
-                write_onnx(build_network(results, checkpoint), file, results, precision)
-                found = _compared(file, samples, wanted, precision)
-                if not found:
-                    file.unlink()
-                    continue
+            stem = Path(scratch) / f"{card.name}_fold_{fold}"
+            for precision, parity in _written(results, checkpoint, stem, samples, precisions):
+                file = stem.with_name(parity[0].file)
                 models.append(ModelFile(file.name, bundle.file_sha256(file), fold, precision))
-                figures.extend(found)
+                figures.extend(parity)
         models = _whole_precisions(models, folds)
         axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
-        manifest = describe(results, challenge, card, models, figures, axes)
-        agreement.check(manifest, challenge, source=str(folder))
+        manifest = describe(results, challenge, card, interface, models, figures, axes)
         bundle.write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
+
+
+def _written(
+    results: Results,
+    checkpoint: Checkpoint,
+    stem: Path,
+    samples: Patches,
+    precisions: Sequence[Precision],
+) -> Iterator[tuple[Precision, list[Parity]]]:
+    """Write a fold in each precision; those that reached their bars, with their figures."""
+    wanted = answers(build_network(results, checkpoint), samples, stem.with_name(LOGITS))
+    for precision in precisions:
+        file = stem.with_name(f"{stem.name}_{precision}.onnx")
+        write_onnx(build_network(results, checkpoint), file, results, precision)
+        found = _compared(file, samples, wanted, precision)
+        if found:
+            yield precision, found
 
 
 def _compared(file: Path, samples: Patches, wanted: Image, precision: Precision) -> list[Parity]:
@@ -222,6 +250,7 @@ def describe(
     results: Results,
     challenge: Challenge,
     card: Card,
+    interface: Interface,
     models: Sequence[ModelFile],
     figures: Sequence[Parity],
     mirror_axes: Collection[int],
@@ -234,14 +263,14 @@ def describe(
         challenge=challenge.name,
         title=card.title,
         warning=card.warning,
-        channels=_channels(results, challenge),
+        channels=interface.channels,
         spacing_mm=tuple(settings.spacing),
         patch_size=tuple(settings.patch_size),
         transpose_forward=tuple(results.plans["transpose_forward"]),
         data_resampling=_resampling(settings.configuration, "resampling_fn_data"),
         logits_resampling=_resampling(settings.configuration, "resampling_fn_probabilities"),
-        labels=_labels(results),
-        regions=results.labels.has_regions,
+        labels=interface.labels,
+        regions=interface.regions,
         mirror_axes=tuple(sorted(mirror_axes)),
         models=tuple(models),
         parity=tuple(parity for parity in figures if parity.file in kept),
@@ -249,7 +278,7 @@ def describe(
         licence=card.licence,
         versions={
             "oarseg": __version__,
-            **{name: version(name) for name in ("nnunetv2", "torch", "onnxruntime")},
+            **{name: version(name) for name in ("nnunetv2", "torch", *RUNTIMES)},
         },
         own_challenge=agreement.own_facts(challenge),
     )
