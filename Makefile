@@ -53,7 +53,7 @@ container-test: .venv/dev.stamp
 # phantom → prepare → train (seconds) → export → container → evaluate; see oarseg challenges.
 CHALLENGE ?= all
 profile-test: .venv/dev.stamp
-	$(BIN)/python -m pytest -m container test/test_profile_container.py --profiles $(CHALLENGE)
+	$(BIN)/python -m pytest -m container test/container/test_profile_container.py --profiles $(CHALLENGE)
 
 gpu-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m gpu

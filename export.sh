@@ -34,7 +34,7 @@ export_image() {
 export_sbom() {
   local file=$folder/oarseg-$version.cdx.json
   docker run --rm --network none --read-only --entrypoint /opt/venv/bin/python \
-    "oarseg:$version" -m oarseg.sbom >"$file.part"
+    "oarseg:$version" -m oarseg.cli.sbom >"$file.part"
   finish "$file"
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from oarseg.cli import main
+from oarseg.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["segment", *sys.argv[1:]]))

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+sys.path[:0] = [str(ROOT), str(ROOT / "test" / "support")]
 
-from oarseg import bundle, challenge, channels  # noqa: E402
-from oarseg.bundle import Channel, Label, Normalisation  # noqa: E402
+from oarseg.challenges import challenge  # noqa: E402
+from oarseg.imaging.volume import Volume  # noqa: E402
+from oarseg.inference import channels  # noqa: E402
+from oarseg.model import manifest as bundle  # noqa: E402
+from oarseg.model.manifest import Channel, Label, Normalisation  # noqa: E402
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases  # noqa: E402
-from oarseg.phantom.anatomy import build  # noqa: E402
 from oarseg.phantom.case import ct_grid  # noqa: E402
-from oarseg.volume import Volume  # noqa: E402
+from oarseg.phantom.patient.anatomy import build  # noqa: E402
 
 SEED = 1  # the shipped case's, on which nothing is trained
 CACHE = ROOT / "build" / "bench"

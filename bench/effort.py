@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 from cases import ROOT, phantom_channels
 
-from oarseg import bundle, engines, preprocessing, streaming
-from oarseg.evaluation.overlap import dice_by_label
+from oarseg.inference import preprocessing, streaming
+from oarseg.inference.body import body_box, find_body
+from oarseg.inference.engines import choice
+from oarseg.inference.streaming import Effort
+from oarseg.labels.overlap import dice_by_label
+from oarseg.model import manifest as bundle
 from oarseg.phantom import PhantomSpec
-from oarseg.region import body_box, find_body
-from oarseg.streaming import Effort
 
 MIN_VOXELS = 200
 STEPS = (0.5, 0.75, 1.0)
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[300, 301])
     parser.add_argument("--size", default="small")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
-    parser.add_argument("--threads", type=int, default=engines.available_cpus())
+    parser.add_argument("--threads", type=int, default=choice.available_cpus())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.out:
@@ -48,7 +50,7 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], float]]:
     """Mean Dice of each phantom, and seconds in all, for each effort."""
     weights = bundle.load(arguments.weights)
-    opened = engines.open_engines(weights, device="cpu", threads=arguments.threads)
+    opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
     folds = len(opened.folds)
     efforts = [Effort(n, False, step) for n in range(folds, 0, -1) for step in STEPS]
     found: dict[Effort, tuple[list[float], float]] = {effort: ([], 0.0) for effort in efforts}

@@ -24,11 +24,12 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from oarseg import challenge, deflate, labelfiles  # noqa: E402
-from oarseg.cases import Case  # noqa: E402
+from oarseg.cases.find_cases import Case  # noqa: E402
+from oarseg.challenges import challenge  # noqa: E402
+from oarseg.imaging.volume import Volume  # noqa: E402
+from oarseg.labels import deflate, write_labels  # noqa: E402
 from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
-from oarseg.volume import Volume  # noqa: E402
-from oarseg.writing import write_case  # noqa: E402
+from oarseg.results.write_case import write_case  # noqa: E402
 
 RULES = challenge.load("han_seg")
 STRAY_VOXELS = 3
@@ -37,7 +38,7 @@ STRAY_VOXELS = 3
 WORKER = """
 import re, sys
 from pathlib import Path
-from oarseg import cli
+from oarseg import cli  # noqa: E402
 status = cli.main(sys.argv[1:])
 print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 sys.exit(status)
@@ -84,13 +85,13 @@ def write_sides(scratch: Path, size: str, seed: int) -> tuple[int, ...]:
         write_case(scratch / side, case=case, challenge=RULES, labels=labels, report=dict)
         (scratch / side / "channels").mkdir()
         zeros = deflate.Zeros(labels.array.shape[2])
-        boxes = labelfiles.label_boxes(labels.array, len(RULES.structures))
+        boxes = write_labels.label_boxes(labels.array, len(RULES.structures))
         bodies = [
             deflate.deflate_mask(labels.array, organ.labels, box=box, zeros=zeros)
             for organ, box in zip(RULES.organs, boxes, strict=True)
         ]
         path = scratch / side / "channels" / "case_01.mha"
-        labelfiles.write_channels(path, labels.grid, bodies, identity_frame=False)
+        write_labels.write_channels(path, labels.grid, bodies, identity_frame=False)
     return truth.array.shape
 
 

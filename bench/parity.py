@@ -2,7 +2,7 @@
 
     python bench/parity.py --scale 2 --out bench/results
 
-Every case of ``test/test_parity.py`` with each axis of its image ``--scale`` times as long:
+Every case of ``test_parity.py`` with each axis of its image ``--scale`` times as long:
 networks that have learnt for a few seconds, exported to ONNX, and the same checkpoints in
 nnU-Net. A case below the tests' bars makes the exit status 1.
 """
@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "test")]
+sys.path[:0] = [str(ROOT), str(ROOT / "test" / "support")]
 
 import test_parity as tests  # noqa: E402
 from nnunet_oracle import images, make  # noqa: E402
 
-from oarseg.evaluation.overlap import dice_by_label  # noqa: E402
+from oarseg.labels.overlap import dice_by_label  # noqa: E402
 
 
 @dataclass(frozen=True)

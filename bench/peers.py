@@ -13,8 +13,8 @@ import itk
 import numpy as np
 import SimpleITK as sitk
 
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Volume, to_sitk
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Volume, to_sitk
 
 THREADS = 2
 Peer = Callable[[Volume, Volume], RigidTransform]

@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 from cases import ROOT, phantom_channels
 
-from oarseg import bundle, engines, preprocessing, streaming
-from oarseg.evaluation.overlap import dice_by_label
+from oarseg.imaging.volume import Volume
+from oarseg.inference import preprocessing, streaming
+from oarseg.inference.body import body_box, find_body
+from oarseg.inference.engines import choice
+from oarseg.labels.overlap import dice_by_label
+from oarseg.model import manifest
 from oarseg.phantom import PhantomSpec
-from oarseg.region import body_box, find_body
-from oarseg.volume import Volume
 
 AIR_HU = -1000
 MIN_VOXELS = 200
@@ -37,13 +39,13 @@ def main() -> None:
     parser.add_argument("--size", default="small")
     parser.add_argument("--air", type=int, default=5)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
-    parser.add_argument("--threads", type=int, default=engines.available_cpus())
+    parser.add_argument("--threads", type=int, default=choice.available_cpus())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-    weights = bundle.load(arguments.weights)
-    opened = engines.open_engines(weights, device="cpu", threads=arguments.threads)
+    weights = manifest.load(arguments.weights)
+    opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
     found = []
     for seed in arguments.seeds:
         found.append(Answers.of(PhantomSpec(seed, arguments.size), weights, opened, arguments))

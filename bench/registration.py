@@ -27,6 +27,7 @@ from pairs import Pair, flexed, impostors, lookalikes, plain, spread, template_p
 from peers import PEERS
 
 from oarseg.errors import OarsegError
+from oarseg.imaging.transform import Transform
 from oarseg.registration import (
     TG132_MAX_MM,
     TG132_MEAN_MM,
@@ -35,7 +36,6 @@ from oarseg.registration import (
     register,
     target_registration_errors,
 )
-from oarseg.transform import Transform
 
 FIRST_SEED = 6000
 GROUPS: dict[str, Callable[[range, str], Iterator[Pair]]] = {

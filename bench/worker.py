@@ -16,10 +16,12 @@ from typing import Any
 import cases  # noqa: F401 — puts the project on the path
 import numpy as np
 
-from oarseg import bundle, engines, preprocessing, streaming
-from oarseg.region import body_box, find_body
-from oarseg.steps import Steps
-from oarseg.volume import Grid, Volume
+from oarseg.imaging.volume import Grid, Volume
+from oarseg.inference import preprocessing, streaming
+from oarseg.inference.body import body_box, find_body
+from oarseg.inference.engines import choice
+from oarseg.model import manifest
+from oarseg.system.usage import Steps
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--region", choices=("full", "body", "whole"), required=True)
     # whole: every tile, whether the body is in it or not
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=engines.available_cpus())
+    parser.add_argument("--threads", type=int, default=choice.available_cpus())
     parser.add_argument("--memory-gib", type=float, help="RLIMIT_DATA, as the platform sets it")
     parser.add_argument("--labels", type=Path, required=True, help="where the label map goes")
     arguments = parser.parse_args()
@@ -67,9 +69,9 @@ def ours(
     images: list[Any], spacing_mm: Any, arguments: argparse.Namespace, steps: Steps
 ) -> np.ndarray[Any, Any]:
     """This project's inference."""
-    weights = bundle.load(arguments.weights)
+    weights = manifest.load(arguments.weights)
     with steps.step("networks"):
-        opened = engines.open_engines(weights, device=arguments.device, threads=arguments.threads)
+        opened = choice.open_engines(weights, device=arguments.device, threads=arguments.threads)
         folds = torch_engines(arguments) if arguments.torch else opened.folds
     grid = Grid(images[0].shape, spacing_mm)
     with steps.step("preprocessing"):
@@ -105,7 +107,7 @@ def torch_predictor(arguments: argparse.Namespace) -> Any:
     import nnunet_peer
 
     return nnunet_peer.predictor(
-        bundle.load(arguments.weights),
+        manifest.load(arguments.weights),
         threads=arguments.threads,
         architecture={} if arguments.toy else nnunet_peer.SHIPPED,
         device=arguments.device,

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from oarseg import challenge
-from oarseg.cases import Case
+from oarseg.cases.find_cases import Case
+from oarseg.challenges import challenge
+from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import PhantomSpec
 from oarseg.phantom.profile import make_case
-from oarseg.steps import _reset_peak, peak_mib
-from oarseg.volume import Grid, Volume
-from oarseg.writing import write_case
+from oarseg.results.write_case import write_case
+from oarseg.system.usage import _reset_peak, peak_mib
 
 
 def main() -> None:

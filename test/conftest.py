@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import docker_engine
 import pytest
 
-from oarseg import log
+from oarseg.system import log
 
 Say = Callable[[str], None]
 

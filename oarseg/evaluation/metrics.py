@@ -40,7 +40,7 @@ from oarseg.evaluation.surfaces import (
     distances_mm,
     surfels,
 )
-from oarseg.volume import Vector
+from oarseg.imaging.volume import Vector
 
 Definition = Literal["surface-distance", "medpy", "evalutils"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)

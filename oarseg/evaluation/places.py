@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from oarseg.challenge import Ranking as Way
-from oarseg.evaluation.comparison import FAR_MM, LOWER_IS_BETTER, Floats, gains, p_better
+from oarseg.challenges.challenge import Ranking as Way
+from oarseg.evaluation.two_models import FAR_MM, LOWER_IS_BETTER, Floats, gains, p_better
 
 POINTS: dict[Way, str] = {
     "significance": "wins",

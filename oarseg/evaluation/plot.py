@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oarseg.challenge import Challenge
+from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.evaluation.scoring import Score
 

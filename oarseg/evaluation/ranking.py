@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenge import Evaluation
+from oarseg.challenges.challenge import Evaluation
 from oarseg.errors import InputError
-from oarseg.evaluation.comparison import LOWER_IS_BETTER, Floats, Verdict, compare_two
+from oarseg.evaluation.evaluate import CSV
 from oarseg.evaluation.places import POINTS, Places, Rules, places
-from oarseg.evaluation.run import CSV
 from oarseg.evaluation.scoring import Score
-from oarseg.evaluation.table import read_csv
+from oarseg.evaluation.tables import read_csv
+from oarseg.evaluation.two_models import LOWER_IS_BETTER, Floats, Verdict, compare_two
 
 # Numbers drawn at once for the bootstrap; bounds the memory.
 CHUNK = 1 << 21

@@ -11,13 +11,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenge import Challenge, Evaluation, Organ, Pair
+from oarseg.challenges.challenge import Challenge, Evaluation, Organ, Pair
 from oarseg.errors import InputError
-from oarseg.evaluation.field import Field
-from oarseg.evaluation.labels import Masks, NoMasks
 from oarseg.evaluation.metrics import Definition, Metrics, compare
+from oarseg.evaluation.mr_field import Field
 from oarseg.evaluation.surfaces import Mask
-from oarseg.volume import Grid
+from oarseg.imaging.volume import Grid
+from oarseg.labels.open_masks import Masks, NoMasks
 
 Status = Literal["scored", "missed", "extra", "absent", "outside", "unusable"]
 NAN = math.nan

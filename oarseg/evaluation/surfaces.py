@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from oarseg.volume import Vector
+from oarseg.imaging.volume import Vector
 
 # Voxels that are looked at together; bounds the memory for masks with far-flung voxels.
 CHUNK_VOXELS = 1 << 23

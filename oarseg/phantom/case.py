@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenge import Challenge, load
+from oarseg.challenges.challenge import Challenge, load
 from oarseg.errors import InputError
-from oarseg.phantom.anatomy import Anatomy, build
-from oarseg.phantom.pose import Pose
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Grid, Vector, Volume
+from oarseg.phantom.patient.anatomy import Anatomy, build
+from oarseg.phantom.patient.pose import Pose
 from oarseg.phantom.scanner import SLAB_VOXELS, CtScanner, MrScanner, View
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Grid, Vector, Volume
 
 Range = tuple[float, float]
 

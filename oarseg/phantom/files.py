@@ -7,7 +7,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from oarseg.errors import OutputError
-from oarseg.volume import Volume, place
+from oarseg.imaging.volume import Volume, place
 
 
 def save(volume: Volume, path: Path, metadata: dict[str, str] | None = None) -> None:

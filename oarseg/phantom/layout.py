@@ -32,13 +32,13 @@ from typing import Any, Literal
 import numpy as np
 from scipy.ndimage import find_objects
 
-from oarseg.challenge import Challenge, Structure, load
+from oarseg.challenges.challenge import Challenge, Structure, load
 from oarseg.errors import InputError, OutputError
+from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import published
 from oarseg.phantom.case import Phantom, PhantomSpec, Truth, make_phantom
 from oarseg.phantom.files import save
 from oarseg.phantom.profile import make_case
-from oarseg.volume import Grid, Volume
 
 Layout = Literal["dataset", "platform"]
 HAN_SEG = "han_seg"

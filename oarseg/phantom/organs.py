@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.phantom.head import SIDES
+from oarseg.phantom.patient.head import SIDES
+from oarseg.phantom.patient.shapes import Ellipsoid, Half, Shape, Stack
+from oarseg.phantom.patient.structures import VOLUMES_CM3
 from oarseg.phantom.scanner import Slab
-from oarseg.phantom.shapes import Ellipsoid, Half, Shape, Stack
-from oarseg.phantom.structures import VOLUMES_CM3
 
 Mask = NDArray[np.bool_]
 Window = tuple[slice, slice, slice]

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenge import Challenge, Socket
+from oarseg.challenges.challenge import Challenge, Socket
+from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
-from oarseg.exclusive import Exclusive
-from oarseg.phantom import extras
-from oarseg.phantom.anatomy import Anatomy, build
+from oarseg.imaging.volume import Volume
 from oarseg.phantom.case import (
     CHEST_SIZES,
     PhantomSpec,
@@ -27,9 +26,10 @@ from oarseg.phantom.case import (
     truth_of,
 )
 from oarseg.phantom.organs import CHEST, PhantomOrgan, organs
-from oarseg.phantom.parts import Draws
+from oarseg.phantom.patient import extras
+from oarseg.phantom.patient.anatomy import Anatomy, build
+from oarseg.phantom.patient.parts import Draws
 from oarseg.phantom.scanner import CtScanner, Labels, MrScanner, Slab, View
-from oarseg.volume import Volume
 
 CONTRAST_STREAM = 111
 

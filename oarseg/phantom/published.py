@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from oarseg.challenge import Challenge, Organ, Socket
+from oarseg.challenges.challenge import Challenge, Organ, Socket
+from oarseg.imaging.volume import Volume
 from oarseg.phantom.files import save
 from oarseg.phantom.profile import ProfileCase
-from oarseg.volume import Volume
 
 
 def case_name(challenge: Challenge, seed: int) -> str:

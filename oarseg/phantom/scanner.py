@@ -13,13 +13,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.phantom.anatomy import Anatomy, label_values
-from oarseg.phantom.parts import Part
-from oarseg.phantom.pose import as_fields
-from oarseg.phantom.shapes import Bounds, Field, grown
-from oarseg.phantom.tissues import SEQUENCES, TISSUES
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Grid, Volume
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Grid, Volume
+from oarseg.phantom.patient.anatomy import Anatomy, label_values
+from oarseg.phantom.patient.parts import Part
+from oarseg.phantom.patient.pose import as_fields
+from oarseg.phantom.patient.shapes import Bounds, Field, grown
+from oarseg.phantom.patient.tissues import SEQUENCES, TISSUES
 
 SLAB_VOXELS = 400_000
 HU_LIMITS = (-1024, 3000)

@@ -1,5 +1,6 @@
 """MR → CT registration that does not trust headers, with its own verdict."""
 
+from oarseg.imaging.regrid import move, standardise
 from oarseg.registration.accuracy import (
     TG132_MAX_MM,
     TG132_MEAN_MM,
@@ -10,7 +11,6 @@ from oarseg.registration.accuracy import (
 from oarseg.registration.align import Method, Registration, register
 from oarseg.registration.deformable import Refinement
 from oarseg.registration.record import record, transform_of
-from oarseg.registration.resample import move, standardise
 from oarseg.registration.verdict import Thresholds, Verdict
 
 __all__ = [

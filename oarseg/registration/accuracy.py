@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.transform import Transform
+from oarseg.imaging.transform import Transform
 
 TG132_MEAN_MM = 2.0
 TG132_MAX_MM = 5.0

@@ -19,6 +19,10 @@ import numpy as np
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
+from oarseg.imaging.regrid import covered_box
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.registration.coarse import (
     AIR_HU,
     COARSE_MM,
@@ -35,12 +39,8 @@ from oarseg.registration.deformable import Refinement, bend
 from oarseg.registration.elastix import Stage, refine
 from oarseg.registration.information import Score, Scorer
 from oarseg.registration.local import mismatch, overlay
-from oarseg.registration.resample import covered_box
 from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge
-from oarseg.rigid import RigidTransform
-from oarseg.transform import Transform
-from oarseg.volume import Grid, Vector, Volume
 
 Method = Literal["rigid", "bspline", "none"]
 

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
-from oarseg.volume import Grid, Shape, Vector, Volume, from_sitk, place, reversed_triple, to_sitk
+from oarseg.imaging.volume import (
+    Grid,
+    Shape,
+    Vector,
+    Volume,
+    from_sitk,
+    place,
+    reversed_triple,
+    to_sitk,
+)
 
 FINE_MM = 2.0
 COARSE_MM = 4.0

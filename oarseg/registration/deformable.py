@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.bspline import BSplineTransform
 from oarseg.errors import RegistrationError
+from oarseg.imaging.bspline import BSplineTransform
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr, Mask
 from oarseg.registration.elastix import Stage, refine_bspline
 from oarseg.registration.local import Overlay, mismatch, overlay, overlay_grid
-from oarseg.rigid import RigidTransform
-from oarseg.transform import Transform
-from oarseg.volume import Grid, Volume
 
 BEND = Stage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
 KNOTS_MM = 40.0

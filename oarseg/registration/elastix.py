@@ -17,10 +17,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.bspline import BSplineTransform
 from oarseg.errors import RegistrationError
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Grid, Vector, Volume, reversed_triple
+from oarseg.imaging.bspline import BSplineTransform
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Grid, Vector, Volume, reversed_triple
 
 Map = dict[str, tuple[str, ...]]
 

@@ -19,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg.imaging.regrid import covered_box
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import (
     CoarseCt,
     CoarseMr,
@@ -29,9 +32,6 @@ from oarseg.registration.coarse import (
     world_grid,
 )
 from oarseg.registration.information import CT_EDGES_HU, MR_CLASSES, information
-from oarseg.registration.resample import covered_box
-from oarseg.transform import Transform
-from oarseg.volume import Grid, Volume
 
 GRID_MM = 3.0
 HALF_BLOCK = 6  # voxels; a block is two of them along each axis, and blocks overlap by half

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from oarseg.bspline import BSplineTransform
+from oarseg.imaging.bspline import BSplineTransform
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Grid
 from oarseg.registration.align import Registration
-from oarseg.rigid import RigidTransform
-from oarseg.transform import Transform
-from oarseg.volume import Grid
 
 
 def record(found: Registration) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr, shrink
 from oarseg.registration.information import information, mr_edges, sample
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Grid, Vector, Volume
 
 SEARCH_MM = 8.0
 CT_EDGES_HU = (-400, -60, 10, 70, 250)

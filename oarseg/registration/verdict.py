@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Vector
 from oarseg.registration.information import Score
-from oarseg.rigid import RigidTransform
-from oarseg.volume import Vector
 
 Status = Literal["good", "doubtful", "failed"]
 

@@ -21,19 +21,26 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from oarseg import reading, registration
-from oarseg.agreement import dataset_record
-from oarseg.bspline import read_transform
-from oarseg.bundle import ChannelRecipe
-from oarseg.cases import Case, find_cases
-from oarseg.challenge import Challenge, Socket
-from oarseg.channels import HU_RANGE, absent_channel, aligned_channel, ct_channel, mr_channel
+from oarseg import registration
+from oarseg.cases.find_cases import Case, find_cases
+from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError, OarsegError
-from oarseg.evaluation.layouts import LabelFiles
-from oarseg.orientation import for_networks
+from oarseg.imaging.bspline import read_transform
+from oarseg.imaging.files import read_scan
+from oarseg.imaging.orientation import for_networks
+from oarseg.imaging.volume import Grid, Volume, to_sitk
+from oarseg.inference.channels import (
+    HU_RANGE,
+    absent_channel,
+    aligned_channel,
+    ct_channel,
+    mr_channel,
+)
+from oarseg.labels.find_labels import LabelFiles
+from oarseg.model.agreement import dataset_record
+from oarseg.model.manifest import ChannelRecipe
+from oarseg.training.label_sources import find_sources, merged_classes, read_labels
 from oarseg.training.presence import Presence, contradictions, read_presence
-from oarseg.training.sources import find_sources, merged_classes, read_labels
-from oarseg.volume import Grid, Volume, to_sitk
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +224,7 @@ def prepare_case(job: Job) -> PreparedCase:
     """
     reference = job.challenge.reference
     ct_path = job.case.files[reference.channel]
-    ct = reading.read_ct(ct_path)
+    ct = read_scan.read_ct(ct_path)
     labels = read_labels(job.labels, job.challenge, ct.grid, told=job.labelled)
     turn = for_networks(ct.grid, job.challenge.orientation)
     verdicts = []
@@ -257,7 +264,7 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
     socket = job.challenge.socket(recipe.name)
     if socket.placed == "same_grid":
         return _aligned(job, socket, path, ct.grid), None
-    mr = reading.read_mr(path)
+    mr = read_scan.read_mr(path)
     if job.transforms == "files":
         transform = read_transform(path.parent / f"{job.case.name}_ct_to_mr.tfm")
         verdict = "taken from file"
@@ -273,7 +280,7 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
 def _aligned(job: Job, socket: Socket, path: Path, grid: Grid) -> NDArray[Any]:
     """An image that should lie on the reference's grid."""
     is_ct = socket.modality == "CT"
-    image = reading.read_ct(path) if is_ct else reading.read_mr(path)
+    image = read_scan.read_ct(path) if is_ct else read_scan.read_mr(path)
     outside = HU_RANGE[0] if is_ct else 0.0
     array = aligned_channel(image, grid, path=path, outside=outside, resample=job.resample)
     return ct_channel(Volume(array, grid)) if is_ct else array

@@ -15,8 +15,15 @@ from typing import Any, get_args
 import torch
 from pydantic import TypeAdapter
 
-from oarseg import __version__, agreement, bundle
-from oarseg.bundle import (
+from oarseg import __version__
+from oarseg.challenges.challenge import Challenge
+from oarseg.errors import InputError, WeightsError
+from oarseg.inference.engines.choice import F32_MIN_AGREEMENT, F32_MIN_DICE
+from oarseg.inference.engines.openvino import has_bf16
+from oarseg.inference.engines.protocol import Image
+from oarseg.model import agreement
+from oarseg.model import manifest as bundle
+from oarseg.model.manifest import (
     Arithmetic,
     Channel,
     ChannelRecipe,
@@ -28,11 +35,6 @@ from oarseg.bundle import (
     Precision,
     Resampling,
 )
-from oarseg.challenge import Challenge
-from oarseg.engine import Image
-from oarseg.engines import F32_MIN_AGREEMENT, F32_MIN_DICE
-from oarseg.errors import InputError, WeightsError
-from oarseg.openvino_engine import has_bf16
 from oarseg.training.checkpoint import (
     Checkpoint,
     Results,

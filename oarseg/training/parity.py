@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from oarseg.bundle import Arithmetic, Parity, Runtime
-from oarseg.engine import INPUT, OUTPUT, Image
-from oarseg.engines import available_cpus
 from oarseg.errors import InputError
-from oarseg.evaluation.overlap import counts
-from oarseg.openvino_engine import OpenVinoEngine
+from oarseg.inference.engines.choice import available_cpus
+from oarseg.inference.engines.openvino import OpenVinoEngine
+from oarseg.inference.engines.protocol import INPUT, OUTPUT, Image
+from oarseg.labels.overlap import counts
+from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.training.checkpoint import Results
 
 MIN_CLASS_VOXELS = 50

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from oarseg.bundle import ChannelRecipe
 from oarseg.errors import InputError
+from oarseg.model.manifest import ChannelRecipe
 from oarseg.training.settings import KEY, TrainerSettings, as_document
 
 CONFIGURATION = "3d_fullres"

@@ -8,7 +8,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from oarseg.challenge import Challenge
+from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 
 Presence = Mapping[str, float]

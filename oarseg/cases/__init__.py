@@ -1,0 +1,1 @@
+"""Which files make a case, and what its outputs are called."""

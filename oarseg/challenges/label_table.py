@@ -1,0 +1,77 @@
+"""Label tables: what a user's labels mean, from TOML or nnU-Net's ``dataset.json``.
+
+TOML holds ``[[structures]]`` and, where organs overlap, ``[[overlapping]]``, as a
+challenge's own file does.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from oarseg.challenges import toml_file
+from oarseg.errors import InputError
+
+TABLES = ("structures", "overlapping")
+GOLDEN_ANGLE = 0.381966
+NOT_STRUCTURES = ("background", "ignore")
+
+
+def read(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The tables of a file, and its text if messages can name lines of it.
+
+    Raises:
+        InputError: neither a TOML file with structures nor a ``dataset.json``.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a label table, cannot read it") from error
+    if path.suffix == ".json":
+        return {"structures": _of_dataset(path, text)}, None
+    document = toml_file.parse(text, source=str(path))
+    other = sorted(set(document) - set(TABLES))
+    if other or "structures" not in document:
+        found = ", ".join(other) or "none"
+        raise InputError(f"{path}: expected only [[structures]] and [[overlapping]], found {found}")
+    return document, text
+
+
+def _of_dataset(path: Path, text: str) -> list[dict[str, Any]]:
+    """The structures of nnU-Net's ``dataset.json``, version 1 or 2."""
+    try:
+        labels = json.loads(text)["labels"]
+        pairs = [(name, label) for name, label in labels.items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: expected nnU-Net's dataset.json with labels") from error
+    if all(str(name).isdigit() for name, _ in pairs):  # version 1 has them the other way round
+        pairs = [(label, int(name)) for name, label in pairs]
+    kept = [(name, label) for name, label in pairs if name not in NOT_STRUCTURES]
+    regions = [name for name, label in kept if not isinstance(label, int)]
+    if regions:
+        raise InputError(
+            f"{path}: {regions[0]}: is a region of several labels; write a TOML table with "
+            "[[structures]] and [[overlapping]] instead"
+        )
+    return [{"label": label, "name": name} for name, label in kept]
+
+
+def with_colours(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with a colour for every outline that lacks one."""
+    result = dict(document)
+    for table in TABLES:
+        entries = document.get(table)
+        if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
+            result[table] = [{"colour": colour(i), **entry} for i, entry in enumerate(entries)]
+    return result
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """RGB that differs from its neighbours': hues a golden angle apart."""
+    lightness, saturation = (0.5, 0.65, 0.38)[index % 3], (0.85, 0.6)[index % 2]
+    parts = colorsys.hls_to_rgb((index * GOLDEN_ANGLE) % 1.0, lightness, saturation)
+    red, green, blue = (round(255 * part) for part in parts)
+    return red, green, blue

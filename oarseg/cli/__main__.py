@@ -1,0 +1,7 @@
+"""``python -m oarseg.cli``."""
+
+import sys
+
+from oarseg.cli.main import main
+
+sys.exit(main())

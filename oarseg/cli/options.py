@@ -1,0 +1,52 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from oarseg.challenges import challenge
+from oarseg.challenges.challenge import Challenge
+from oarseg.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def add_challenge(parser: argparse.ArgumentParser, *, default: str | None = "han_seg") -> None:
+    """Options that choose a challenge."""
+    known = ", ".join(challenge.names())
+    parser.add_argument(
+        "--challenge",
+        default=default,
+        metavar="NAME|FILE.toml",
+        help=f"{known}, or a file of your own (default: {default or 'what the data is for'})",
+    )
+    parser.add_argument(
+        "--label-table",
+        type=Path,
+        metavar="FILE",
+        help="your labels, TOML or nnU-Net's dataset.json, for a challenge without any (han5k)",
+    )
+
+
+def chosen_challenge(arguments: argparse.Namespace) -> Challenge:
+    """The challenge that the options choose; says what its users must know.
+
+    Raises:
+        InputError: no such challenge, a broken file, or a label table is missing.
+    """
+    rules = challenge.load(arguments.challenge, table=arguments.label_table)
+    if not rules.structures:
+        raise InputError(
+            f"challenge {rules.name}: takes its labels from you; pass --label-table with a TOML "
+            "table or nnU-Net's dataset.json"
+        )
+    say_notice(rules)
+    return rules
+
+
+def say_notice(rules: Challenge) -> None:
+    """Log what a challenge's users must know."""
+    if rules.notice:
+        logger.warning("%s: %s", rules.title, rules.notice)

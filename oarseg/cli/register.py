@@ -1,0 +1,83 @@
+"""``oarseg register``, and the option that chooses how to register."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oarseg.workflows.register_pair import Registered
+
+
+def add_registration_argument(parser: argparse.ArgumentParser) -> None:
+    """``--registration``, the same wherever an MR is brought onto a CT."""
+    parser.add_argument(
+        "--registration",
+        choices=("rigid", "bspline", "none"),
+        default="rigid",
+        help="bspline: refine the rigid pose where that helps; none: trust the headers",
+    )
+
+
+def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The parser of ``oarseg register``."""
+    parser = commands.add_parser(
+        "register",
+        help="bring an MR onto a CT and judge it",
+        description="Writes the moved MR, the transform (ITK, CT to MR), the verdict (JSON) and "
+        "a picture. The exit status is 1 when the registration failed.",
+    )
+    parser.add_argument("ct", type=Path, metavar="CT")
+    parser.add_argument("mr", type=Path, metavar="MR")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    add_registration_argument(parser)
+    parser.add_argument(
+        "--landmarks",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="a CSV (name,ct_x,ct_y,ct_z,mr_x,mr_y,mr_z; LPS), a phantom's _truth.json, or the "
+        "CT's and the MR's .mrk.json of 3D Slicer",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
+    parser.set_defaults(command=register)
+
+
+def register(arguments: argparse.Namespace) -> int:
+    """Register, print what was found; a failed registration is an error."""
+    from oarseg.workflows.register_pair import register_files, require_usable
+
+    result = register_files(
+        arguments.ct,
+        arguments.mr,
+        arguments.out,
+        method=arguments.registration,
+        landmarks=arguments.landmarks,
+        threads=arguments.threads,
+    )
+    print("\n".join(report_lines(result)))
+    require_usable(result.found)
+    return 0
+
+
+def report_lines(result: Registered) -> list[str]:
+    """What is printed: verdict, B-spline, landmarks, files."""
+    from oarseg.registration import TG132_MAX_MM, TG132_MEAN_MM
+
+    verdict, refinement = result.found.verdict, result.found.refinement
+    reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
+    lines = [f"{verdict.status}{reasons}"]
+    if refinement:
+        kept = f"up to {refinement.farthest_mm:.1f} mm, no fold"
+        lines.append(f"B-spline: {kept if refinement.kept else 'not kept, ' + refinement.reason}")
+    if result.landmarks is not None and result.accuracy is not None:
+        names, accuracy = result.landmarks.names, result.accuracy
+        lines += [f"{e:6.2f} mm  {n}" for n, e in zip(names, result.errors_mm, strict=True)]
+        met = "met" if accuracy.meets_tg132 else "not met"
+        lines.append(
+            f"mean {accuracy.mean_mm:.2f}, SD {accuracy.sd_mm:.2f}, max {accuracy.max_mm:.2f} mm; "
+            f"TG-132 (mean < {TG132_MEAN_MM:g}, max < {TG132_MAX_MM:g}) {met}"
+        )
+    return [*lines, *map(str, result.files)]

@@ -1,0 +1,137 @@
+"""``oarseg segment``, which ``process.py`` is too."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from pathlib import Path
+
+from oarseg.cli.register import add_registration_argument
+from oarseg.errors import InputError
+from oarseg.system.usage import process_age_s
+from oarseg.workflows import supervisor
+from oarseg.workflows.supervisor import Journal
+
+VARIABLE = "OARSEG_TIME_LIMIT"
+
+logger = logging.getLogger(__name__)
+
+
+def add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser("segment", help="segment every case of a folder")
+    add_segment_arguments(parser)
+    parser.set_defaults(command=segment)
+
+
+def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``oarseg segment``, which are those of ``process.py``."""
+    parser.add_argument("--input", type=Path, default=Path("/input"), help="folder of cases")
+    parser.add_argument("--output", type=Path, default=Path("/output"), help="results folder")
+    parser.add_argument("--weights", type=Path, help="folder with manifest.json")
+    parser.add_argument(
+        "--challenge",
+        metavar="NAME|FILE.toml",
+        help="default: the one that the weights are for",
+    )
+    parser.add_argument(
+        "--resample",
+        action="store_true",
+        help="accept images on other grids than the CT's where they should lie on it",
+    )
+    parser.add_argument(
+        "--assume-hu", action="store_true", help="take a CT's values for HU, as they are"
+    )
+    parser.add_argument(
+        "--max-voxels", type=int, default=2 * 10**9, metavar="N", help="an image's; default: 2e9"
+    )
+    parser.add_argument(
+        "--max-gib", type=float, default=8.0, metavar="N", help="an image's, as stored; default: 8"
+    )
+    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
+    parser.add_argument(
+        "--region",
+        choices=("body", "full"),
+        default="body",
+        help="body: crop to the patient first; full: nnU-Net's tiles over the whole image",
+    )
+    add_registration_argument(parser)
+    parser.add_argument(
+        "--mirroring",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="average over the flips that the model was trained for, as nnU-Net does",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="for the whole run; default: OARSEG_TIME_LIMIT, else none: everything is computed",
+    )
+
+
+def _seconds(text: str) -> float:
+    """A positive number of seconds."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+def _time_limit(arguments: argparse.Namespace) -> float | None:
+    """From the option, else from the environment.
+
+    Raises:
+        InputError: the environment's is no number of seconds.
+    """
+    text = os.environ.get(VARIABLE, "")
+    if arguments.time_limit is not None or not text:
+        limit: float | None = arguments.time_limit
+        return limit
+    try:
+        return _seconds(text)
+    except ValueError as error:
+        raise InputError(f"{VARIABLE}: expected seconds above 0, found {text!r}") from error
+
+
+def segment(arguments: argparse.Namespace) -> int:
+    """Segment the cases of a folder; 0 only when every one was written."""
+    # Before any worker: a second one has no more time than the first left.
+    started_s = time.monotonic() - process_age_s()
+    limit_s = _time_limit(arguments)
+    return supervisor.run(
+        lambda journal: _segment(arguments, journal, limit_s, started_s), output=arguments.output
+    )
+
+
+def _segment(
+    arguments: argparse.Namespace, journal: Journal, limit_s: float | None, started_s: float
+) -> int:
+    # In the worker only: the supervisor stays small.
+    from oarseg.imaging.files.read_scan import Limits
+    from oarseg.workflows import segment_folder
+    from oarseg.workflows.settings import Settings
+
+    settings = Settings(
+        input=arguments.input,
+        output=arguments.output,
+        weights=arguments.weights or segment_folder.default_weights(),
+        challenge=arguments.challenge,
+        device=arguments.device,
+        threads=arguments.threads,
+        region=arguments.region,
+        mirroring=arguments.mirroring,
+        time_limit_s=limit_s,
+        started_s=started_s,
+        resample=arguments.resample,
+        assume_hu=arguments.assume_hu,
+        limits=Limits(arguments.max_voxels, int(arguments.max_gib * (1 << 30))),
+        registration=arguments.registration,
+    )
+    failures = segment_folder.segment_folder(settings, journal)
+    if failures:
+        logger.error("%s", failures[-1].one_line(failed=len(failures)))
+    return 1 if failures else 0

@@ -1,0 +1,245 @@
+"""``oarseg evaluate``: folders of predictions and references → scores, tables and a plot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from oarseg import __version__
+from oarseg.cases.find_cases import CaseProblem
+from oarseg.challenges.challenge import Challenge
+from oarseg.errors import InputError, OutputError
+from oarseg.evaluation import tables
+from oarseg.evaluation.metrics import DEFINITIONS, Definition
+from oarseg.evaluation.mr_field import Fields
+from oarseg.evaluation.plot import write_plot
+from oarseg.evaluation.scoring import Score, Sides, score_case
+from oarseg.labels.find_labels import FoundLabels, LabelFiles, find_labels
+from oarseg.labels.open_masks import Masks, NoMasks, Target, open_masks, read_grid
+
+CSV, JSON, MARKDOWN, PLOT = "scores.csv", "summary.json", "table.md", "plot.png"
+COUNTED = "all of it counts as missed"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to score.
+
+    Attributes:
+        definition: of HD95 and the mean surface distance.
+        missing: what a case without a usable prediction counts; the challenge's rule if None.
+        mr_field: folders that tell the MR's field of every case; see ``field.Fields``.
+        resample: bring predictions on other grids onto the reference's.
+        threads: structures that are scored at once.
+        plot: whether to draw.
+        insert: a Markdown file that takes the table between its marks, such as the card of
+            the weights.
+    """
+
+    definition: Definition = "surface-distance"
+    missing: Literal["missed", "skip"] | None = None
+    mr_field: tuple[Path, ...] = ()
+    resample: bool = False
+    threads: int = 2
+    plot: bool = True
+    insert: Path | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``evaluate`` found.
+
+    Attributes:
+        scores: one a case and structure.
+        lines: one a structure or pair.
+        problems: by case; a sentence for the user each.
+        unanswered: cases without a usable prediction that were counted as missed.
+        rules: what the figures mean.
+        files: what was written.
+    """
+
+    scores: tuple[Score, ...]
+    lines: tuple[tables.Line, ...]
+    problems: tuple[CaseProblem, ...]
+    unanswered: tuple[str, ...]
+    rules: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    *,
+    challenge: Challenge,
+    out: Path,
+    settings: Settings | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Summary:
+    """Score every case of the references, and write CSV, JSON, Markdown and a plot.
+
+    Cases are paired by name. A case without a usable prediction counts as missed, or is
+    left out, by the challenge's rule. What keeps a case or a structure from being scored
+    is told in ``problems``; the rest is scored.
+
+    Args:
+        predictions, references: folders in any layout of ``layouts``.
+        challenge: its structures and rules.
+        out: folder for the results, made if need be.
+        settings: how to score.
+        progress: called with one line when a case is done.
+
+    Raises:
+        InputError: no labels in a folder, no case in both, none that could be scored, or
+            an unknown definition.
+        OutputError: the results cannot be written.
+    """
+    how = settings or Settings()
+    if how.definition not in DEFINITIONS:
+        raise InputError(f"definition {how.definition!r}: expected {', '.join(DEFINITIONS)}")
+    if how.insert:
+        tables.split_at_marks(how.insert)
+    if how.missing:
+        rules = replace(challenge.evaluation, missing_case=how.missing)
+        challenge = replace(challenge, evaluation=rules)
+    pairs, problems = _paired(
+        find_labels(predictions, challenge),
+        find_labels(references, challenge),
+        missed=challenge.evaluation.missing_case == "missed",
+    )
+    results: list[_Result] = []
+    for prediction, reference in pairs:
+        result = _case(prediction, reference, challenge, how)
+        results.append(result)
+        problems += [CaseProblem(reference.case, message) for message in result.problems]
+        if progress:
+            progress(f"{reference.case} scored" if result.scores else f"{reference.case} left out")
+    if not any(result.scores and result.answered for result in results):
+        reason = f": {problems[0].name}: {problems[0].message}" if problems else ""
+        raise InputError(f"{predictions}: expected cases of {references}, could score none{reason}")
+    return _write(results, tuple(problems), challenge, out, how)
+
+
+def _paired(
+    predictions: FoundLabels, references: FoundLabels, *, missed: bool
+) -> tuple[list[tuple[LabelFiles | None, LabelFiles]], list[CaseProblem]]:
+    """Cases of the references with their predictions, and what is wrong with others."""
+    problems = [
+        *(CaseProblem(p.name, f"prediction: {p.message}") for p in predictions.problems),
+        *(CaseProblem(p.name, f"reference: {p.message}") for p in references.problems),
+    ]
+    named = {problem.name.casefold() for problem in problems}
+    mine = {files.key: files for files in predictions.cases}
+    theirs = {files.key: files for files in references.cases}
+    for key, files in mine.items():
+        if key not in theirs and key not in named:
+            message = f"{files.first}: expected a reference of the same name, found none"
+            problems.append(CaseProblem(files.case, f"{message}; left out"))
+    for key, files in theirs.items():
+        if key not in mine:
+            found = "no usable one" if key in named else "none"
+            message = f"{files.first}: expected a prediction of the same name, found {found}"
+            message += f"; {COUNTED}" if missed else "; left out"
+            problems.append(CaseProblem(files.case, message))
+    pairs = [(mine.get(key), files) for key, files in theirs.items() if missed or key in mine]
+    return pairs, problems
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A case's scores, if it has any, and whether the prediction was of use."""
+
+    case: str
+    scores: tuple[Score, ...]
+    problems: tuple[str, ...]
+    answered: bool
+
+
+def _case(
+    prediction: LabelFiles | None, reference: LabelFiles, challenge: Challenge, how: Settings
+) -> _Result:
+    case = reference.case
+    try:
+        grid = read_grid(reference.first)
+        target = Target(grid, how.resample, challenge.output.identity_frame)
+        field = Fields(how.mr_field, challenge).of(case) if how.mr_field else None
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(_open_prediction, prediction, challenge, target)
+            expected = open_masks(reference, challenge, replace(target, resample=False))
+            masks, problem = opening.result()
+    except InputError as error:
+        return _Result(case, (), (str(error),), answered=False)
+    answered = not isinstance(masks, NoMasks)
+    if not answered and challenge.evaluation.missing_case == "skip":
+        return _Result(case, (), (f"prediction: {problem}; left out",), answered)
+    problems = [f"prediction: {problem}; {COUNTED}"] if problem else []
+    done = score_case(
+        case,
+        Sides(masks, expected, grid, field),
+        challenge,
+        definition=how.definition,
+        threads=how.threads,
+    )
+    return _Result(case, done.scores, (*problems, *done.problems), answered)
+
+
+def _open_prediction(
+    files: LabelFiles | None, challenge: Challenge, target: Target
+) -> tuple[Masks, str | None]:
+    """The masks, and why there are none."""
+    if files is None:
+        return NoMasks("no case"), None
+    try:
+        return open_masks(files, challenge, target), None
+    except InputError as error:
+        return NoMasks("no usable file"), str(error)
+
+
+def _write(
+    results: Sequence[_Result],
+    problems: tuple[CaseProblem, ...],
+    challenge: Challenge,
+    out: Path,
+    how: Settings,
+) -> Summary:
+    scores = tuple(score for result in results for score in result.scores)
+    unanswered = tuple(r.case for r in results if r.scores and not r.answered)
+    lines = tables.summarise(scores, challenge)
+    rules = tables.definitions(challenge, how.definition, in_field=bool(how.mr_field))
+    named = [f"{problem.name}: {problem.message}" for problem in problems]
+    cases = len({score.case for score in scores})
+    title = f"{challenge.title}: {cases} case{'' if cases == 1 else 's'}"
+    title += f", {len(unanswered)} of them without a usable prediction" if unanswered else ""
+    record = {
+        "oarseg": __version__,
+        "challenge": challenge.name,
+        "cases": cases,
+        "cases_without_prediction": list(unanswered),
+        "definition": how.definition,
+        "rules": rules,
+        "status": dict(Counter(score.status for score in scores)),
+        "mean_over_structures": {
+            metric: tables.overall(lines, challenge, metric) for metric in tables.METRICS
+        },
+        "structures": [tables.line_record(line) for line in lines],
+        "problems": [{"case": p.name, "message": p.message} for p in problems],
+    }
+    text = tables.markdown(lines, challenge, title=title, rules=rules, problems=named)
+    files = [out / CSV, out / JSON, out / MARKDOWN]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tables.write_csv(files[0], scores)
+        tables.write_json(files[1], record)
+        files[2].write_text(text, encoding="utf-8")
+        if how.plot:
+            files.append(out / PLOT)
+            write_plot(files[3], scores, challenge, title=title)
+        if how.insert:
+            tables.insert(how.insert, tables.scores_table(lines, challenge, rules=rules))
+            files.append(how.insert)
+    except OSError as error:
+        raise OutputError(f"{out}: expected a writable folder: {error}") from error
+    return Summary(scores, lines, problems, unanswered, tuple(rules), tuple(files))

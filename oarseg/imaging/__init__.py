@@ -1,0 +1,1 @@
+"""Images in space: grids, orientations, transforms, intensities."""

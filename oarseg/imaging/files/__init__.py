@@ -1,0 +1,1 @@
+"""Image files, read with every header distrusted."""

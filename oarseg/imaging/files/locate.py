@@ -1,0 +1,95 @@
+"""The kinds of image file that are read, told by content and not by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from oarseg.imaging.files import metaimage, nifti, nrrd
+from oarseg.imaging.files.pixels import GZIP_MAGIC, Format, Pixels, opened, unusable
+
+HEADER_LIMIT = 1 << 20
+ENDINGS: dict[str, Format] = {
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+    ".nrrd": "NRRD",
+    ".nii": "NIfTI",
+    ".nii.gz": "NIfTI",
+}
+OTHERS = {
+    GZIP_MAGIC: "a gzip file of something else",
+    b"PK": "a zip file",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8": "a JPEG picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"\x1c\x02\x00\x00": "NIfTI-2",
+    b"\x00\x00\x02\x1c": "NIfTI-2",
+    b"version https://git-lfs": "a Git LFS pointer instead of the file",
+    b"<": "a web page or XML",
+}
+HEADERS = {"MetaImage": metaimage.header, "NRRD": nrrd.header, "NIfTI": nifti.header}
+
+
+def ending(name: str) -> str | None:
+    """The image ending of a file name, lower case; None for a name without one."""
+    matches = [known for known in ENDINGS if name.lower().endswith(known)]
+    return max(matches, key=len, default=None)
+
+
+def locate(path: Path, *, channels: bool = False) -> Pixels:
+    """Tell a file's kind by its content, and find its voxels.
+
+    Args:
+        path: its name must fit the content.
+        channels: let the image have a fourth axis.
+
+    Raises:
+        InputError: not a plain file, not an image of a known kind or not of the kind that
+            its name says, data kept in another file, or a header that is damaged or not
+            understood.
+    """
+    head = read_head(path)
+    found = _kind(head)
+    expected = ENDINGS[ending(path.name) or ".mha"]
+    if found != expected:
+        raise unusable(
+            path,
+            expected=f"{expected} as the name says",
+            found=found or _describe(head),
+            do="give a file whose name fits its content",
+        )
+    pixels = HEADERS[expected](path, head, channels=channels)
+    if min(*pixels.grid.shape, pixels.channels) < 1:
+        raise unusable(
+            path,
+            expected="at least one voxel along each axis",
+            found=pixels.grid.size_text,
+            do="correct the header",
+        )
+    return pixels
+
+
+def read_head(path: Path) -> bytes:
+    """The first bytes of a file, which hold its header.
+
+    Raises:
+        InputError: not a plain file, or not readable.
+    """
+    with opened(path) as stream:
+        return stream.read(HEADER_LIMIT)
+
+
+def _kind(head: bytes) -> Format | None:
+    if head.startswith(b"NRRD000"):
+        return "NRRD"
+    if nifti.is_nifti(head):
+        return "NIfTI"
+    return "MetaImage" if metaimage.is_metaimage(head) else None
+
+
+def _describe(head: bytes) -> str:
+    if not head:
+        return "an empty file"
+    if head[128:132] == b"DICM":
+        return "a DICOM file"
+    return next((name for magic, name in OTHERS.items() if head.startswith(magic)), "another kind")

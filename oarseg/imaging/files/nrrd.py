@@ -1,0 +1,196 @@
+"""The header of an NRRD file.
+
+Format: https://teem.sourceforge.net/nrrd/format.html. The geometry is what ITK's
+NrrdImageIO makes of it, to the last bit; what leaves left and right open is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from oarseg.imaging.files import header_text
+from oarseg.imaging.files.pixels import (
+    Pixels,
+    detached,
+    encoding,
+    not_scalar,
+    not_three_dimensional,
+    shortened,
+    unusable,
+)
+from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
+
+TYPES = {
+    "signed char": "i1", "int8": "i1", "int8_t": "i1",
+    "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1",
+    "short": "i2", "short int": "i2", "signed short": "i2", "signed short int": "i2",
+    "int16": "i2", "int16_t": "i2",
+    "ushort": "u2", "unsigned short": "u2", "unsigned short int": "u2",
+    "uint16": "u2", "uint16_t": "u2",
+    "int": "i4", "signed int": "i4", "int32": "i4", "int32_t": "i4",
+    "uint": "u4", "unsigned int": "u4", "uint32": "u4", "uint32_t": "u4",
+    "longlong": "i8", "long long": "i8", "long long int": "i8", "signed long long": "i8",
+    "signed long long int": "i8", "int64": "i8", "int64_t": "i8",
+    "ulonglong": "u8", "unsigned long long": "u8", "unsigned long long int": "u8",
+    "uint64": "u8", "uint64_t": "u8",
+    "float": "f4", "double": "f8",
+}  # fmt: skip
+# What x and y are multiplied by to be LPS.
+SPACES = {
+    "left-posterior-superior": (1.0, 1.0), "lps": (1.0, 1.0),
+    "right-anterior-superior": (-1.0, -1.0), "ras": (-1.0, -1.0),
+    "left-anterior-superior": (1.0, -1.0), "las": (1.0, -1.0),
+}  # fmt: skip
+SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")
+DOMAINS = ("domain", "space", "???")
+
+
+def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
+    """Where the voxels are, from the first bytes of the file.
+
+    Args:
+        path: for messages.
+        head: the bytes.
+        channels: let it have a fourth axis, the first or the last, that lists channels.
+
+    Raises:
+        InputError: data in another file, colours, another number of axes, an encoding that
+            is not read, geometry that is missing or ambiguous, or numbers that are none.
+    """
+    text = _text(path, head)
+    other = re.search(r"(?im)^\s*data\s*file\s*:=?\s*(.*?)\s*$", text.decode("latin-1"))
+    if other:
+        raise detached(path, other[1])
+    fields = header_text.fields(path, text.lower(), separator=":")
+    axes = _axes(path, fields, channels=channels)
+    grid = _grid(path, fields, axes)
+    name, how = TYPES.get(fields.get("type", "")), fields.get("encoding", "")
+    if (
+        name is None
+        or how not in ("raw", "gzip", "gz")
+        or any(fields.get(key, "0") != "0" for key in SKIPS)
+    ):
+        found = f"type {shortened(fields.get('type'))}, encoding {shortened(how)}"
+        raise encoding(path, found)
+    order = ">" if fields.get("endian", "") == "big" else "<"
+    dtype = np.dtype(order + name)
+    return Pixels("NRRD", dtype, how != "raw", len(text), grid, axes.channels, axes.interleaved)
+
+
+def texts(path: Path, head: bytes) -> dict[str, str]:
+    """The ``key:=value`` pairs of a header.
+
+    Raises:
+        InputError: the header does not end.
+    """
+    lines = _text(path, head).decode("utf-8", errors="replace").splitlines()
+    pairs = (line.partition(":=") for line in lines if not line.startswith("#"))
+    return {key: value for key, separator, value in pairs if separator}
+
+
+def _text(path: Path, head: bytes) -> bytes:
+    """The longest text that any reader could take for the header."""
+    blank = re.search(rb"\n\r?\n", head)
+    if blank is None:
+        raise encoding(path, "a header without the blank line that ends it")
+    return head[: blank.end()]
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Sizes (x, y, z), and the fourth axis, if there is one."""
+
+    sizes: tuple[int, ...]
+    channels: int = 1
+    interleaved: bool = False
+
+
+def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
+    (count,) = header_text.whole(path, "dimension", fields.get("dimension", "").split(), 1)
+    if count != 3 and not (channels and count == 4):
+        raise not_three_dimensional(path, count)
+    sizes = header_text.whole(path, "sizes", fields.get("sizes", "").split(), count)
+    # Without kinds a direction of "none" tells which axis is not one of space.
+    told = fields.get("kinds") or re.sub(
+        r"\([^()]*\)", "domain", fields.get("space directions", "")
+    )
+    kinds = (told or "domain " * count).split()
+    domain = [kind in DOMAINS for kind in kinds]
+    if count == 3 and all(domain):
+        return _Axes(sizes)
+    if count == 4 and domain == [False, True, True, True]:
+        return _Axes(sizes[1:], sizes[0], interleaved=True)
+    if count == 4 and len(domain) == 4 and all(domain[:3]):
+        return _Axes(sizes[:3], sizes[3])
+    raise not_scalar(path, f"axes of the kinds {shortened(' '.join(kinds))}")
+
+
+def _grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
+    shape = reversed_triple(axes.sizes)
+    if "space directions" in fields or "space" in fields:
+        return _placed(path, fields, shape)
+    spacing = header_text.vector(path, "spacings", fields.get("spacings", "").split()[-3:])
+    if "axis mins" in fields or "axismins" in fields:
+        raise unusable(
+            path,
+            expected="a position in space",
+            found="one along the axes alone (axis mins)",
+            do="write it again with 3D Slicer or ITK",
+        )
+    return Grid(shape, reversed_triple(spacing))
+
+
+def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> Grid:
+    """The geometry from space, space directions and space origin."""
+    signs = SPACES.get(fields.get("space", ""))
+    if signs is None:
+        raise unusable(
+            path,
+            expected=f"a space out of {', '.join(s for s in SPACES if '-' in s)}",
+            found=shortened(fields.get("space")),
+            do="correct the header: nothing else tells left from right",
+        )
+    _check_units(path, fields)
+    vectors = re.findall(r"\(([^()]*)\)", fields.get("space directions", ""))
+    if len(vectors) != 3:
+        raise unusable(
+            path,
+            expected="three space directions",
+            found=shortened(fields.get("space directions")),
+            do="correct the header",
+        )
+    flip = (*signs, 1.0)
+    columns = [_vector(path, "space directions", text) for text in vectors]
+    spacing = [math.sqrt(x * x + y * y + z * z) for x, y, z in columns]
+    units = [
+        [value * (1.0 / norm if norm else 0.0) * sign for value, sign in zip(c, flip, strict=True)]
+        for c, norm in zip(columns, spacing, strict=True)
+    ]
+    origin = _vector(path, "space origin", fields.get("space origin", "(0,0,0)").strip("()"))
+    return Grid(
+        shape,
+        reversed_triple(spacing),
+        cast(Vector, tuple(value * sign for value, sign in zip(origin, flip, strict=True))),
+        cast(Matrix, tuple(zip(*units, strict=True))),
+    )
+
+
+def _vector(path: Path, key: str, text: str) -> Vector:
+    return header_text.vector(path, key, [part.strip() for part in text.split(",")])
+
+
+def _check_units(path: Path, fields: dict[str, str]) -> None:
+    units = {unit.strip() for unit in re.findall(r'"([^"]*)"', fields.get("space units", ""))}
+    if not units <= {"mm", ""}:
+        raise unusable(
+            path,
+            expected="space units of mm",
+            found=shortened(fields["space units"]),
+            do="write it again in mm",
+        )

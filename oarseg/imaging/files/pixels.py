@@ -1,0 +1,243 @@
+"""Where an image file keeps its voxels, and getting them out within bounds.
+
+The voxels are read here rather than by ITK, which takes a truncated NIfTI or a damaged
+compressed MetaImage for a whole one and fills in what is missing. A stream is inflated
+into an array of the promised size, so a bomb cannot grow beyond it, and its checksum must
+hold.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.errors import InputError
+from oarseg.imaging.volume import Grid
+
+CHUNK = 1 << 20
+# Deflate cannot compress better than 1032:1.
+MAX_RATIO = 1100
+GZIP_MAGIC = b"\x1f\x8b"
+
+Format = Literal["MetaImage", "NRRD", "NIfTI"]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a header says: how a file keeps its voxels, and where they lie.
+
+    Attributes:
+        format: the kind of file, by its content.
+        dtype: the type on disk, with its byte order.
+        compressed: the data is a gzip or zlib stream.
+        start: byte of the file where the data, or its stream, begins.
+        grid: where the voxels lie; its numbers are finite and otherwise unchecked.
+        channels: along a fourth axis, where that was asked for.
+        interleaved: the channels of a voxel lie together, as Slicer writes layers.
+        skip: bytes to leave out of the (inflated) data before the first voxel.
+        slope, intercept: NIfTI's scaling, ``value = stored × slope + intercept``.
+    """
+
+    format: Format
+    dtype: np.dtype[Any]
+    compressed: bool
+    start: int
+    grid: Grid
+    channels: int = 1
+    interleaved: bool = False
+    skip: int = 0
+    slope: float = 1.0
+    intercept: float = 0.0
+
+
+def unusable(path: Path, *, expected: str, found: str, do: str) -> InputError:
+    """The error for a file that cannot be used, in one sentence."""
+    return InputError(f"{path}: expected {expected}, found {found}; {do}")
+
+
+def not_three_dimensional(path: Path, dimensions: int) -> InputError:
+    """The error for an image with more or fewer than three axes."""
+    return unusable(
+        path,
+        expected="a 3-D image",
+        found=f"a {dimensions}-D image",
+        do="give one volume in one file",
+    )
+
+
+def not_scalar(path: Path, found: str) -> InputError:
+    """The error for an image with colours or vectors."""
+    return unusable(
+        path,
+        expected="one value a voxel",
+        found=found,
+        do="give the scalar image, not colours or vectors",
+    )
+
+
+def detached(path: Path, found: str) -> InputError:
+    """The error for a header that keeps its data in another file: it can read any path."""
+    return unusable(
+        path,
+        expected="header and voxels in one file",
+        found=f"a header that points to {shortened(found)}",
+        do="write the image as one file",
+    )
+
+
+def encoding(path: Path, found: str) -> InputError:
+    """The error for voxels that are stored in a way that is not read."""
+    return unusable(
+        path,
+        expected="scalar binary voxels, raw or compressed with zlib or gzip",
+        found=found,
+        do="convert it, for example with 3D Slicer",
+    )
+
+
+def shortened(text: object) -> str:
+    """A header's text for a message: quoted, printable and not long."""
+    return ascii(text)[:80]
+
+
+class _NotPlainError(Exception):
+    """A folder, a pipe or a device."""
+
+
+def _open_plain(path: str, flags: int) -> int:
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise _NotPlainError
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A plain file, opened once for all that is read of it.
+
+    Raises:
+        InputError: not a plain file (a pipe or device is not waited for), or one that
+            cannot be read, now or later.
+    """
+    try:
+        with open(path, "rb", opener=_open_plain) as stream:
+            yield stream
+    except _NotPlainError as error:
+        raise unusable(
+            path, expected="a plain file", found="something else", do="give the image itself"
+        ) from error
+    except OSError as error:
+        raise unusable(
+            path, expected="a readable file", found=f"{error.strerror}", do="check the file"
+        ) from error
+
+
+def load(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
+    """Read ``count`` voxels into a flat array in the machine's byte order, unscaled.
+
+    Raises:
+        InputError: the file holds less than that, a compressed stream holds more or is
+            damaged, or the file cannot be read.
+    """
+    needed = count * pixels.dtype.itemsize
+    _check_promise(path, pixels, needed)
+    array = np.empty(count, pixels.dtype)
+    target, filled = array.view(np.uint8).data, 0
+    for part in _payload(path, pixels, needed):
+        target[filled : filled + len(part)] = part
+        filled += len(part)
+    return array if array.dtype.isnative else array.byteswap(inplace=True).view(_native(array))
+
+
+def blocks(
+    path: Path, pixels: Pixels, count: int, shape: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """Read ``count`` arrays of one shape, one after the other, into the same memory.
+
+    Yields:
+        Values as ``load`` gives them; valid until the next block is asked for.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    block = np.empty(shape, pixels.dtype)
+    needed = count * block.nbytes
+    _check_promise(path, pixels, needed)
+    target, filled = block.reshape(-1).view(np.uint8).data, 0
+    for part in _payload(path, pixels, needed):
+        while part:
+            piece = part[: len(target) - filled]
+            target[filled : filled + len(piece)] = piece
+            part, filled = part[len(piece) :], filled + len(piece)
+            if filled == len(target):
+                filled = 0
+                yield block if block.dtype.isnative else block.astype(_native(block))
+
+
+def _native(array: NDArray[Any]) -> np.dtype[Any]:
+    return array.dtype.newbyteorder("=")
+
+
+def _damaged(path: Path, *, found: str, promised: int | None = None) -> InputError:
+    expected = f"{promised} bytes of voxels" if promised else "a whole compressed stream"
+    return unusable(path, expected=expected, found=found, do="the file is damaged, copy it again")
+
+
+def _check_promise(path: Path, pixels: Pixels, needed: int) -> None:
+    """Refuse a header that promises more than the file can hold, before allocating."""
+    with opened(path) as stream:
+        held = os.fstat(stream.fileno()).st_size - pixels.start
+    if needed > held * (MAX_RATIO if pixels.compressed else 1):
+        raise _damaged(path, found=f"only {held} bytes in the file", promised=needed)
+
+
+def _payload(path: Path, pixels: Pixels, needed: int) -> Iterator[memoryview]:
+    """The bytes of the voxels, just as many as are needed, by parts of bounded size."""
+    seen = -pixels.skip
+    try:
+        with opened(path) as stream:
+            stream.seek(pixels.start)
+            for part in _inflated(stream) if pixels.compressed else _raw(stream):
+                first = max(0, -seen)
+                yield memoryview(part)[first : max(first, needed - seen)]
+                seen += len(part)
+                if seen > needed:
+                    break
+    except zlib.error as error:
+        raise _damaged(path, found=f"a stream that breaks off ({error})") from error
+    if seen < needed:
+        raise _damaged(path, found=f"only {max(0, seen)}", promised=needed)
+    if seen > needed and pixels.compressed:
+        raise _damaged(path, found="more", promised=needed)
+
+
+def _raw(stream: BinaryIO) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK):
+        yield chunk
+
+
+def _inflated(stream: BinaryIO) -> Iterator[bytes]:
+    """Inflate zlib, or all members of gzip, by parts of bounded size; checks the checksums."""
+    member = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    data = b""
+    while True:
+        data = data or stream.read(CHUNK)
+        if member.eof:
+            if not data.startswith(GZIP_MAGIC):
+                return
+            member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        elif not data:
+            # The checksum stands last, so a stream whose end was read has given all it holds.
+            raise zlib.error("its end is missing")
+        yield member.decompress(data, CHUNK)
+        data = member.unused_data if member.eof else member.unconsumed_tail

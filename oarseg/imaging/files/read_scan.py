@@ -1,0 +1,247 @@
+"""A file becomes a Volume; every header is distrusted here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.imaging.files.locate import locate
+from oarseg.imaging.files.pixels import CHUNK, Pixels, load, unusable
+from oarseg.imaging.volume import Grid, Volume
+from oarseg.system import memory
+from oarseg.system.memory import Need
+
+ORTHONORMAL_TOLERANCE = 1e-3
+FARTHEST_MM = 1e6
+
+# Hounsfield units: a CT holds air and soft tissue; padding and metal lie beyond.
+AIR_HU = (-1100, -200)
+TISSUE_HU = (-200, 200)
+HU_RANGE = (-1024, 3000)
+# Far less than any scan holds. Bone of values that were shifted twice stays below it.
+MIN_SHARES = (0.0005, 0.01)
+SAMPLED_PLANES = 64
+
+Warn = Callable[[str], None]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a header may promise.
+
+    Attributes:
+        voxels: the most voxels of one image; the largest CT of a challenge has 0.34 × 10⁹.
+        bytes: the most bytes of one image, as it is stored.
+        shortest: the fewest voxels along any axis.
+        spacing_mm: the least and the greatest distance of neighbouring voxels.
+    """
+
+    voxels: int = 2_000_000_000
+    bytes: int = 8 << 30
+    shortest: int = 4
+    spacing_mm: tuple[float, float] = (0.05, 50.0)
+
+
+def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
+    """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1, in one file.
+
+    Integers keep their type; floating point numbers, and values that NIfTI scales,
+    become float32. Memory: one copy, and a second one while a type is converted.
+
+    Raises:
+        ResourceError: its voxels would not fit into memory.
+        InputError: not such an image, a header beyond the limits, geometry that is not
+            that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
+    """
+    limits = limits or Limits()
+    pixels = locate(path)
+    _check_size(path, pixels.grid, pixels, limits)
+    _check_geometry(path, pixels.grid, limits)
+    _check_memory(path, pixels)
+    array = _scaled(load(path, pixels, pixels.grid.voxels), pixels).reshape(pixels.grid.shape)
+    _check_values(path, array)
+    return Volume(array, pixels.grid)
+
+
+def read_ct(
+    path: Path,
+    *,
+    limits: Limits | None = None,
+    assume_hu: bool = False,
+    warn: Warn = log.warning,
+) -> Volume:
+    """Read a CT in Hounsfield units; see ``read_volume`` and ``check_ct``."""
+    return check_ct(read_volume(path, limits=limits), path, assume_hu=assume_hu, warn=warn)
+
+
+def read_mr(path: Path, *, limits: Limits | None = None) -> Volume:
+    """Read an MR image. Any scale will do, negative values included."""
+    return read_volume(path, limits=limits)
+
+
+def check_ct(
+    volume: Volume, path: Path, *, assume_hu: bool = False, warn: Warn = log.warning
+) -> Volume:
+    """Make sure that a CT is in Hounsfield units, and clip it to −1024 … 3000.
+
+    Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
+    Padding of 0, which would be water, is told by reaching all four corners, and becomes
+    air as well. The array is changed in place, to hold no second copy.
+
+    Args:
+        volume: the CT.
+        path: its file, for messages.
+        assume_hu: take the values as they are, whatever they look like.
+        warn: told what was changed that a user may not expect.
+
+    Raises:
+        InputError: no air or no soft tissue among the values. Raw values (0 … 4095) are
+            told by it, with or without padding below them.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    air, tissue = (_share(volume.array, *bounds) for bounds in (AIR_HU, TISSUE_HU))
+    if not (assume_hu or (air >= MIN_SHARES[0] and tissue >= MIN_SHARES[1])):
+        raise unusable(
+            path,
+            expected=f"a CT in HU (air {AIR_HU[0]} to {AIR_HU[1]}, tissue up to {TISSUE_HU[1]})",
+            found=f"values {low:g} to {high:g}, {air:.1%} air and {tissue:.1%} tissue",
+            do="rescale it to HU, check that CT and MR are not exchanged, or pass --assume-hu",
+        )
+    if low < HU_RANGE[0] or high > HU_RANGE[1]:
+        volume = volume.with_array(_clipped(volume.array))
+    if low < 0:
+        filled = _fill_zero_padding(volume.array)
+        if filled:
+            warn(f"{path.name}: {filled} voxels of padding with the value 0 were taken as air")
+    return volume
+
+
+def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
+    size = grid.size_text
+    if min(grid.shape) < limits.shortest:
+        raise unusable(
+            path,
+            expected=f"a 3-D image with at least {limits.shortest} voxels along each axis",
+            found=size,
+            do="give the whole scan",
+        )
+    if grid.voxels > limits.voxels or grid.voxels * pixels.dtype.itemsize > limits.bytes:
+        raise unusable(
+            path,
+            expected=f"at most {limits.voxels} voxels and {limits.bytes} bytes",
+            found=f"{size} of {pixels.dtype.itemsize} bytes",
+            do="resample or crop it",
+        )
+
+
+def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
+    low, high = limits.spacing_mm
+    if not all(low <= spacing <= high for spacing in grid.spacing_mm):
+        raise unusable(
+            path,
+            expected=f"spacings of {low} to {high} mm",
+            found=" × ".join(f"{spacing:g}" for spacing in reversed(grid.spacing_mm)),
+            do="correct the header",
+        )
+    if not all(abs(position) <= FARTHEST_MM for position in grid.origin_mm):
+        raise unusable(
+            path,
+            expected=f"an origin within {FARTHEST_MM:g} mm",
+            found=f"{grid.origin_mm}",
+            do="correct the header",
+        )
+    matrix = np.asarray(grid.direction)
+    # Overflow gives infinity, which is no less wrong.
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(matrix.T @ matrix - np.eye(3)).max()
+    if not error <= ORTHONORMAL_TOLERANCE:
+        raise unusable(
+            path,
+            expected="orthonormal axis directions",
+            found=f"{grid.direction}",
+            do="correct the header or resample the image",
+        )
+
+
+def _check_memory(path: Path, pixels: Pixels) -> None:
+    """Refuse an image whose voxels alone would not fit.
+
+    Raises:
+        ResourceError: with what it takes and what there is.
+    """
+    kept = pixels.dtype.kind in "iu" and (pixels.slope, pixels.intercept) == (1.0, 0.0)
+    converted = 0 if kept else np.dtype(np.float32).itemsize
+    slices, rows, columns = pixels.grid.shape
+    per_slice = rows * columns * (pixels.dtype.itemsize + converted)
+    memory.check(Need(f"reading {path.name}", CHUNK, per_slice, slices))
+
+
+def _scaled(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
+    identity = (pixels.slope, pixels.intercept) == (1.0, 0.0)
+    if identity and array.dtype.kind in "iu":
+        return array
+    # Overflow gives infinities, which the check of values refuses by number.
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = array.astype(np.float32, copy=False)
+        if not identity:
+            values *= np.float32(pixels.slope)
+            values += np.float32(pixels.intercept)
+    return values
+
+
+def _check_values(path: Path, array: NDArray[Any]) -> None:
+    if array.dtype.kind == "f":
+        wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
+        if wrong:
+            raise unusable(
+                path,
+                expected="finite values",
+                found=f"{wrong} voxels that are NaN or infinite",
+                do="fill them, and check what made them",
+            )
+    first = array.flat[0]
+    if all(bool((plane == first).all()) for plane in array):
+        raise unusable(
+            path,
+            expected="an image",
+            found=f"the value {first:g} in every voxel",
+            do="give the scan itself",
+        )
+
+
+def _share(array: NDArray[Any], low: int, high: int) -> float:
+    """The share of voxels from ``low`` to ``high``, in planes spread over the image."""
+    planes = array[:: max(1, len(array) // SAMPLED_PLANES)]
+    count = sum(int(np.count_nonzero((plane >= low) & (plane <= high))) for plane in planes)
+    return count / planes.size
+
+
+def _fill_zero_padding(array: NDArray[Any]) -> int:
+    """Make air of zeros that reach all four corners of a plane; returns how many."""
+    filled = 0
+    for plane in array:
+        corners = plane[[0, 0, -1, -1], [0, -1, 0, -1]]
+        if corners.any():
+            continue
+        pieces, _ = ndimage.label(plane == 0)
+        padding = np.isin(pieces, np.unique(pieces[[0, 0, -1, -1], [0, -1, 0, -1]]))
+        plane[padding] = HU_RANGE[0]
+        filled += int(np.count_nonzero(padding))
+    return filled
+
+
+def _clipped(array: NDArray[Any]) -> NDArray[Any]:
+    """Clip to HU_RANGE in place, which a type that cannot hold the bounds does not need."""
+    low, high = HU_RANGE
+    if array.dtype.kind in "iu":
+        held = np.iinfo(array.dtype)
+        low, high = max(low, int(held.min)), min(high, int(held.max))
+    return np.clip(array, low, high, out=array)

@@ -1,0 +1,86 @@
+"""Bringing an image's axes into the order that a network was trained on, and back.
+
+A network knows left from right by where it lies in the array. A file may store the same
+patient from right to left, or sagittal planes first; nnU-Net would take the array as it
+is. No value is resampled: axes are exchanged and reversed, so an oblique image stays as
+oblique as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.imaging.volume import Grid, Matrix, Vector, Volume
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An exchange and reversal of array axes.
+
+    Attributes:
+        order: axis i afterwards, of (z, y, x), is axis ``order[i]`` before.
+        reversed: of the axes afterwards, which run the other way.
+    """
+
+    order: tuple[int, ...] = (0, 1, 2)
+    reversed: tuple[bool, ...] = (False, False, False)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether it changes nothing."""
+        return self == Turn()
+
+    def array(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The turned array; a contiguous copy, or the array itself if nothing changes."""
+        turned = array.transpose(self.order)[self._steps()]
+        return array if self.is_none else np.ascontiguousarray(turned)
+
+    def back(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Undo ``array``."""
+        turned = array[self._steps()].transpose(np.argsort(self.order))
+        return array if self.is_none else np.ascontiguousarray(turned)
+
+    def grid(self, grid: Grid) -> Grid:
+        """Where the turned array's voxels lie: at the same places."""
+        corner = [0, 0, 0]
+        for axis, flipped in zip(self.order, self.reversed, strict=True):
+            corner[axis] = grid.shape[axis] - 1 if flipped else 0
+        columns = np.asarray(grid.direction)[:, ::-1][:, list(self.order)]
+        columns = columns * np.where(self.reversed, -1.0, 1.0)
+        rows = columns[:, ::-1].tolist()
+        return replace(
+            grid,
+            shape=cast(tuple[int, int, int], tuple(grid.shape[axis] for axis in self.order)),
+            spacing_mm=cast(Vector, tuple(grid.spacing_mm[axis] for axis in self.order)),
+            origin_mm=cast(Vector, tuple(grid.to_world(np.array([corner], float))[0].tolist())),
+            direction=cast(Matrix, tuple(tuple(row) for row in rows)),
+        )
+
+    def volume(self, volume: Volume) -> Volume:
+        """Array and grid together."""
+        return volume if self.is_none else Volume(self.array(volume.array), self.grid(volume.grid))
+
+    def _steps(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flipped else 1) for flipped in self.reversed)
+
+
+def for_networks(grid: Grid, orientation: Literal["LPS", "stored"]) -> Turn:
+    """What brings an image into the orientation that a challenge's networks know."""
+    return to_lps(grid) if orientation == "LPS" else Turn()
+
+
+def to_lps(grid: Grid) -> Turn:
+    """The turn after which x runs as nearly as possible to the left, y to the back, z up.
+
+    Args:
+        grid: any orientation, oblique ones too.
+    """
+    # Columns (z, y, x) of the array's axes, rows (z, y, x) of the world.
+    axes = np.asarray(grid.direction)[::-1, ::-1]
+    order = max(permutations(range(3)), key=lambda p: sum(abs(axes[w, a]) for w, a in enumerate(p)))
+    return Turn(order, tuple(bool(axes[w, a] < 0) for w, a in enumerate(order)))

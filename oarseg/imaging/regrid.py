@@ -1,0 +1,94 @@
+"""The MR on the CT's grid, and its intensity scale."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Grid, Shape, Vector, Volume, reversed_triple, to_sitk
+from oarseg.registration.coarse import COARSE_MM, FINE_MM, foreground_mean, shrink
+
+LOWEST = 1e-3
+HIGHEST = 10.0
+SLAB = 16
+
+
+def standardise(mr: Volume) -> Volume:
+    """Divide an MR by its mean over the patient, and clip to [LOWEST, HIGHEST].
+
+    The same in training and inference (``Channel.standardise == "mean_one"``). A
+    scanner's gain cancels, and the value 0 is left free to mean "not taken".
+
+    Returns:
+        float32 on the same grid.
+
+    Raises:
+        RegistrationError: nothing stands out of the background.
+    """
+    coarse = shrink(shrink(mr, spacing_mm=FINE_MM), spacing_mm=COARSE_MM)
+    scaled = mr.array.astype(np.float32)
+    scaled /= np.float32(foreground_mean(coarse))
+    np.clip(scaled, np.float32(LOWEST), np.float32(HIGHEST), out=scaled)
+    return mr.with_array(scaled)
+
+
+def move(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
+    """The MR on another grid, by linear interpolation.
+
+    Args:
+        mr: in its own world.
+        transform: from ``grid``'s world (CT) to the MR's.
+        outside: what voxels outside the MR's field get, exactly.
+
+    Returns:
+        float32 on ``grid``; its only array of that size, filled a slab at a time.
+    """
+    result = np.full(grid.shape, outside, np.float32)
+    start, stop = covered_box(mr.grid, transform, grid)
+    image = to_sitk(mr)
+    for low in range(start[0], stop[0], SLAB):
+        high = min(low + SLAB, stop[0])
+        size = (high - low, stop[1] - start[1], stop[2] - start[2])
+        first = (low, start[1], start[2])
+        slab = _part(grid, first, size)
+        moved = _resample(image, transform, slab, outside)
+        result[low:high, start[1] : stop[1], start[2] : stop[2]] = moved
+    return Volume(result, grid)
+
+
+def covered_box(mr: Grid, transform: Transform, grid: Grid) -> tuple[Shape, Shape]:
+    """The box (start, stop) of ``grid``'s voxels that the MR's field can reach."""
+    corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)])
+    # The field ends half a voxel beyond the outermost centres.
+    edges = corners * np.array(mr.shape) - 0.5
+    index = grid.to_index(transform.rigid_part.inverse().apply(mr.to_world(edges)))
+    reach = np.ceil(transform.reach_mm / np.asarray(grid.spacing_mm))
+    low = np.clip(np.floor(index.min(0)) - reach, 0, grid.shape).astype(int)
+    high = np.clip(np.ceil(index.max(0)) + 1 + reach, low, grid.shape).astype(int)
+    return cast(Shape, tuple(low.tolist())), cast(Shape, tuple(high.tolist()))
+
+
+def _part(grid: Grid, first: Shape, shape: Shape) -> Grid:
+    origin = grid.to_world(np.array([first]))[0]
+    return Grid(shape, grid.spacing_mm, cast(Vector, tuple(origin.tolist())), grid.direction)
+
+
+def _resample(
+    image: sitk.Image, transform: Transform, grid: Grid, outside: float
+) -> NDArray[np.float32]:
+    if grid.voxels == 0:
+        return np.zeros(grid.shape, np.float32)
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(reversed_triple(grid.shape))
+    resampler.SetOutputSpacing(reversed_triple(grid.spacing_mm))
+    resampler.SetOutputOrigin(grid.origin_mm)
+    resampler.SetOutputDirection([value for row in grid.direction for value in row])
+    resampler.SetTransform(transform.to_sitk())
+    resampler.SetInterpolator(sitk.sitkLinear)
+    resampler.SetDefaultPixelValue(outside)
+    resampler.SetOutputPixelType(sitk.sitkFloat32)
+    return cast(NDArray[np.float32], sitk.GetArrayFromImage(resampler.Execute(image)))

@@ -1,0 +1,1 @@
+"""nnU-Net's answer, computed a few planes at a time."""

@@ -1,0 +1,97 @@
+"""The part of a CT that holds the body, so that no network looks at air.
+
+The mask only has to be safe, not tight: couch and mask shell are thin and fall off, every
+piece as large as a hand stays (arms beside the trunk are pieces of their own), what is
+enclosed is filled, and a margin is laid around it all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.imaging.volume import Grid, Volume
+from oarseg.inference.footprint import BlockMask
+from oarseg.inference.preprocessing import Box
+from oarseg.registration.coarse import AIR_HU, BODY_HU, COARSE_MM, shrink
+
+BOX_MARGIN_MM = 20.0
+MASK_MARGIN_MM = 12.0
+# What opening takes away: shells and boards thinner than twice this.
+THIN_MM = 8.0
+SMALLEST_PIECE_MM3 = 2e4
+SMALLEST_BODY_MM3 = 1e5
+
+Mask = NDArray[np.bool_]
+
+
+def find_body(ct: Volume) -> BlockMask | None:
+    """The patient, ``MASK_MARGIN_MM`` around included; None where there is none.
+
+    Args:
+        ct: HU.
+    """
+    coarse = shrink(ct, spacing_mm=COARSE_MM)
+    pieces = _pieces(np.nan_to_num(coarse.array, nan=AIR_HU) > BODY_HU, coarse.grid)
+    if pieces is None:
+        return None
+    size = tuple(
+        round(large / small)
+        for large, small in zip(coarse.grid.spacing_mm, ct.grid.spacing_mm, strict=True)
+    )
+    blocks = _grown(pieces, coarse.grid, MASK_MARGIN_MM)
+    return BlockMask(blocks, (size[0], size[1], size[2]), ct.grid.shape)
+
+
+def _pieces(tissue: Mask, grid: Grid) -> Mask | None:
+    """Everything of the patient, without what is thin, enclosed air filled."""
+    thin = max(1, round(THIN_MM / max(grid.spacing_mm[1:])))
+    # The image's edge is no end of the body: it goes on there as it is at the edge.
+    padded = np.pad(tissue, thin, mode="edge")
+    inner = (slice(thin, -thin),) * 3
+    opened = ndimage.binary_opening(padded, iterations=thin)[inner]
+    labels, _ = ndimage.label(opened)
+    volumes = np.bincount(labels.ravel()) * grid.voxel_volume_mm3
+    volumes[0] = 0
+    if volumes.max() < SMALLEST_BODY_MM3:
+        return None
+    large = (volumes >= SMALLEST_PIECE_MM3)[labels]
+    body = large | (ndimage.binary_dilation(large) & tissue)
+    for index, plane in enumerate(body):
+        body[index] = ndimage.binary_fill_holes(plane)
+    return cast(Mask, body)
+
+
+def _grown(mask: Mask, grid: Grid, margin_mm: float) -> Mask:
+    """A mask and at least ``margin_mm`` around it along each axis, whatever the spacing."""
+    for axis, spacing in enumerate(grid.spacing_mm):
+        width = 2 * math.ceil(margin_mm / spacing) + 1
+        mask = ndimage.maximum_filter1d(mask.astype(np.uint8), width, axis=axis) > 0
+    return mask
+
+
+def body_box(body: BlockMask | None, grid: Grid) -> Box:
+    """Half-open intervals along (z, y, x) that hold the body and ``BOX_MARGIN_MM`` around it.
+
+    All slices are kept. Without a body the box is the whole image.
+
+    Args:
+        body: from ``find_body``.
+        grid: the CT's.
+    """
+    depth, height, width = grid.shape
+    if body is None:
+        return (0, depth), (0, height), (0, width)
+    return (0, depth), _interval(body, grid, axis=1), _interval(body, grid, axis=2)
+
+
+def _interval(body: BlockMask, grid: Grid, *, axis: int) -> tuple[int, int]:
+    margin = math.ceil((BOX_MARGIN_MM - MASK_MARGIN_MM) / grid.spacing_mm[axis])
+    others = tuple(other for other in range(3) if other != axis)
+    occupied: Mask = np.any(body.blocks, axis=others)
+    found = np.flatnonzero(occupied[body.index(axis)])
+    return max(0, int(found[0]) - margin), min(grid.shape[axis], int(found[-1]) + 1 + margin)

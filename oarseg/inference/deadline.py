@@ -1,0 +1,180 @@
+"""A time limit: what to leave out so that a run ends in time, least loss first.
+
+The order follows what each saving costs in Dice on phantoms (``docs/inference.md``): flips
+go first, then folds down to two, then tiles are laid farther apart. One fold alone comes
+last: on tiles as close as nnU-Net's it takes as long as all folds on wider ones, and loses
+more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.inference.engines.choice import Engines
+from oarseg.inference.engines.protocol import Engine, Image
+from oarseg.inference.ensemble import flips
+from oarseg.inference.footprint import BlockMask
+from oarseg.inference.preprocessing import NetworkInput, Placement
+from oarseg.inference.streaming import Effort, Work, plan, segment
+from oarseg.inference.tiling import STEP
+from oarseg.model.manifest import Manifest
+from oarseg.system.usage import process_age_s
+
+WIDER_STEP, WIDEST_STEP = 0.75, 1.0
+# The rest is for writing, and for tiles that take longer than the first ones did.
+USABLE = 0.85
+
+
+@dataclass
+class Deadline:
+    """Shares the time that is left among the cases that are left.
+
+    Attributes:
+        seconds: for the whole run, from the start of the process.
+        cases: still to come, the present one included.
+        started_s: when the run began, by ``time.monotonic``; None: with this process.
+    """
+
+    seconds: float
+    cases: int
+    started_s: float | None = None
+    _end: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        started_s = self.started_s
+        if started_s is None:
+            started_s = time.monotonic() - process_age_s()
+        self._end = started_s + self.seconds
+
+    def left(self) -> float:
+        """Seconds that the present case may still take."""
+        return max(0.0, self._end - time.monotonic()) / max(1, self.cases)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that one tile takes: each run of a network, and all the rest."""
+
+    network_s: float
+    rest_s: float
+
+    def of(self, effort: Effort, work: Work, manifest: Manifest, folds: int) -> float:
+        """Seconds for a whole case."""
+        runs = len(range(folds)[: effort.folds]) * (1 + len(flips(manifest, effort.mirror)))
+        return work.count * (runs * self.network_s + self.rest_s)
+
+
+def ladder(whole: Effort, folds: int) -> tuple[Effort, ...]:
+    """Efforts from the whole one down, in the order of the Dice that they keep."""
+    plain = replace(whole, mirror=False)
+    steps = (whole.step, WIDER_STEP, WIDEST_STEP)
+    rungs = [
+        replace(plain, folds=n, step=step)
+        for step in steps
+        for n in range(folds, 0, -1)
+        if n > 1 or folds == 1 or step > whole.step
+    ]
+    rungs[0] = plain  # all folds
+    return (whole, *rungs) if whole.mirror else tuple(rungs)
+
+
+def choose(
+    seconds: float,
+    net_input: NetworkInput,
+    engines: Engines,
+    manifest: Manifest,
+    *,
+    whole: Effort,
+    mask: BlockMask | None,
+    threads: int,
+) -> tuple[Effort, float]:
+    """The first effort of the ladder that fits, or the last; and how long it should take.
+
+    The networks are timed on one tile, twice: the first time they still get ready.
+    """
+    place = net_input.placement
+    costs = measure(net_input, engines, manifest, threads=threads)
+    expected = math.inf
+    effort = whole
+    start = time.monotonic()
+    for effort in ladder(whole, len(engines.folds)):
+        work = plan(place, manifest, mask=mask, step=effort.step)
+        expected = costs.of(effort, work, manifest, len(engines.folds))
+        if expected <= USABLE * seconds - (time.monotonic() - start):
+            break
+    return effort, expected
+
+
+def measure(
+    net_input: NetworkInput, engines: Engines, manifest: Manifest, *, threads: int
+) -> Costs:
+    """Segment one tile's worth of the image and see how long that takes."""
+    part = _one_tile(net_input, manifest)
+    timed = [_Timed(engine) for engine in engines.folds]
+    total = 0.0
+    for _ in range(2):
+        for one in timed:
+            one.seconds = 0.0
+        start = time.perf_counter()
+        segment(part, timed, manifest, threads=threads, xp=engines.xp)
+        total = time.perf_counter() - start
+    networks = sum(one.seconds for one in timed)
+    return Costs(networks / len(timed), max(0.0, total - networks))
+
+
+class _Timed:
+    """An engine with a stop-watch."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name = engine.name
+        self.seconds = 0.0
+        self._engine = engine
+
+    def __call__(self, tile: Image, /) -> Image:
+        start = time.perf_counter()
+        logits = self._engine(tile)
+        self.seconds += time.perf_counter() - start
+        return logits
+
+
+def _one_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
+    """The middle of an image, one patch large."""
+    place, data = net_input.placement, net_input.data
+    shape = [min(n, p) for n, p in zip(place.network_shape, manifest.patch_size, strict=True)]
+    starts = [(n - s) // 2 for n, s in zip(place.network_shape, shape, strict=True)]
+    middle = tuple(slice(a, a + s) for a, s in zip(starts, shape, strict=True))
+    crop = [
+        max(1, round(s * c / n))
+        for s, c, n in zip(shape, place.crop_shape, place.network_shape, strict=True)
+    ]
+    part: NDArray[Any] = np.ascontiguousarray(data[(slice(None), *middle)])
+    return NetworkInput(
+        part,
+        Placement(
+            (crop[0], crop[1], crop[2]),
+            place.crop_spacing_mm,
+            (0, 1, 2),
+            ((0, crop[0]), (0, crop[1]), (0, crop[2])),
+            (shape[0], shape[1], shape[2]),
+            place.network_spacing_mm,
+        ),
+    )
+
+
+def given_up(whole: Effort, effort: Effort, folds: int) -> tuple[str, ...]:
+    """What was left out, in words; nothing where everything is computed."""
+    found = []
+    if whole.mirror and not effort.mirror:
+        found.append("mirroring")
+    if effort.step > whole.step:
+        found.append(f"overlap of tiles (step {effort.step:g} instead of {STEP:g})")
+    used = len(range(folds)[: effort.folds])
+    if used < folds:
+        found.append(f"{folds - used} of {folds} folds")
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""One network behind one call: OpenVINO, ONNX Runtime, CUDA."""

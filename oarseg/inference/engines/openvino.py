@@ -1,0 +1,138 @@
+"""A network on the CPU through OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oarseg.errors import DeviceError, WeightsError
+from oarseg.inference.engines.protocol import INPUT, OUTPUT, Image, check_interface, first_line
+from oarseg.model.manifest import Arithmetic
+
+# From 16 channels on OpenVINO's CPU plugin turns its channels-last result into planes by a
+# plain loop; in pieces of 8 a vectorised one does it.
+_CHANNELS = 8
+
+
+class OpenVinoEngine:
+    """A network on the CPU through OpenVINO, in true float32 unless bfloat16 is asked for."""
+
+    def __init__(
+        self,
+        path: Path,
+        tile: Image,
+        logits: Image,
+        *,
+        threads: int,
+        alone: bool,
+        precision: Arithmetic = "f32",
+    ) -> None:
+        """Load a file; arguments and errors as for ``OnnxEngine``.
+
+        Args:
+            path, tile, logits, threads: see there.
+            alone: keep the activations' memory between tiles, as no other fold needs it.
+            precision: ``f32`` or ``bf16``, of the arithmetic inside.
+        """
+        import openvino
+
+        self.name = path.name
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
+        found = {
+            port.any_name: tuple(port.get_partial_shape().to_shape())
+            for port in (*model.inputs, *model.outputs)
+            if port.get_partial_shape().is_static
+        }
+        check_interface(path, found, {INPUT: tile.shape, OUTPUT: logits.shape})
+        self._compiled = core.compile_model(_split(model), "CPU", _settings(threads, precision))
+        self._request = self._compiled.create_infer_request()
+        self._logits = logits
+        self._alone = alone
+        self._tensor = openvino.Tensor
+        self._bind_outputs()
+
+    def _bind_outputs(self) -> None:
+        first = 0
+        for number, port in enumerate(self._compiled.outputs):
+            last = first + port.get_shape()[1]
+            part = self._tensor(self._logits[:, first:last], shared_memory=True)
+            self._request.set_output_tensor(number, part)
+            first = last
+
+    def __call__(self, tile: Image) -> Image:
+        """See ``Engine``."""
+        self._request.set_input_tensor(0, self._tensor(tile, shared_memory=True))
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise DeviceError(
+                f"{self.name}: OpenVINO stopped: {first_line(error)}; give the process more memory"
+            ) from error
+        if not self._alone:
+            self._compiled.release_memory()
+        return self._logits
+
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bfloat16, so that asking for it gains anything."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _settings(threads: int, precision: Arithmetic) -> dict[str, Any]:
+    """One tile at a time on a fixed number of threads; CPUs with bfloat16 would use that."""
+    return {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,
+        "CACHE_DIR": "",
+    }
+
+
+def _split(model: Any) -> Any:
+    """A model whose last convolution gives its classes in several outputs, a few each.
+
+    Every class is computed as before, to the last bit. A model that does not end in a
+    convolution and its bias stays as it is.
+    """
+    from openvino import Model
+    from openvino import opset13 as op
+
+    total = model.outputs[0].get_node().input_value(0).get_node()
+    if total.get_type_name() != "Add":
+        return model
+    convolution, bias = (total.input_value(i) for i in range(2))
+    node = convolution.get_node()
+    classes = convolution.get_shape()[1]
+    if node.get_type_name() != "Convolution" or list(bias.get_shape()) != [1, classes, 1, 1, 1]:
+        return model
+    how = node.get_attributes()
+
+    def part(value: Any, first: int, last: int, axis: int) -> Any:
+        bounds = (op.constant(np.array([n], np.int64)) for n in (first, last, 1, axis))
+        return op.slice(value, *bounds)
+
+    def piece(first: int, last: int) -> Any:
+        one = op.convolution(
+            node.input_value(0),
+            part(node.input_value(1), first, last, 0),
+            how["strides"],
+            how["pads_begin"],
+            how["pads_end"],
+            how["dilations"],
+            how["auto_pad"],
+        )
+        return op.add(one, part(bias, first, last, 1))
+
+    starts = range(0, classes, _CHANNELS)
+    pieces = [piece(first, min(first + _CHANNELS, classes)) for first in starts]
+    return Model(pieces, model.get_parameters())

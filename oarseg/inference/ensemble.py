@@ -1,0 +1,96 @@
+"""The ensemble's answer for one tile: all folds, all flips, and nothing but finite numbers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.errors import InferenceError
+from oarseg.imaging.volume import Shape
+from oarseg.inference.engines.protocol import Engine
+from oarseg.inference.tiling import Tiling, cut
+from oarseg.model.manifest import Manifest
+
+Image = NDArray[np.float32]
+Flip = tuple[int, ...]
+
+
+def flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
+    """The axis combinations of test-time mirroring besides none, in nnU-Net's order."""
+    axes = manifest.mirror_axes if mirror else ()
+    return tuple(
+        chosen for n in range(1, len(axes) + 1) for chosen in itertools.combinations(axes, n)
+    )
+
+
+class Ensemble:
+    """Every fold of a model, on tiles of one image."""
+
+    def __init__(
+        self, data: Image, window: Tiling, engines: Sequence[Engine], *, xp: ModuleType = np
+    ) -> None:
+        """Make room for a tile.
+
+        Args:
+            data: (channels, *network shape).
+            window: the tiles.
+            engines: one a fold.
+            xp: the array module of their tiles and logits.
+        """
+        self._data = data
+        self._window = window
+        self._engines = engines
+        self._xp = xp
+        self._sum: Any = None
+        self._tile = np.empty((1, len(data), *window.patch), np.float32)
+
+    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Any:
+        """The sum of the folds' logits (classes, *patch); valid until the next call.
+
+        Args:
+            start: the tile's first voxel in the padded image.
+            flips: axes to mirror along; each fold's logits are averaged over these and none.
+
+        Raises:
+            InferenceError: NaN or infinity among them.
+        """
+        cut(self._data, self._window, start, self._tile[0])
+        tile = self._xp.asarray(self._tile)
+        total = logits = tile
+        for number, engine in enumerate(self._engines):
+            logits = self._one(engine, tile, flips)
+            # A sum is one pass and is finite only if every logit is.
+            if not self._xp.isfinite(logits.sum()):
+                raise InferenceError(
+                    f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
+                    f"at {start}; check the image's intensities or use the fp32 model"
+                )
+            # The folds share one output buffer, so a sum of several needs its own.
+            if len(self._engines) > 1:
+                total = self._add(logits, first=number == 0)
+        return total if len(self._engines) > 1 else logits
+
+    def _add(self, logits: Any, *, first: bool) -> Any:
+        if self._sum is None:
+            self._sum = self._xp.empty_like(logits)
+        if first:
+            self._sum[...] = logits
+        else:
+            self._sum += logits
+        return self._sum
+
+    def _one(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
+        if not flips:
+            return engine(tile)[0]
+        mean = engine(tile)[0].copy()
+        for axes in flips:
+            behind = tuple(axis + 1 for axis in axes)
+            flipped = self._xp.ascontiguousarray(self._xp.flip(tile[0], behind))[None]
+            mean += self._xp.flip(engine(flipped)[0], behind)
+        mean /= len(flips) + 1
+        return mean

@@ -1,0 +1,106 @@
+"""A mask of an image made of blocks of voxels, and the tiles that touch it.
+
+The body need not be known to the voxel to leave air alone. Blocks keep the mask small:
+nothing here is as large as the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.imaging.volume import Shape
+from oarseg.inference import resampling
+from oarseg.inference.preprocessing import Placement
+from oarseg.inference.tiling import Tiling
+
+Mask = NDArray[np.bool_]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockMask:
+    """Which blocks of an image belong to it.
+
+    Attributes:
+        blocks: (z, y, x).
+        size: voxels of a block along each axis; the last block of an axis takes what is left.
+        shape: the image's.
+    """
+
+    blocks: Mask
+    size: Shape
+    shape: Shape
+
+    def index(self, axis: int) -> Index:
+        """The block that each voxel of an axis is in."""
+        found: Index = np.minimum(
+            np.arange(self.shape[axis]) // self.size[axis], self.blocks.shape[axis] - 1
+        )
+        return found
+
+    def voxels(self) -> Mask:
+        """The same mask as large as the image; for tests and pictures."""
+        return self.blocks[np.ix_(self.index(0), self.index(1), self.index(2))]
+
+
+@dataclass(frozen=True, eq=False)
+class Footprint:
+    """A mask as the network's axes see it, within the part of the image that was kept.
+
+    Attributes:
+        blocks: in the network's order of axes.
+        index: along each axis, the block that each voxel before resampling is in.
+    """
+
+    blocks: Mask
+    index: tuple[Index, Index, Index]
+
+    @classmethod
+    def of(cls, mask: BlockMask, place: Placement) -> Footprint:
+        """A mask seen through a placement."""
+        a, b, c = (
+            mask.index(axis)[start:stop]
+            for axis, (start, stop) in zip(place.transpose, place.box, strict=True)
+        )
+        return cls(mask.blocks.transpose(place.transpose), (a, b, c))
+
+    def plane(self, index: int) -> Mask:
+        """One plane of the image along the network's axis 0."""
+        layer: Mask = self.blocks[self.index[0][index]]
+        return layer[np.ix_(self.index[1], self.index[2])]
+
+    def same(self, one: int, other: int) -> bool:
+        """Whether two planes lie in the same layer of blocks."""
+        return bool(self.index[0][one] == self.index[0][other])
+
+    def tiles(self, window: Tiling, orders: Sequence[int]) -> Mask:
+        """Which tiles a voxel of the mask depends on, by their numbers along each axis.
+
+        A label is made of the logits of the one or two network voxels along each axis
+        that interpolation takes, and each of those of every tile that covers it.
+
+        Args:
+            window: the tiles.
+            orders: of the logits' resampling, along each axis.
+        """
+        needed = self.blocks.astype(np.float32)
+        for axis in range(3):
+            touched = self._touched(axis, window, orders[axis]).astype(np.float32)
+            needed = np.minimum(np.moveaxis(np.tensordot(touched, needed, (1, axis)), 0, axis), 1)
+        found: Mask = needed > 0
+        return found
+
+    def _touched(self, axis: int, window: Tiling, order: int) -> Mask:
+        """(tiles, blocks) of one axis: whether a voxel of the block takes one of the tile."""
+        index = self.index[axis]
+        taps = resampling.taps(window.image[axis], len(index), order)
+        first, last = np.array([tap.first for tap in taps]), np.array([tap.last for tap in taps])
+        touched = np.zeros((len(window.starts[axis]), self.blocks.shape[axis]), bool)
+        for number, start in enumerate(window.starts[axis]):
+            low = start - window.before[axis]
+            touched[number, index[(first < low + window.patch[axis]) & (last >= low)]] = True
+        return touched

@@ -1,0 +1,251 @@
+"""Images → the network's input grid, and where its answer belongs.
+
+nnU-Net 2.8.1's ``DefaultPreprocessor.run_case_npy``: transpose, crop to non-zero,
+normalise each channel, resample. Float32 throughout; besides the result never more than
+two full-size arrays are alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.errors import InputError
+from oarseg.imaging.volume import Shape, Vector
+from oarseg.inference import resampling
+from oarseg.model.manifest import Manifest, Normalisation, Triple
+
+Interval = tuple[int, int]
+Box = tuple[Interval, Interval, Interval]
+Mask = NDArray[np.bool_]
+
+_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The way back from the network's grid to the image's.
+
+    Attributes:
+        shape, spacing_mm: the image's grid, (z, y, x).
+        transpose: axis i of the network is axis ``transpose[i]`` of the image.
+        box: what was kept, half-open intervals along the network's axes.
+        network_shape, network_spacing_mm: after resampling, along the network's axes.
+    """
+
+    shape: Shape
+    spacing_mm: Vector
+    transpose: Triple
+    box: Box
+    network_shape: Shape
+    network_spacing_mm: Vector
+
+    @property
+    def crop_shape(self) -> Shape:
+        """Voxels of the box along the network's axes, before resampling."""
+        a, b, c = (stop - start for start, stop in self.box)
+        return a, b, c
+
+    @property
+    def crop_spacing_mm(self) -> Vector:
+        """The image's spacing along the network's axes."""
+        return permuted(self.spacing_mm, self.transpose)
+
+    def view(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The box within an array on the image's grid, in the network's axis order."""
+        return array.transpose(self.transpose)[_slices(self.box)]
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What the network sees: (channels, *network_shape) float32, and its place."""
+
+    data: NDArray[np.float32]
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class _Map:
+    """Intensities: clip to [lower, upper] if given, subtract, divide."""
+
+    subtract: float = 0.0
+    divide: float = 1.0
+    clip: tuple[float, float] | None = None
+    mask: Mask | None = None
+
+
+def permuted(values: tuple[Any, Any, Any], order: Triple) -> tuple[Any, Any, Any]:
+    """``values`` in another axis order."""
+    return values[order[0]], values[order[1]], values[order[2]]
+
+
+def prepare(
+    channels: Sequence[NDArray[Any]],
+    grid_spacing_mm: Vector,
+    manifest: Manifest,
+    *,
+    box: Box | None = None,
+    threads: int = 1,
+) -> NetworkInput:
+    """Bring a case's images, all on one grid, to the network's input.
+
+    Args:
+        channels: one array (z, y, x) for each channel of the manifest, in its order.
+        grid_spacing_mm: voxel spacing (z, y, x).
+        manifest: the model.
+        box: keep this part, half-open intervals along (z, y, x), instead of nnU-Net's
+            crop to non-zero. Intensity statistics are those of nnU-Net's crop all the
+            same, so that the values do not depend on the box.
+        threads: how many slices to resample at a time.
+
+    Raises:
+        InputError: channels are missing, differ in shape, or cannot be normalised or
+            resampled; the box is empty or outside the image.
+    """
+    _check(channels, manifest, box)
+    order = manifest.transpose_forward
+    images = [channel.transpose(order) for channel in channels]
+    found = nonzero_box(images)
+    if box is None:
+        # ``found`` is along the network's axes.
+        box = permuted(found, (order.index(0), order.index(1), order.index(2)))
+    place = placement(channels[0].shape, grid_spacing_mm, manifest, box)
+    mask = _filled(images) if any(c.normalisation.use_mask for c in manifest.channels) else None
+    how = resampling.scheme(
+        manifest.data_resampling, place.crop_spacing_mm, place.network_spacing_mm
+    )
+    data = np.empty((len(images), *place.network_shape), np.float32)
+    for image, channel, out in zip(images, manifest.channels, data, strict=True):
+        intensity = _intensity_map(image[_slices(found)], channel.normalisation, mask, found)
+        if place.crop_shape == place.network_shape:
+            _normalise(image, place.box, intensity, out)
+            continue
+        crop = np.empty(place.crop_shape, np.float32)
+        _normalise(image, place.box, intensity, crop)
+        resampling.resize(crop, out, how, threads=threads)
+    return NetworkInput(data, place)
+
+
+def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: Box | None) -> None:
+    expected = ", ".join(channel.name for channel in manifest.channels)
+    if len(channels) != len(manifest.channels):
+        raise InputError(f"expected the images {expected}, found {len(channels)} image(s)")
+    shapes = sorted({channel.shape for channel in channels})
+    if len(shapes) > 1 or len(shapes[0]) != 3:
+        raise InputError(f"expected {expected} as 3-D images on one grid, found shapes {shapes}")
+    if box is not None and any(
+        not 0 <= start < stop <= length
+        for (start, stop), length in zip(box, shapes[0], strict=True)
+    ):
+        raise InputError(f"box {box} is empty or outside the image of {shapes[0]} voxels")
+
+
+def placement(
+    shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, kept: Box
+) -> Placement:
+    """Where a part of an image comes to lie on the network's grid.
+
+    Args:
+        shape, spacing_mm: the image's, (z, y, x).
+        manifest: the model.
+        kept: half-open intervals along (z, y, x).
+
+    Raises:
+        InputError: nothing is left of it at the model's spacing.
+    """
+    order = manifest.transpose_forward
+    box = permuted(kept, order)
+    crop = (box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0])
+    network = resampling.new_shape(crop, permuted(spacing_mm, order), manifest.spacing_mm)
+    return Placement(
+        (shape[0], shape[1], shape[2]), spacing_mm, order, box, network, manifest.spacing_mm
+    )
+
+
+def nonzero_box(images: Sequence[NDArray[Any]]) -> Box:
+    """The bounding box of the voxels that are not 0 in every image; all, if none is.
+
+    nnU-Net fills holes first; that cannot move a bounding box.
+    """
+    shape = images[0].shape
+    seen = [np.zeros(length, bool) for length in shape]
+    for index in range(shape[0]):
+        plane = images[0][index] != 0
+        for image in images[1:]:
+            plane |= image[index] != 0
+        seen[0][index] = plane.any()
+        seen[1] |= plane.any(axis=1)
+        seen[2] |= plane.any(axis=0)
+    a, b, c = (_extent(axis) for axis in seen)
+    return a, b, c
+
+
+def _extent(seen: Mask) -> Interval:
+    used = np.flatnonzero(seen)
+    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, len(seen))
+
+
+def _filled(images: Sequence[NDArray[Any]]) -> Mask:
+    mask = images[0] != 0
+    for image in images[1:]:
+        mask |= image != 0
+    return np.asarray(ndimage.binary_fill_holes(mask), bool)
+
+
+def _intensity_map(region: NDArray[Any], how: Normalisation, mask: Mask | None, box: Box) -> _Map:
+    if how.scheme == "ct":
+        return _Map(how.mean, max(how.std, _EPSILON), (how.lower, how.upper))
+    if how.scheme == "zscore":
+        inside = mask[_slices(box)] if how.use_mask and mask is not None else None
+        mean, std = _moments(region, inside)
+        return _Map(mean, max(std, _EPSILON), None, mask if how.use_mask else None)
+    if how.scheme == "none":
+        return _Map()
+    low, high = np.float32(region.min()), np.float32(region.max())
+    if how.scheme == "rescale_0_1":
+        return _Map(float(low), max(float(high - low), _EPSILON))
+    if low < 0 or high > 255:
+        raise InputError(
+            f"expected colour values between 0 and 255, found {low:g} to {high:g}; "
+            "give the image the model was trained for"
+        )
+    return _Map(0.0, 255.0)
+
+
+def _moments(region: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
+    """Mean and deviation of the float32 values, summed in float64, a plane at a time."""
+
+    def total(power: int, centre: float) -> float:
+        result = 0.0
+        for index, plane in enumerate(region):
+            chosen = plane if mask is None else plane[mask[index]]
+            values = chosen.astype(np.float32).astype(np.float64) - centre
+            result += float(values.sum() if power == 1 else np.vdot(values, values))
+        return result
+
+    count = max(region.size if mask is None else int(np.count_nonzero(mask)), 1)
+    mean = total(1, 0.0) / count
+    return mean, float(np.sqrt(total(2, mean) / count))
+
+
+def _normalise(image: NDArray[Any], box: Box, how: _Map, out: NDArray[np.float32]) -> None:
+    np.copyto(out, image[_slices(box)], casting="unsafe")
+    if how.clip is not None:
+        np.clip(out, *how.clip, out=out)
+    if how.mask is None:
+        out -= how.subtract
+        out /= how.divide
+        return
+    inside = how.mask[_slices(box)]
+    np.subtract(out, how.subtract, out=out, where=inside)
+    np.divide(out, how.divide, out=out, where=inside)
+
+
+def _slices(box: Box) -> tuple[slice, slice, slice]:
+    a, b, c = (slice(start, stop) for start, stop in box)
+    return a, b, c

@@ -1,0 +1,260 @@
+"""nnU-Net's resampling, written as one small matrix an axis.
+
+Spline interpolation of any order is linear and separable, so resizing an axis is a
+product with a matrix that depends on the two lengths only. Its entries are taken from
+``scipy.ndimage.zoom(grid_mode=True, mode="nearest")``, which is what
+``skimage.transform.resize`` calls and nnU-Net calls in turn
+(``nnunetv2.preprocessing.resampling.default_resampling``). The products run in float32,
+in blocks of rows, because the entries fade quickly away from the diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.errors import InputError
+from oarseg.imaging.volume import Shape, Vector
+from oarseg.model.manifest import Resampling
+
+Image = NDArray[np.float32]
+
+# Entries below this cannot be seen in float32: a cubic spline's influence falls by 0.27 a voxel.
+_NEGLIGIBLE = 1e-10
+_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a volume is resampled.
+
+    Attributes:
+        orders: spline order along each axis.
+        separate_axis: the coarse axis of nnU-Net's separate-z branch, whose slices are
+            resized (and clipped) one by one; None where that branch does not apply.
+    """
+
+    orders: tuple[int, int, int]
+    separate_axis: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Consecutive output rows of an operator: ``out = weights @ x[source]``.
+
+    Whether rows pass ``unchanged`` cannot be told from the slices: where an axis grows by a
+    voxel or two, a band has as many inputs as outputs and still moves them.
+    """
+
+    target: slice
+    source: slice
+    weights: Image
+    unchanged: bool
+
+    def apply(self, rows: NDArray[Any], *, xp: ModuleType = np) -> NDArray[Any]:
+        """The target rows, (…, source rows, columns) → (…, target rows, columns)."""
+        if self.unchanged:
+            return rows
+        return xp.matmul(xp.asarray(self.weights), rows)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """The one or two input planes an output plane is blended from."""
+
+    first: int
+    last: int
+    weight_first: float
+    weight_last: float
+
+
+def scheme(settings: Resampling, current_mm: Vector, new_mm: Vector) -> Scheme:
+    """nnU-Net's choice of branch, for spacings in the network's axis order."""
+    axis = _separate_axis(settings, current_mm, new_mm)
+    orders = [settings.order] * 3
+    if axis is not None:
+        orders[axis] = settings.order_z
+    return Scheme((orders[0], orders[1], orders[2]), axis)
+
+
+def _separate_axis(settings: Resampling, current_mm: Vector, new_mm: Vector) -> int | None:
+    if settings.force_separate_z is not None:
+        return _coarsest(current_mm) if settings.force_separate_z else None
+    for spacing in (current_mm, new_mm):
+        if max(spacing) / min(spacing) > settings.separate_z_threshold:
+            return _coarsest(spacing)
+    return None
+
+
+def _coarsest(spacing_mm: Vector) -> int | None:
+    """The axis of the largest spacing, or None where several share it."""
+    axes = [axis for axis, value in enumerate(spacing_mm) if value == max(spacing_mm)]
+    return axes[0] if len(axes) == 1 else None
+
+
+def new_shape(shape: Shape, current_mm: Vector, new_mm: Vector) -> Shape:
+    """Voxels after resampling: rounded half to even, as nnU-Net does.
+
+    Raises:
+        InputError: an axis would vanish.
+    """
+    sizes = [round(old / new * n) for old, new, n in zip(current_mm, new_mm, shape, strict=True)]
+    if min(sizes) < 1:
+        raise InputError(
+            f"image of {shape} voxels at {current_mm} mm: expected at least one voxel an axis "
+            f"at the model's {new_mm} mm, found {tuple(sizes)}; give a larger image"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+@lru_cache(maxsize=16)
+def matrix(inputs: int, outputs: int, order: int) -> NDArray[np.float64]:
+    """The operator (outputs, inputs) that resizes one axis with splines of an order.
+
+    Column j is the response to a unit impulse at j; the second axis of the zoomed
+    identity keeps its size and so passes through unchanged.
+    """
+    impulses = np.eye(inputs)
+    factors = (outputs / inputs, 1.0)
+    return np.asarray(
+        ndimage.zoom(impulses, factors, order=order, mode="nearest", grid_mode=True), np.float64
+    )
+
+
+@lru_cache(maxsize=16)
+def bands(inputs: int, outputs: int, order: int) -> tuple[Band, ...]:
+    """The operator in blocks of rows, each with the inputs it needs and no others."""
+    if inputs == outputs:
+        return tuple(
+            Band(rows, rows, np.eye(rows.stop - rows.start, dtype=np.float32), unchanged=True)
+            for rows in _row_blocks(inputs)
+        )
+    entries = matrix(inputs, outputs, order)
+    found = []
+    for start in range(0, outputs, _ROWS):
+        rows = entries[start : start + _ROWS]
+        used = np.flatnonzero(np.abs(rows).max(axis=0) > _NEGLIGIBLE)
+        source = slice(int(used[0]), int(used[-1]) + 1)
+        weights = np.ascontiguousarray(rows[:, source], dtype=np.float32)
+        found.append(Band(slice(start, start + len(rows)), source, weights, unchanged=False))
+    return tuple(found)
+
+
+def _row_blocks(length: int) -> Iterator[slice]:
+    for start in range(0, length, _ROWS):
+        yield slice(start, min(start + _ROWS, length))
+
+
+def taps(inputs: int, outputs: int, order: int) -> tuple[Tap, ...]:
+    """For each output index the inputs it is blended from, for order 0 or 1.
+
+    Raises:
+        ValueError: a higher order, which needs more than two inputs.
+    """
+    if order > 1:
+        raise ValueError(f"taps exist for order 0 and 1, not {order}")
+    found = []
+    for row in matrix(inputs, outputs, order):
+        used = np.flatnonzero(np.abs(row) > _NEGLIGIBLE)
+        first, last = int(used[0]), int(used[-1])
+        found.append(Tap(first, last, float(row[first]), float(row[last])))
+    return tuple(found)
+
+
+def resize_columns(
+    x: NDArray[Any], outputs: int, order: int, *, xp: ModuleType = np
+) -> NDArray[Any]:
+    """Resize the last axis: (…, n) → (…, outputs), float32."""
+    if x.shape[-1] == outputs:
+        return x
+    return apply_columns(x, bands(x.shape[-1], outputs, order), xp=xp)
+
+
+def apply_columns(x: NDArray[Any], columns: Sequence[Band], *, xp: ModuleType = np) -> NDArray[Any]:
+    """Consecutive bands along the last axis, whose inputs ``x`` holds from the first one's on."""
+    first, start = columns[0].target.start, columns[0].source.start
+    out = xp.empty((*x.shape[:-1], columns[-1].target.stop - first), dtype=xp.float32)
+    for band in columns:
+        source = slice(band.source.start - start, band.source.stop - start)
+        target = slice(band.target.start - first, band.target.stop - first)
+        xp.matmul(x[..., source], xp.asarray(band.weights.T), out=out[..., target])
+    return out  # type: ignore[no-any-return]
+
+
+def resize_rows(x: NDArray[Any], out: NDArray[Any], order: int) -> None:
+    """Resize the first axis of (n, …) into ``out`` (m, …); both contiguous float32."""
+    if len(x) == len(out):
+        np.copyto(out, x)
+        return
+    flat, flat_out = x.reshape(len(x), -1), out.reshape(len(out), -1)
+    for band in bands(len(x), len(out), order):
+        np.matmul(band.weights, flat[band.source], out=flat_out[band.target])
+
+
+def resize(volume: Image, out: Image, how: Scheme, *, threads: int = 1) -> None:
+    """Resample ``volume`` into ``out`` as nnU-Net resamples images.
+
+    The result is clipped to the range of the input (of each slice, in separate-z), which
+    matters for order 3. ``volume`` is left as it was; both are 3-D float32.
+    """
+    if volume.shape == out.shape:
+        np.copyto(out, volume)
+    elif how.separate_axis is None:
+        _resize_whole(volume, out, how.orders[0], threads)
+    else:
+        _resize_slices(volume, out, how, threads)
+
+
+def _resize_whole(volume: Image, out: Image, order: int, threads: int) -> None:
+    middle = np.empty((len(volume), *out.shape[1:]), np.float32)
+
+    def one(index: int) -> None:
+        _resize_plane(volume[index], middle[index], order)
+
+    _run(one, len(volume), threads)
+    resize_rows(middle, out, order)
+    np.clip(out, volume.min(), volume.max(), out=out)
+
+
+def _resize_slices(volume: Image, out: Image, how: Scheme, threads: int) -> None:
+    axis = how.separate_axis or 0
+    source, target = np.moveaxis(volume, axis, 0), np.moveaxis(out, axis, 0)
+    order, order_z = how.orders[(axis + 1) % 3], how.orders[axis]
+    if order_z == 0:
+        nearest = [tap.first for tap in taps(len(source), len(target), 0)]
+        _run(lambda i: _clipped_plane(source[nearest[i]], target[i], order), len(target), threads)
+        return
+    middle = np.empty((len(source), *target.shape[1:]), np.float32)
+    _run(lambda i: _clipped_plane(source[i], middle[i], order), len(source), threads)
+    blended = np.empty(target.shape, np.float32)
+    resize_rows(middle, blended, order_z)
+    np.copyto(target, blended)
+
+
+def _clipped_plane(plane: Image, out: Image, order: int) -> None:
+    _resize_plane(plane, out, order)
+    np.clip(out, plane.min(), plane.max(), out=out)
+
+
+def _resize_plane(plane: Image, out: Image, order: int) -> None:
+    tall = np.empty((out.shape[0], plane.shape[1]), np.float32)
+    resize_rows(np.ascontiguousarray(plane), tall, order)
+    np.copyto(out, resize_columns(tall, out.shape[1], order))
+
+
+def _run(task: Any, count: int, threads: int) -> None:
+    if threads <= 1:
+        for index in range(count):
+            task(index)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(task, range(count)):
+            pass

@@ -1,0 +1,181 @@
+"""Sliding window → ring buffer → resampling → labels, a few planes at a time.
+
+The answer is nnU-Net 2.8.1's; the way there never holds all classes of the whole volume.
+Tiles come in nnU-Net's order, axis 0 outermost, so once a row of tiles is done the planes
+before the next row are final: they are normalised, resampled, reduced to labels and
+forgotten. The buffer is one patch thick whatever the number of slices or folds.
+
+With a mask, tiles that no voxel of the mask depends on are left out. Within the mask that
+changes nothing: every tile that its labels are made of is computed, in the same order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.imaging.volume import Shape
+from oarseg.inference.engines.protocol import Engine
+from oarseg.inference.ensemble import Ensemble, flips
+from oarseg.inference.footprint import BlockMask, Footprint
+from oarseg.inference.painting import Painter, streamable
+from oarseg.inference.preprocessing import NetworkInput, Placement
+from oarseg.inference.ring import Plane, Ring, arithmetic
+from oarseg.inference.tiling import STEP, Tiling, tile
+from oarseg.model.manifest import Manifest
+
+Labels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is computed.
+
+    Attributes:
+        folds: how many of the folds, from the first; None takes all.
+        mirror: average over the flips that the model allows.
+        step: the most that neighbouring tiles are apart, in patches.
+    """
+
+    folds: int | None = None
+    mirror: bool = False
+    step: float = STEP
+
+
+ALL = Effort()
+
+
+def segment(
+    net_input: NetworkInput,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    *,
+    effort: Effort = ALL,
+    mask: BlockMask | None = None,
+    progress: Progress | None = None,
+    threads: int = 1,
+    xp: ModuleType = np,
+) -> Labels:
+    """Label every voxel of the image's grid.
+
+    Args:
+        net_input: from ``preprocessing.prepare``.
+        engines: one a fold; their logits are averaged.
+        manifest: the model.
+        effort: folds, flips and tiles.
+        mask: label this part of the image only; outside it all is background.
+        progress: called with (tiles done, tiles in all) after every tile.
+        threads: for accumulating and resampling.
+        xp: the array module of the engines' tiles and logits, which accumulates and resamples.
+
+    Returns:
+        Label values (z, y, x) on the image's grid.
+
+    Raises:
+        InferenceError: a network gave NaN or infinite logits, or some too large.
+        WeightsError: the model asks for a resampling of logits that cannot be streamed.
+    """
+    place = net_input.placement
+    chosen = engines[: effort.folds]
+    work = plan(place, manifest, mask=mask, step=effort.step)
+    labels = np.zeros(place.shape, np.uint8)
+    if not work.count:
+        return labels
+    predict = Ensemble(net_input.data, work.window, chosen, xp=xp)
+    turned = flips(manifest, effort.mirror)
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
+        ring = Ring(
+            work.window, len(manifest.labels), len(chosen), pool=pool, how=arithmetic(xp), xp=xp
+        )
+        done = itertools.count(1)
+
+        def add(start: Shape) -> None:
+            ring.add(predict(start, turned), start)
+            if progress is not None:
+                progress(next(done), work.count)
+
+        for plane in _planes(work, add, ring):
+            paint.take(plane)
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """The tiles to compute.
+
+    Attributes:
+        window: where tiles lie.
+        needed: which of them, by their numbers along each axis.
+        mask: what to label, as the network's axes see it.
+    """
+
+    window: Tiling
+    needed: NDArray[np.bool_]
+    mask: Footprint | None
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return int(np.count_nonzero(self.needed))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """First planes of the rows with anything to compute."""
+        starts = self.window.starts[0]
+        return tuple(first for n, first in enumerate(starts) if self.needed[n].any())
+
+    def row(self, first: int) -> Iterator[Shape]:
+        """The tiles of a row, in nnU-Net's order."""
+        number = self.window.starts[0].index(first)
+        return itertools.compress(self.window.row(first), self.needed[number].ravel())
+
+    def tiles(self) -> Iterator[Shape]:
+        """All of them, in nnU-Net's order."""
+        return itertools.chain.from_iterable(map(self.row, self.rows))
+
+
+def plan(
+    place: Placement, manifest: Manifest, *, mask: BlockMask | None = None, step: float = STEP
+) -> Work:
+    """Choose the tiles.
+
+    Raises:
+        WeightsError: the model asks for a resampling of logits that cannot be streamed.
+    """
+    window = tile(place.network_shape, manifest.patch_size, step=step)
+    orders = streamable(manifest, place).orders
+    if mask is None:
+        return Work(window, np.ones([len(starts) for starts in window.starts], bool), None)
+    seen = Footprint.of(mask, place)
+    return Work(window, seen.tiles(window, orders), seen)
+
+
+def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) -> int:
+    """Bytes that ``segment`` holds besides input, label map and networks.
+
+    The ring buffer in half precision; in float32 two planes, and tiles of logits: the
+    engine's own, and a second one where folds or flips are summed.
+    """
+    window = tile(network_shape, manifest.patch_size)
+    classes = len(manifest.labels)
+    plane = window.shape[1] * window.shape[2]
+    ring = 2 * window.patch[0] * plane * (classes + 1)
+    return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
+
+
+def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[Plane]:
+    """Final planes in order; each is valid until the next step."""
+    rows = work.rows
+    for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
+        for start in work.row(first):
+            add(start)
+        yield from ring.finish(range(first, following))

@@ -1,0 +1,113 @@
+"""Where the tiles of the sliding window lie and how they are weighted.
+
+As in nnU-Net 2.8.1 (``nnunetv2.inference.sliding_window_prediction`` and
+``acvl_utils.cropping_and_padding.padding``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.imaging.volume import Shape
+
+STEP = 0.5
+_SIGMA = 1 / 8
+_PEAK = 10.0
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A sliding window over an image padded to at least one patch.
+
+    Attributes:
+        image: the image's shape, unpadded.
+        shape: the padded shape.
+        before: zeros before the image along each axis.
+        patch: the tile's shape.
+        starts: first index of the tiles along each axis, in the padded image.
+    """
+
+    image: Shape
+    shape: Shape
+    before: Shape
+    patch: Shape
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return math.prod(len(starts) for starts in self.starts)
+
+    def row(self, first: int) -> Iterator[Shape]:
+        """The tiles that begin at ``first`` along axis 0, in nnU-Net's order."""
+        for second in self.starts[1]:
+            for third in self.starts[2]:
+                yield first, second, third
+
+    @property
+    def inside(self) -> tuple[slice, slice, slice]:
+        """The image within the padded image."""
+        a, b, c = (slice(lo, lo + n) for lo, n in zip(self.before, self.image, strict=True))
+        return a, b, c
+
+
+def tile(image: Shape, patch: Shape, *, step: float = STEP) -> Tiling:
+    """Lay tiles over an image.
+
+    Axes shorter than the patch are padded, ``floor(missing / 2)`` before the image and
+    the rest behind. Neighbouring tiles are at most ``step`` of a patch apart.
+    """
+    shape = tuple(max(n, p) for n, p in zip(image, patch, strict=True))
+    before = tuple((s - n) // 2 for s, n in zip(shape, image, strict=True))
+    starts = [_starts(s, p, step) for s, p in zip(shape, patch, strict=True)]
+    return Tiling(
+        image,
+        (shape[0], shape[1], shape[2]),
+        (before[0], before[1], before[2]),
+        patch,
+        (starts[0], starts[1], starts[2]),
+    )
+
+
+def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
+    last = length - patch
+    steps = math.ceil(last / (patch * step))
+    if steps == 0:
+        return (0,)
+    return tuple(round(last / steps * index) for index in range(steps + 1))
+
+
+@lru_cache(maxsize=2)
+def gaussian(patch: Shape) -> NDArray[np.float16]:
+    """The tile's weights, in half precision as nnU-Net keeps them; none is zero."""
+    impulse = np.zeros(patch)
+    impulse[tuple(n // 2 for n in patch)] = 1
+    weights = ndimage.gaussian_filter(impulse, [n * _SIGMA for n in patch], mode="constant")
+    weights /= weights.max() / _PEAK
+    # By way of float32: torch converts so, and a few values round otherwise.
+    half: NDArray[np.float16] = weights.astype(np.float32).astype(np.float16)
+    half[half == 0] = half[half > 0].min()
+    return half
+
+
+def cut(data: NDArray[Any], window: Tiling, start: Shape, out: NDArray[Any]) -> None:
+    """Copy one tile of ``data`` (C, *image) into ``out`` (C, *patch), zeros outside."""
+    source: list[slice] = [slice(None)]
+    target: list[slice] = [slice(None)]
+    for first, before, length, patch in zip(
+        start, window.before, window.image, window.patch, strict=True
+    ):
+        low, high = first - before, first - before + patch
+        source.append(slice(max(low, 0), min(high, length)))
+        target.append(slice(max(-low, 0), patch - max(high - length, 0)))
+    if window.shape != window.image:
+        out[...] = 0
+    out[tuple(target)] = data[tuple(source)]

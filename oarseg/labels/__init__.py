@@ -1,0 +1,1 @@
+"""Label maps and masks: found, opened, measured, written."""

@@ -1,0 +1,233 @@
+"""Which files of a folder are whose masks.
+
+The layouts, on either side, and the first that is there counts:
+
+1. ``images/<output slug>/``: the label files that the challenge asks for;
+2. ``oar_masks/``: a folder of masks a case;
+3. label files and folders of masks or label files, up to three folders deep:
+   ``case_01/case_01_OAR_<structure>.seg.nrrd`` (HaN-Seg), ``segrap_0001/<structure>.nii.gz``
+   (SegRap), ``7/label.nii.gz`` (StructSeg), ``case_01.nii.gz`` (nnU-Net).
+
+A label file is a label map, a 4-D image with one channel an organ, or a Slicer
+segmentation whose segments are named as the organs, in one layer or several.
+
+Images of a challenge's sockets may lie among them and are passed over. A case's name is
+that of its folder for masks and for files called "label"; else it is the file's, without
+the ending that the challenge gives its label files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from oarseg.cases.find_cases import IMAGES, CaseProblem
+from oarseg.challenges.challenge import Challenge
+from oarseg.errors import InputError
+from oarseg.imaging.files.locate import ENDINGS, ending
+from oarseg.results.write_case import MASKS
+
+SEGMENTATION = ".seg"
+LABEL_STEMS = frozenset({"label", "labels", "mask", "seg", "segmentation"})
+IMAGE_STEMS = frozenset({"data", "image", "image_contrast", "img"})
+# nnU-Net ends the names of images, not of labels, with the number of the channel.
+CHANNEL_NUMBER = re.compile(r"_\d{4}$")
+IMAGE_FOLDERS = frozenset({"imagestr", "imagests"})
+DEPTH = 3
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """What one side has of a case: a label file, or a mask file an organ.
+
+    Attributes:
+        case: its name.
+        label_map: the label file, if there is one; then ``masks`` is empty.
+        masks: structure name → binary mask.
+    """
+
+    case: str
+    label_map: Path | None
+    masks: Mapping[str, Path]
+
+    @property
+    def key(self) -> str:
+        """What pairs both sides: the name without regard to upper and lower case."""
+        return self.case.casefold()
+
+    @property
+    def first(self) -> Path:
+        """A file to name in messages, and whose grid is the case's."""
+        return self.label_map or next(iter(self.masks.values()))
+
+
+@dataclass(frozen=True)
+class FoundLabels:
+    """What a folder holds, both parts in the order of their names."""
+
+    cases: tuple[LabelFiles, ...]
+    problems: tuple[CaseProblem, ...]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file, the case it belongs to and its structure; None for a label file."""
+
+    path: Path
+    case: str
+    structure: str | None
+    unknown: bool = False
+
+
+def find_labels(folder: Path, challenge: Challenge) -> FoundLabels:
+    """Find the label maps and masks of every case below a folder.
+
+    Cases with two files for one thing, and masks of structures that the challenge does
+    not have, become problems; the rest is returned.
+
+    Raises:
+        InputError: no such folder, or nothing in it that looks like labels.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with label maps or masks, found none")
+    files = list(_files(folder, challenge))
+    if not files:
+        raise InputError(
+            f"{folder}: expected label maps or masks ({', '.join(ENDINGS)}) in one of the known "
+            "layouts, found none; see 'oarseg evaluate --help'"
+        )
+    by_case: dict[str, list[_File]] = {}
+    for file in files:
+        by_case.setdefault(file.case.casefold(), []).append(file)
+    cases: list[LabelFiles] = []
+    problems: list[CaseProblem] = []
+    for group in by_case.values():
+        name = group[0].case
+        known = [file for file in group if not file.unknown]
+        twice = _twice(known)
+        if twice:
+            problems.append(CaseProblem(name, twice))
+        elif known:
+            cases.append(_labels(name, known))
+    problems += _unknown([file for file in files if file.unknown], challenge)
+    return FoundLabels(
+        tuple(sorted(cases, key=lambda case: case.case)),
+        tuple(sorted(problems, key=lambda problem: problem.name)),
+    )
+
+
+def _files(folder: Path, challenge: Challenge) -> Iterator[_File]:
+    platform = folder / IMAGES / challenge.output.slug
+    if challenge.output.slug and platform.is_dir():
+        for path in _images(platform, depth=0):
+            yield _File(path, _case_of(_stem(path), challenge), None)
+        return
+    masks = folder / MASKS
+    root = masks if masks.is_dir() else folder
+    # Beside the folder of a case's masks our own output has them all in one file.
+    paths = [p for p in _images(root, depth=DEPTH) if root != masks or p.parent != masks]
+    names = {organ.name for organ in challenge.organs}
+    of_masks = {p.parent for p in paths if p.parent != root and _stem(p) in names}
+    for path in paths:
+        file = _classified(path, root, challenge, inside_masks=path.parent in of_masks)
+        if file:
+            yield file
+
+
+def _images(folder: Path, *, depth: int) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if depth and path.name.lower() not in IMAGE_FOLDERS:
+                yield from _images(path, depth=depth - 1)
+        elif ending(path.name):
+            yield path
+
+
+def _classified(
+    path: Path, root: Path, challenge: Challenge, *, inside_masks: bool
+) -> _File | None:
+    """What a file is by its name and its neighbours; None for an image."""
+    stem, inside = _stem(path), path.parent != root
+    names = {organ.name for organ in challenge.organs}
+    case, marker, structure = stem.rpartition("_OAR_")
+    if marker:
+        return _File(path, case, structure, unknown=structure not in names)
+    if inside and stem in names:
+        return _File(path, path.parent.name, stem)
+    if inside and stem.lower() in LABEL_STEMS:
+        return _File(path, path.parent.name, None)
+    if _is_image(path, stem, challenge):
+        return None
+    if inside_masks:
+        return _File(path, path.parent.name, stem, unknown=True)
+    return _File(path, _case_of(stem, challenge), None)
+
+
+def _is_image(path: Path, stem: str, challenge: Challenge) -> bool:
+    sockets = challenge.sockets
+    return (
+        stem.lower() in IMAGE_STEMS
+        or path.parent.name in {socket.slug for socket in sockets}
+        or any(stem.endswith(suffix) for socket in sockets for suffix in socket.suffixes)
+        or (CHANNEL_NUMBER.search(stem) is not None and not _is_case_name(stem, challenge))
+    )
+
+
+def _is_case_name(stem: str, challenge: Challenge) -> bool:
+    """Whether the number that ends the stem is the case's, as in segrap_0001."""
+    prefix = challenge.case_prefix
+    return bool(prefix) and stem.startswith(prefix) and stem[len(prefix) :].isdecimal()
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(ending(path.name) or "")].removesuffix(SEGMENTATION)
+
+
+def _case_of(stem: str, challenge: Challenge) -> str:
+    """The stem without what the challenge's naming adds to a case's name."""
+    output = challenge.output
+    given = (suffix.replace(output.replace, output.by) for suffix in challenge.reference.suffixes)
+    endings = sorted((e for e in {*given, output.by} if e), key=len, reverse=True)
+    for known in endings:
+        if stem.endswith(known) and stem != known:
+            return stem.removesuffix(known)
+    return stem
+
+
+def _labels(name: str, files: Iterable[_File]) -> LabelFiles:
+    maps = [file.path for file in files if file.structure is None]
+    masks = {file.structure: file.path for file in files if file.structure is not None}
+    return LabelFiles(name, maps[0] if maps else None, {} if maps else masks)
+
+
+def _twice(files: list[_File]) -> str | None:
+    """What is wrong with a case that has two files for the same thing."""
+    seen: dict[str | None, _File] = {}
+    for file in files:
+        other = seen.setdefault(file.structure, file)
+        if other is not file:
+            what = file.structure or "label map"
+            return (
+                f"{file.path}: expected one {what} of case {file.case!r}, found another in "
+                f"{other.path}; keep one of them"
+            )
+    return None
+
+
+def _unknown(files: list[_File], challenge: Challenge) -> list[CaseProblem]:
+    """One problem for each structure that the challenge lacks, whatever cases have it."""
+    by_structure: dict[str, list[_File]] = {}
+    for file in files:
+        by_structure.setdefault(file.structure or "", []).append(file)
+    return [
+        CaseProblem(
+            ", ".join(dict.fromkeys(file.case for file in group)),
+            f"{group[0].path}{' and others' if len(group) > 1 else ''}: expected a structure of "
+            f"{challenge.name}, found {structure!r}, which it does not have; passed over",
+        )
+        for structure, group in by_structure.items()
+    ]

@@ -1,0 +1,287 @@
+"""The weights folder: one manifest and its ONNX files, typed and checked.
+
+The manifest holds everything that inference must know of the nnU-Net plan, so that
+no part of nnU-Net is needed to run it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from oarseg.challenges.challenge import Challenge
+from oarseg.errors import WeightsError
+
+FORMAT_VERSION: Final = 1
+MANIFEST = "manifest.json"
+# Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
+LARGEST_PATCH = 1 << 25
+STRICT = ConfigDict(extra="forbid")
+
+Triple = tuple[int, int, int]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Precision = Literal["fp32", "fp16"]
+Arithmetic = Literal["f32", "bf16"]
+Runtime = Literal["onnxruntime", "openvino"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Normalisation:
+    """How nnU-Net normalises one channel, before resampling.
+
+    Attributes:
+        scheme: ``ct`` clips to [lower, upper], then (v − mean) / max(std, 1e-8);
+            ``zscore`` uses the image's own mean and deviation; ``none`` only casts;
+            ``rescale_0_1`` maps the image's range to [0, 1]; ``rgb_0_1`` divides by 255.
+        mean, std, lower, upper: the training set's intensity properties, for ``ct``.
+        use_mask: ``zscore`` over the non-zero mask only, and zero outside it.
+    """
+
+    scheme: Literal["ct", "zscore", "none", "rescale_0_1", "rgb_0_1"]
+    mean: float = 0.0
+    std: float = 1.0
+    lower: float = 0.0
+    upper: float = 0.0
+    use_mask: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class ChannelRecipe:
+    """How a channel comes about, before nnU-Net's own normalisation.
+
+    Attributes:
+        name: the challenge's channel name.
+        optional: the model was trained to work without it.
+        absent_value: the value where the image was not taken.
+        standardise: ``mean_one`` divides an MR by its mean over the patient, so that
+            scanner gain does not matter; ``none`` leaves its values.
+    """
+
+    name: str
+    optional: bool = False
+    absent_value: float = 0.0
+    standardise: Literal["none", "mean_one"] = "none"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Channel:
+    """One input channel: how it is made and how nnU-Net normalises it."""
+
+    name: str
+    normalisation: Normalisation
+    optional: bool = False
+    absent_value: float = 0.0
+    standardise: Literal["none", "mean_one"] = "none"
+
+    @property
+    def recipe(self) -> ChannelRecipe:
+        """The part that training and inference share."""
+        return ChannelRecipe(self.name, self.optional, self.absent_value, self.standardise)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Resampling:
+    """nnU-Net's resampling of one kind of array.
+
+    Attributes:
+        order: spline order in plane (or everywhere, where separate-z does not apply).
+        order_z: order along the coarse axis in separate-z.
+        force_separate_z: nnU-Net's own setting; None decides by anisotropy.
+        separate_z_threshold: ratio of largest to smallest spacing above which
+            separate-z applies.
+    """
+
+    order: int
+    order_z: int = 0
+    force_separate_z: bool | None = None
+    separate_z_threshold: Positive = 3.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Label:
+    """A class of the network and the structure it stands for."""
+
+    value: Annotated[int, Field(ge=0, le=255)]
+    name: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelFile:
+    """One ONNX file: one fold at one precision."""
+
+    file: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    fold: str
+    precision: Precision
+
+
+@dataclass(frozen=True, config=STRICT)
+class Parity:
+    """How one ONNX file compares with its checkpoint in torch, measured at export.
+
+    Attributes:
+        source: where the patches came from.
+        min_dice: the worst class's Dice, over classes of at least 50 voxels.
+        arithmetic: what the file was run in; bf16 is measured only on a CPU that has it.
+        runtime: what ran it.
+    """
+
+    file: str
+    source: str
+    patches: int
+    max_logit_difference: float
+    argmax_agreement: float
+    min_dice: float
+    arithmetic: Arithmetic = "f32"
+    runtime: Runtime = "onnxruntime"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Manifest:
+    """Everything inference needs to know of a trained model.
+
+    Attributes:
+        spacing_mm, patch_size, mirror_axes: in the network's axes, that is after
+            ``transpose_forward`` of (z, y, x).
+        own_challenge: the challenge itself, where it is none of the package's: a user's
+            own, or one with a user's label table.
+        labels: class k of the network is ``labels[k]``; without regions class 0 is
+            background. With regions, class k is painted with ``labels[k].value`` in order.
+        regions: the network gives one independent probability a class.
+        mirror_axes: axes that test-time mirroring may use; empty means none.
+    """
+
+    format_version: Literal[1]
+    challenge: str
+    title: str
+    warning: str
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
+    spacing_mm: tuple[Positive, Positive, Positive]
+    patch_size: Triple
+    transpose_forward: Triple
+    data_resampling: Resampling
+    logits_resampling: Resampling
+    labels: Annotated[tuple[Label, ...], Field(min_length=2)]
+    regions: bool
+    mirror_axes: tuple[int, ...]
+    models: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
+    parity: tuple[Parity, ...]
+    training: str
+    licence: str
+    versions: dict[str, str]
+    own_challenge: Challenge | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sorted(self.transpose_forward) != [0, 1, 2]:
+            raise ValueError("transpose_forward must be a permutation of 0, 1, 2")
+        if any(axis not in (0, 1, 2) for axis in self.mirror_axes):
+            raise ValueError("mirror_axes may name only 0, 1 and 2")
+        if min(self.patch_size) < 1 or math.prod(self.patch_size) > LARGEST_PATCH:
+            raise ValueError(f"patch_size must be positive, and {LARGEST_PATCH} voxels at most")
+        return self
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """The folds of the ensemble, in the manifest's order."""
+        return tuple(dict.fromkeys(model.fold for model in self.models))
+
+    def files(self, precision: Precision) -> tuple[ModelFile, ...]:
+        """One file a fold, of one precision.
+
+        Raises:
+            WeightsError: a fold lacks that precision.
+        """
+        found = tuple(model for model in self.models if model.precision == precision)
+        missing = [fold for fold in self.folds if fold not in {model.fold for model in found}]
+        if missing:
+            raise WeightsError(f"{MANIFEST}: fold {missing[0]} has no {precision} file")
+        return found
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bundle:
+    """A weights folder whose files are all there and unharmed."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+
+    def paths(self, precision: Precision) -> tuple[Path, ...]:
+        """The ONNX files of the ensemble at one precision, a fold each."""
+        return tuple(self.folder / model.file for model in self.manifest.files(precision))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        WeightsError: not JSON, or a key is missing, unknown or of the wrong kind.
+    """
+    try:
+        return TypeAdapter(Manifest).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise WeightsError(f"{source}: {where}: {first['msg']}") from error
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.json`` into a folder."""
+    document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
+    if document["own_challenge"] is None:
+        del document["own_challenge"]
+    (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Bundle:
+    """Open a weights folder and check every file in it against the manifest.
+
+    Raises:
+        WeightsError: no manifest, a broken one, or a file that is missing or changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise WeightsError(
+            f"{folder}: expected a folder with {MANIFEST}, found none; "
+            "make one with 'oarseg export' or pass --weights"
+        )
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    manifest = parse_manifest(text, source=str(path))
+    for model in manifest.models:
+        _check_file(folder, model)
+    return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
+
+
+def _check_file(folder: Path, model: ModelFile) -> None:
+    path = folder / model.file
+    if path.parent != folder or not path.is_file():
+        raise WeightsError(f"{path}: named by {MANIFEST} and not in the folder; export again")
+    found = file_sha256(path)
+    if found != model.sha256:
+        raise WeightsError(
+            f"{path}: SHA-256 {found[:12]}… is not the manifest's {model.sha256[:12]}…; "
+            "the file is damaged or of another export"
+        )
+
+
+def label_values(manifest: Manifest) -> NDArray[np.uint8]:
+    """Look-up table (classes,) from class index to label value."""
+    return np.array([label.value for label in manifest.labels], dtype=np.uint8)

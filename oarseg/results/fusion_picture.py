@@ -1,0 +1,123 @@
+"""Two images on each other in three planes, to judge a registration at a glance.
+
+Above: a checkerboard of CT and moved MR, in which edges must run on from square to
+square. Below: the MR with the CT's outlines, skin in cyan and bone in yellow. The frame
+is green, amber or red as the verdict is good, doubtful or failed. Patient left is on the
+right of axial and coronal planes, the face is on the left of the sagittal one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from oarseg.imaging.regrid import covered_box
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Grid, Shape, Vector, Volume
+from oarseg.registration import move
+from oarseg.registration.coarse import BODY_HU, crop, resample, world_grid
+from oarseg.registration.verdict import Status
+from oarseg.results.case_picture import CT_WINDOW_HU, GAP, Rgb, beside
+
+PIXEL_MM = 1.0
+SQUARE_MM = 24.0
+FRAME = 6
+BONE_HU = 250.0
+SKIN_COLOUR = (0, 220, 220)
+BONE_COLOUR = (255, 220, 0)
+FRAMES: dict[Status, tuple[int, int, int]] = {
+    "good": (0, 170, 0),
+    "doubtful": (255, 160, 0),
+    "failed": (220, 0, 0),
+}
+NO_OVERLAP = (160, 320)
+
+Plane = NDArray[np.float32]
+
+
+def fusion(ct: Volume, mr: Volume, transform: Transform, status: Status) -> Rgb:
+    """Draw a registration.
+
+    Args:
+        ct: HU.
+        mr: in its own world.
+        transform: CT world → MR world.
+        status: the verdict's.
+
+    Returns:
+        RGB (height, width, 3), a pixel a mm, through the middle of what both show; an
+        empty frame where they share nothing.
+    """
+    start, stop = covered_box(mr.grid, transform, ct.grid)
+    if any(a >= b for a, b in zip(start, stop, strict=True)):
+        return _framed(np.zeros((*NO_OVERLAP, 3), np.uint8), status)
+    box = world_grid(crop(ct, start, stop).grid, spacing_mm=PIXEL_MM)
+    boards, outlines = [], []
+    for axis in range(3):
+        plane = _middle(box, axis)
+        hu = _flat(resample(ct, plane).array, axis)
+        signal = _flat(move(mr, transform, plane, outside=np.nan).array, axis)
+        boards.append(_checkerboard(_grey(hu, *CT_WINDOW_HU), _mr_grey(signal)))
+        outlines.append(_outlined(_mr_grey(signal), hu))
+    gap = np.zeros((GAP, beside(boards).shape[1], 3), np.uint8)
+    return _framed(np.concatenate([beside(boards), gap, beside(outlines)]), status)
+
+
+def _middle(box: Grid, axis: int) -> Grid:
+    """The middle plane of a grid across an array axis."""
+    index = [0, 0, 0]
+    index[axis] = box.shape[axis] // 2
+    shape = list(box.shape)
+    shape[axis] = 1
+    origin = box.to_world(np.array([index], float))[0]
+    return replace(
+        box, shape=cast(Shape, tuple(shape)), origin_mm=cast(Vector, tuple(origin.tolist()))
+    )
+
+
+def _flat(array: NDArray[Any], axis: int) -> Plane:
+    """A plane as it is shown: superior is up."""
+    plane = array.squeeze(axis)
+    return cast(Plane, plane if axis == 0 else plane[::-1])
+
+
+def _grey(plane: Plane, low: float, high: float) -> Plane:
+    """Between 0 and 1; nothing was taken where it is black."""
+    return cast(Plane, np.clip((np.nan_to_num(plane, nan=low) - low) / (high - low), 0, 1))
+
+
+def _mr_grey(plane: Plane) -> Plane:
+    present = plane[np.isfinite(plane)]
+    low, high = np.percentile(present, (1, 99)) if present.size else (0.0, 1.0)
+    return _grey(plane, float(low), max(float(high), float(low) + 1e-6))
+
+
+def _checkerboard(one: Plane, other: Plane) -> Rgb:
+    rows, columns = (np.arange(n) // int(SQUARE_MM / PIXEL_MM) for n in one.shape)
+    board = (rows[:, None] + columns) % 2 == 0
+    return _rgb(np.where(board, one, other))
+
+
+def _outlined(grey: Plane, hu: Plane) -> Rgb:
+    picture = _rgb(grey)
+    for level, colour in ((BODY_HU, SKIN_COLOUR), (BONE_HU, BONE_COLOUR)):
+        inside = ndimage.binary_opening(np.nan_to_num(hu, nan=-1000.0) > level)
+        picture[inside & ~ndimage.binary_erosion(inside)] = colour
+    return picture
+
+
+def _rgb(grey: Plane) -> Rgb:
+    shade: Rgb = np.repeat((grey * 255).astype(np.uint8)[..., None], 3, axis=2)
+    return shade
+
+
+def _framed(picture: Rgb, status: Status) -> Rgb:
+    height, width, _ = picture.shape
+    canvas = np.empty((height + 2 * FRAME, width + 2 * FRAME, 3), np.uint8)
+    canvas[...] = FRAMES[status]
+    canvas[FRAME:-FRAME, FRAME:-FRAME] = picture
+    return canvas

@@ -1,0 +1,1 @@
+"""What the machine grants, and what was used of it."""

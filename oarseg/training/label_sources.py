@@ -1,0 +1,166 @@
+"""What a data set's labels say: label maps, masks, 4-D files → one label map a case.
+
+The layouts are those that ``oarseg evaluate`` reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.challenges.challenge import Challenge, Organ
+from oarseg.challenges.overlaps import Exclusive
+from oarseg.errors import InputError
+from oarseg.evaluation.surfaces import Mask
+from oarseg.imaging.volume import Grid
+from oarseg.labels.find_labels import LabelFiles, find_labels
+from oarseg.labels.open_masks import LabelMap, Masks, Target, open_masks
+
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A case's labels.
+
+    Attributes:
+        array: label map (z, y, x), uint8.
+        overlap_voxels: voxels whose claims no label fits, which the rule decided.
+        missing: organs that the labels tell nothing of.
+    """
+
+    array: NDArray[np.uint8]
+    overlap_voxels: int
+    missing: tuple[str, ...]
+
+
+def find_sources(
+    folder: Path, challenge: Challenge, *, progress: Callable[[str], None]
+) -> dict[str, LabelFiles]:
+    """The label files of every case below a folder, by case name in lower case.
+
+    Args:
+        folder: with labels in any layout of ``evaluation.layouts``.
+        challenge: names organs and layouts.
+        progress: called with a line for each file that is passed over.
+
+    Raises:
+        InputError: no labels at all.
+    """
+    found = find_labels(folder, challenge)
+    for problem in found.problems:
+        progress(f"{problem.name}: passed over: {problem.message}")
+    return {files.key: files for files in found.cases}
+
+
+def read_labels(
+    files: LabelFiles,
+    challenge: Challenge,
+    grid: Grid,
+    *,
+    told: Mapping[str, float] | None = None,
+) -> Labels:
+    """A case's labels on its reference image's grid.
+
+    Args:
+        files: the case's.
+        challenge: its organs and labels.
+        grid: of the reference image.
+        told: organ → 0 where nobody has looked for it, from a table of the user's; the
+            organs it does not name are as the files say.
+
+    Raises:
+        InputError: a file cannot be read, lies on another grid, or holds a label that the
+            challenge does not have.
+    """
+    masks = open_masks(files, challenge, Target(grid))
+    if masks.unknown and isinstance(masks, LabelMap):
+        shown = ", ".join(masks.unknown[:NAMES_SHOWN])
+        raise InputError(
+            f"{files.first}: expected labels 0–{len(challenge.structures)} of {challenge.name}, "
+            f"found {shown}; give the labels that belong to the challenge"
+        )
+    missing = tuple(
+        organ.name
+        for organ in challenge.organs
+        if masks.lacks(organ) or (told or {}).get(organ.name) == 0
+    )
+    if isinstance(masks, LabelMap):
+        return Labels(masks.labels, 0, missing)
+    known = [organ for organ in challenge.organs if organ.name not in missing]
+    merge = _overlapping if challenge.overlapping else _exclusive
+    array, decided = merge(masks, known, challenge, grid)
+    return Labels(array, decided, missing)
+
+
+def _exclusive(
+    masks: Masks, organs: list[Organ], challenge: Challenge, grid: Grid
+) -> tuple[NDArray[np.uint8], int]:
+    """Where organs may not overlap the smaller wins; among equals the higher label."""
+    found = {organ: masks.mask(organ) for organ in organs}
+    there = {organ: mask for organ, mask in found.items() if mask is not None}
+    sizes = {organ: mask.voxels for organ, mask in there.items()}
+    labels = np.zeros(grid.shape, np.uint8)
+    for organ in sorted(there, key=lambda organ: (-sizes[organ], organ.labels)):
+        _window(labels, there[organ])[there[organ].array] = organ.labels[0]
+    return labels, sum(sizes.values()) - int(np.count_nonzero(labels))
+
+
+def _overlapping(
+    masks: Masks, organs: list[Organ], challenge: Challenge, grid: Grid
+) -> tuple[NDArray[np.uint8], int]:
+    """Each voxel gets the label that stands for its organs; see ``Exclusive``."""
+    codes = np.zeros(grid.shape, np.uint64)
+    sizes: dict[str, float] = {}
+    for bit, organ in enumerate(challenge.organs):
+        mask = masks.mask(organ) if organ in organs else None
+        sizes[organ.name] = mask.voxels if mask else 0
+        if mask is not None:
+            part = _window(codes, mask)
+            np.bitwise_or(part, np.uint64(1 << bit), out=part, where=mask.array)
+    labels = np.zeros(grid.shape, np.uint8)
+    rule = Exclusive(challenge, sizes, known={organ.name for organ in organs})
+    decided = 0
+    for target, plane in zip(labels, codes, strict=True):
+        target[...], doubtful = rule.labels(plane)
+        decided += doubtful
+    return labels, decided
+
+
+def _window(array: NDArray[Any], mask: Mask) -> NDArray[Any]:
+    """The part of an array that a mask covers."""
+    z, y, x = (
+        slice(start, start + count)
+        for start, count in zip(mask.start, mask.array.shape, strict=True)
+    )
+    return array[z, y, x]
+
+
+def merged_classes(challenge: Challenge, missing: tuple[str, ...]) -> dict[int, int]:
+    """Labels that a case cannot tell apart, as it tells nothing of some organs.
+
+    Returns:
+        label → the one that stands for it in the case's label map. Without a mask of an
+        organ, its label is background (0); where organs overlap, the label of lobe and
+        hippocampus is the lobe's if nobody has outlined the hippocampus.
+    """
+    absent = set(missing)
+    known: dict[frozenset[str], int] = {frozenset(): 0}
+    members = {
+        structure.label: frozenset(
+            organ.name for organ in challenge.organs if structure.label in organ.labels
+        )
+        for structure in challenge.structures
+    }
+    merged: dict[int, int] = {}
+    # Labels with the fewest unknown organs stand for the others.
+    for label in sorted(members, key=lambda label: (len(members[label] & absent), label)):
+        seen = members[label] - absent
+        if known.setdefault(seen, label) != label:
+            merged[label] = known[seen]
+    return dict(sorted(merged.items()))

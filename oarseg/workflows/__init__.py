@@ -1,0 +1,1 @@
+"""One command, files to files; what fails costs one case."""

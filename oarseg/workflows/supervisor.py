@@ -1,0 +1,213 @@
+"""One process does the work, a small one looks after it.
+
+What kills the worker – the kernel where memory ran out, a crash in native code – costs the
+case that it was at, and no other: the supervisor starts a new worker that goes on behind
+it. And a supervisor always has time for a signal, whatever library the worker is in: the
+worker is ended at once and its unfinished files are taken back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oarseg.results import staging
+from oarseg.system import memory
+
+CGROUP = Path("/sys/fs/cgroup")
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a case, as far as a later worker must know.
+
+    Attributes:
+        label_file: what was written, if it was.
+        messages: why it was not.
+    """
+
+    label_file: str | None = None
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a worker tells its supervisor, and what it learns from it.
+
+    Attributes:
+        finished: cases, by name, that need no more work.
+        pipe: where to write; None without a supervisor.
+    """
+
+    finished: dict[str, Finished] = field(default_factory=dict)
+    pipe: int | None = None
+
+    def begins(self, case: str) -> None:
+        """Tell that a case is begun."""
+        self._tell({"begins": case})
+
+    def ends(self, case: str, finished: Finished) -> None:
+        """Tell what became of it."""
+        self._tell({"ends": case, "file": finished.label_file, "messages": finished.messages})
+
+    def _tell(self, line: dict[str, object]) -> None:
+        if self.pipe is not None:
+            os.write(self.pipe, json.dumps(line).encode() + b"\n")
+
+
+@dataclass
+class _Ledger:
+    """What the supervisor knows: the finished cases, and the one in work."""
+
+    finished: dict[str, Finished] = field(default_factory=dict)
+    current: str | None = None
+    rest: bytes = b""
+
+    def read(self, pipe: int) -> bool:
+        """Note some of what a worker tells; False when it has ended."""
+        part = os.read(pipe, 1 << 16)
+        *lines, self.rest = (self.rest + part).split(b"\n") if part else [b""]
+        for line in lines:
+            self._note(line)
+        return bool(part)
+
+    def _note(self, line: bytes) -> None:
+        told = json.loads(line)
+        if "begins" in told:
+            self.current = told["begins"]
+        else:
+            self.finished[told["ends"]] = Finished(told["file"], tuple(told["messages"]))
+            self.current = None
+
+
+def run(work: Callable[[Journal], int], *, output: Path) -> int:
+    """Do work in a process of its own, and again without the cases that killed it.
+
+    Must be called before threads are started, and before much memory is used.
+
+    Args:
+        work: gets the journal; returns the exit status.
+        output: the folder in which unfinished files are taken back.
+
+    Returns:
+        In the worker what ``work`` returns, in the supervisor its exit status, or 128 and
+        the signal's number where one asked for the end.
+    """
+    ledger = _Ledger()
+    bell = _bell()
+    while True:
+        kills = _kills_for_memory()
+        reading, writing = os.pipe()
+        worker = _fork()
+        if worker == 0:
+            os.close(reading)
+            return work(Journal(ledger.finished, writing))
+        os.close(writing)
+        number = _wait(reading, bell, ledger)
+        if number:
+            return _end(worker, reading, ledger, output, number)
+        status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+        os.close(reading)
+        if status >= 0:
+            return status
+        reason = _reason(-status, out_of_memory=_kills_for_memory() > kills)
+        if ledger.current is None:
+            log.error("%s before a case was begun", reason)
+            return 1
+        log.error("%s: %s", ledger.current, reason)
+        ledger.finished[ledger.current] = Finished(messages=(reason,))
+        ledger.current = None
+
+
+def _bell() -> int:
+    """Where a signal's number can be read when it has come."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    for number in SIGNALS:
+        # A handler has to be there; one that raised could do so in the middle of anything.
+        signal.signal(number, lambda *_: None)
+    return reading
+
+
+def _wait(pipe: int, bell: int, ledger: _Ledger) -> int:
+    """Follow a worker until its end (0) or until a signal has come (its number)."""
+    while True:
+        ready, _, _ = select.select([pipe, bell], [], [])
+        if bell in ready:
+            return os.read(bell, 1)[0]
+        if not ledger.read(pipe):
+            return 0
+
+
+def _fork() -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    supervisor = os.getpid()
+    worker = os.fork()
+    if worker == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # A terminal sends it to both; the supervisor decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _die_with(supervisor)
+    return worker
+
+
+def _die_with(supervisor: int) -> None:
+    """Let the kernel end the worker when its supervisor is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        sys.exit(1)
+
+
+def _end(worker: int, pipe: int, ledger: _Ledger, output: Path, number: int) -> int:
+    """Kill the worker and take its unfinished files back."""
+    os.kill(worker, signal.SIGKILL)
+    while ledger.read(pipe):
+        pass
+    os.waitpid(worker, 0)
+    if ledger.current is not None:
+        staging.recover(output, ledger.current)
+    log.error("stopped by signal %d; nothing of the unfinished case was written", number)
+    return 128 + number
+
+
+def _reason(number: int, *, out_of_memory: bool) -> str:
+    if out_of_memory:
+        limit = _memory_limit_mib()
+        told = f", which is limited to {limit} MiB" if limit else ""
+        return f"killed because memory ran out{told}; give it more, or crop the images"
+    name = signal.Signals(number).name
+    if number == signal.SIGKILL:
+        return f"killed by signal {number} ({name}), as happens where memory runs out; give it more"
+    return f"a library crashed (signal {number}, {name}); please report it with these images"
+
+
+def _kills_for_memory() -> int:
+    """How often the kernel has killed for memory in this cgroup; 0 where it does not say."""
+    for name in ("memory.events", "memory/memory.oom_control"):
+        if (CGROUP / name).is_file():
+            lines = (CGROUP / name).read_text(encoding="ascii").splitlines()
+            counts = dict(line.split() for line in lines)
+            return int(counts.get("oom_kill", 0))
+    return 0
+
+
+def _memory_limit_mib() -> int | None:
+    """The tightest limit of the cgroup, version 2 or 1."""
+    limits = [limit for limit, _ in memory.container_limits(CGROUP)]
+    return min(limits) >> 20 if limits else None

@@ -1,0 +1,244 @@
+"""Geometry from headers: ITK's, where ITK reads it; a refusal where it could mislead."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from oarseg.errors import InputError
+from oarseg.imaging.files import locate, nrrd
+from oarseg.imaging.files.read_scan import read_volume
+from oarseg.imaging.volume import Grid, grid_of
+
+SIZE = (7, 6, 5)
+VALUES = np.arange(np.prod(SIZE), dtype="<i2")
+SIGNS = {
+    "left-posterior-superior": (1, 1),
+    "right-anterior-superior": (-1, -1),
+    "left-anterior-superior": (1, -1),
+}
+
+
+def by_itk(path: Path) -> Grid:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return grid_of(reader)
+
+
+def rotation(random: Random) -> NDArray[np.float64]:
+    transform = sitk.VersorTransform((random.random(), random.random(), random.random()), 1.0)
+    transform.SetRotation(tuple(random.gauss(0, 1) for _ in range(3)), random.uniform(-3, 3))
+    matrix = np.array(transform.GetMatrix()).reshape(3, 3)
+    return matrix * random.choice((1, -1)) ** np.array([0, 0, 1])
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read_volume(path)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+# --- NRRD
+
+
+def write_nrrd(path: Path, *lines: str) -> Path:
+    header = ["NRRD0005", "type: short", "dimension: 3", "sizes: 7 6 5", "endian: little"]
+    text = "\n".join([*header, "encoding: raw", *lines]) + "\n\n"
+    path.write_bytes(text.encode() + VALUES.tobytes())
+    return path
+
+
+def bracketed(values: NDArray[np.float64]) -> str:
+    return f"({','.join(repr(float(v)) for v in values)})"
+
+
+@pytest.mark.parametrize("space", SIGNS)
+@pytest.mark.parametrize("seed", range(10))
+def test_nrrd_geometry_is_itks_to_the_last_bit(tmp_path: Path, space: str, seed: int) -> None:
+    random = Random(seed)
+    columns = rotation(random) * np.array([random.uniform(0.3, 3) for _ in range(3)])
+    path = write_nrrd(
+        tmp_path / "x.nrrd",
+        f"space: {space}",
+        f"space directions: {' '.join(bracketed(column) for column in columns.T)}",
+        f"space origin: {bracketed(np.array([random.uniform(-700, 700) for _ in range(3)]))}",
+    )
+    assert read_volume(path).grid == by_itk(path)
+
+
+def test_nrrd_with_spacings_alone(tmp_path: Path) -> None:
+    path = write_nrrd(tmp_path / "x.nrrd", "spacings: 0.5 0.75 2")
+    assert read_volume(path).grid == by_itk(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((), "expected spacings with 3 finite numbers, found ''; correct"),
+        (("spacings: 1 1 nan",), "expected spacings with 3 finite numbers, found '1 1 nan';"),
+        (("spacings: 1 1 1", "axis mins: 0 0 0"), "expected a position in space, found one along"),
+        (("space: scanner-xyz",), "expected a space out of left-posterior-superior, "),
+        (("space dimension: 3", "space directions: (1,0,0) (0,1,0) (0,0,1)"), "expected a space"),
+        (("space: LPS",), "expected three space directions, found None; correct"),
+        (("space: LPS", "space directions: (1,0,0) (0,1,0) none"), "expected one value a voxel"),
+        (("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,0)"), "expected spacings of 0.05"),
+        (
+            ("space: LPS", "space directions: (1,0,0) (0,1,0) (1,1,0)"),
+            "expected orthonormal axis directions, found ",
+        ),
+        (
+            ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", 'space units: "cm"'),
+            "expected space units of mm, found '\"cm\"'; write it again in mm",
+        ),
+        (("spacings: 1 1 1", "spacings: 2 2 2"), "expected 'spacings' once in the header, found"),
+        (("spacings: 1 1 1", "kinds: RGB-color domain domain"), "expected one value a voxel"),
+    ],
+)
+def test_nrrd_geometry_that_could_mislead(
+    tmp_path: Path, lines: tuple[str, ...], message: str
+) -> None:
+    assert refusal(write_nrrd(tmp_path / "x.nrrd", *lines)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("first", "lines"),
+    [
+        (True, ("kinds: list domain domain domain",)),
+        (True, ("space directions: none (1,0,0) (0,1,0) (0,0,1)", "space: LPS")),
+        (False, ("kinds: domain domain domain list",)),
+    ],
+)
+def test_nrrd_of_channels(tmp_path: Path, first: bool, lines: tuple[str, ...]) -> None:
+    path = tmp_path / "x.nrrd"
+    sizes = "2 7 6 5" if first else "7 6 5 2"
+    header = ["NRRD0004", "type: short", "dimension: 4", f"sizes: {sizes}", "endian: little"]
+    given = [] if "space: LPS" in lines else ["spacings: nan 1 1 2" if first else "spacings: 1 1 2"]
+    path.write_text("\n".join([*header, "encoding: raw", *given, *lines, "a:=b: c"]) + "\n\n")
+    found = locate.locate(path, channels=True)
+    assert (found.channels, found.interleaved, found.grid.shape) == (2, first, (5, 6, 7))
+    assert nrrd.texts(path, path.read_bytes()) == {"a": "b: c"}
+    assert refusal(path).startswith("expected a 3-D image, found a 4-D image")
+
+
+# --- NIfTI
+
+
+def write_nifti(
+    path: Path,
+    *,
+    codes: tuple[int, int] = (1, 1),
+    spacing: tuple[float, ...] = (0.5, 0.75, 2.0),
+    quaternion: tuple[float, ...] = (0.0, 0.0, 0.0),
+    offset: tuple[float, ...] = (10.0, -20.0, 30.0),
+    qfac: float = 1.0,
+    rows: NDArray[np.float64] | None = None,
+    units: int = 2,
+) -> Path:
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *SIZE, 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, 4, 16)
+    struct.pack_into("<4f", header, 76, qfac, *spacing)
+    struct.pack_into("<f", header, 108, 352)
+    header[123], header[344:348] = units, b"n+1\0"
+    struct.pack_into("<2h", header, 252, *codes)
+    struct.pack_into("<6f", header, 256, *quaternion, *offset)
+    if rows is None:
+        rows = np.column_stack([np.diag(spacing), offset])
+    struct.pack_into("<12f", header, 280, *rows.ravel())
+    path.write_bytes(bytes(header) + VALUES.tobytes())
+    return path
+
+
+def versor(matrix: NDArray[np.float64]) -> tuple[float, ...]:
+    """The quaternion's b, c, d of a rotation."""
+    transform = sitk.VersorTransform()
+    transform.SetMatrix(matrix.ravel().tolist())
+    return tuple(transform.GetVersor()[:3])
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 1), (1, 2), (2, 2), (4, 3)])
+@pytest.mark.parametrize("apart_mm", [0.0, 5.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_nifti_geometry_is_itks(
+    tmp_path: Path, codes: tuple[int, int], apart_mm: float, seed: int
+) -> None:
+    random = Random(seed)
+    turn, qfac = rotation(random), 1.0
+    if np.linalg.det(turn) < 0:
+        turn, qfac = turn * np.array([1, 1, -1]), -1.0
+    spacing = tuple(random.uniform(0.3, 3) for _ in range(3))
+    offset = np.array([random.uniform(-20, 20) for _ in range(3)])
+    # The two may tell of different places, and ITK has its rules whom to believe.
+    rows = np.column_stack([turn * np.array([1, 1, qfac]) * spacing, offset + apart_mm])
+    path = write_nifti(
+        tmp_path / "x.nii",
+        codes=codes,
+        spacing=spacing,
+        quaternion=versor(turn),
+        offset=tuple(offset),
+        qfac=qfac,
+        rows=rows,
+    )
+    ours, itks = read_volume(path).grid, by_itk(path)
+    assert ours.shape == itks.shape
+    assert ours.spacing_mm == pytest.approx(itks.spacing_mm, rel=1e-12)
+    assert ours.origin_mm == itks.origin_mm
+    np.testing.assert_allclose(ours.direction, itks.direction, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("units", "factor"), [(0, 1.0), (1, 1000.0), (2, 1.0), (3, 0.001)])
+def test_nifti_units(tmp_path: Path, units: int, factor: float) -> None:
+    path = write_nifti(tmp_path / "x.nii", units=units, spacing=(2e-3, 2e-3, 2e-3))
+    if factor != 1000.0:
+        path = write_nifti(path, units=units, spacing=(100.0, 100.0, 100.0))
+    grid = locate.locate(path).grid
+    assert grid.spacing_mm == pytest.approx((2.0,) * 3 if factor == 1000 else (100 * factor,) * 3)
+    assert grid.origin_mm == pytest.approx((-10 * factor, 20 * factor, 30 * factor))
+
+
+def test_nifti_with_a_matrix_alone_far_from_the_origin(tmp_path: Path) -> None:
+    """ITK's test of such a matrix is ill-conditioned; the file is good."""
+    path = write_nifti(tmp_path / "x.nii", codes=(0, 2), offset=(12.0, -34.0, 755.25))
+    assert read_volume(path).grid.origin_mm == (-12.0, 34.0, 755.25)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [(0, 0), (1, 2), (2, 3)])
+def test_nifti_matrix_that_is_not_finite(tmp_path: Path, bad: float, at: tuple[int, int]) -> None:
+    """ITK's reader hangs on some of these."""
+    rows = np.column_stack([np.diag((0.5, 0.75, 2.0)), (0.0, 0.0, 0.0)])
+    rows[at] = bad
+    path = write_nifti(tmp_path / "x.nii", codes=(0, 1), rows=rows)
+    assert refusal(path).startswith("expected orthogonal axis directions, found ")
+    path = write_nifti(tmp_path / "x.nii", codes=(1, 1), rows=rows)
+    assert read_volume(path).grid.origin_mm == (-10.0, 20.0, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"quaternion": (np.nan, 0, 0)}, "finite quaternion and offset, found"),
+        ({"quaternion": (1.0, 1.0, 0)}, "a quaternion of length 1, found b, c, d of 1, 1, 0"),
+        ({"spacing": (np.nan, 1, 1)}, "finite spacings, found"),
+        ({"spacing": (0.0, 1, 1)}, ""),
+        ({"spacing": (-1.0, 1, 1)}, ""),
+        ({"codes": (0, 1), "rows": np.eye(3, 4)}, "the same spacing in pixdim and in the matrix"),
+        (
+            {"codes": (0, 1), "rows": np.array([[1.0, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])},
+            "orthogonal axis directions, found [[1.0, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]",
+        ),
+        ({"offset": (0.0, 0.0, np.inf)}, ""),
+        ({"offset": (0.0, 0.0, 2e6)}, "an origin within 1e+06 mm"),
+    ],
+)
+def test_nifti_geometry_of_no_scan(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    path = write_nifti(tmp_path / "x.nii", **fields)  # type: ignore[arg-type]
+    assert refusal(path).startswith(f"expected {message}")

@@ -1,0 +1,138 @@
+"""What is left out to meet a time limit, and in which order."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from nnunet_oracle import CT, Recipe, images, manifest_of
+from numpy.typing import NDArray
+
+from oarseg.inference import deadline
+from oarseg.inference.deadline import Costs, Deadline, choose, given_up, ladder, measure
+from oarseg.inference.engines.choice import DeviceChoice, Engines
+from oarseg.inference.preprocessing import NetworkInput, prepare
+from oarseg.inference.streaming import Effort, plan
+from oarseg.model.manifest import Manifest, ModelFile
+from oarseg.system.usage import process_age_s
+
+PATCH = (6, 8, 10)
+FILE = ModelFile("fold_0.onnx", "0" * 64, "0", "fp32")
+
+
+class Slow:
+    """A network that takes a known time."""
+
+    name = "fold_0.onnx"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.calls = 0
+
+    def __call__(self, patch: NDArray[Any]) -> NDArray[Any]:
+        self.calls += 1
+        time.sleep(self.seconds)
+        return np.zeros((1, 3, *PATCH), np.float32)
+
+
+def model(mirror: tuple[int, ...] = (0, 2)) -> Manifest:
+    recipe = Recipe(
+        (2.0, 1.0, 1.0), PATCH, (CT,), {"background": 0, "a": 1, "b": 2}, mirror_axes=mirror
+    )
+    return manifest_of(recipe, (FILE,))
+
+
+def opened(*engines: Slow) -> Engines:
+    return Engines(DeviceChoice("cpu", "onnxruntime", "asked for"), engines)
+
+
+def case(manifest: Manifest) -> NetworkInput:
+    return prepare(images((12, 24, 30), 1), (2.0, 1.1, 1.1), manifest)
+
+
+def test_the_rungs_give_up_flips_then_folds_then_overlap() -> None:
+    rungs = ladder(Effort(mirror=True), 3)
+    wider, widest = (f"overlap of tiles (step {step} instead of 0.5)" for step in ("0.75", "1"))
+    assert rungs[0] == Effort(mirror=True)
+    assert [given_up(rungs[0], rung, 3) for rung in rungs] == [
+        (),
+        ("mirroring",),
+        ("mirroring", "1 of 3 folds"),
+        ("mirroring", wider),
+        ("mirroring", wider, "1 of 3 folds"),
+        ("mirroring", wider, "2 of 3 folds"),
+        ("mirroring", widest),
+        ("mirroring", widest, "1 of 3 folds"),
+        ("mirroring", widest, "2 of 3 folds"),
+    ]
+    assert ladder(Effort(), 1) == (Effort(), Effort(1, step=0.75), Effort(1, step=1.0))
+
+
+def test_costs_count_folds_flips_and_tiles() -> None:
+    manifest = model()
+    work = plan(case(manifest).placement, manifest)
+    costs = Costs(1.0, 0.1)
+    # Three folds, each with the flips along (0), (2), (0, 2) and without.
+    assert costs.of(Effort(mirror=True), work, manifest, 3) == pytest.approx(work.count * 12.1)
+    assert costs.of(Effort(folds=2), work, manifest, 3) == pytest.approx(work.count * 2.1)
+
+
+def test_costs_are_measured_on_one_tile() -> None:
+    manifest = model()
+    engines = [Slow(0.02), Slow(0.02)]
+    costs = measure(case(manifest), opened(*engines), manifest, threads=1)
+    assert [engine.calls for engine in engines] == [2, 2]
+    assert costs.network_s >= 0.02
+    assert costs.rest_s > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left_out"),
+    [
+        (1000.0, ()),
+        (0.0, ("overlap of tiles (step 1 instead of 0.5)", "1 of 2 folds")),
+    ],
+)
+def test_as_much_as_fits_is_computed(seconds: float, left_out: tuple[str, ...]) -> None:
+    manifest, whole = model(()), Effort()
+    engines = opened(Slow(0.001), Slow(0.001))
+    effort, expected = choose(
+        seconds, case(manifest), engines, manifest, whole=whole, mask=None, threads=1
+    )
+    assert given_up(whole, effort, 2) == left_out
+    assert (expected > seconds) == bool(left_out)
+
+
+def test_a_limit_between_takes_the_first_rung_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, whole = model(()), Effort()
+    net_input = case(manifest)
+    tiles = {step: plan(net_input.placement, manifest, step=step).count for step in (0.5, 0.75)}
+    monkeypatch.setattr(deadline, "measure", lambda *_, **__: Costs(20.0, 0.0))
+    # Half way between the wider step's time and the whole one's.
+    seconds = 20.0 * (tiles[0.75] + tiles[0.5]) / 2 / deadline.USABLE
+    effort, expected = choose(
+        seconds, net_input, opened(Slow(0.0)), manifest, whole=whole, mask=None, threads=1
+    )
+    assert effort == Effort(1, step=0.75)
+    assert expected == 20.0 * tiles[0.75]
+
+
+def test_cases_share_what_is_left() -> None:
+    assert Deadline(100 + process_age_s(), 4).left() == pytest.approx(25, abs=1)
+    assert Deadline(0.001, 1).left() == 0
+    assert Deadline(100, 1, time.monotonic() - 30).left() == pytest.approx(70, abs=1)
+
+
+def test_the_age_of_a_process(tmp_path: Path) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    started = time.clock_gettime(time.CLOCK_BOOTTIME) - 7
+    fields = ["S", *["0"] * 18, str(int(started * ticks)), "0"]
+    stat = tmp_path / "stat"
+    stat.write_text(f"42 (a (b) c) {' '.join(fields)}\n")
+    assert process_age_s(stat) == pytest.approx(7, abs=0.5)
+    assert process_age_s(tmp_path / "none") == 0
+    assert 0 < process_age_s() < 3600

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from fake_device import FakeDevice
+from nnunet_oracle import CT, Recipe, manifest_of
+from onnx import TensorProto, helper, numpy_helper
+
+from oarseg.errors import ResourceError, WeightsError
+from oarseg.inference.engines import choice as engines
+from oarseg.inference.engines.choice import available_cpus, open_engines
+from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
+from oarseg.model.manifest import Bundle, ModelFile, Parity
+
+PATCH = (3, 4, 5)
+WEIGHTS = (2.0, -1.0)
+
+
+def write_network(path: Path, patch: tuple[int, int, int] = PATCH) -> None:
+    """logits[k] = WEIGHTS[k] · image + k."""
+    kernel = helper.make_tensor("w", TensorProto.FLOAT, (2, 1, 1, 1, 1), WEIGHTS)
+    bias = helper.make_tensor("b", TensorProto.FLOAT, (2,), (0.0, 1.0))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w", "b"], ["logits"], kernel_shape=[1, 1, 1])],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 1, *patch))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 2, *patch))],
+        [kernel, bias],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    files = []
+    for fold in ("0", "1"):
+        write_network(tmp_path / f"fold_{fold}.onnx")
+        files.append(ModelFile(f"fold_{fold}.onnx", "0" * 64, fold, "fp32"))
+    recipe = Recipe((1.0, 1.0, 1.0), PATCH, (CT,), {"background": 0, "s1": 1})
+    return Bundle(tmp_path, manifest_of(recipe, tuple(files)), "0" * 64)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_an_engine_computes_its_network(bundle: Bundle, backend: engines.Backend) -> None:
+    opened = open_engines(bundle, device="cpu", backend=backend, threads=1)
+    assert [fold.name for fold in opened.folds] == ["fold_0.onnx", "fold_1.onnx"]
+    assert (opened.choice.device, opened.choice.engine) == ("cpu", backend)
+    image = np.linspace(-3, 3, 60, dtype=np.float32).reshape(1, 1, *PATCH)
+    for fold in opened.folds:
+        expected = np.concatenate([2 * image, 1 - image], axis=1)
+        assert np.allclose(fold(image), expected, atol=1e-6)
+        first = fold(image).copy()
+        assert np.array_equal(fold(image), first)
+
+
+def write_many_classes(path: Path, classes: int) -> None:
+    """logits[k] = a smooth function of the image, k and a border of one voxel."""
+    draw = np.random.default_rng(0)
+    shape = (classes, 1, 3, 3, 3)
+    kernel = numpy_helper.from_array(draw.standard_normal(shape).astype(np.float32), "w")
+    bias = numpy_helper.from_array(draw.standard_normal(classes).astype(np.float32), "b")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "w", "b"], ["logits"], pads=[1] * 6)],
+        "many",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 1, *PATCH))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, classes, *PATCH))],
+        [kernel, bias],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize("classes", [1, 8, 9, 31])
+def test_classes_computed_in_pieces_are_the_same_classes(tmp_path: Path, classes: int) -> None:
+    path = tmp_path / "many.onnx"
+    write_many_classes(path, classes)
+    image = np.random.default_rng(1).standard_normal((1, 1, *PATCH)).astype(np.float32)
+    logits = np.full((1, classes, *PATCH), np.nan, np.float32)
+    engine = OpenVinoEngine(path, image, logits, threads=1, alone=True)
+    assert len(engine._compiled.outputs) == -(-classes // 8)
+    found = engine(image)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert np.allclose(found, session.run(None, {"image": image})[0], atol=1e-5)
+
+
+def test_auto_takes_openvino_without_a_gpu_and_says_why(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("oarseg"), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        choice = open_engines(bundle, threads=1).choice
+    assert (choice.device, choice.engine) == ("cpu", "openvino")
+    assert choice.reason == "no GPU: this onnxruntime has no CUDA provider; 1 thread(s); f32"
+    assert caplog.messages == [f"device cpu, engine openvino: {choice.reason}"]
+
+
+def test_auto_takes_onnxruntime_without_openvino(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert open_engines(bundle, threads=1).choice.engine == "onnxruntime"
+
+
+def test_cuda_is_refused_without_a_gpu(bundle: Bundle) -> None:
+    with pytest.raises(ResourceError) as refusal:
+        open_engines(bundle, device="cuda")
+    assert str(refusal.value) == (
+        "--device cuda: expected a working CUDA GPU, found none (this onnxruntime has no CUDA "
+        "provider); pass the GPU to the container or use --device cpu"
+    )
+
+
+def test_a_silent_fall_back_is_not_taken_for_cuda(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build with CUDA on a machine without: listed, and dropped when a session starts."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", FakeDevice())
+    real = onnxruntime.InferenceSession
+
+    def falls_back(path: str, options: object, providers: object) -> object:
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    with pytest.raises(ResourceError, match="could not start its CUDA provider"):
+        open_engines(bundle, device="cuda")
+    assert open_engines(bundle, threads=1).choice.device == "cpu"
+
+
+def measured(*min_dice: float) -> tuple[Parity, ...]:
+    return tuple(
+        Parity(f"fold_{fold}.onnx", "patches", 6, 0.1, 0.99, dice, "bf16", "openvino")
+        for fold, dice in enumerate(min_dice)
+    )
+
+
+@pytest.mark.parametrize(
+    ("parity", "hardware", "expected"),
+    [
+        (measured(0.996, 0.999), True, "bf16"),
+        (measured(0.996, 0.999), False, "f32"),
+        (measured(0.996, 0.994), True, "f32"),
+        (measured(0.999), True, "f32"),
+        ((), True, "f32"),
+    ],
+)
+def test_bfloat16_needs_the_hardware_and_every_folds_parity(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    parity: tuple[Parity, ...],
+    hardware: bool,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(engines, "has_bf16", lambda: hardware)
+    in_f32 = tuple(replace(figures, arithmetic="f32", min_dice=1.0) for figures in parity)
+    manifest = replace(bundle.manifest, parity=(*in_f32, *parity))
+    assert engines.cpu_arithmetic(manifest) == expected
+
+
+@pytest.mark.parametrize(
+    ("agreement", "dice", "expected"),
+    [(0.99995, 0.9995, "openvino"), (0.9998, 1.0, "onnxruntime"), (1.0, 0.998, "onnxruntime")],
+)
+def test_openvino_is_taken_only_if_the_export_found_it_good(
+    bundle: Bundle, agreement: float, dice: float, expected: str
+) -> None:
+    ort = Parity("fold_0.onnx", "patches", 6, 0.1, 0.99, 0.9)
+    found = Parity("fold_0.onnx", "patches", 6, 0.1, agreement, dice, "f32", "openvino")
+    compared = replace(bundle, manifest=replace(bundle.manifest, parity=(ort, found)))
+    choice = open_engines(compared, device="cpu", threads=1).choice
+    assert choice.engine == expected
+    assert ("differ from torch" in choice.reason) == (expected == "onnxruntime")
+
+
+def test_what_the_cpu_says_of_bfloat16() -> None:
+    flags = Path("/proc/cpuinfo").read_text()
+    assert has_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def test_without_cupy_the_gpu_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(ResourceError, match="CuPy cannot be loaded"):
+        open_engines(bundle, device="cuda")
+
+
+def test_what_a_network_takes_while_it_runs(bundle: Bundle) -> None:
+    opened = open_engines(bundle, device="cpu", threads=1)
+    assert 0 <= engines.activation_bytes(opened, bundle.manifest) < 2**26
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_damaged_file_is_named(bundle: Bundle, backend: engines.Backend) -> None:
+    (bundle.folder / "fold_1.onnx").write_bytes(b"no network")
+    with pytest.raises(WeightsError, match=r"fold_1\.onnx: not a usable ONNX file"):
+        open_engines(bundle, device="cpu", backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_network_of_another_patch_is_named(bundle: Bundle, backend: engines.Backend) -> None:
+    write_network(bundle.folder / "fold_1.onnx", (3, 4, 6))
+    with pytest.raises(WeightsError, match=r"fold_1\.onnx: expected the static shapes"):
+        open_engines(bundle, device="cpu", backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("max 100000\n", None), ("200000 100000\n", 2.0), ("50000 100000\n", 0.5)],
+)
+def test_the_cgroups_quota(tmp_path: Path, text: str, expected: float | None) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert engines._cgroup_quota(tmp_path) == expected
+
+
+def test_the_first_cgroup_versions_quota(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert engines._cgroup_quota(tmp_path) == 1.5
+    assert available_cpus() >= 1

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from nnunet_oracle import CT, ZSCORE, Recipe, dataset_of, images, manifest_of, plans_of
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
+
+from oarseg.errors import InputError
+from oarseg.inference.preprocessing import Placement, nonzero_box, prepare
+from oarseg.model.manifest import ModelFile, Normalisation
+
+Spacing = tuple[float, float, float]
+
+MASKED = Normalisation(scheme="zscore", use_mask=True)
+SPACING: Spacing = (2.2, 1.1, 0.9)
+FILE = ModelFile("fold_0.onnx", "0" * 64, "0", "fp32")
+
+
+def nnunets(recipe: Recipe, channels: list[NDArray[Any]], spacing: Spacing) -> NDArray[Any]:
+    plans = PlansManager(plans_of(recipe))
+    data, _, _ = DefaultPreprocessor(verbose=False).run_case_npy(
+        np.stack(channels),
+        None,
+        {"spacing": list(spacing)},
+        plans,
+        plans.get_configuration("3d_fullres"),
+        dataset_of(recipe),
+    )
+    return np.asarray(data)
+
+
+@pytest.mark.parametrize("margin", [0, 3])
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("spacing", [(2.2, 1.1, 0.9), (4.0, 1.0, 1.0), (1.5, 1.0, 0.8)])
+def test_input_is_nnunets(spacing: Spacing, transpose: tuple[int, int, int], margin: int) -> None:
+    recipe = Recipe((1.5, 1.0, 0.8), transpose=transpose)
+    channels = images((17, 26, 23), 2, margin=margin)
+    ours = prepare(channels, spacing, manifest_of(recipe, (FILE,)), threads=2)
+    theirs = nnunets(recipe, channels, spacing)
+    assert ours.data.dtype == np.float32
+    assert ours.data.shape == theirs.shape
+    assert np.abs(ours.data - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "how",
+    [CT, ZSCORE, MASKED, Normalisation(scheme="none"), Normalisation(scheme="rescale_0_1")],
+    ids=["ct", "zscore", "zscore-mask", "none", "rescale"],
+)
+def test_every_normalisation_is_nnunets(how: Normalisation) -> None:
+    recipe = Recipe(SPACING, channels=(how, CT))
+    channels = images((14, 20, 18), 2, margin=3)
+    for channel in channels:
+        channel[6:9, 7:12, 6:13] = 0  # a hole, which nnU-Net's mask fills
+    ours = prepare(channels, SPACING, manifest_of(recipe, (FILE,))).data
+    assert np.allclose(ours, nnunets(recipe, channels, SPACING), rtol=1e-5, atol=1e-5)
+
+
+def test_colour_is_divided_by_255_and_must_be_colour() -> None:
+    manifest = manifest_of(Recipe(SPACING, channels=(Normalisation(scheme="rgb_0_1"),)), (FILE,))
+    image = np.full((3, 4, 5), 51, np.int16)
+    assert np.allclose(prepare([image], SPACING, manifest).data, 0.2)
+    image[0, 0, 0] = 300
+    with pytest.raises(InputError, match=r"between 0 and 255, found 51 to 300"):
+        prepare([image], SPACING, manifest)
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    channels = [image.astype(np.float32) for image in images((8, 9, 10), 2)]
+    before = [channel.copy() for channel in channels]
+    prepare(channels, SPACING, manifest_of(Recipe(SPACING), (FILE,)))
+    assert all(np.array_equal(a, b) for a, b in zip(channels, before, strict=True))
+
+
+def test_nonzero_box_is_of_all_channels_and_whole_without_any() -> None:
+    a, b = np.zeros((2, 5, 6, 7))
+    assert nonzero_box([a, b]) == ((0, 5), (0, 6), (0, 7))
+    a[1, 2, 3] = -1
+    b[3, 2, 6] = 5
+    assert nonzero_box([a, b]) == ((1, 4), (2, 3), (3, 7))
+
+
+def test_a_given_box_changes_what_is_kept_but_no_value() -> None:
+    # The model's spacing is the image's: the axes change places, nothing is resampled.
+    manifest = manifest_of(Recipe((1.1, 2.2, 0.9), transpose=(1, 0, 2)), (FILE,))
+    channels = images((14, 20, 18), 2)
+    whole = prepare(channels, SPACING, manifest)
+    boxed = prepare(channels, SPACING, manifest, box=((2, 12), (5, 15), (0, 9)))
+    assert boxed.placement.box == ((5, 15), (2, 12), (0, 9))
+    assert np.array_equal(boxed.data, whole.data[:, 5:15, 2:12, 0:9])
+
+
+def test_the_view_of_a_placement_leads_back() -> None:
+    place = Placement(
+        shape=(4, 5, 6),
+        spacing_mm=(3.0, 2.0, 1.0),
+        transpose=(2, 0, 1),
+        box=((1, 4), (0, 2), (3, 5)),
+        network_shape=(3, 2, 2),
+        network_spacing_mm=(1.0, 3.0, 2.0),
+    )
+    grid = np.zeros((4, 5, 6), int)
+    place.view(grid)[2, 1, 0] = 7
+    # Network axes are x, z, y: x = 1 + 2, z = 0 + 1, y = 3 + 0.
+    assert np.argwhere(grid == 7).tolist() == [[1, 3, 3]]
+    assert place.crop_shape == (3, 2, 2)
+    assert place.crop_spacing_mm == (1.0, 3.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "box", "message"),
+    [
+        ([(4, 5, 6)], None, r"expected the images c0, c1, found 1 image"),
+        ([(4, 5, 6), (4, 5, 7)], None, r"on one grid, found shapes"),
+        ([(4, 5, 6)] * 2, ((0, 4), (2, 2), (0, 6)), r"empty or outside the image"),
+        ([(4, 5, 6)] * 2, ((0, 4), (0, 5), (0, 7)), r"empty or outside the image"),
+    ],
+)
+def test_unfit_input_is_refused(shapes: Any, box: Any, message: str) -> None:
+    manifest = manifest_of(Recipe(SPACING), (FILE,))
+    with pytest.raises(InputError, match=message):
+        prepare([np.ones(shape) for shape in shapes], SPACING, manifest, box=box)

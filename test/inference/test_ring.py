@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from oarseg.inference.ring import Arithmetic, OpenVinoArithmetic, PlainArithmetic, Ring, arithmetic
+from oarseg.inference.tiling import gaussian, tile
+
+Image = NDArray[np.float32]
+
+
+def values(shape: tuple[int, ...], scale: float, seed: int) -> Image:
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 20.0, 3000.0])
+def test_openvinos_arithmetic_is_numpys_to_the_last_bit(scale: float) -> None:
+    tile_values, weights = values((6, 32, 33), scale, 0), np.abs(values((6, 32, 33), 5, 1))
+    start = values((6, 32, 33), scale, 2).astype(np.float16)
+    found = []
+    for how in (PlainArithmetic(), OpenVinoArithmetic()):
+        totals = start.copy()
+        how.add([totals[:4], totals[4:]], tile_values, weights)
+        quotient = np.empty(totals.shape, np.float32)
+        how.divide(totals, (weights[0] + 1).astype(np.float16), quotient)
+        found.append((totals, quotient))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])
+
+
+def test_the_fast_arithmetic_is_for_numpy() -> None:
+    assert isinstance(arithmetic(), OpenVinoArithmetic)
+
+
+@pytest.mark.parametrize("how", [PlainArithmetic(), OpenVinoArithmetic()])
+def test_the_ring_holds_what_a_whole_volume_would(how: Arithmetic) -> None:
+    window = tile((11, 9, 5), (4, 6, 8))
+    depth, height, width = window.patch
+    total = np.zeros((3, *window.shape), np.float16)
+    norm = np.zeros(window.shape, np.float16)
+    weights = gaussian(window.patch)
+    with ThreadPoolExecutor(2) as pool:
+        ring = Ring(window, 3, 1, pool=pool, how=how)
+        rows = window.starts[0]
+        planes: list[Image] = []
+        for first, following in zip(rows, (*rows[1:], window.shape[0]), strict=True):
+            for z, y, x in window.row(first):
+                logits = values((3, depth, height, width), 4, 100 * z + 10 * y + x)
+                place = np.s_[..., z : z + depth, y : y + height, x : x + width]
+                total[place] += logits * weights.astype(np.float32)
+                norm[place] += weights
+                ring.add(logits, (z, y, x))
+            for plane in ring.finish(range(first, following)):
+                assert plane.index == len(planes)
+                assert (plane.rows, plane.columns) == (slice(0, 9), slice(0, 5))
+                planes.append(plane.logits.copy())
+    whole = (total / norm)[(slice(None), *window.inside)]
+    assert np.array_equal(np.stack(planes, axis=1), whole.astype(np.float32))
+
+
+def test_the_ring_hands_out_what_its_tiles_cover_and_nothing_else() -> None:
+    """Two tiles in one corner of a 12×12×12 image: planes 2–5 and 8–11 have nothing."""
+    window = tile((12, 12, 12), (2, 4, 4))
+    with ThreadPoolExecutor(1) as pool:
+        ring = Ring(window, 1, 1, pool=pool, how=PlainArithmetic())
+        found = {}
+        for first, following in ((0, 6), (6, 12)):
+            ring.add(np.full((1, 2, 4, 4), first + 1.0, np.float32), (first, 8, 0))
+            ring.add(np.full((1, 2, 4, 4), first + 1.0, np.float32), (first, 4, 2))
+            for plane in ring.finish(range(first, following)):
+                found[plane.index] = plane.logits[0, plane.rows, plane.columns].copy()
+                assert (plane.rows, plane.columns) == (slice(4, 12), slice(0, 6))
+    assert list(found) == [0, 1, 6, 7]
+    expected = np.zeros((8, 6), np.float32)
+    expected[4:, :4] = expected[:4, 2:] = 1
+    for index, logits in found.items():
+        # A quotient of halves is within their rounding of the tile's own value.
+        assert np.allclose(logits, expected * (1 if index < 2 else 7), rtol=2e-3)

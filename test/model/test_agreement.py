@@ -1,0 +1,121 @@
+"""Weights and challenge must fit each other; a challenge of the user's travels with its model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import nnunet_oracle as oracle
+import pytest
+
+from oarseg.challenges import challenge
+from oarseg.errors import InputError, WeightsError
+from oarseg.model import agreement
+from oarseg.model import manifest as bundle
+from oarseg.model.manifest import Bundle, Channel, Label, Manifest
+
+GTV = challenge.load("segrap_gtv")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = tmp_path_factory.mktemp("weights")
+    recipe = oracle.Recipe(
+        (8.0, 6.0, 6.0), channels=(oracle.CT, oracle.CT), labels={"background": 0, "a": 1, "b": 2}
+    )
+    return replace(
+        oracle.make(recipe, folder).manifest,
+        challenge="segrap_gtv",
+        channels=(Channel("CT", oracle.CT), Channel("CT_contrast", oracle.CT)),
+        labels=(Label(0, "background"), Label(1, "GTVp"), Label(2, "GTVnd")),
+    )
+
+
+def opened(manifest: Manifest) -> Bundle:
+    return Bundle(Path("weights"), manifest, "0" * 64)
+
+
+def test_weights_that_fit(made: Manifest) -> None:
+    assert agreement.challenge_of(opened(made)) == GTV
+    assert agreement.challenge_of(opened(made), "segrap_gtv") == GTV
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: replace(m, channels=(Channel("MR_T1", oracle.CT),)),
+            "it takes MR_T1, the challenge gives CT, CT_contrast",
+        ),
+        (
+            lambda m: replace(m, labels=(Label(0, "background"), Label(1, "GTVnd"))),
+            "label 1 is GTVnd to it and GTVp there",
+        ),
+        (lambda m: replace(m, labels=m.labels[:2]), "label 2 is unknown to it and GTVnd there"),
+        (
+            lambda m: replace(m, labels=(*m.labels, Label(3, "GTV"))),
+            "label 3 is GTV to it and unknown there",
+        ),
+        (
+            lambda m: replace(m, regions=True, labels=(Label(1, "whole"), Label(5, "core"))),
+            "it paints label 5",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(
+    made: Manifest, change: Callable[[Manifest], Manifest], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=f"does not fit challenge segrap_gtv: {message}"):
+        agreement.challenge_of(opened(change(made)))
+
+
+def test_another_challenge_than_the_weights(made: Manifest) -> None:
+    with pytest.raises(WeightsError, match="are for challenge segrap_gtv, --challenge says han"):
+        agreement.challenge_of(opened(made), "han_seg")
+
+
+def test_a_label_table_travels_in_the_manifest(made: Manifest, tmp_path: Path) -> None:
+    table = tmp_path / "dataset.json"
+    table.write_text(json.dumps({"labels": {"background": 0, "Brain": 1, "Lens_L": 2}}))
+    rules = challenge.load("han5k", table=table)
+    manifest = replace(
+        made,
+        challenge="han5k",
+        channels=made.channels[:1],
+        labels=(Label(0, "background"), Label(1, "Brain"), Label(2, "Lens_L")),
+        own_challenge=agreement.own_facts(rules),
+    )
+    bundle.write_manifest(manifest, tmp_path)
+    text = (tmp_path / "manifest.json").read_text()
+    read = bundle.parse_manifest(text, source="manifest.json")
+    assert read == manifest
+    for told in (None, "han5k"):
+        assert agreement.challenge_of(opened(read), told) == rules
+
+
+def test_a_manifest_of_a_shipped_challenge_names_it_only(made: Manifest, tmp_path: Path) -> None:
+    assert agreement.own_facts(GTV) is None
+    bundle.write_manifest(made, tmp_path)
+    assert "own_challenge" not in json.loads((tmp_path / "manifest.json").read_text())
+
+
+def test_a_changed_copy_of_a_shipped_challenge_is_the_users_own() -> None:
+    changed = replace(GTV, title="ours")
+    record = json.loads(json.dumps(agreement.dataset_record(changed)))
+    assert agreement.challenge_of_dataset({"oarseg": record}) == changed
+    plain = agreement.dataset_record(GTV)
+    assert plain == {"challenge": "segrap_gtv"}
+    assert agreement.challenge_of_dataset({"oarseg": plain}) == GTV
+    assert agreement.challenge_of_dataset({}) is None
+
+
+def test_the_users_file_may_describe_a_known_challenge_anew(made: Manifest, tmp_path: Path) -> None:
+    source = challenge.resources.files("oarseg") / "challenges" / "segrap_gtv.toml"
+    path = tmp_path / "own.toml"
+    path.write_text(source.read_text().replace("identity_frame = true", "identity_frame = false"))
+    assert not agreement.challenge_of(opened(made), str(path)).output.identity_frame
+    path.write_text("name = 1")
+    with pytest.raises(InputError, match=r"own\.toml, line 1: name"):
+        agreement.challenge_of(opened(made), str(path))

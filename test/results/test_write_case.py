@@ -1,0 +1,356 @@
+"""Outputs: exact geometry and values, equal bytes, and all of a case or nothing."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import nrrd
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from oarseg.cases.find_cases import Case
+from oarseg.challenges import challenge
+from oarseg.errors import OutputError
+from oarseg.imaging.volume import Grid, Volume, grid_of, to_sitk
+from oarseg.labels import deflate, write_labels
+from oarseg.results import staging
+from oarseg.results.write_case import Record, check_output, write_case, write_results
+
+HAN_SEG = challenge.load("han_seg")
+NAMES = {structure.label: structure.name for structure in HAN_SEG.structures}
+GRID = Grid((4, 5, 6), (2.0, 0.64, 0.7), (-12.5, 100.1, -597.25))
+
+
+def label_map() -> Volume:
+    """Brainstem: one voxel. SpinalCord: a box of 2×2×3. All others are empty."""
+    array = np.zeros(GRID.shape, np.uint8)
+    array[1, 2, 3] = 5
+    array[2:4, 0:2, 1:4] = 30
+    return Volume(array, GRID)
+
+
+def case(name: str = "case_01", end: str = ".nrrd") -> Case:
+    folder = Path("/input")
+    return Case(
+        name, {"CT": folder / f"{name}_IMG_CT{end}", "MR_T1": folder / f"{name}_MR_T1{end}"}
+    )
+
+
+def write(
+    output: Path,
+    labels: Volume | None = None,
+    *,
+    name: str = "case_01",
+    end: str = ".nrrd",
+    report: Mapping[str, Any] | None = None,
+) -> tuple[Path, ...]:
+    return write_case(
+        output,
+        case=case(name, end),
+        challenge=HAN_SEG,
+        labels=labels or label_map(),
+        report=lambda: report or {"seconds": 1.5},
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, and its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def header_of(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def random_grid(seed: int) -> Grid:
+    rng = np.random.default_rng(seed)
+    transform = sitk.Euler3DTransform()
+    transform.SetRotation(*rng.uniform(-3.0, 3.0, 3).tolist())
+    matrix = transform.GetMatrix()
+    rows = tuple(tuple(matrix[3 * i : 3 * i + 3]) for i in range(3))
+    spacing = tuple(rng.uniform(0.3, 3.0, 3).tolist())
+    origin = tuple(rng.uniform(-700.0, 700.0, 3).tolist())
+    return Grid((4, 5, 6), spacing, origin, rows)  # type: ignore[arg-type]
+
+
+def test_every_output_is_where_the_design_says(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    expected = [
+        "images/head_neck_oar/case_01_IMG_seg.nrrd",
+        "oar_masks/case_01.seg.nrrd",
+        *(f"oar_masks/case_01/case_01_OAR_{name}.seg.nrrd" for name in NAMES.values()),
+        "reports/case_01.json",
+    ]
+    assert [str(path.relative_to(tmp_path)) for path in files] == expected
+    assert set(tree(tmp_path)) == set(expected)
+    assert json.loads(files[-1].read_text()) == {"seconds": 1.5}
+
+
+@pytest.mark.parametrize("end", [".mha", ".nrrd", ".nii.gz", ".nii"])
+def test_label_file_reads_back(tmp_path: Path, end: str) -> None:
+    path = write(tmp_path, end=end)[0]
+    image = sitk.ReadImage(str(path))
+    assert path.name == f"case_01_IMG_seg{end}"
+    assert image.GetPixelID() == sitk.sitkUInt8
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), label_map().array)
+    assert grid_of(image).matches(GRID, tolerance_mm=1e-4)
+
+
+def test_label_file_of_the_platform_keeps_its_name(tmp_path: Path) -> None:
+    files = {"CT": Path("9b1d.mha")}
+    written = write_case(
+        tmp_path, case=Case("9b1d", files), challenge=HAN_SEG, labels=label_map(), report=dict
+    )
+    assert written[0] == tmp_path / "images/head_neck_oar/9b1d.mha"
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 10**6), end=st.sampled_from(["mha", "nrrd"]))
+def test_oblique_geometry_is_the_ct_s_to_the_last_bit(tmp_path: Path, seed: int, end: str) -> None:
+    ct = tmp_path / f"ct.{end}"
+    sitk.WriteImage(to_sitk(Volume(label_map().array, random_grid(seed))), str(ct))
+    grid = grid_of(header_of(ct))
+    labels = Volume(label_map().array, grid)
+    with ThreadPoolExecutor(1) as pool:
+        body = deflate.deflate_array(labels.array, pool)
+    out = tmp_path / f"out.{end}"
+    write_labels.write_label_file(out, labels, body)
+    assert grid_of(header_of(out)) == grid
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nifti_geometry_within_its_precision(tmp_path: Path, seed: int) -> None:
+    ct = tmp_path / "ct.nii.gz"
+    sitk.WriteImage(to_sitk(Volume(label_map().array, random_grid(seed))), str(ct))
+    grid = grid_of(header_of(ct))
+    labels = Volume(label_map().array, grid)
+    with ThreadPoolExecutor(1) as pool:
+        body = deflate.deflate_array(labels.array, pool)
+    out = tmp_path / "out.nii.gz"
+    write_labels.write_label_file(out, labels, body)
+    found = grid_of(header_of(out))
+    assert (found.spacing_mm, found.origin_mm) == (grid.spacing_mm, grid.origin_mm)
+    np.testing.assert_allclose(found.direction, grid.direction, rtol=0, atol=1e-6)
+
+
+def test_masks_read_back_in_simpleitk_and_pynrrd(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    array = label_map().array
+    for label, path in zip(NAMES, files[2:-1], strict=True):
+        image = sitk.ReadImage(str(path))
+        assert grid_of(image).matches(GRID, tolerance_mm=1e-9)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), array == label)
+        data, header = nrrd.read(str(path), index_order="C")
+        np.testing.assert_array_equal(data, array == label)
+        assert data.dtype == np.uint8
+        assert header["Segment0_Name"] == NAMES[label]
+        assert header["Segment0_LabelValue"] == "1"
+
+
+def test_slicer_segmentation(tmp_path: Path) -> None:
+    path = write(tmp_path)[1]
+    data, header = nrrd.read(str(path), index_order="C")
+    np.testing.assert_array_equal(data, label_map().array)
+    assert header["space"] == "left-posterior-superior"
+    assert header["Segmentation_MasterRepresentation"] == "Binary labelmap"
+    assert header["Segmentation_SourceRepresentation"] == "Binary labelmap"
+    assert header["Segmentation_ContainedRepresentationNames"] == "Binary labelmap|"
+    assert header["Segmentation_ReferenceImageExtentOffset"] == "0 0 0"
+    cord = {key[10:]: text for key, text in header.items() if key.startswith("Segment29_")}
+    assert cord == {
+        "ID": "SpinalCord",
+        "Name": "SpinalCord",
+        "NameAutoGenerated": "0",
+        "Color": "0.956863 0.956863 0.431373",
+        "ColorAutoGenerated": "0",
+        "LabelValue": "30",
+        "Layer": "0",
+        # x, y, z: first and last voxel.
+        "Extent": "1 3 0 1 2 3",
+        "Tags": "TerminologyEntry:Segmentation category and type - DICOM master list"
+        "~SCT^123037004^Anatomical Structure~SCT^2748008^Spinal cord~^^"
+        "~Anatomic codes - DICOM master list~^^~^^|",
+    }
+    assert header["Segment0_Extent"] == "0 -1 0 -1 0 -1"
+    assert "~SCT^69105007^Carotid artery~SCT^7771000^Left~Anatomic" in header["Segment0_Tags"]
+    assert "Segment30_ID" not in header
+
+
+def test_empty_label_map(tmp_path: Path) -> None:
+    files = write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID))
+    assert len(files) == 33
+    assert not sitk.GetArrayFromImage(sitk.ReadImage(str(files[2]))).any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_masks_are_valid_gzip_of_the_mask(data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(*[st.integers(1, 9)] * 3))
+    array = np.array(
+        data.draw(
+            st.lists(st.integers(0, 2), min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
+        ),
+        np.uint8,
+    ).reshape(shape)
+    zeros = deflate.Zeros(shape[2])
+    for label, box in enumerate(write_labels.label_boxes(array, 2), start=1):
+        body = deflate.deflate_mask(array, (label,), box=box, zeros=zeros)
+        # gzip checks length and CRC.
+        assert gzip.decompress(b"".join(body.gzip())) == (array == label).tobytes()
+
+
+def test_runs_of_zeros_beyond_the_largest_piece() -> None:
+    array = np.zeros((40, 512, 512), np.uint8)
+    array[20, 100, 7] = 1
+    (box,) = write_labels.label_boxes(array, 1)
+    body = deflate.deflate_mask(array, (1,), box=box, zeros=deflate.Zeros(512))
+    assert array.size > 2 * deflate.LARGEST_PIECE
+    assert gzip.decompress(b"".join(body.gzip())) == array.tobytes()
+
+
+@pytest.mark.parametrize("end", [".mha", ".nrrd", ".nii.gz"])
+def test_equal_labels_give_equal_bytes(tmp_path: Path, end: str) -> None:
+    write(tmp_path / "a", end=end)
+    write(tmp_path / "b", end=end)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_label_without_structure_is_a_bug(tmp_path: Path) -> None:
+    labels = label_map()
+    labels.array[0, 0, 0] = 31
+    with pytest.raises(ValueError, match="expected uint8 labels 0–30, found uint8 up to 31"):
+        write(tmp_path, labels)
+    with pytest.raises(ValueError, match="found int16 up to 30"):
+        write(tmp_path, Volume(label_map().array.astype(np.int16), GRID))
+    assert tree(tmp_path) == {}
+
+
+class Full:
+    """Stands in for a function of the system; fails at the n-th call."""
+
+    def __init__(self, real: Any, fails_at: int) -> None:
+        self.real, self.left = real, fails_at
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.real(*args, **options)
+
+
+@pytest.mark.parametrize("nth", [1, 2, 20, 32])
+def test_disk_full_while_writing_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", Full(os.fsync, nth))
+    with pytest.raises(OutputError) as caught:
+        write(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}: expected a folder that can be written, found No space left on device; "
+        "free space, or pass another --output"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_failure_while_renaming_restores_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, earlier: bool
+) -> None:
+    if earlier:
+        write(tmp_path, report={"run": 1})
+    before = tree(tmp_path)
+    place = staging.Stage._place
+    calls = Full(place, nth)
+    monkeypatch.setattr(staging.Stage, "_place", lambda stage, file: calls(stage, file))
+    with pytest.raises(OutputError, match="No space left"):
+        write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
+    assert tree(tmp_path) == before
+
+
+def test_interruption_leaves_nothing(tmp_path: Path) -> None:
+    def interrupted() -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_case(tmp_path, case=case(), challenge=HAN_SEG, labels=label_map(), report=interrupted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
+    write(tmp_path, report={"run": 1})
+    (tmp_path / ".partial-case_01").mkdir()
+    (tmp_path / ".partial-case_01/left by a killed run").touch()
+    stale = tmp_path / "oar_masks/case_01/case_01_OAR_Gone.seg.nrrd"
+    stale.touch()
+    write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
+    empty = tmp_path / "fresh"
+    write(empty, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
+    fresh = tree(empty)
+    assert {key: value for key, value in tree(tmp_path).items() if "fresh" not in key} == fresh
+
+
+def test_output_is_checked_before_any_work(tmp_path: Path) -> None:
+    check_output(tmp_path / "new/folder")
+    assert list((tmp_path / "new/folder").iterdir()) == []
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file/below", Path("/proc/oarseg")):
+        with pytest.raises(OutputError) as caught:
+            check_output(output)
+        message = str(caught.value)
+        assert message.startswith(f"{output}: expected a folder that can be written, found ")
+        assert message.endswith("; free space, or pass another --output")
+
+
+def test_results_tell_of_good_and_failed_cases(tmp_path: Path) -> None:
+    path = write_results(
+        tmp_path,
+        [
+            Record("case_01", case().files, tmp_path / "images/head_neck_oar/case_01_IMG_seg.nrrd"),
+            Record("b", error_messages=("b_MR.mha: expected the CT",)),
+        ],
+    )
+    assert json.loads(path.read_text()) == [
+        {
+            "outputs": [{"type": "metaio_image", "filename": "case_01_IMG_seg.nrrd"}],
+            "inputs": [
+                {"type": "metaio_ct_image", "filename": "case_01_IMG_CT.nrrd"},
+                {"type": "metaio_mrt1_image", "filename": "case_01_MR_T1.nrrd"},
+            ],
+            "error_messages": [],
+        },
+        {"outputs": [], "inputs": [], "error_messages": ["b_MR.mha: expected the CT"]},
+    ]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_results_are_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_results(tmp_path, [])
+    monkeypatch.setattr(os, "fsync", Full(os.fsync, 1))
+    with pytest.raises(OutputError, match=r"results\.json: expected a folder that can be written"):
+        write_results(tmp_path, [Record("a")])
+    assert tree(tmp_path) == {"results.json": b"[]\n"}

@@ -1,0 +1,239 @@
+"""From a data set in the published layout to a raw nnU-Net dataset."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from oarseg.challenges import challenge
+from oarseg.errors import InputError
+from oarseg.imaging.files import read_scan
+from oarseg.imaging.volume import Grid, Volume, to_sitk
+from oarseg.model.agreement import challenge_of_dataset
+from oarseg.phantom import PhantomSpec, write_cases
+from oarseg.phantom.profile import make_case
+from oarseg.training.dataset import prepare
+from oarseg.training.label_sources import Labels, find_sources, read_labels
+
+HAN_SEG = challenge.load("han_seg")
+GRID = Grid((2, 2, 3), (3.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    write_cases(folder, seeds=[3, 4], size="tiny")
+    return folder
+
+
+@pytest.fixture
+def data(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "data"))
+
+
+def read(path: Path) -> Volume:
+    return read_scan.read_volume(path)
+
+
+def write_mask(folder: Path, name: str, voxels: list[tuple[int, int, int]]) -> Path:
+    array = np.zeros(GRID.shape, np.uint8)
+    for voxel in voxels:
+        array[voxel] = 1
+    path = folder / f"case_01_OAR_{name}.seg.nrrd"
+    sitk.WriteImage(to_sitk(Volume(array, GRID)), str(path))
+    return path
+
+
+def labels_of(folder: Path) -> Labels:
+    sources = find_sources(folder, HAN_SEG, progress=lambda _: None)
+    return read_labels(sources["case_01"], HAN_SEG, GRID)
+
+
+def test_the_smaller_structure_wins_an_overlap(tmp_path: Path) -> None:
+    # Mandible (label 4) has 3 voxels, chiasm (24) 2; they share one.
+    write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0), (0, 0, 1), (0, 0, 2)])
+    write_mask(tmp_path, "OpticChiasm", [(0, 0, 2), (1, 1, 1)])
+    found = labels_of(tmp_path)
+    assert found.array[0, 0].tolist() == [4, 4, 24]
+    assert found.array[1, 1, 1] == 24
+    assert np.count_nonzero(found.array) == 4
+    assert found.overlap_voxels == 1
+    assert len(found.missing) == 28
+    assert "Brainstem" in found.missing
+
+
+def test_mask_on_another_grid(tmp_path: Path) -> None:
+    write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0)])
+    moved = Grid(GRID.shape, GRID.spacing_mm, (0.0, 0.5, 0.0))
+    sources = find_sources(tmp_path, HAN_SEG, progress=lambda _: None)
+    with pytest.raises(InputError, match=r"Bone_Mandible.*expected the reference's grid"):
+        read_labels(sources["case_01"], HAN_SEG, moved)
+
+
+def test_unknown_structure_is_named_and_passed_over(tmp_path: Path) -> None:
+    write_mask(tmp_path, "Bone_Mandible", [(0, 0, 0)])
+    write_mask(tmp_path, "Tongue", [(0, 0, 0)])
+    lines: list[str] = []
+    find_sources(tmp_path, HAN_SEG, progress=lines.append)
+    assert any("passed over" in line and "'Tongue'" in line for line in lines)
+
+
+def test_dataset_as_nnunet_wants_it(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    done = prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    assert [case.name for case in done] == ["case_03", "case_04"]
+    document = json.loads((out / "dataset.json").read_text())
+    assert document["numTraining"] == 2
+    assert document["channel_names"] == {"0": "CT", "1": "noNorm"}
+    assert document["labels"]["SpinalCord"] == 30
+    ct = read(data / "case_03/case_03_IMG_CT.nrrd")
+    image = read(out / "imagesTr/case_03_0000.nrrd")
+    assert image.grid == ct.grid
+    assert np.array_equal(image.array, np.clip(ct.array, -1000, 3000))
+    labels = read(out / "labelsTr/case_03.nrrd")
+    mandible = read(data / "case_03/case_03_OAR_Bone_Mandible.seg.nrrd")
+    assert labels.grid == ct.grid
+    assert ((labels.array == 4) == (mandible.array > 0)).mean() > 0.999
+
+
+def test_mr_is_present_where_its_field_is_and_absent_elsewhere(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    mr = read(out / "imagesTr/case_03_0001.nrrd").array
+    assert mr.dtype == np.float32
+    outside = np.mean(mr == 0)
+    assert 0.2 < outside < 0.98
+    brainstem = read(data / "case_03/case_03_OAR_Brainstem.seg.nrrd").array > 0
+    assert 0.2 < mr[brainstem].mean() < 5  # in units of the patient's mean
+
+
+def test_case_without_mr_is_trained_as_absent(data: Path, tmp_path: Path) -> None:
+    (data / "case_03/case_03_IMG_MR_T1.nrrd").unlink()
+    out = tmp_path / "Dataset101_Test"
+    lines: list[str] = []
+    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "imagesTr/case_03_0001.nrrd")))
+    assert not image.any()
+    assert any(line.startswith("case_03:") and "no MR" in line for line in lines)
+
+
+def test_bad_case_is_named_and_left_out(data: Path, tmp_path: Path) -> None:
+    path = data / "case_04/case_04_IMG_CT.nrrd"
+    path.write_bytes(path.read_bytes()[:-100])
+    lines: list[str] = []
+    done = prepare(
+        data,
+        tmp_path / "Dataset101_Test",
+        challenge=HAN_SEG,
+        transforms="files",
+        progress=lines.append,
+    )
+    assert [case.name for case in done] == ["case_03"]
+    assert any(line.startswith("case_04: left out:") and "_IMG_CT" in line for line in lines)
+
+
+def test_finished_cases_are_not_made_again(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    kept = out / "imagesTr/case_03_0000.nrrd"
+    stamp = kept.stat().st_mtime_ns
+    # What a killed run leaves: images without their record.
+    (out / "oarseg_cases/case_04.json").unlink()
+    (out / "imagesTr/case_04_0000.nrrd").write_bytes(b"half")
+    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    assert kept.stat().st_mtime_ns == stamp
+    assert read(out / "imagesTr/case_04_0000.nrrd").array.size
+    assert not list(out.rglob("tmp-*"))
+
+
+def test_name_that_nnunet_would_not_find(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a folder named Dataset<nnn>_<name>"):
+        prepare(data, tmp_path / "raw", challenge=HAN_SEG)
+
+
+def test_a_structure_without_mask_is_unlabelled_not_background(data: Path, tmp_path: Path) -> None:
+    (data / "case_04/case_04_OAR_Lips.seg.nrrd").unlink()
+    out = tmp_path / "Dataset101_Test"
+    lines: list[str] = []
+    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
+    document = json.loads((out / "dataset.json").read_text())
+    assert document["oarseg"]["unlabelled"]["case_04"]["23"] == 0
+    assert "23" not in document["oarseg"]["unlabelled"].get("case_03", {})
+    # The phantom's table has it in the field.
+    assert any(
+        line.startswith("case_04:") and "no mask though the table has it in the field: Lips" in line
+        for line in lines
+    )
+
+
+# --- other challenges
+
+
+def prepared(folder: Path, rules: challenge.Challenge, share: float = 1.0) -> dict[str, Any]:
+    """Two tiny phantoms of a challenge, prepared; the dataset.json."""
+    write_cases(folder / "data", seeds=[3, 4], size="tiny", challenge=rules, share=share)
+    out = folder / "Dataset109_Test"
+    prepare(folder / "data", out, challenge=rules, progress=lambda _: None)
+    document: dict[str, Any] = json.loads((out / "dataset.json").read_text())
+    return document
+
+
+def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
+    rules = challenge.load("segrap_oar")
+    document = prepared(tmp_path, rules)
+    assert document["channel_names"] == {"0": "CT", "1": "CT"}
+    assert len(document["labels"]) == 55
+    assert document["oarseg"]["challenge"] == "segrap_oar"
+    assert document["oarseg"]["unlabelled"] == {}
+    labels = read(tmp_path / "Dataset109_Test/labelsTr/segrap_0003.nrrd").array
+    truth = make_case(PhantomSpec(3, "tiny"), rules).labels.array
+    assert np.array_equal(labels, truth)
+
+
+def test_structseg_has_a_label_map(tmp_path: Path) -> None:
+    document = prepared(tmp_path, challenge.load("structseg_thoracic_oar"))
+    assert document["channel_names"] == {"0": "CT"}
+    assert np.array_equal(
+        read(tmp_path / "Dataset109_Test/labelsTr/4.nrrd").array,
+        read(tmp_path / "data/4/label.nii.gz").array,
+    )
+
+
+def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -> None:
+    table = tmp_path / "dataset.json"
+    names = ["background", "Brain", "Brainstem", "Parotid_L", "Parotid_R", "Larynx"]
+    table.write_text(json.dumps({"labels": {name: i for i, name in enumerate(names)}}))
+    rules = challenge.load("han5k", table=table)
+    document = prepared(tmp_path, rules, share=0.5)
+    assert challenge_of_dataset(document) == rules
+    for case, merged in document["oarseg"]["unlabelled"].items():
+        masks = {p.name.removesuffix(".nii.gz") for p in (tmp_path / "data" / case).iterdir()}
+        assert merged == {str(i): 0 for i, n in enumerate(names) if i and n not in masks}
+    assert document["oarseg"]["unlabelled"]
+
+
+def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) -> None:
+    rules = challenge.load("segrap_gtv")
+    write_cases(tmp_path / "data", seeds=[3], size="tiny", challenge=rules)
+    path = tmp_path / "data/segrap_0003/image_contrast.nii.gz"
+    moved = sitk.ReadImage(str(path))
+    moved.SetOrigin([value + 2 for value in moved.GetOrigin()])
+    sitk.WriteImage(moved, str(path))
+    lines: list[str] = []
+    with pytest.raises(InputError, match="expected at least one usable case"):
+        prepare(
+            tmp_path / "data", tmp_path / "Dataset109_T", challenge=rules, progress=lines.append
+        )
+    assert any("image_contrast.nii.gz: expected the reference image's grid" in x for x in lines)
+    done = prepare(
+        tmp_path / "data",
+        tmp_path / "Dataset109_T",
+        challenge=rules,
+        resample=True,
+        progress=lines.append,
+    )
+    assert len(done) == 1

@@ -1,0 +1,213 @@
+"""Checkpoints of every supported kind become ONNX files that agree with torch."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nnunet_oracle as oracle
+import numpy as np
+import pytest
+import torch
+
+from oarseg.challenges import challenge
+from oarseg.errors import InputError, WeightsError
+from oarseg.model import manifest as bundle
+from oarseg.training import export as exporting
+from oarseg.training import parity as parity_check
+from oarseg.training.checkpoint import (
+    build_network,
+    fold_checkpoints,
+    open_results,
+    read_checkpoint,
+)
+
+HAN_SEG = challenge.load("han_seg")
+# The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
+FIVE = replace(
+    HAN_SEG,
+    evaluation=challenge.Evaluation(),
+    structures=tuple(
+        replace(structure, name=f"s{label}", label=label)
+        for label, structure in enumerate(HAN_SEG.structures[:5], start=1)
+    ),
+)
+CARD = exporting.Card("title", "not for clinical use", "random weights", "CC0-1.0")
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
+
+
+def results_folder(tmp_path: Path, recipe: oracle.Recipe, *, trainer: str = "T") -> Path:
+    """A results folder of nnU-Net with random weights, one checkpoint a fold."""
+    folder = tmp_path / f"{trainer}__nnUNetPlans__3d_fullres"
+    folder.mkdir()
+    plans, dataset = oracle.plans_of(recipe), oracle.dataset_of(recipe)
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for fold, network in enumerate(oracle.make(recipe, scratch).networks):
+        (folder / f"fold_{fold}").mkdir()
+        save(folder / f"fold_{fold}" / "checkpoint_final.pth", network)
+    return folder
+
+
+def save(path: Path, network: torch.nn.Module, **more: Any) -> None:
+    """A checkpoint as nnU-Net writes it: numpy scalars and a device among its values."""
+    document = {
+        "network_weights": network.state_dict(),
+        "optimizer_state": {},
+        "logging": {"ema_fg_dice": [np.float64(0.5)], "train_losses": [np.float32(-0.1)]},
+        "_best_ema": np.float64(0.5),
+        "current_epoch": 1,
+        "init_args": {"fold": 0, "device": torch.device("cpu")},
+        "trainer_name": "T",
+        "inference_allowed_mirroring_axes": (0, 1),
+    }
+    torch.save(document | more, path)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        oracle.Recipe((3.0, 1.0, 1.0), folds=2),
+        oracle.Recipe((3.0, 1.0, 1.0), residual=True),
+        oracle.Recipe((3.0, 1.0, 1.0), transpose=(2, 0, 1)),
+        oracle.Recipe((3.0, 1.0, 1.0), labels=REGIONS, region_order=(1, 2)),
+    ],
+    ids=["two folds", "ResEnc", "transposed", "regions"],
+)
+def test_every_kind_is_exported_and_agrees(tmp_path: Path, recipe: oracle.Recipe) -> None:
+    folder = results_folder(tmp_path, recipe)
+    folds = [str(fold) for fold in range(recipe.folds)]
+    out = tmp_path / "weights"
+    manifest = exporting.export(folder, out, folds=folds, challenge=FIVE, card=CARD)
+    assert bundle.load(out).manifest == manifest
+    expected = oracle.manifest_of(recipe, manifest.models)
+    for key in ("spacing_mm", "patch_size", "transpose_forward", "labels", "regions"):
+        assert getattr(manifest, key) == getattr(expected, key)
+    assert [c.normalisation for c in manifest.channels] == [
+        c.normalisation for c in expected.channels
+    ]
+    assert manifest.mirror_axes == (0, 1)
+    assert {m.precision for m in manifest.models} == {"fp32", "fp16"}
+    assert manifest.folds == tuple(folds)
+    in_float32 = [p for p in manifest.parity if "fp32" in p.file]
+    assert {parity.runtime for parity in in_float32} == {"onnxruntime", "openvino"}
+    for parity in manifest.parity:
+        bar = exporting.BARS["fp16" if "fp16" in parity.file else "fp32"]
+        assert parity.argmax_agreement >= bar.argmax_agreement
+        assert parity.min_dice >= bar.min_dice
+
+
+def test_a_precision_below_its_bar_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    monkeypatch.setitem(exporting.BARS, "fp16", exporting.Bar(1.1, 1.1))
+    out = tmp_path / "weights"
+    manifest = exporting.export(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+    assert [m.precision for m in manifest.models] == ["fp32"]
+    assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "model_fold_0_fp32.onnx"]
+
+
+def test_float32_below_its_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    monkeypatch.setitem(exporting.BARS, "fp32", exporting.Bar(1.1, 1.1))
+    with pytest.raises(WeightsError, match="ONNX differs from torch"):
+        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=FIVE, card=CARD)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_infinite_logits_are_seen(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    results = open_results(folder)
+    network = build_network(results, read_checkpoint(folder / "fold_0" / "checkpoint_final.pth"))
+    for name, weight in network.named_parameters():
+        if "seg_layers" in name:
+            weight.data.fill_(1e30)
+    file = tmp_path / "wild.onnx"
+    exporting.write_onnx(network, file, results, "fp16")
+    patches = parity_check.smooth_noise(results, count=1)
+    wanted = parity_check.answers(network, patches, tmp_path / "logits.npy")
+    parity = parity_check.compare(file, patches, wanted)
+    assert parity.argmax_agreement == 0.0
+    assert parity.min_dice == 0.0
+    assert parity.max_logit_difference == float("inf")
+
+
+def test_missing_fold_lists_the_finished(tmp_path: Path) -> None:
+    results = open_results(results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))))
+    with pytest.raises(InputError, match=r"fold 4 has no checkpoint_final\.pth; finished: fold_0"):
+        fold_checkpoints(results, ["0", "4"])
+
+
+def test_results_without_plans(tmp_path: Path) -> None:
+    folder = tmp_path / "T__p__3d_fullres"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"plans\.json: expected in an nnU-Net results folder"):
+        open_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": [64, 64]}, "is 2-D"),
+        ({"previous_stage": "3d_lowres"}, "is a cascade"),
+        ({"architecture": {"network_class_name": "some.Transformer"}}, "uses Transformer"),
+    ],
+)
+def test_unsupported_configurations_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["3d_fullres"] |= change
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(InputError, match=message):
+        open_results(folder)
+
+
+class Intruder:
+    """Something that a checkpoint has no business to hold."""
+
+
+def test_foreign_objects_in_a_checkpoint_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_final.pth"
+    save(path, torch.nn.Linear(1, 1), extra=Intruder())
+    with pytest.raises(InputError, match=r"not allowed in a checkpoint: .*Intruder"):
+        read_checkpoint(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="checkpoint"):
+        read_checkpoint(path)
+
+
+def test_checkpoint_of_another_plan(tmp_path: Path) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    save(path, torch.nn.Linear(1, 1))
+    with pytest.raises(InputError, match="is of another network than the plans"):
+        build_network(open_results(folder), read_checkpoint(path))
+
+
+def no_long_work(*_: object) -> None:
+    raise AssertionError("the long work has begun")
+
+
+def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
+    monkeypatch.setattr(exporting, "answers", no_long_work)
+    with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
+        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_last_fold_of_another_plan_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0), folds=2))
+    save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
+    monkeypatch.setattr(exporting, "answers", no_long_work)
+    with pytest.raises(InputError, match="is of another network than the plans"):
+        exporting.export(folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD)

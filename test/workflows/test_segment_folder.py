@@ -1,0 +1,653 @@
+"""A case's whole way, on a coarse phantom and networks with random weights."""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nnunet_oracle as oracle
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from oarseg.challenges import challenge
+from oarseg.cli import main, segment
+from oarseg.errors import DeviceError, OutputError, WeightsError
+from oarseg.imaging.files.read_scan import Limits
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.inference.engines import choice
+from oarseg.inference.engines.protocol import Engine, Image
+from oarseg.model import manifest as bundle
+from oarseg.model.manifest import Channel, Label, Normalisation
+from oarseg.phantom import write_cases
+from oarseg.registration import Registration, Verdict
+from oarseg.system.memory import Room
+from oarseg.workflows import segment_folder
+from oarseg.workflows.supervisor import Finished, Journal
+
+ROOT = Path(__file__).resolve().parents[2]
+HAN_SEG = challenge.load("han_seg")
+LABELS = {"background": 0, **{s.name: s.label for s in HAN_SEG.structures}}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of a tiny network with random weights; the MR is optional."""
+    folder = tmp_path_factory.mktemp("weights")
+    recipe = oracle.Recipe(
+        (8.0, 6.0, 6.0), channels=(oracle.CT, Normalisation("none")), labels=LABELS, folds=2
+    )
+    made = oracle.make(recipe, folder).manifest
+    channels = (
+        Channel("CT", oracle.CT),
+        Channel("MR_T1", Normalisation("none"), optional=True, standardise="mean_one"),
+    )
+    labels = tuple(Label(value, name) for name, value in LABELS.items())
+    manifest = replace(made, challenge="han_seg", channels=channels, labels=labels)
+    bundle.write_manifest(manifest, folder)
+    return folder
+
+
+def with_required_mr(weights: Path, folder: Path) -> Path:
+    """The same weights, saying that the MR is required."""
+    shutil.copytree(weights, folder)
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"optional": true', '"optional": false'))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cases as in local tests of the platform's container."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_cases(folder, seeds=[3, 4], size="tiny", layout="platform")
+    return folder
+
+
+@pytest.fixture
+def input_dir(phantoms: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(phantoms, tmp_path / "input"))
+
+
+@pytest.fixture(autouse=True)
+def _quick_registration(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, phantoms: Path
+) -> None:
+    """Registration has tests of its own; here one case's true transform serves for both."""
+    if "real_registration" in request.keywords:
+        return
+    transform = RigidTransform.read(phantoms / "truth/case_03/case_03_ct_to_mr.tfm")
+
+    def found(*_: object, **__: object) -> Registration:
+        verdict = Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ())
+        return Registration(transform, verdict, 0.0)
+
+    monkeypatch.setattr(segment_folder.registration, "register", found)
+
+
+def settings(input_dir: Path, output: Path, weights: Path) -> segment_folder.Settings:
+    return segment_folder.Settings(input_dir, output, weights, device="cpu", threads=2)
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "process.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_outputs_of_two_cases(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    assert segment_folder.segment_folder(settings(input_dir, output, weights)) == ()
+    expected = {"results.json"}
+    for case in ("case_03", "case_04"):
+        expected |= {
+            f"images/head_neck_oar/{case}_seg.mha",
+            f"oar_masks/{case}.seg.nrrd",
+            f"reports/{case}.json",
+            *(f"oar_masks/{case}/{case}_OAR_{s.name}.seg.nrrd" for s in HAN_SEG.structures),
+        }
+    assert files_of(output) == expected
+    labels = sitk.ReadImage(str(output / "images/head_neck_oar/case_03_seg.mha"))
+    ct = sitk.ReadImage(str(input_dir / "images/ct/case_03_CT.mha"))
+    assert labels.GetPixelID() == sitk.sitkUInt8
+    assert labels.GetSize() == ct.GetSize()
+    assert labels.GetSpacing() == ct.GetSpacing()
+    assert labels.GetOrigin() == ct.GetOrigin()
+    assert labels.GetDirection() == ct.GetDirection()
+    array = sitk.GetArrayFromImage(labels)
+    mandible = sitk.ReadImage(str(output / "oar_masks/case_03/case_03_OAR_Bone_Mandible.seg.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(mandible), array == 4)
+
+
+def test_report_tells_what_was_done(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["inputs"] == {"CT": "case_03_CT.mha", "MR_T1": "case_03_MR_T1.mha"}
+    assert report["device"]["device"] == "cpu"
+    assert report["model"]["folds"] == ["0", "1"]
+    text = (weights / "manifest.json").read_text()
+    assert report["model"]["manifest_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert report["registration"]["status"] == "good"
+    names = [step["name"] for step in report["steps"]]
+    assert names == ["reading", "registration", "preprocessing", "segmentation", "writing"]
+    assert all(step["peak_mib"] > 0 for step in report["steps"])
+    labels = sitk.ReadImage(str(output / "images/head_neck_oar/case_03_seg.mha"))
+    voxels = np.bincount(sitk.GetArrayFromImage(labels).ravel(), minlength=31)
+    volume = voxels[4] * np.prod(labels.GetSpacing()) / 1000
+    assert report["volumes_cm3"]["Bone_Mandible"] == pytest.approx(volume, abs=5e-4)
+
+
+def test_both_channels_and_both_folds_matter(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Had the MR or the second fold no effect, the labels would be the same without it."""
+    one_fold = Path(shutil.copytree(weights, tmp_path / "one_fold"))
+    manifest = bundle.load(weights).manifest
+    bundle.write_manifest(replace(manifest, models=manifest.models[:1]), one_fold)
+    without_mr = Path(shutil.copytree(input_dir, tmp_path / "without_mr"))
+    shutil.rmtree(without_mr / "images/t1-mri")
+    found = []
+    for i, (source, model) in enumerate(
+        [(input_dir, weights), (without_mr, weights), (input_dir, one_fold)]
+    ):
+        output = tmp_path / f"output_{i}"
+        assert segment_folder.segment_folder(settings(source, output, model)) == ()
+        found.append((output / "images/head_neck_oar/case_03_seg.mha").read_bytes())
+    assert len(set(found)) == 3
+
+
+def test_two_runs_are_equal_to_the_byte(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    written = []
+    for name in ("a", "b"):
+        segment_folder.segment_folder(settings(input_dir, tmp_path / name, weights))
+        masks = [f for f in files_of(tmp_path / name) if not f.startswith("reports")]
+        written.append({f: (tmp_path / name / f).read_bytes() for f in masks})
+    assert written[0] == written[1]
+
+
+def test_missing_optional_mr_is_a_warning(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+    output = tmp_path / "output"
+    assert segment_folder.segment_folder(settings(input_dir, output, weights)) == ()
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert "no MR_T1: segmented from the CT alone" in report["warnings"]
+    assert report["registration"] is None
+
+
+def test_missing_required_mr_fails_that_case_only(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+    strict = with_required_mr(weights, tmp_path / "strict")
+    output = tmp_path / "output"
+    failures = segment_folder.segment_folder(settings(input_dir, output, strict))
+    assert [f.case for f in failures] == ["case_03"]
+    assert "MR_T1" in failures[0].message
+    assert not any("case_03" in name for name in files_of(output))
+    results = json.loads((output / "results.json").read_text())
+    assert sorted(bool(r["error_messages"]) for r in results) == [False, True]
+    assert (output / "images/head_neck_oar/case_04_seg.mha").is_file()
+
+
+def test_damaged_ct_fails_that_case_only(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    path = input_dir / "images/ct/case_04_CT.mha"
+    path.write_bytes(path.read_bytes()[:-1000])
+    output = tmp_path / "output"
+    failures = segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert [f.case for f in failures] == ["case_04"]
+    assert "case_04_CT.mha" in failures[0].message
+    assert (output / "images/head_neck_oar/case_03_seg.mha").is_file()
+    assert not any("case_04" in name for name in files_of(output))
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_failed_registration(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optional: bool,
+) -> None:
+    verdict = Verdict("failed", 0.01, 0.01, 0.0, 0.1, 1.0, ("nothing in common",))
+    monkeypatch.setattr(
+        segment_folder.registration,
+        "register",
+        lambda *_, **__: Registration(RigidTransform(), verdict, 0.0),
+    )
+    model = weights if optional else with_required_mr(weights, tmp_path / "strict")
+    output = tmp_path / "output"
+    failures = segment_folder.segment_folder(settings(input_dir, output, model))
+    if optional:
+        assert failures == ()
+        report = json.loads((output / "reports/case_03.json").read_text())
+        assert "MR_T1 not used, registration failed: nothing in common" in report["warnings"]
+    else:
+        assert [f.case for f in failures] == ["case_03", "case_04"]
+        assert "could not be registered to the CT (nothing in common)" in failures[0].message
+        assert files_of(output) == {"results.json"}
+
+
+def test_a_defect_of_ours_costs_one_case_and_keeps_its_traceback(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real = segment_folder.preprocess
+    calls = iter([True, False])
+
+    def broken(*arguments: object, **options: object) -> object:
+        if next(calls):
+            raise ZeroDivisionError("by hand")
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segment_folder, "preprocess", broken)
+    failures = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert [f.case for f in failures] == ["case_03"]
+    assert failures[0].message.startswith("internal error (ZeroDivisionError: by hand)")
+    assert (tmp_path / "output/images/head_neck_oar/case_04_seg.mha").is_file()
+    assert any(r.exc_info and r.exc_info[0] is ZeroDivisionError for r in caplog.records)
+
+
+def test_memory_that_ends_costs_one_case(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = segment_folder.preprocess
+    calls = iter([True, False])
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        if next(calls):
+            raise MemoryError
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(segment_folder, "preprocess", full)
+    output = tmp_path / "output"
+    (failure,) = segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert failure.case == "case_03"
+    assert "not enough memory" in failure.message
+    assert (output / "images/head_neck_oar/case_04_seg.mha").is_file()
+
+
+def test_what_will_not_fit_is_refused_before_the_work(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room("the container's limit", 2**30, 2**30 - 2**20)
+    monkeypatch.setattr(segment_folder.memory, "tightest", lambda: room)
+    monkeypatch.setattr(
+        segment_folder.registration, "register", lambda *_, **__: pytest.fail("work")
+    )
+    failures = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert [f.case for f in failures] == ["case_03", "case_04"]
+    assert "of memory, and the container's limit is 1.0 GiB; give it more" in failures[0].message
+
+
+class FailingGpu:
+    """A stand-in for a GPU that gives up at the third tile."""
+
+    name = "fold_0.onnx"
+
+    def __init__(self, fold: Engine, calls: Iterator[int]) -> None:
+        self._fold, self._calls = fold, calls
+
+    def __call__(self, tile: Image) -> Image:
+        if next(self._calls) == 4:  # the first is the trial
+            raise DeviceError("fold_0.onnx: ONNX Runtime stopped: out of memory")
+        return self._fold(tile)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_fails_in_the_middle(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    (input_dir / "images/t1-mri/case_04_MR_T1.mha").unlink()
+    expected = tmp_path / "expected"
+    segment_folder.segment_folder(settings(input_dir, expected, weights))
+    real = choice.open_engines
+
+    def opened(loaded: bundle.Bundle, *, device: choice.Device, threads: int) -> choice.Engines:
+        on_cpu = real(loaded, device="cpu", threads=threads)
+        if device == "cpu":
+            return on_cpu
+        calls = itertools.count(1)
+        folds = tuple(FailingGpu(fold, calls) for fold in on_cpu.folds)
+        return choice.Engines(choice.DeviceChoice("cuda", "cuda", "a stand-in"), folds)
+
+    monkeypatch.setattr(segment_folder.engines, "open_engines", opened)
+    output = tmp_path / "output"
+    chosen = replace(settings(input_dir, output, weights), device=device)  # type: ignore[arg-type]
+    failures = segment_folder.segment_folder(chosen)
+    label_file = "images/head_neck_oar/case_03_seg.mha"
+    if device == "cuda":
+        assert [f.message for f in failures] == ["fold_0.onnx: ONNX Runtime stopped: out of memory"]
+        assert files_of(output) == {"results.json"}
+        return
+    assert failures == ()
+    assert (output / label_file).read_bytes() == (expected / label_file).read_bytes()
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["device"]["device"] == "cpu"
+    assert any("the GPU failed" in warning for warning in report["warnings"])
+
+
+def test_a_time_limit_says_what_was_left_out(
+    input_dir: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "output"
+    short = replace(settings(input_dir, output, weights), time_limit_s=0.01)
+    assert segment_folder.segment_folder(short) == ()
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["effort"]["folds"] == 1
+    assert report["effort"]["step"] == 1.0
+    assert report["effort"]["left_out"][-1] == "1 of 2 folds"
+    assert any("to meet the time limit, left out: " in text for text in report["warnings"])
+    assert any("the time limit will be missed" in text for text in report["warnings"])
+
+
+def unsupervised(work: Callable[[Journal], int], *, output: Path) -> int:
+    """The work in this process, where a test sees what it is given."""
+    return work(Journal())
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "expected"),
+    [
+        ((), None, None),
+        ((), "90", 90.0),
+        (("--time-limit", "30"), "90", 30.0),
+        (("--no-mirroring",), "", None),
+    ],
+)
+def test_the_time_limit_comes_from_the_option_or_the_environment(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    variable: str | None,
+    expected: float | None,
+) -> None:
+    seen: list[segment_folder.Settings] = []
+
+    def kept(chosen: segment_folder.Settings, _: Journal) -> tuple[()]:
+        seen.append(chosen)
+        return ()
+
+    monkeypatch.setattr(segment_folder, "segment_folder", kept)
+    monkeypatch.setattr(segment.supervisor, "run", unsupervised)
+    if variable is not None:
+        monkeypatch.setenv("OARSEG_TIME_LIMIT", variable)
+    assert main.main(["segment", "--input", str(tmp_path), *options]) == 0
+    assert seen[0].time_limit_s == expected
+    assert seen[0].mirroring == ("--no-mirroring" not in options)
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "inf", "nan"])
+def test_a_time_limit_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(segment.supervisor, "run", unsupervised)
+    monkeypatch.setenv("OARSEG_TIME_LIMIT", text)
+    assert main.main(["segment", "--input", str(tmp_path)]) == 1
+    with pytest.raises(SystemExit):
+        main.main(["segment", "--time-limit", text])
+
+
+def test_weights_of_another_challenge(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    wrong = replace(settings(input_dir, tmp_path / "output", weights), challenge="segrap_oar")
+    with pytest.raises(WeightsError, match="are for challenge han_seg, --challenge says segrap"):
+        segment_folder.segment_folder(wrong)
+
+
+def test_platform_weights_take_precedence(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segment_folder, "PLATFORM_WEIGHTS", tmp_path)
+    assert segment_folder.default_weights() == segment_folder.SHIPPED_WEIGHTS
+    (tmp_path / "manifest.json").write_text("{}")
+    assert segment_folder.default_weights() == tmp_path
+
+
+def test_output_that_is_a_file(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("")
+    with pytest.raises(OutputError, match="expected a folder that can be written"):
+        segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+
+
+def test_command_line_explains_in_its_last_line(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(input_dir / "images/ct")
+    output = tmp_path / "output"
+    done = run("--input", input_dir, "--output", output, "--weights", weights)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "case_04" in last
+    assert "2 cases failed" in last
+    assert not output.exists() or files_of(output) <= {"results.json"}
+
+
+@pytest.mark.real_registration
+def test_command_line_on_a_good_case(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    done = run("--input", input_dir, "--output", output, "--weights", weights, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / "reports/case_03.json").read_text())
+    assert report["registration"]["status"] == "good"
+
+
+def test_sigterm_leaves_nothing_half_written(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    command = [sys.executable, "-u", str(ROOT / "process.py"), "--input", str(input_dir)]
+    process = subprocess.Popen(
+        [*command, "--output", str(output), "--weights", str(weights), "--device", "cpu"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "case case_03" in line:
+            break
+    process.terminate()
+    rest = process.stderr.read()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert "stopped by signal 15" in rest.splitlines()[-1]
+    assert files_of(output) == {"results.json"}
+    assert json.loads((output / "results.json").read_text()) == []
+
+
+def test_inference_imports_neither_torch_nor_nnunet() -> None:
+    code = (
+        "import sys, oarseg.pipeline\n"
+        "found = [m for m in ('torch', 'nnunetv2', 'matplotlib', 'onnx') if m in sys.modules]\n"
+        "sys.exit(str(found) if found else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def results(output: Path) -> list[dict[str, list[Any]]]:
+    found: list[dict[str, list[Any]]] = json.loads((output / "results.json").read_text())
+    return found
+
+
+def test_a_failed_rerun_sets_the_earlier_outputs_aside(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    """What lies in a case's place is of this run, and results.json lists it, or it is not there."""
+    output = tmp_path / "output"
+    assert segment_folder.segment_folder(settings(input_dir, output, weights)) == ()
+    first = (output / "images/head_neck_oar/case_04_seg.mha").read_bytes()
+    path = input_dir / "images/ct/case_04_CT.mha"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1000])
+    assert [
+        f.case for f in segment_folder.segment_folder(settings(input_dir, output, weights))
+    ] == ["case_04"]
+    assert not {name for name in files_of(output) if "case_04" in name and "earlier" not in name}
+    aside = output / "earlier/case_04"
+    assert (aside / "images/head_neck_oar/case_04_seg.mha").read_bytes() == first
+    assert len(files_of(aside)) == 33
+    (failed,) = (record for record in results(output) if record["error_messages"])
+    assert failed["outputs"] == []
+    assert failed["error_messages"][1] == "its outputs of an earlier run are in earlier/case_04"
+    # Nor are they taken for new where the case cannot even be begun, and its CT is gone.
+    path.unlink()
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert (aside / "images/head_neck_oar/case_04_seg.mha").read_bytes() == first
+    path.write_bytes(whole)
+    assert segment_folder.segment_folder(settings(input_dir, output, weights)) == ()
+    assert not (output / "earlier").exists()
+    assert (output / "images/head_neck_oar/case_04_seg.mha").read_bytes() == first
+
+
+def test_outputs_of_a_case_that_is_none_any_more_go_aside(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert (output / "earlier/case_04/images/head_neck_oar/case_04_seg.mha").is_file()
+    assert not {name for name in files_of(output) if "case_04" in name and "earlier" not in name}
+
+
+def test_results_are_true_at_every_moment(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever results.json is written, the label files that it lists are there, and no others
+    of the cases that it lists."""
+    output = tmp_path / "output"
+    path = input_dir / "images/ct/case_04_CT.mha"
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    path.write_bytes(path.read_bytes()[:-1000])
+    seen = []
+    write = segment_folder.writing.write_results
+
+    def checked(folder: Path, records: Sequence[segment_folder.Record]) -> Path:
+        written = write(folder, records)
+        files = files_of(output)
+        for record in records:
+            mine = {f for f in files if record.case in f and not f.startswith("earlier")}
+            assert bool(mine) == (record.label_file is not None)
+            assert record.label_file is None or record.label_file.is_file()
+        seen.append(len(records))
+        return written
+
+    monkeypatch.setattr(segment_folder.writing, "write_results", checked)
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert seen == [0, 0, 1, 2]
+
+
+def test_a_new_worker_goes_on_behind_the_case_that_killed_the_last(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    (output / ".partial-case_03").mkdir(parents=True)
+    journal = Journal({"case_03": Finished(messages=("killed because memory ran out",))})
+    failures = segment_folder.segment_folder(settings(input_dir, output, weights), journal)
+    assert [(f.case, f.message) for f in failures] == [("case_03", "killed because memory ran out")]
+    assert [len(record["outputs"]) for record in results(output)] == [0, 1]
+    assert not (output / ".partial-case_03").exists()
+
+
+@pytest.mark.parametrize("code", ["RAS", "ASL"])
+def test_labels_do_not_depend_on_how_the_ct_is_stored(
+    input_dir: Path, weights: Path, tmp_path: Path, code: str
+) -> None:
+    """Left stays left in a file that runs from right to left, or has sagittal planes."""
+    plain, turned = tmp_path / "plain", tmp_path / "turned"
+    shutil.rmtree(input_dir / "images/t1-mri")
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    segment_folder.segment_folder(settings(input_dir, plain, weights))
+    path = input_dir / "images/ct/case_03_CT.mha"
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), code), str(path))
+    segment_folder.segment_folder(settings(input_dir, turned, weights))
+    name = "images/head_neck_oar/case_03_seg.mha"
+    expected, found = (sitk.ReadImage(str(folder / name)) for folder in (plain, turned))
+    ct = sitk.ReadImage(str(path))
+    assert found.GetSize() == ct.GetSize()
+    assert found.GetDirection() == ct.GetDirection()
+    assert found.GetOrigin() == ct.GetOrigin()
+    back = sitk.DICOMOrient(found, "LPS")
+    assert np.array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(expected))
+    assert sitk.GetArrayFromImage(expected).any()
+
+
+def test_raw_ct_is_refused_unless_it_is_said_to_be_hu(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    path = input_dir / "images/ct/case_03_CT.mha"
+    sitk.WriteImage(sitk.ReadImage(str(path)) + 1024, str(path))
+    output = tmp_path / "output"
+    (failure,) = segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert "expected a CT in HU" in failure.message
+    assert failure.message.endswith("or pass --assume-hu")
+    chosen = replace(settings(input_dir, output, weights), assume_hu=True)
+    assert segment_folder.segment_folder(chosen) == ()
+
+
+def test_limits_are_the_user_s(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    chosen = replace(settings(input_dir, tmp_path / "output", weights), limits=Limits(voxels=1000))
+    failures = segment_folder.segment_folder(chosen)
+    assert [f.case for f in failures] == ["case_03", "case_04"]
+    assert "expected at most 1000 voxels" in failures[0].message
+
+
+def test_a_file_that_vanishes_fails_that_case_only(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = segment_folder.find_cases
+
+    def and_lose_one(*arguments: Any, **options: Any) -> Any:
+        found = find(*arguments, **options)
+        (input_dir / "images/t1-mri/case_03_MR_T1.mha").unlink()
+        return found
+
+    monkeypatch.setattr(segment_folder, "find_cases", and_lose_one)
+    (failure,) = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert failure.case == "case_03"
+    assert failure.message.endswith(
+        "case_03_MR_T1.mha: expected a readable file, found No such file or directory; "
+        "check the file"
+    )
+
+
+def test_damaged_onnx_file_ends_the_run_before_any_case(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(weights, tmp_path / "broken"))
+    path = next(broken.glob("*.onnx"))
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run(
+        *("--input", input_dir, "--output", tmp_path / "output", "--weights", broken),
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert path.name in last
+    assert "SHA-256" in last
+    assert not (tmp_path / "output").exists()
