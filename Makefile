@@ -13,7 +13,7 @@ BIN := .venv/bin
 help:
 	@echo 'make run             segment the shipped case into out/'
 	@echo 'make test            all tests but those of the container'
-	@echo 'make lint            ruff and mypy'
+	@echo 'make lint            ruff, mypy, layering'
 	@echo 'make container-test  build the image, run it as the platform would'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
@@ -46,6 +46,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict oarseg process.py
+	$(BIN)/lint-imports
 
 container-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m container

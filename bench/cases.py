@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "test" / "support")]
 
-from oarseg.challenges import challenge  # noqa: E402
+from oarseg.challenges import catalogue  # noqa: E402
 from oarseg.imaging.volume import Volume  # noqa: E402
 from oarseg.inference import channels  # noqa: E402
-from oarseg.model import manifest as bundle  # noqa: E402
-from oarseg.model.manifest import Channel, Label, Normalisation  # noqa: E402
+from oarseg.model.manifest import (  # noqa: E402
+    Channel,
+    ChannelRecipe,
+    Label,
+    Normalisation,
+    write_manifest,
+)
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases  # noqa: E402
 from oarseg.phantom.case import ct_grid  # noqa: E402
 from oarseg.phantom.patient.anatomy import build  # noqa: E402
@@ -48,7 +53,7 @@ class Channels:
     truth: NDArray[np.uint8]
 
 
-def phantom_channels(spec: PhantomSpec, recipe: bundle.ChannelRecipe) -> Channels:
+def phantom_channels(spec: PhantomSpec, recipe: ChannelRecipe) -> Channels:
     """A phantom's channels on the CT's grid, the MR moved by its true transform."""
     phantom = make_phantom(spec)
     if phantom.mr is None:
@@ -61,7 +66,7 @@ def case(size: str) -> Path:
     """The channels of the phantom that most benchmarks run on."""
 
     def make(folder: Path) -> None:
-        recipe = bundle.ChannelRecipe("MR_T1", optional=True, standardise="mean_one")
+        recipe = ChannelRecipe("MR_T1", optional=True, standardise="mean_one")
         seen = phantom_channels(PhantomSpec(SEED, size), recipe)
         np.save(folder / "ct.npy", seen.ct.array)
         np.save(folder / "mr.npy", seen.mr)
@@ -74,7 +79,7 @@ def toy(spacing_mm: tuple[float, float, float], *, classes: int = 31, folds: int
     """A weights folder of small networks that have learnt for seconds, on a given spacing."""
     import nnunet_oracle as oracle
 
-    structures = challenge.load("han_seg").structures[: classes - 1]
+    structures = catalogue.load("han_seg").structures[: classes - 1]
     labels = {"background": 0, **{s.name: s.label for s in structures}}
 
     def make(folder: Path) -> None:
@@ -95,7 +100,7 @@ def toy(spacing_mm: tuple[float, float, float], *, classes: int = 31, folds: int
             ),
             labels=tuple(Label(value, name) for name, value in labels.items()),
         )
-        bundle.write_manifest(manifest, folder)
+        write_manifest(manifest, folder)
 
     name = "toy-" + "x".join(f"{mm:g}" for mm in spacing_mm) + f"-{classes}-{folds}"
     return kept(CACHE / "weights" / name, make)

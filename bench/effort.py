@@ -22,8 +22,10 @@ from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
 from oarseg.inference.streaming import Effort
 from oarseg.labels.overlap import dice_by_label
-from oarseg.model import manifest as bundle
+from oarseg.model import bundle
+from oarseg.model.manifest import Manifest
 from oarseg.phantom import PhantomSpec
+from oarseg.system.cpus import available_cpus
 
 MIN_VOXELS = 200
 STEPS = (0.5, 0.75, 1.0)
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[300, 301])
     parser.add_argument("--size", default="small")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
-    parser.add_argument("--threads", type=int, default=choice.available_cpus())
+    parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.out:
@@ -72,7 +74,7 @@ def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], fl
     return found
 
 
-def prepared(spec: PhantomSpec, manifest: bundle.Manifest) -> tuple[Any, Any, Any]:
+def prepared(spec: PhantomSpec, manifest: Manifest) -> tuple[Any, Any, Any]:
     """A phantom as the network sees it, its body, and its truth."""
     seen = phantom_channels(spec, manifest.channels[1].recipe)
     body, grid = find_body(seen.ct), seen.ct.grid

@@ -24,14 +24,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from oarseg.cases.find_cases import Case  # noqa: E402
-from oarseg.challenges import challenge  # noqa: E402
+from oarseg.cases.case import Case  # noqa: E402
+from oarseg.challenges import catalogue  # noqa: E402
 from oarseg.imaging.volume import Volume  # noqa: E402
 from oarseg.labels import deflate, write_labels  # noqa: E402
+from oarseg.labels.boxes import label_boxes  # noqa: E402
 from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
 from oarseg.results.write_case import write_case  # noqa: E402
 
-RULES = challenge.load("han_seg")
+RULES = catalogue.load("han_seg")
 STRAY_VOXELS = 3
 # The command, and the peak of its own memory in KiB as the last word: what the system tells
 # the parent would count the parent's memory too.
@@ -85,7 +86,7 @@ def write_sides(scratch: Path, size: str, seed: int) -> tuple[int, ...]:
         write_case(scratch / side, case=case, challenge=RULES, labels=labels, report=dict)
         (scratch / side / "channels").mkdir()
         zeros = deflate.Zeros(labels.array.shape[2])
-        boxes = write_labels.label_boxes(labels.array, len(RULES.structures))
+        boxes = label_boxes(labels.array, len(RULES.structures))
         bodies = [
             deflate.deflate_mask(labels.array, organ.labels, box=box, zeros=zeros)
             for organ, box in zip(RULES.organs, boxes, strict=True)

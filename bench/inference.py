@@ -36,10 +36,10 @@ import numpy as np
 
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import find_body
-from oarseg.inference.engines import choice
 from oarseg.labels.overlap import dice_by_label
-from oarseg.model import manifest as bundle
+from oarseg.model import bundle
 from oarseg.phantom.case import SIZES
+from oarseg.system.cpus import available_cpus
 
 HERE = Path(__file__).resolve().parent
 RUNS = cases.CACHE / "runs"
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--redo", action="store_true", help="measure again")
     parser.add_argument("--weights", type=Path, default=cases.ROOT / "weights")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=choice.available_cpus())
+    parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--peer-gib", type=float, help="instead of each row's own")
     parser.add_argument("--peer-seconds", type=int, help="instead of each row's own")
     parser.add_argument("--out", type=Path)

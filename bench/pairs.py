@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from oarseg.imaging.regrid import move
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume, from_sitk
 from oarseg.phantom import Phantom, PhantomSpec, make_phantom
@@ -17,7 +18,6 @@ from oarseg.phantom.case import ct_to_mr, mr_grid
 from oarseg.phantom.patient.anatomy import build
 from oarseg.phantom.patient.neck import transverse_junction
 from oarseg.phantom.scanner import MrScanner, View
-from oarseg.registration import move
 
 # Anatomical coordinates: beside C3 to C7, in the glottis and in both lobes of the thyroid.
 NECK_POINTS = [transverse_junction(n, side) for n in range(3, 8) for side in (1.0, -1.0)]

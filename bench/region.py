@@ -25,8 +25,9 @@ from oarseg.inference import preprocessing, streaming
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
 from oarseg.labels.overlap import dice_by_label
-from oarseg.model import manifest
+from oarseg.model import bundle
 from oarseg.phantom import PhantomSpec
+from oarseg.system.cpus import available_cpus
 
 AIR_HU = -1000
 MIN_VOXELS = 200
@@ -39,12 +40,12 @@ def main() -> None:
     parser.add_argument("--size", default="small")
     parser.add_argument("--air", type=int, default=5)
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
-    parser.add_argument("--threads", type=int, default=choice.available_cpus())
+    parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-    weights = manifest.load(arguments.weights)
+    weights = bundle.load(arguments.weights)
     opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
     found = []
     for seed in arguments.seeds:

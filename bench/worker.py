@@ -20,7 +20,8 @@ from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference import preprocessing, streaming
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
-from oarseg.model import manifest
+from oarseg.model import bundle
+from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import Steps
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--region", choices=("full", "body", "whole"), required=True)
     # whole: every tile, whether the body is in it or not
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=choice.available_cpus())
+    parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--memory-gib", type=float, help="RLIMIT_DATA, as the platform sets it")
     parser.add_argument("--labels", type=Path, required=True, help="where the label map goes")
     arguments = parser.parse_args()
@@ -69,7 +70,7 @@ def ours(
     images: list[Any], spacing_mm: Any, arguments: argparse.Namespace, steps: Steps
 ) -> np.ndarray[Any, Any]:
     """This project's inference."""
-    weights = manifest.load(arguments.weights)
+    weights = bundle.load(arguments.weights)
     with steps.step("networks"):
         opened = choice.open_engines(weights, device=arguments.device, threads=arguments.threads)
         folds = torch_engines(arguments) if arguments.torch else opened.folds
@@ -107,7 +108,7 @@ def torch_predictor(arguments: argparse.Namespace) -> Any:
     import nnunet_peer
 
     return nnunet_peer.predictor(
-        manifest.load(arguments.weights),
+        bundle.load(arguments.weights),
         threads=arguments.threads,
         architecture={} if arguments.toy else nnunet_peer.SHIPPED,
         device=arguments.device,

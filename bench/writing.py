@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from oarseg.cases.find_cases import Case
-from oarseg.challenges import challenge
+from oarseg.cases.case import Case
+from oarseg.challenges import catalogue
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import PhantomSpec
 from oarseg.phantom.profile import make_case
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--enlarge", type=int, nargs=3, default=(2, 4, 4), help="z, y, x")
     factors = parser.parse_args().enlarge
-    rules = challenge.load("segrap_oar")
+    rules = catalogue.load("segrap_oar")
     labels = make_case(PhantomSpec(201), rules).labels.array
     for axis, factor in enumerate(factors):
         labels = labels.repeat(factor, axis)

@@ -23,33 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from oarseg.cases.admission import fault, not_an_image, printable, sentence
+from oarseg.cases.case import IMAGES, INPUTS, Case, CaseProblem, _stem, label_path
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
 from oarseg.imaging.files.locate import ending
-
-INPUTS = "inputs.json"
-IMAGES = "images"
-
-
-@dataclass(frozen=True)
-class Case:
-    """The files of one case.
-
-    Attributes:
-        name: the reference file's name without ending and suffix, such as "case_01".
-        files: channel name → file.
-    """
-
-    name: str
-    files: Mapping[str, Path]
-
-
-@dataclass(frozen=True)
-class CaseProblem:
-    """Why something in the input is no case: its name, and one sentence for the user."""
-
-    name: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -113,21 +90,6 @@ def find_cases(
     distinct, clashes = _distinct(cases, challenge)
     problems = sorted([*problems, *clashes], key=lambda problem: problem.name)
     return Found(tuple(sorted(distinct, key=lambda case: case.name)), tuple(problems))
-
-
-def label_path(case: Case, challenge: Challenge) -> Path:
-    """Where the challenge wants a case's label file, below the output folder."""
-    output, socket = challenge.output, challenge.reference
-    if output.path:
-        return Path(output.path.replace("{case}", case.name))
-    reference = case.files[socket.channel]
-    stem = _stem(reference)
-    end = output.ending or reference.name[len(stem) :]
-    # A file that is called alike in every case tells nothing of its own.
-    named = case.name if socket.file and stem.lower() == socket.file.lower() else stem
-    if output.replace:
-        named = named.replace(output.replace, output.by)
-    return Path(IMAGES, output.slug, named + end)
 
 
 def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:
@@ -256,10 +218,6 @@ def _candidate(path: Path, socket: Socket, input_dir: Path, name: str = "") -> _
     # A file that is called nothing but its suffix keeps its whole stem.
     name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
     return _Candidate(socket, path, printable(name), fault(path, input_dir))
-
-
-def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(ending(path.name) or "")]
 
 
 def _suffix(stem: str, socket: Socket) -> int:

@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import field
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 from pydantic.dataclasses import dataclass
 
-from oarseg.challenges import label_table, toml_file
 from oarseg.challenges.outlines import STRICT, Code, Organ, Outline, Structure
 from oarseg.challenges.toml_file import fault
 from oarseg.errors import InputError
@@ -33,8 +30,6 @@ __all__ = [
     "Pair",
     "Socket",
     "Structure",
-    "load",
-    "names",
 ]
 
 Ranking = Literal["significance", "organ_ranks", "weighted_means"]
@@ -335,53 +330,3 @@ def _check_unique(table: str, key: str, values: Sequence[str | int]) -> None:
             raise fault(
                 (table, index, key), f"every {key} must be unique, {value!r} is there twice"
             )
-
-
-def names() -> tuple[str, ...]:
-    """The challenges that come with the package."""
-    files = resources.files("oarseg").joinpath("challenges").iterdir()
-    return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
-
-
-def load(name: str, *, table: Path | None = None) -> Challenge:
-    """Load a challenge that comes with the package, or one from a TOML file's path.
-
-    Args:
-        name: one of ``names()``, or a path that ends with ``.toml``.
-        table: the user's label table, TOML or nnU-Net's ``dataset.json``, for a challenge
-            that takes one.
-
-    Raises:
-        InputError: no such challenge, or a file breaks a rule: names line and key.
-    """
-    source, text = _source(name)
-    document = toml_file.parse(text, source=source)
-    if table is not None:
-        if not document.get("own_labels"):
-            raise InputError(f"{table}: challenge {name} has its own labels and takes no table")
-        return _with_table(document, source, table)
-    return toml_file.validated(
-        label_table.with_colours(document), Challenge, source=source, text=text
-    )
-
-
-def _source(name: str) -> tuple[str, str]:
-    """Where a challenge's facts stand, for messages, and their text."""
-    if not name.endswith(".toml"):
-        if name not in names():
-            known = ", ".join(names())
-            raise InputError(f"challenge {name!r}: expected one of {known}, or a .toml file")
-        found = resources.files("oarseg").joinpath("challenges", f"{name}.toml")
-        return f"{name}.toml", found.read_text(encoding="utf-8")
-    try:
-        return name, Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{name}: expected a challenge's TOML file, cannot read it") from error
-
-
-def _with_table(document: dict[str, object], source: str, table: Path) -> Challenge:
-    """A challenge and the user's label table; messages name the table, which is new."""
-    tables, text = label_table.read(table)
-    return toml_file.validated(
-        label_table.with_colours(document | tables), Challenge, source=str(table), text=text
-    )

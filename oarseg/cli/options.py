@@ -6,16 +6,18 @@ import argparse
 import logging
 from pathlib import Path
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
+
+Subparsers = argparse._SubParsersAction  # argparse names no public type for it
 
 logger = logging.getLogger(__name__)
 
 
 def add_challenge(parser: argparse.ArgumentParser, *, default: str | None = "han_seg") -> None:
     """Options that choose a challenge."""
-    known = ", ".join(challenge.names())
+    known = ", ".join(catalogue.names())
     parser.add_argument(
         "--challenge",
         default=default,
@@ -36,7 +38,7 @@ def chosen_challenge(arguments: argparse.Namespace) -> Challenge:
     Raises:
         InputError: no such challenge, a broken file, or a label table is missing.
     """
-    rules = challenge.load(arguments.challenge, table=arguments.label_table)
+    rules = catalogue.load(arguments.challenge, table=arguments.label_table)
     if not rules.structures:
         raise InputError(
             f"challenge {rules.name}: takes its labels from you; pass --label-table with a TOML "
@@ -50,3 +52,13 @@ def say_notice(rules: Challenge) -> None:
     """Log what a challenge's users must know."""
     if rules.notice:
         logger.warning("%s: %s", rules.title, rules.notice)
+
+
+def add_registration_argument(parser: argparse.ArgumentParser) -> None:
+    """``--registration``, the same wherever an MR is brought onto a CT."""
+    parser.add_argument(
+        "--registration",
+        choices=("rigid", "bspline", "none"),
+        default="rigid",
+        help="bspline: refine the rigid pose where that helps; none: trust the headers",
+    )

@@ -6,18 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oarseg.cli.options import add_registration_argument
+
 if TYPE_CHECKING:
     from oarseg.workflows.register_pair import Registered
-
-
-def add_registration_argument(parser: argparse.ArgumentParser) -> None:
-    """``--registration``, the same wherever an MR is brought onto a CT."""
-    parser.add_argument(
-        "--registration",
-        choices=("rigid", "bspline", "none"),
-        default="rigid",
-        help="bspline: refine the rigid pose where that helps; none: trust the headers",
-    )
 
 
 def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 from oarseg import __version__
-from oarseg.model.manifest import MANIFEST, file_sha256
+from oarseg.model.bundle import file_sha256
+from oarseg.model.manifest import MANIFEST
 
 DPKG_STATUS = Path("/var/lib/dpkg/status")
 OS_RELEASE = Path("/etc/os-release")

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from oarseg.cli.register import add_registration_argument
+from oarseg.cli.options import add_registration_argument
 from oarseg.errors import InputError
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from oarseg import __version__
-from oarseg.cases.find_cases import CaseProblem
+from oarseg.cases.case import CaseProblem
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OutputError
 from oarseg.evaluation import tables

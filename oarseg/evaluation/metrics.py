@@ -28,19 +28,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.evaluation.surfaces import (
-    Mask,
-    Surface,
-    border_voxels,
-    distances_mm,
-    surfels,
-)
+from oarseg.evaluation.surfaces import Surface, border_voxels, distances_mm, surfels
 from oarseg.imaging.volume import Vector
+from oarseg.labels.mask import Mask
 
 Definition = Literal["surface-distance", "medpy", "evalutils"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
@@ -89,20 +84,6 @@ class _Directed:
     def within(self, tolerance_mm: float) -> float:
         """The area no farther than the tolerance."""
         return float(np.sum(self.areas[self.distances_mm <= tolerance_mm]))
-
-
-def cut_to_box(array: NDArray[Any]) -> Mask | None:
-    """The non-zero part of an array as a mask of its own size; None if there is none."""
-    planes = np.flatnonzero([plane.any() for plane in array])
-    if not planes.size:
-        return None
-    first, last = int(planes[0]), int(planes[-1]) + 1
-    flat = np.zeros(array.shape[1:], bool)
-    for plane in array[first:last]:
-        flat |= plane != 0
-    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    y, x = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    return Mask(array[first:last, y, x] != 0, (first, y.start, x.start))
 
 
 def compare(

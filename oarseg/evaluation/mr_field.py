@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.cases.case import REPORTS
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
-from oarseg.evaluation.surfaces import Mask
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector
+from oarseg.labels.mask import Mask
 from oarseg.labels.open_masks import read_grid
-from oarseg.results.write_case import REPORTS
 
 TRUTH = "_truth.json"
 TRANSFORM = "_ct_to_mr.tfm"

@@ -15,8 +15,8 @@ from oarseg.challenges.challenge import Challenge, Evaluation, Organ, Pair
 from oarseg.errors import InputError
 from oarseg.evaluation.metrics import Definition, Metrics, compare
 from oarseg.evaluation.mr_field import Field
-from oarseg.evaluation.surfaces import Mask
 from oarseg.imaging.volume import Grid
+from oarseg.labels.mask import Mask
 from oarseg.labels.open_masks import Masks, NoMasks
 
 Status = Literal["scored", "missed", "extra", "absent", "outside", "unusable"]

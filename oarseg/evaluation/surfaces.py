@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from oarseg.imaging.volume import Vector
+from oarseg.labels.mask import Mask, Triple
 
 # Voxels that are looked at together; bounds the memory for masks with far-flung voxels.
 CHUNK_VOXELS = 1 << 23
 
-Triple = tuple[int, int, int]
 Normal = tuple[float, float, float]
 
 # Marching cubes up to rotation, reflection and exchange of inside and outside: the
@@ -50,42 +50,6 @@ ARRANGEMENTS: tuple[tuple[tuple[int, ...], tuple[Normal, ...]], ...] = (
     ((2, 3, 4, 5), ((1.0, 1.0, 0.0),)),
     ((0, 3, 5, 6), ((1 / 2, 1 / 2, 1 / 2),)),
 )
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A binary mask cut to a part of its grid.
-
-    Attributes:
-        array: bool (z, y, x); everything beyond it is outside the mask.
-        start: index of its first voxel in the grid.
-    """
-
-    array: NDArray[np.bool_]
-    start: Triple = (0, 0, 0)
-
-    @property
-    def voxels(self) -> int:
-        """Number of voxels inside."""
-        return int(np.count_nonzero(self.array))
-
-    def intersection(self, other: Mask) -> int:
-        """Voxels that are inside both."""
-        low = [max(a, b) for a, b in zip(self.start, other.start, strict=True)]
-        high = [min(a, b) for a, b in zip(self._stop, other._stop, strict=True)]
-        if any(first >= last for first, last in zip(low, high, strict=True)):
-            return 0
-        mine, others = self._cut(low, high), other._cut(low, high)
-        return int(np.count_nonzero(mine & others))
-
-    @property
-    def _stop(self) -> Triple:
-        z, y, x = (a + n for a, n in zip(self.start, self.array.shape, strict=True))
-        return z, y, x
-
-    def _cut(self, low: list[int], high: list[int]) -> NDArray[np.bool_]:
-        where = zip(low, high, self.start, strict=True)
-        return self.array[tuple(slice(first - s, last - s) for first, last, s in where)]
 
 
 @dataclass(frozen=True)

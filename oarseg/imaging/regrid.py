@@ -8,32 +8,20 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Mask
 from oarseg.imaging.transform import Transform
-from oarseg.imaging.volume import Grid, Shape, Vector, Volume, reversed_triple, to_sitk
-from oarseg.registration.coarse import COARSE_MM, FINE_MM, foreground_mean, shrink
+from oarseg.imaging.volume import (
+    Grid,
+    Shape,
+    Vector,
+    Volume,
+    from_sitk,
+    place,
+    reversed_triple,
+    to_sitk,
+)
 
-LOWEST = 1e-3
-HIGHEST = 10.0
 SLAB = 16
-
-
-def standardise(mr: Volume) -> Volume:
-    """Divide an MR by its mean over the patient, and clip to [LOWEST, HIGHEST].
-
-    The same in training and inference (``Channel.standardise == "mean_one"``). A
-    scanner's gain cancels, and the value 0 is left free to mean "not taken".
-
-    Returns:
-        float32 on the same grid.
-
-    Raises:
-        RegistrationError: nothing stands out of the background.
-    """
-    coarse = shrink(shrink(mr, spacing_mm=FINE_MM), spacing_mm=COARSE_MM)
-    scaled = mr.array.astype(np.float32)
-    scaled /= np.float32(foreground_mean(coarse))
-    np.clip(scaled, np.float32(LOWEST), np.float32(HIGHEST), out=scaled)
-    return mr.with_array(scaled)
 
 
 def move(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
@@ -92,3 +80,30 @@ def _resample(
     resampler.SetDefaultPixelValue(outside)
     resampler.SetOutputPixelType(sitk.sitkFloat32)
     return cast(NDArray[np.float32], sitk.GetArrayFromImage(resampler.Execute(image)))
+
+
+def resample(volume: Volume, grid: Grid) -> Volume:
+    """Linear interpolation onto another grid, float32, NaN outside the image."""
+    reference = place(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
+    moved = sitk.Resample(
+        to_sitk(volume),
+        reference,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        float("nan"),
+        sitk.sitkFloat32,
+    )
+    return from_sitk(moved)
+
+
+def nearest(mask: Volume, grid: Grid) -> Mask:
+    """A mask on another grid, by nearest neighbour; False outside it."""
+    reference = place(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
+    moved = sitk.Resample(
+        to_sitk(mask.with_array(mask.array.astype(np.uint8))),
+        reference,
+        sitk.Transform(),
+        sitk.sitkNearestNeighbor,
+        0,
+    )
+    return cast(Mask, sitk.GetArrayFromImage(moved) > 0)

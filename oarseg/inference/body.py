@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg.imaging.grids import COARSE_MM, shrink
+from oarseg.imaging.intensities import AIR_HU, BODY_HU
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import Box
-from oarseg.registration.coarse import AIR_HU, BODY_HU, COARSE_MM, shrink
 
 BOX_MARGIN_MM = 20.0
 MASK_MARGIN_MM = 12.0

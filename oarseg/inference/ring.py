@@ -11,182 +11,20 @@ times faster; that is all it is used for here.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from threading import Lock
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Shape
+from oarseg.inference.half_precision import Arithmetic, _parts
 from oarseg.inference.tiling import Tiling, gaussian
 
-Half = NDArray[np.float16]
-Image = NDArray[np.float32]
-
 _ROWS = 32
-
-
-class Arithmetic(Protocol):
-    """The two operations that memory traffic bounds; safe to call from several threads."""
-
-    def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
-        """``totals = half(float(totals) + tile · weights)``.
-
-        ``tile`` and ``weights`` are contiguous and of one shape; ``totals`` are views
-        that follow one another along its first axis.
-        """
-
-    def divide(self, totals: Half, weights: Half, out: Image) -> None:
-        """``out = float(half(totals / weights))``, (classes, rows, columns) each.
-
-        ``weights`` has no classes.
-        """
-
-
-class PlainArithmetic:
-    """With whatever array module; the reference."""
-
-    def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
-        """See ``Arithmetic``."""
-        # Infinities are kept, for whoever takes the planes to find.
-        with np.errstate(over="ignore"):
-            for part, planes in _parts(totals):
-                part[...] = part.astype(np.float32) + tile[planes] * weights[planes]
-
-    def divide(self, totals: Half, weights: Half, out: Image) -> None:
-        """See ``Arithmetic``."""
-        out[...] = totals / weights
-
-
-class OpenVinoArithmetic:
-    """With OpenVINO's element-wise kernels, on contiguous copies of the blocks."""
-
-    def __init__(self) -> None:
-        from openvino import Tensor
-
-        self._tensor = Tensor
-        self._kernels: dict[tuple[str, Shape], _Kernel] = {}
-        self._lock = Lock()
-
-    def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
-        """See ``Arithmetic``."""
-        with self._kernel("add", tile.shape).request() as run:
-            before = run.get_input_tensor(0).data
-            for part, planes in _parts(totals):
-                np.copyto(before[planes], part)
-            run.set_input_tensor(1, self._tensor(tile, shared_memory=True))
-            run.set_input_tensor(2, self._tensor(weights, shared_memory=True))
-            run.infer()
-            after = run.get_output_tensor(0).data
-            for part, planes in _parts(totals):
-                np.copyto(part, after[planes])
-
-    def divide(self, totals: Half, weights: Half, out: Image) -> None:
-        """See ``Arithmetic``."""
-        # In one graph OpenVINO would drop the rounding between the two conversions.
-        with (
-            self._kernel("divide", totals.shape).request() as run,
-            self._kernel("widen", totals.shape).request() as widen,
-        ):
-            np.copyto(run.get_input_tensor(0).data, totals)
-            np.copyto(run.get_input_tensor(1).data, weights)
-            run.infer()
-            widen.set_input_tensor(0, run.get_output_tensor(0))
-            widen.infer()
-            np.copyto(out, widen.get_output_tensor(0).data)
-
-    def _kernel(self, name: str, shape: Any) -> _Kernel:
-        with self._lock:
-            if (name, shape) not in self._kernels:
-                self._kernels[name, shape] = _Kernel(_GRAPHS[name](shape))
-            return self._kernels[name, shape]
-
-
-class _Kernel:
-    """A compiled graph, with a request for each thread that is in it."""
-
-    def __init__(self, graph: Any) -> None:
-        import openvino
-
-        # One thread a call: the callers run side by side.
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": 1,
-            "ENABLE_CPU_PINNING": False,
-        }
-        self._compiled = openvino.Core().compile_model(graph, "CPU", settings)
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-
-    @contextmanager
-    def request(self) -> Iterator[Any]:
-        """A request of one's own, with buffers that stay allocated."""
-        try:
-            request = self._idle.get_nowait()
-        except Empty:
-            request = self._compiled.create_infer_request()
-        try:
-            yield request
-        finally:
-            self._idle.put(request)
-
-
-def _parts(totals: Sequence[Half]) -> Iterator[tuple[Half, slice]]:
-    """Each array with its place in the concatenation of all along axis 0."""
-    start = 0
-    for part in totals:
-        yield part, slice(start, start + len(part))
-        start += len(part)
-
-
-def _add_graph(shape: Shape) -> Any:
-    from openvino import Model, Type
-    from openvino import opset13 as op
-
-    totals = op.parameter(shape, Type.f16)
-    tile, weights = op.parameter(shape, Type.f32), op.parameter(shape, Type.f32)
-    # The maximum changes nothing, but keeps the product apart: fused with the sum it
-    # would not be rounded, as nnU-Net's is.
-    product = op.maximum(op.multiply(tile, weights), op.constant(np.finfo(np.float32).min))
-    result = op.convert(op.add(op.convert(totals, "f32"), product), "f16")
-    return Model([result], [totals, tile, weights])
-
-
-def _divide_graph(shape: Shape) -> Any:
-    from openvino import Model, Type
-    from openvino import opset13 as op
-
-    totals, weights = op.parameter(shape, Type.f16), op.parameter(shape[1:], Type.f16)
-    quotient = op.divide(op.convert(totals, "f32"), op.convert(weights, "f32"))
-    return Model([op.convert(quotient, "f16")], [totals, weights])
-
-
-def _widen_graph(shape: Shape) -> Any:
-    from openvino import Model, Type
-    from openvino import opset13 as op
-
-    totals = op.parameter(shape, Type.f16)
-    return Model([op.convert(totals, "f32")], [totals])
-
-
-_GRAPHS: dict[str, Callable[[Shape], Any]] = {
-    "add": _add_graph,
-    "divide": _divide_graph,
-    "widen": _widen_graph,
-}
-
-
-def arithmetic(xp: ModuleType = np) -> Arithmetic:
-    """The fastest arithmetic for an array module."""
-    if xp is np and importlib.util.find_spec("openvino") is not None:
-        return OpenVinoArithmetic()
-    return PlainArithmetic()
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,9 +25,10 @@ from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble, flips
 from oarseg.inference.footprint import BlockMask, Footprint
+from oarseg.inference.half_precision import arithmetic
 from oarseg.inference.painting import Painter, streamable
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import Plane, Ring, arithmetic
+from oarseg.inference.ring import Plane, Ring
 from oarseg.inference.tiling import STEP, Tiling, tile
 from oarseg.model.manifest import Manifest
 

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.labels.boxes import Box
+
 LEVEL = 1
 LARGEST_PIECE = 1 << 21
 ALL_ONES = 0xFFFFFFFF
@@ -26,7 +28,6 @@ PLANES_AT_ONCE = 16
 # Raw deflate: an empty final block, which ends any sequence of flushed blocks.
 END = b"\x03\x00"
 
-Box = tuple[slice, slice, slice]
 Bits = tuple[int, ...]
 
 

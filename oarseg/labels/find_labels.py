@@ -23,11 +23,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from oarseg.cases.find_cases import IMAGES, CaseProblem
+from oarseg.cases.case import IMAGES, MASKS, CaseProblem
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.files.locate import ENDINGS, ending
-from oarseg.results.write_case import MASKS
 
 SEGMENTATION = ".seg"
 LABEL_STEMS = frozenset({"label", "labels", "mask", "seg", "segmentation"})

@@ -11,15 +11,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge, Organ
-from oarseg.evaluation.metrics import cut_to_box
-from oarseg.evaluation.surfaces import Mask
 from oarseg.imaging.files.pixels import load, not_three_dimensional, unusable
 from oarseg.imaging.volume import IDENTITY, Grid, Volume, from_sitk, place, to_sitk
-from oarseg.labels.deflate import Box
+from oarseg.labels.boxes import Box, label_boxes
 from oarseg.labels.find_labels import LabelFiles
+from oarseg.labels.mask import Mask, cut_to_box
 from oarseg.labels.pieces import Pieces
 from oarseg.labels.stacks import Stack, open_stack
-from oarseg.labels.write_labels import label_boxes
 
 Labels = NDArray[np.integer[Any]]
 # Headers tell a grid with seven digits or more; a voxel is half a millimetre or more.

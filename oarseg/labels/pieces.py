@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.evaluation.surfaces import Mask
+from oarseg.labels.mask import Mask
 
 
 @dataclass(frozen=True)

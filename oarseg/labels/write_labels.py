@@ -18,12 +18,11 @@ from typing import cast
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from oarseg.challenges.challenge import Code, Organ, Outline
 from oarseg.imaging.volume import Grid, Vector, Volume, reversed_triple, to_sitk
-from oarseg.labels.deflate import LEVEL, Box, Deflated, zlib_of
+from oarseg.labels.boxes import Box
+from oarseg.labels.deflate import LEVEL, Deflated, zlib_of
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
 EMPTY_EXTENT = "0 -1 0 -1 0 -1"
@@ -82,28 +81,6 @@ def write_nrrd(
 ) -> None:
     """Write a uint8 NRRD with key/value fields; several layers make a list axis, the fastest."""
     _write(path, [_nrrd_header(grid, fields, layers), *body.gzip()])
-
-
-def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
-    """The bounding box of each of the labels 1 … count; None for one without voxels."""
-    planes = np.flatnonzero([plane.any() for plane in labels])
-    if planes.size == 0:
-        return [None] * count
-    first, last = int(planes[0]), int(planes[-1]) + 1
-    found = ndimage.find_objects(labels[first:last], max_label=count)
-    return [_shifted(box, first) if box else None for box in found]
-
-
-def box_round(boxes: Iterable[Box | None]) -> Box | None:
-    """The box round several; None where there is none of them."""
-    there = [box for box in boxes if box is not None]
-    if not there:
-        return None
-    z, y, x = (
-        slice(min(side.start for side in sides), max(side.stop for side in sides))
-        for sides in zip(*there, strict=True)
-    )
-    return z, y, x
 
 
 @dataclass(frozen=True)
@@ -180,10 +157,6 @@ def _extent(box: Box | None) -> str:
     if box is None:
         return EMPTY_EXTENT
     return " ".join(f"{axis.start} {axis.stop - 1}" for axis in reversed(box))
-
-
-def _shifted(box: Box, planes: int) -> Box:
-    return slice(box[0].start + planes, box[0].stop + planes), box[1], box[2]
 
 
 def _numbers(values: Iterable[float]) -> str:

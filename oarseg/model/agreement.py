@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import WeightsError
-from oarseg.model.manifest import Bundle, Channel, Label
+from oarseg.model.bundle import Bundle
+from oarseg.model.manifest import Channel, Label
 
 
 class Model(Protocol):
@@ -43,9 +44,9 @@ def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
     """
     meant = weights.manifest.challenge
     if told is None:
-        rules = weights.manifest.own_challenge or challenge.load(meant)
+        rules = weights.manifest.own_challenge or catalogue.load(meant)
     else:
-        rules = challenge.load(told)
+        rules = catalogue.load(told)
         if rules.name != meant:
             raise WeightsError(
                 f"{weights.folder}: the weights are for challenge {meant}, --challenge says "
@@ -101,7 +102,7 @@ def challenge_of_dataset(document: Mapping[str, Any]) -> Challenge | None:
     told = document.get("oarseg", {})
     if told.get("own_challenge"):
         return TypeAdapter(Challenge).validate_python(told["own_challenge"])
-    return challenge.load(told["challenge"]) if "challenge" in told else None
+    return catalogue.load(told["challenge"]) if "challenge" in told else None
 
 
 def dataset_record(rules: Challenge) -> dict[str, Any]:
@@ -115,6 +116,6 @@ def dataset_record(rules: Challenge) -> dict[str, Any]:
 
 def own_facts(rules: Challenge) -> Challenge | None:
     """A challenge that must travel with its model; None for one of the package's."""
-    if rules.name in challenge.names() and challenge.load(rules.name) == rules:
+    if rules.name in catalogue.names() and catalogue.load(rules.name) == rules:
         return None
     return rules

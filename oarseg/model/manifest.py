@@ -6,7 +6,6 @@ no part of nnU-Net is needed to run it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -207,25 +206,6 @@ class Manifest:
         return found
 
 
-@dataclass(frozen=True, config=STRICT)
-class Bundle:
-    """A weights folder whose files are all there and unharmed."""
-
-    folder: Path
-    manifest: Manifest
-    sha256: str
-
-    def paths(self, precision: Precision) -> tuple[Path, ...]:
-        """The ONNX files of the ensemble at one precision, a fold each."""
-        return tuple(self.folder / model.file for model in self.manifest.files(precision))
-
-
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     """Read a manifest.
 
@@ -246,40 +226,6 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     if document["own_challenge"] is None:
         del document["own_challenge"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def load(folder: Path) -> Bundle:
-    """Open a weights folder and check every file in it against the manifest.
-
-    Raises:
-        WeightsError: no manifest, a broken one, or a file that is missing or changed.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise WeightsError(
-            f"{folder}: expected a folder with {MANIFEST}, found none; "
-            "make one with 'oarseg export' or pass --weights"
-        )
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    manifest = parse_manifest(text, source=str(path))
-    for model in manifest.models:
-        _check_file(folder, model)
-    return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
-
-
-def _check_file(folder: Path, model: ModelFile) -> None:
-    path = folder / model.file
-    if path.parent != folder or not path.is_file():
-        raise WeightsError(f"{path}: named by {MANIFEST} and not in the folder; export again")
-    found = file_sha256(path)
-    if found != model.sha256:
-        raise WeightsError(
-            f"{path}: SHA-256 {found[:12]}… is not the manifest's {model.sha256[:12]}…; "
-            "the file is damaged or of another export"
-        )
 
 
 def label_values(manifest: Manifest) -> NDArray[np.uint8]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenges.challenge import Challenge, load
+from oarseg.challenges.catalogue import load
+from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector, Volume

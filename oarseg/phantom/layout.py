@@ -32,7 +32,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.ndimage import find_objects
 
-from oarseg.challenges.challenge import Challenge, Structure, load
+from oarseg.challenges.catalogue import load
+from oarseg.challenges.challenge import Challenge, Structure
 from oarseg.errors import InputError, OutputError
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import published

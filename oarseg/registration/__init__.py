@@ -1,6 +1,5 @@
 """MR → CT registration that does not trust headers, with its own verdict."""
 
-from oarseg.imaging.regrid import move, standardise
 from oarseg.registration.accuracy import (
     TG132_MAX_MM,
     TG132_MEAN_MM,
@@ -23,10 +22,8 @@ __all__ = [
     "Thresholds",
     "Verdict",
     "accuracy",
-    "move",
     "record",
     "register",
-    "standardise",
     "target_registration_errors",
     "transform_of",
 ]

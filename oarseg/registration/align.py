@@ -19,22 +19,14 @@ import numpy as np
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
-from oarseg.imaging.regrid import covered_box
+from oarseg.imaging.arrays import Floats, Mask
+from oarseg.imaging.grids import COARSE_MM, crop
+from oarseg.imaging.intensities import AIR_HU
+from oarseg.imaging.regrid import covered_box, nearest
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Vector, Volume
-from oarseg.registration.coarse import (
-    AIR_HU,
-    COARSE_MM,
-    CoarseCt,
-    CoarseMr,
-    Floats,
-    Mask,
-    coarse_ct,
-    coarse_mr,
-    crop,
-    nearest,
-)
+from oarseg.registration.coarse import CoarseCt, CoarseMr, coarse_ct, coarse_mr
 from oarseg.registration.deformable import Refinement, bend
 from oarseg.registration.elastix import Stage, refine
 from oarseg.registration.information import Score, Scorer

@@ -7,36 +7,25 @@ full array sums blocks of voxels straight into a grid of about 2 mm.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import SimpleITK as sitk
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
+from oarseg.imaging.arrays import Floats, Mask
+from oarseg.imaging.grids import COARSE_MM, FINE_MM, crop, shrink, world_grid
+from oarseg.imaging.intensities import AIR_HU, BODY_HU, MIN_FOREGROUND_MM3, foreground_mean, otsu
+from oarseg.imaging.regrid import resample
 from oarseg.imaging.volume import (
     Grid,
     Shape,
-    Vector,
     Volume,
-    from_sitk,
-    place,
-    reversed_triple,
-    to_sitk,
 )
 
-FINE_MM = 2.0
-COARSE_MM = 4.0
-AIR_HU = -1000.0
-BODY_HU = -300.0
 MARGIN_MM = 80.0
-MIN_FOREGROUND_MM3 = 1e5
 MAX_FIELD_MM = 1500.0
 BIAS_SIGMA_MM = 30.0
-
-Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -69,96 +58,6 @@ class CoarseMr:
     fine: Volume
     field: Volume
     foreground: Mask
-
-
-def shrink(volume: Volume, *, spacing_mm: float) -> Volume:
-    """Means of blocks of voxels, as large as fit into ``spacing_mm`` along each axis.
-
-    Returns:
-        float32; a last, incomplete block of an axis is dropped.
-    """
-    grid = volume.grid
-    factors = [
-        max(1, min(n, int(spacing_mm / s + 1e-3)))
-        for n, s in zip(grid.shape, grid.spacing_mm, strict=True)
-    ]
-    shape = cast(Shape, tuple(n // f for n, f in zip(grid.shape, factors, strict=True)))
-    centre = np.array([[(f - 1) / 2 for f in factors]])
-    small = Grid(
-        shape=shape,
-        spacing_mm=cast(
-            Vector, tuple(s * f for s, f in zip(grid.spacing_mm, factors, strict=True))
-        ),
-        origin_mm=cast(Vector, tuple(grid.to_world(centre)[0].tolist())),
-        direction=grid.direction,
-    )
-    return Volume(_block_means(volume.array, shape, factors), small)
-
-
-def _block_means(array: NDArray[Any], shape: Shape, factors: list[int]) -> Floats:
-    depth, height, width = shape
-    fz, fy, fx = factors
-    out = np.zeros(shape, np.float32)
-    for z in range(depth):
-        for plane in array[z * fz : (z + 1) * fz]:
-            for i in range(fy):
-                for j in range(fx):
-                    out[z] += plane[i::fy, j::fx][:height, :width]
-    out /= np.float32(fz * fy * fx)
-    return out
-
-
-def world_grid(grid: Grid, *, spacing_mm: float) -> Grid:
-    """The isotropic grid along the world's axes that holds another grid's voxel centres."""
-    last = np.array(grid.shape) - 1.0
-    corners = grid.to_world(
-        np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * last
-    )
-    low, high = corners.min(0), corners.max(0)
-    size = np.floor((high - low) / spacing_mm).astype(int) + 1
-    return Grid(
-        shape=reversed_triple(int(n) for n in size),
-        spacing_mm=(spacing_mm,) * 3,
-        origin_mm=cast(Vector, tuple(low.tolist())),
-    )
-
-
-def resample(volume: Volume, grid: Grid) -> Volume:
-    """Linear interpolation onto another grid, float32, NaN outside the image."""
-    reference = place(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
-    moved = sitk.Resample(
-        to_sitk(volume),
-        reference,
-        sitk.Transform(),
-        sitk.sitkLinear,
-        float("nan"),
-        sitk.sitkFloat32,
-    )
-    return from_sitk(moved)
-
-
-def nearest(mask: Volume, grid: Grid) -> Mask:
-    """A mask on another grid, by nearest neighbour; False outside it."""
-    reference = place(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
-    moved = sitk.Resample(
-        to_sitk(mask.with_array(mask.array.astype(np.uint8))),
-        reference,
-        sitk.Transform(),
-        sitk.sitkNearestNeighbor,
-        0,
-    )
-    return cast(Mask, sitk.GetArrayFromImage(moved) > 0)
-
-
-def crop(volume: Volume, start: Shape, stop: Shape) -> Volume:
-    """The part of a volume from index ``start`` to before ``stop``, both (z, y, x)."""
-    grid = volume.grid
-    part = volume.array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-    origin = grid.to_world(np.array([start]))[0]
-    return Volume(
-        part,
-        Grid(part.shape, grid.spacing_mm, cast(Vector, tuple(origin.tolist())), grid.direction),
-    )
 
 
 def coarse_ct(ct: Volume) -> CoarseCt:
@@ -248,46 +147,6 @@ def _check_field(grid: Grid) -> None:
             f"MR: expected a field of at most {MAX_FIELD_MM:.0f} mm, found {extent:.0f} mm; "
             "check the spacing"
         )
-
-
-def foreground_mean(small: Volume) -> float:
-    """The mean of a coarse MR over its patient.
-
-    Raises:
-        RegistrationError: nothing stands out of the background, or too little does.
-    """
-    values = small.array[np.isfinite(small.array)]
-    bright = values[values > otsu(values)]
-    volume = bright.size * small.grid.voxel_volume_mm3
-    if volume < MIN_FOREGROUND_MM3 or bright.mean() <= 0:
-        raise RegistrationError(
-            f"MR: expected a patient of at least {MIN_FOREGROUND_MM3 / 1000:.0f} ml, found "
-            f"{volume / 1000:.0f} ml above the background; check the image"
-        )
-    return float(bright.mean(dtype=np.float64))
-
-
-def otsu(values: NDArray[np.floating[Any]]) -> float:
-    """Otsu's threshold (IEEE SMC 1979) on 256 bins, after clipping at the 99th percentile.
-
-    Clipping keeps a few bright voxels (fat, vessels) from stretching the bins; all of it
-    scales with the values, so the foreground does not depend on the scanner's gain.
-    """
-    if values.size == 0:
-        return 0.0
-    low, high = float(values.min()), float(np.percentile(values, 99))
-    if not high > low:
-        return high
-    counts, edges = np.histogram(np.minimum(values, high), bins=256, range=(low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1]
-    above = below[-1] + counts[-1] - below
-    sums = np.cumsum(counts * centres)
-    total = sums[-1]
-    mean_below = sums[:-1] / np.maximum(below, 1)
-    mean_above = (total - sums[:-1]) / np.maximum(above, 1)
-    between = below * above * (mean_below - mean_above) ** 2
-    return float(edges[1 + int(between.argmax())])
 
 
 def _shading(values: Floats, foreground: Mask) -> Floats:

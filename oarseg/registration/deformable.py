@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import RegistrationError
+from oarseg.imaging.arrays import Mask
 from oarseg.imaging.bspline import BSplineTransform
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.registration.coarse import CoarseCt, CoarseMr, Mask
+from oarseg.registration.coarse import CoarseCt, CoarseMr
 from oarseg.registration.elastix import Stage, refine_bspline
 from oarseg.registration.local import Overlay, mismatch, overlay, overlay_grid
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
+from oarseg.imaging.arrays import Floats
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.registration.coarse import CoarseCt, CoarseMr, Floats
+from oarseg.registration.coarse import CoarseCt, CoarseMr
 
 CT_EDGES_HU = (
     -800, -500, -250, -150, -110, -80, -50, -20, 0, 20, 40, 60, 80, 110, 150, 200, 300, 450, 700,

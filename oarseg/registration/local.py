@@ -19,18 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.imaging.regrid import covered_box
+from oarseg.imaging.arrays import Floats, Mask
+from oarseg.imaging.grids import crop, world_grid
+from oarseg.imaging.regrid import covered_box, resample
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.registration.coarse import (
-    CoarseCt,
-    CoarseMr,
-    Floats,
-    Mask,
-    crop,
-    resample,
-    world_grid,
-)
+from oarseg.registration.coarse import CoarseCt, CoarseMr
 from oarseg.registration.information import CT_EDGES_HU, MR_CLASSES, information
 
 GRID_MM = 3.0

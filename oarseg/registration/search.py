@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from oarseg.imaging.grids import shrink
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector, Volume
-from oarseg.registration.coarse import CoarseCt, CoarseMr, shrink
+from oarseg.registration.coarse import CoarseCt, CoarseMr
 from oarseg.registration.information import information, mr_edges, sample
 
 SEARCH_MM = 8.0

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg import registration
-from oarseg.cases.find_cases import Case, label_path
+from oarseg.cases.case import Case, label_path
 from oarseg.challenges.challenge import Challenge, Structure
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
+from oarseg.imaging.intensities import standardise
+from oarseg.imaging.regrid import move
 from oarseg.imaging.volume import Grid, Volume, from_sitk, to_sitk
 
 CT_WINDOW_HU = (-160.0, 240.0)
@@ -112,8 +114,8 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     others = [path for name, path in case.files.items() if name != reference.channel]
     if found and others:
         transform = registration.transform_of(found)
-        mr = registration.standardise(read_scan.read_mr(others[0]))
-        rows.append(mr_row(registration.move(mr, transform, ct.grid, outside=0.0)))
+        mr = standardise(read_scan.read_mr(others[0]))
+        rows.append(mr_row(move(mr, transform, ct.grid, outside=0.0)))
     labels = from_sitk(sitk.ReadImage(str(label_file)))
     return draw(rows, labels, challenge.structures)
 

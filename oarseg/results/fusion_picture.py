@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.imaging.regrid import covered_box
+from oarseg.imaging.grids import crop, world_grid
+from oarseg.imaging.intensities import BODY_HU
+from oarseg.imaging.regrid import covered_box, move, resample
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Shape, Vector, Volume
-from oarseg.registration import move
-from oarseg.registration.coarse import BODY_HU, crop, resample, world_grid
 from oarseg.registration.verdict import Status
 from oarseg.results.case_picture import CT_WINDOW_HU, GAP, Rgb, beside
 

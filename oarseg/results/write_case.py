@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from oarseg.cases.find_cases import Case, label_path
+from oarseg.cases.case import MASKS, REPORTS, RESULTS, Case, label_path
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import OutputError
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.labels.deflate import Box, Deflated, Zeros, deflate_array, deflate_mask, deflate_planes
+from oarseg.labels.boxes import Box, box_round, label_boxes
+from oarseg.labels.deflate import Deflated, Zeros, deflate_array, deflate_mask, deflate_planes
 from oarseg.labels.write_labels import (
     Segment,
-    box_round,
-    label_boxes,
     layers_of,
     segmentation_fields,
     write_channels,
@@ -29,9 +28,6 @@ from oarseg.labels.write_labels import (
 )
 from oarseg.results import staging
 
-RESULTS = "results.json"
-MASKS = "oar_masks"
-REPORTS = "reports"
 # Compression lets go of the interpreter's lock; more threads than this wait for the disk.
 THREADS = 2
 

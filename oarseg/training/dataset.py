@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from oarseg import registration
-from oarseg.cases.find_cases import Case, find_cases
+from oarseg.cases.case import Case
+from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError, OarsegError
 from oarseg.imaging.bspline import read_transform

@@ -22,8 +22,10 @@ from oarseg.inference.engines.choice import F32_MIN_AGREEMENT, F32_MIN_DICE
 from oarseg.inference.engines.openvino import has_bf16
 from oarseg.inference.engines.protocol import Image
 from oarseg.model import agreement
-from oarseg.model import manifest as bundle
+from oarseg.model.bundle import file_sha256
 from oarseg.model.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
     Arithmetic,
     Channel,
     ChannelRecipe,
@@ -34,6 +36,7 @@ from oarseg.model.manifest import (
     Parity,
     Precision,
     Resampling,
+    write_manifest,
 )
 from oarseg.training.checkpoint import (
     Checkpoint,
@@ -173,12 +176,12 @@ def export(
             stem = Path(scratch) / f"{card.name}_fold_{fold}"
             for precision, parity in _written(results, checkpoint, stem, samples, precisions):
                 file = stem.with_name(parity[0].file)
-                models.append(ModelFile(file.name, bundle.file_sha256(file), fold, precision))
+                models.append(ModelFile(file.name, file_sha256(file), fold, precision))
                 figures.extend(parity)
         models = _whole_precisions(models, folds)
         axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
         manifest = describe(results, challenge, card, interface, models, figures, axes)
-        bundle.write_manifest(manifest, Path(scratch))
+        write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
 
@@ -261,7 +264,7 @@ def describe(
     settings = results.settings
     kept = {model.file for model in models}
     return Manifest(
-        format_version=bundle.FORMAT_VERSION,
+        format_version=FORMAT_VERSION,
         challenge=challenge.name,
         title=card.title,
         warning=card.warning,
@@ -358,5 +361,5 @@ def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
     keep = {model.file for model in manifest.models}
     for old in out.glob("*.onnx"):
         old.unlink()
-    for name in [*sorted(keep), bundle.MANIFEST]:
+    for name in [*sorted(keep), MANIFEST]:
         shutil.move(scratch / name, out / name)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
-from oarseg.evaluation.surfaces import Mask
 from oarseg.imaging.volume import Grid
 from oarseg.labels.find_labels import LabelFiles, find_labels
+from oarseg.labels.mask import Mask
 from oarseg.labels.open_masks import LabelMap, Masks, Target, open_masks
 
 NAMES_SHOWN = 5

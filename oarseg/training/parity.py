@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from oarseg.errors import InputError
-from oarseg.inference.engines.choice import available_cpus
 from oarseg.inference.engines.openvino import OpenVinoEngine
 from oarseg.inference.engines.protocol import INPUT, OUTPUT, Image
 from oarseg.labels.overlap import counts
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
+from oarseg.system.cpus import available_cpus
 from oarseg.training.checkpoint import Results
 
 MIN_CLASS_VOXELS = 50

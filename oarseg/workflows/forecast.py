@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
+from oarseg.imaging.grids import FINE_MM
 from oarseg.imaging.volume import Grid
 from oarseg.inference.preprocessing import Box, Placement, placement
 from oarseg.inference.streaming import buffer_bytes
 from oarseg.model.manifest import Manifest
-from oarseg.registration.coarse import FINE_MM
 from oarseg.system.memory import Need
 
 FLOAT = 4

@@ -16,6 +16,7 @@ from oarseg import __version__, registration
 from oarseg.errors import OutputError, RegistrationError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.files.locate import ending
+from oarseg.imaging.regrid import move
 from oarseg.imaging.volume import Volume, to_sitk
 from oarseg.registration import Accuracy, Method, Registration
 from oarseg.registration.landmarks import Landmarks, read_landmarks
@@ -129,7 +130,7 @@ def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> 
 def _write_moved(ct: Volume, mr: Volume, result: Registered, path: Path) -> None:
     """The MR on the CT's grid, 0 outside its field (its minimum, if that is negative)."""
     outside = min(0.0, float(mr.array.min()))
-    moved = registration.move(mr, result.found.transform, ct.grid, outside=outside)
+    moved = move(mr, result.found.transform, ct.grid, outside=outside)
     if mr.array.dtype.kind in "iu":
         np.rint(moved.array, out=moved.array)
         moved = moved.with_array(moved.array.astype(mr.array.dtype))

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg import __version__
-from oarseg.cases.find_cases import Case, label_path
+from oarseg.cases.case import Case, label_path
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
-from oarseg.model.manifest import Bundle
+from oarseg.model.bundle import Bundle
 from oarseg.system.usage import Steps
 
 log = logging.getLogger(__name__)

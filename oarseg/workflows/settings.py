@@ -10,7 +10,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.files import read_scan
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines.choice import Engines
-from oarseg.model.manifest import Bundle
+from oarseg.model.bundle import Bundle
 from oarseg.registration import Method
 
 Region = Literal["body", "full"]

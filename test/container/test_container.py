@@ -25,9 +25,9 @@ from docker_engine import ROOT, Result
 from numpy.typing import NDArray
 
 from oarseg import __version__
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 
-RULES = challenge.load("han_seg")
+RULES = catalogue.load("han_seg")
 IMAGES = ROOT / "test" / "images"
 FOREIGN_UID = "12345:12345"
 LARGEST_IMAGE = 6.5e9

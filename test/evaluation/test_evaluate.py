@@ -11,18 +11,18 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import Settings, Summary, evaluate
 from oarseg.evaluation.mr_field import field_of, read_truth
 from oarseg.evaluation.scoring import Score
-from oarseg.evaluation.surfaces import Mask
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, place
+from oarseg.labels.mask import Mask
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 GRID = Grid((12, 20, 30), (2.0, 1.0, 1.0), (-10.0, 5.0, 7.0))
 MANDIBLE, PAROTID_L, PAROTID_R, LIPS = 4, 27, 28, 23
 Labels = NDArray[np.uint8]

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from surface_distance import lookup_tables
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Evaluation
 from oarseg.evaluation import surfaces
-from oarseg.evaluation.metrics import DEFINITIONS, compare, cut_to_box
+from oarseg.evaluation.metrics import DEFINITIONS, compare
 from oarseg.evaluation.scoring import Sides, score_case
-from oarseg.evaluation.surfaces import Mask, area_table
+from oarseg.evaluation.surfaces import area_table
 from oarseg.imaging.volume import Grid
+from oarseg.labels.boxes import label_boxes
+from oarseg.labels.mask import Mask, cut_to_box
 from oarseg.labels.open_masks import LabelMap
-from oarseg.labels.write_labels import label_boxes
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 Array = NDArray[np.bool_]
 Pair = tuple[Array, Array]
 

@@ -11,9 +11,10 @@ import SimpleITK as sitk
 
 from oarseg.errors import InputError
 from oarseg.imaging.bspline import BSplineTransform, read_transform
+from oarseg.imaging.regrid import move
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.registration import Registration, Verdict, move, record, transform_of
+from oarseg.registration import Registration, Verdict, record, transform_of
 from oarseg.registration.deformable import MIN_GAIN, judge_bend
 from oarseg.registration.information import CT_EDGES_HU, MR_CLASSES
 from oarseg.registration.local import Overlay

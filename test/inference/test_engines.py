@@ -16,9 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from oarseg.errors import ResourceError, WeightsError
 from oarseg.inference.engines import choice as engines
-from oarseg.inference.engines.choice import available_cpus, open_engines
+from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
-from oarseg.model.manifest import Bundle, ModelFile, Parity
+from oarseg.model.bundle import Bundle
+from oarseg.model.manifest import ModelFile, Parity
+from oarseg.system.cpus import _cgroup_quota, available_cpus
 
 PATCH = (3, 4, 5)
 WEIGHTS = (2.0, -1.0)
@@ -219,12 +221,12 @@ def test_a_network_of_another_patch_is_named(bundle: Bundle, backend: engines.Ba
 )
 def test_the_cgroups_quota(tmp_path: Path, text: str, expected: float | None) -> None:
     (tmp_path / "cpu.max").write_text(text)
-    assert engines._cgroup_quota(tmp_path) == expected
+    assert _cgroup_quota(tmp_path) == expected
 
 
 def test_the_first_cgroup_versions_quota(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert engines._cgroup_quota(tmp_path) == 1.5
+    assert _cgroup_quota(tmp_path) == 1.5
     assert available_cpus() >= 1

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from oarseg.inference.ring import Arithmetic, OpenVinoArithmetic, PlainArithmetic, Ring, arithmetic
+from oarseg.inference.half_precision import (
+    Arithmetic,
+    OpenVinoArithmetic,
+    PlainArithmetic,
+    arithmetic,
+)
+from oarseg.inference.ring import Ring
 from oarseg.inference.tiling import gaussian, tile
 
 Image = NDArray[np.float32]

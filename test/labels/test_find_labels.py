@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import Settings, Summary, evaluate
@@ -26,7 +26,7 @@ def organ(name: str, *labels: int) -> Organ:
     return Organ(name=name, labels=labels, snomed="0", meaning=name, colour=(1, 2, 3))
 
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 # Three labels make three organs that overlap: the second lies within the first.
 RULES = replace(
     HAN_SEG,

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from oarseg.cases.find_cases import Case
-from oarseg.challenges import challenge
+from oarseg.cases.case import Case
+from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.imaging.volume import Grid, Volume, grid_of
 from oarseg.labels import deflate, write_labels
+from oarseg.labels.boxes import box_round, label_boxes
 from oarseg.results.write_case import write_case
 
-SEGRAP = challenge.load("segrap_oar")
+SEGRAP = catalogue.load("segrap_oar")
 OBLIQUE = ((0.8, -0.6, 0.0), (0.6, 0.8, 0.0), (0.0, 0.0, 1.0))
 GRID = Grid((3, 9, 18), (3.0, 0.5, 0.6), (-10.0, 20.5, -300.25), OBLIQUE)
 
@@ -75,7 +76,7 @@ def test_the_4d_image_in_the_frame_of_the_ct(tmp_path: Path) -> None:
 
 
 def test_task_2_has_two_channels(tmp_path: Path) -> None:
-    rules = challenge.load("segrap_gtv")
+    rules = catalogue.load("segrap_gtv")
     path = write(tmp_path, rules)[0]
     assert path == tmp_path / "images/gross-tumor-volume-segmentation/a.mha"
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -157,13 +158,11 @@ def test_joined_masks_are_one_zlib_stream(data: st.DataObject) -> None:
     shape = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6)))
     flat = data.draw(st.lists(st.integers(0, 3), min_size=int(np.prod(shape)), max_size=120))
     labels = np.array(flat[: int(np.prod(shape))], np.uint8).reshape(shape)
-    boxes = write_labels.label_boxes(labels, 3)
+    boxes = label_boxes(labels, 3)
     chosen = data.draw(st.lists(st.lists(st.integers(1, 3), min_size=1, unique=True), max_size=4))
     zeros = deflate.Zeros(shape[2])
     parts = [
-        deflate.deflate_mask(
-            labels, some, box=write_labels.box_round(boxes[k - 1] for k in some), zeros=zeros
-        )
+        deflate.deflate_mask(labels, some, box=box_round(boxes[k - 1] for k in some), zeros=zeros)
         for some in chosen
     ]
     # zlib itself checks the Adler-32 at the end.
@@ -176,7 +175,7 @@ def test_joined_masks_are_one_zlib_stream(data: st.DataObject) -> None:
 
 
 def test_structseg_labels_lie_on_the_ct_even_where_it_is_oblique(tmp_path: Path) -> None:
-    rules = challenge.load("structseg_thoracic_oar")
+    rules = catalogue.load("structseg_thoracic_oar")
     path = write(tmp_path, rules, ".nii.gz")[0]
     assert path == tmp_path / "a/label.nii.gz"
     image = sitk.ReadImage(str(path))

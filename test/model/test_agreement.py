@@ -10,13 +10,13 @@ from pathlib import Path
 import nnunet_oracle as oracle
 import pytest
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError, WeightsError
 from oarseg.model import agreement
-from oarseg.model import manifest as bundle
-from oarseg.model.manifest import Bundle, Channel, Label, Manifest
+from oarseg.model.bundle import Bundle
+from oarseg.model.manifest import Channel, Label, Manifest, parse_manifest, write_manifest
 
-GTV = challenge.load("segrap_gtv")
+GTV = catalogue.load("segrap_gtv")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_another_challenge_than_the_weights(made: Manifest) -> None:
 def test_a_label_table_travels_in_the_manifest(made: Manifest, tmp_path: Path) -> None:
     table = tmp_path / "dataset.json"
     table.write_text(json.dumps({"labels": {"background": 0, "Brain": 1, "Lens_L": 2}}))
-    rules = challenge.load("han5k", table=table)
+    rules = catalogue.load("han5k", table=table)
     manifest = replace(
         made,
         challenge="han5k",
@@ -87,9 +87,9 @@ def test_a_label_table_travels_in_the_manifest(made: Manifest, tmp_path: Path) -
         labels=(Label(0, "background"), Label(1, "Brain"), Label(2, "Lens_L")),
         own_challenge=agreement.own_facts(rules),
     )
-    bundle.write_manifest(manifest, tmp_path)
+    write_manifest(manifest, tmp_path)
     text = (tmp_path / "manifest.json").read_text()
-    read = bundle.parse_manifest(text, source="manifest.json")
+    read = parse_manifest(text, source="manifest.json")
     assert read == manifest
     for told in (None, "han5k"):
         assert agreement.challenge_of(opened(read), told) == rules
@@ -97,7 +97,7 @@ def test_a_label_table_travels_in_the_manifest(made: Manifest, tmp_path: Path) -
 
 def test_a_manifest_of_a_shipped_challenge_names_it_only(made: Manifest, tmp_path: Path) -> None:
     assert agreement.own_facts(GTV) is None
-    bundle.write_manifest(made, tmp_path)
+    write_manifest(made, tmp_path)
     assert "own_challenge" not in json.loads((tmp_path / "manifest.json").read_text())
 
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oarseg.errors import WeightsError
-from oarseg.model import manifest as bundle
+from oarseg.model import bundle
+from oarseg.model.manifest import write_manifest
 
 
 def document(folder: Path) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def test_loads_and_names_the_files(tmp_path: Path) -> None:
 
 def test_written_manifest_reads_back_equal(tmp_path: Path) -> None:
     manifest = bundle.load(save(tmp_path, document(tmp_path))).manifest
-    bundle.write_manifest(manifest, tmp_path)
+    write_manifest(manifest, tmp_path)
     assert bundle.load(tmp_path).manifest == manifest
 
 

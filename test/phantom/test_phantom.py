@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oarseg.challenges.challenge import load
+from oarseg.challenges.catalogue import load
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume, to_sitk

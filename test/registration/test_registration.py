@@ -9,17 +9,18 @@ import pytest
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
+from oarseg.imaging.grids import shrink
+from oarseg.imaging.intensities import otsu, standardise
+from oarseg.imaging.regrid import move
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import (
     accuracy,
-    move,
     register,
-    standardise,
     target_registration_errors,
 )
-from oarseg.registration.coarse import coarse_ct, coarse_mr, otsu, shrink
+from oarseg.registration.coarse import coarse_ct, coarse_mr
 from oarseg.registration.information import MR_CLASSES, Score, Scorer, information
 from oarseg.registration.local import (
     GRID_MM,

@@ -18,15 +18,16 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oarseg.cases.find_cases import Case
-from oarseg.challenges import challenge
+from oarseg.cases.case import Case
+from oarseg.challenges import catalogue
 from oarseg.errors import OutputError
 from oarseg.imaging.volume import Grid, Volume, grid_of, to_sitk
 from oarseg.labels import deflate, write_labels
+from oarseg.labels.boxes import label_boxes
 from oarseg.results import staging
 from oarseg.results.write_case import Record, check_output, write_case, write_results
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 NAMES = {structure.label: structure.name for structure in HAN_SEG.structures}
 GRID = Grid((4, 5, 6), (2.0, 0.64, 0.7), (-12.5, 100.1, -597.25))
 
@@ -212,7 +213,7 @@ def test_masks_are_valid_gzip_of_the_mask(data: st.DataObject) -> None:
         np.uint8,
     ).reshape(shape)
     zeros = deflate.Zeros(shape[2])
-    for label, box in enumerate(write_labels.label_boxes(array, 2), start=1):
+    for label, box in enumerate(label_boxes(array, 2), start=1):
         body = deflate.deflate_mask(array, (label,), box=box, zeros=zeros)
         # gzip checks length and CRC.
         assert gzip.decompress(b"".join(body.gzip())) == (array == label).tobytes()
@@ -221,7 +222,7 @@ def test_masks_are_valid_gzip_of_the_mask(data: st.DataObject) -> None:
 def test_runs_of_zeros_beyond_the_largest_piece() -> None:
     array = np.zeros((40, 512, 512), np.uint8)
     array[20, 100, 7] = 1
-    (box,) = write_labels.label_boxes(array, 1)
+    (box,) = label_boxes(array, 1)
     body = deflate.deflate_mask(array, (1,), box=box, zeros=deflate.Zeros(512))
     assert array.size > 2 * deflate.LARGEST_PIECE
     assert gzip.decompress(b"".join(body.gzip())) == array.tobytes()

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.cases.find_cases import Case, label_path
+from oarseg.cases.case import Case, label_path
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid, grid_of
 

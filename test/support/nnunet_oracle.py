@@ -24,16 +24,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.model.manifest import (
-    Bundle,
-    Channel,
-    Label,
-    Manifest,
-    ModelFile,
-    Normalisation,
-    Resampling,
-    file_sha256,
-)
+from oarseg.model.bundle import Bundle, file_sha256
+from oarseg.model.manifest import Channel, Label, Manifest, ModelFile, Normalisation, Resampling
 
 SCHEMES = {
     "ct": "CTNormalization",

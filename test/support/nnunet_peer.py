@@ -14,7 +14,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from oarseg.model.manifest import Bundle
+from oarseg.model.bundle import Bundle
 from oarseg.training.planning import SMALL
 
 LARGEST_LOGIT_DIFFERENCE = 1e-3

@@ -17,12 +17,12 @@ import SimpleITK as sitk
 from nnunet_oracle import CT, Recipe, manifest_of
 from onnx import TensorProto, helper, numpy_helper
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.errors import ResourceError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.files.read_scan import read_volume
-from oarseg.model import manifest as bundle
-from oarseg.model.manifest import Channel, Label, ModelFile, Normalisation
+from oarseg.model.bundle import file_sha256
+from oarseg.model.manifest import Channel, Label, ModelFile, Normalisation, write_manifest
 from oarseg.system import memory
 from oarseg.system.memory import VIRTUAL_RESERVE, Need, Room, check, rooms, tightest
 
@@ -158,8 +158,8 @@ def weights_of(folder: Path, folds: int) -> Path:
     for fold in range(folds):
         path = folder / f"fold_{fold}.onnx"
         onnx.save(model, path)
-        files.append(ModelFile(path.name, bundle.file_sha256(path), str(fold), "fp32"))
-    structures = challenge.load("han_seg").structures
+        files.append(ModelFile(path.name, file_sha256(path), str(fold), "fp32"))
+    structures = catalogue.load("han_seg").structures
     names = {"background": 0, **{s.name: s.label for s in structures}}
     recipe = Recipe((2.5, 1.1, 1.1), PATCH, (CT, Normalisation("none")), names)
     manifest = replace(
@@ -168,7 +168,7 @@ def weights_of(folder: Path, folds: int) -> Path:
         channels=(Channel("CT", CT), Channel("MR_T1", Normalisation("none"), optional=True)),
         labels=tuple(Label(value, name) for name, value in names.items()),
     )
-    bundle.write_manifest(manifest, folder)
+    write_manifest(manifest, folder)
     return folder
 
 

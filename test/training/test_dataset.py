@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Volume, to_sitk
@@ -19,7 +19,7 @@ from oarseg.phantom.profile import make_case
 from oarseg.training.dataset import prepare
 from oarseg.training.label_sources import Labels, find_sources, read_labels
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 GRID = Grid((2, 2, 3), (3.0, 1.0, 1.0))
 
 
@@ -183,7 +183,7 @@ def prepared(folder: Path, rules: challenge.Challenge, share: float = 1.0) -> di
 
 
 def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
-    rules = challenge.load("segrap_oar")
+    rules = catalogue.load("segrap_oar")
     document = prepared(tmp_path, rules)
     assert document["channel_names"] == {"0": "CT", "1": "CT"}
     assert len(document["labels"]) == 55
@@ -195,7 +195,7 @@ def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
 
 
 def test_structseg_has_a_label_map(tmp_path: Path) -> None:
-    document = prepared(tmp_path, challenge.load("structseg_thoracic_oar"))
+    document = prepared(tmp_path, catalogue.load("structseg_thoracic_oar"))
     assert document["channel_names"] == {"0": "CT"}
     assert np.array_equal(
         read(tmp_path / "Dataset109_Test/labelsTr/4.nrrd").array,
@@ -207,7 +207,7 @@ def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -
     table = tmp_path / "dataset.json"
     names = ["background", "Brain", "Brainstem", "Parotid_L", "Parotid_R", "Larynx"]
     table.write_text(json.dumps({"labels": {name: i for i, name in enumerate(names)}}))
-    rules = challenge.load("han5k", table=table)
+    rules = catalogue.load("han5k", table=table)
     document = prepared(tmp_path, rules, share=0.5)
     assert challenge_of_dataset(document) == rules
     for case, merged in document["oarseg"]["unlabelled"].items():
@@ -217,7 +217,7 @@ def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -
 
 
 def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) -> None:
-    rules = challenge.load("segrap_gtv")
+    rules = catalogue.load("segrap_gtv")
     write_cases(tmp_path / "data", seeds=[3], size="tiny", challenge=rules)
     path = tmp_path / "data/segrap_0003/image_contrast.nii.gz"
     moved = sitk.ReadImage(str(path))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError, WeightsError
-from oarseg.model import manifest as bundle
+from oarseg.model import bundle
 from oarseg.training import export as exporting
 from oarseg.training import parity as parity_check
 from oarseg.training.checkpoint import (
@@ -22,7 +22,7 @@ from oarseg.training.checkpoint import (
     read_checkpoint,
 )
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 # The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
 FIVE = replace(
     HAN_SEG,

@@ -9,13 +9,13 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.training.label_sources import Labels, find_sources, merged_classes, read_labels
 
-SEGRAP = challenge.load("segrap_oar")
-THORAX = challenge.load("structseg_thoracic_oar")
+SEGRAP = catalogue.load("segrap_oar")
+THORAX = catalogue.load("structseg_thoracic_oar")
 GRID = Grid((4, 4, 6), (3.0, 1.0, 1.0))
 
 

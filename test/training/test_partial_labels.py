@@ -7,12 +7,12 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 from oarseg.training.partial import PartialLoss, merge_unlabelled, unlabelled_of
 from oarseg.training.presence import contradictions, read_presence
 
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 
 
 def nnunets_loss() -> DC_and_CE_loss:

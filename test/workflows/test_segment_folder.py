@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oarseg.challenges import challenge
+from oarseg.challenges import catalogue
 from oarseg.cli import main, segment
 from oarseg.errors import DeviceError, OutputError, WeightsError
 from oarseg.imaging.files.read_scan import Limits
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.protocol import Engine, Image
-from oarseg.model import manifest as bundle
-from oarseg.model.manifest import Channel, Label, Normalisation
+from oarseg.model import bundle
+from oarseg.model.bundle import Bundle
+from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.system.memory import Room
@@ -34,7 +35,7 @@ from oarseg.workflows import segment_folder
 from oarseg.workflows.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
-HAN_SEG = challenge.load("han_seg")
+HAN_SEG = catalogue.load("han_seg")
 LABELS = {"background": 0, **{s.name: s.label for s in HAN_SEG.structures}}
 
 
@@ -52,7 +53,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     labels = tuple(Label(value, name) for name, value in LABELS.items())
     manifest = replace(made, challenge="han_seg", channels=channels, labels=labels)
-    bundle.write_manifest(manifest, folder)
+    write_manifest(manifest, folder)
     return folder
 
 
@@ -160,7 +161,7 @@ def test_both_channels_and_both_folds_matter(
     """Had the MR or the second fold no effect, the labels would be the same without it."""
     one_fold = Path(shutil.copytree(weights, tmp_path / "one_fold"))
     manifest = bundle.load(weights).manifest
-    bundle.write_manifest(replace(manifest, models=manifest.models[:1]), one_fold)
+    write_manifest(replace(manifest, models=manifest.models[:1]), one_fold)
     without_mr = Path(shutil.copytree(input_dir, tmp_path / "without_mr"))
     shutil.rmtree(without_mr / "images/t1-mri")
     found = []
@@ -323,7 +324,7 @@ def test_a_gpu_that_fails_in_the_middle(
     segment_folder.segment_folder(settings(input_dir, expected, weights))
     real = choice.open_engines
 
-    def opened(loaded: bundle.Bundle, *, device: choice.Device, threads: int) -> choice.Engines:
+    def opened(loaded: Bundle, *, device: choice.Device, threads: int) -> choice.Engines:
         on_cpu = real(loaded, device="cpu", threads=threads)
         if device == "cpu":
             return on_cpu
@@ -476,7 +477,7 @@ def test_sigterm_leaves_nothing_half_written(
 
 def test_inference_imports_neither_torch_nor_nnunet() -> None:
     code = (
-        "import sys, oarseg.pipeline\n"
+        "import sys, oarseg.workflows.segment_folder\n"
         "found = [m for m in ('torch', 'nnunetv2', 'matplotlib', 'onnx') if m in sys.modules]\n"
         "sys.exit(str(found) if found else 0)"
     )

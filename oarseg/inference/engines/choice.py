@@ -9,21 +9,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from oarseg.errors import DeviceError, ResourceError, WeightsError
+from oarseg.errors import DeviceError, ResourceError
+from oarseg.inference.engines.onnx_runtime import _CUDA, OnnxEngine, _NoCudaError
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
-from oarseg.inference.engines.protocol import INPUT, OUTPUT, Engine, check_interface, first_line
-from oarseg.model.manifest import Arithmetic, Bundle, Manifest, Precision
+from oarseg.inference.engines.protocol import Engine, first_line
+from oarseg.model.bundle import Bundle
+from oarseg.model.manifest import Arithmetic, Manifest, Precision
+from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import peak_mib, reset_peak, resident_mib
 
 Device = Literal["auto", "cuda", "cpu"]
@@ -33,21 +32,7 @@ Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
 BF16_MIN_DICE = 0.995
 # What a runtime's float32 must reach against torch to be taken.
 F32_MIN_AGREEMENT, F32_MIN_DICE = 0.9999, 0.999
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
 
-# ONNX Runtime's exceptions share no base class of their own.
-_ORT_ERRORS = (
-    _ort.Fail,
-    _ort.InvalidArgument,
-    _ort.InvalidGraph,
-    _ort.InvalidProtobuf,
-    _ort.NoSuchFile,
-    _ort.NotImplemented,
-    _ort.RuntimeException,
-    _ort.EPFail,
-    RuntimeError,
-)
 
 log = logging.getLogger(__name__)
 
@@ -74,30 +59,6 @@ class Engines:
     choice: DeviceChoice
     folds: tuple[Engine, ...]
     xp: ModuleType = np
-
-
-class _NoCudaError(Exception):
-    """Why CUDA cannot be used."""
-
-
-def available_cpus() -> int:
-    """CPUs this process may use: its affinity, and the cgroup's quota if smaller."""
-    cpus = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
-    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs' worth of time the cgroup grants (version 2, then 1); None without a limit."""
-    second, first = root / "cpu.max", root / "cpu" / "cpu.cfs_quota_us"
-    if second.is_file():
-        quota, period = second.read_text().split()
-    elif first.is_file():
-        quota = first.read_text().strip()
-        period = first.with_name("cpu.cfs_period_us").read_text().strip()
-    else:
-        return None
-    return None if quota in ("max", "-1") else float(quota) / float(period)
 
 
 def open_engines(
@@ -153,89 +114,6 @@ def _precision(bundle: Bundle, wanted: Precision) -> Precision:
     if any(model.precision == wanted for model in bundle.manifest.models):
         return wanted
     return "fp32" if wanted == "fp16" else "fp16"
-
-
-class OnnxEngine:
-    """A network on ONNX Runtime, on the CPU or a CUDA GPU, with IO binding."""
-
-    def __init__(
-        self, path: Path, tile: Any, logits: Any, *, threads: int, xp: ModuleType | None = None
-    ) -> None:
-        """Load a file.
-
-        Args:
-            path: the ONNX file.
-            tile: an array of the input's shape.
-            logits: the buffer that answers are written to, on the network's own device.
-            threads: CPU threads.
-            xp: CuPy, to run on the GPU; None runs on the CPU.
-
-        Raises:
-            WeightsError: the file cannot be loaded or has other shapes.
-            _NoCudaError: ONNX Runtime did not take the GPU.
-        """
-        self.name = path.name
-        self._xp = xp
-        self._session = _session(path, threads, xp is not None)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        check_interface(
-            path,
-            {node.name: tuple(node.shape) for node in (*inputs, *outputs)},
-            {INPUT: tuple(tile.shape), OUTPUT: tuple(logits.shape)},
-        )
-        self._logits = logits
-
-    def __call__(self, tile: Any) -> Any:
-        """See ``Engine``; on a GPU both arrays are CuPy's, and nothing is copied."""
-        try:
-            self._run(tile)
-        except _ORT_ERRORS as error:
-            raise DeviceError(
-                f"{self.name}: ONNX Runtime stopped: {first_line(error)}; use another --device "
-                "or one with more memory"
-            ) from error
-        return self._logits
-
-    def _run(self, tile: Any) -> None:
-        binding = self._session.io_binding()
-        if self._xp is None:
-            binding.bind_cpu_input(INPUT, tile)
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
-            binding.bind_ortvalue_output(OUTPUT, value)
-            self._session.run_with_iobinding(binding)
-            return
-        source = self._xp.ascontiguousarray(tile)
-        for name, array, bind in (
-            (INPUT, source, binding.bind_input),
-            (OUTPUT, self._logits, binding.bind_output),
-        ):
-            bind(name, "cuda", 0, np.float32, list(array.shape), array.data.ptr)
-        # ONNX Runtime has a stream of its own: it must not start before the tile is there,
-        # nor we before the logits are.
-        self._xp.cuda.get_current_stream().synchronize()
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-
-
-def _session(path: Path, threads: int, cuda: bool) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # An arena would keep every fold's peak; freeing after each tile costs little.
-    options.enable_cpu_mem_arena = cuda
-    search = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
-    providers: list[Any] = [(_CUDA, search), _CPU] if cuda else [_CPU]
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except _ORT_ERRORS as error:
-        if cuda:
-            raise _NoCudaError(first_line(error)) from error
-        raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
-    # ONNX Runtime falls back to the CPU with no more than a log line.
-    if cuda and _CUDA not in session.get_providers():
-        raise _NoCudaError("ONNX Runtime could not start its CUDA provider")
-    return session
 
 
 @dataclass(frozen=True, eq=False)

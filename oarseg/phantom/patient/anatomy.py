@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from oarseg.challenges.challenge import load
+from oarseg.challenges.catalogue import load
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient import head, landmarks, neck

@@ -1,0 +1,56 @@
+"""``oarseg challenges``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from oarseg.challenges import catalogue
+from oarseg.challenges.challenge import Challenge
+from oarseg.cli.phantom import Subparsers
+
+
+def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """``oarseg challenges``."""
+    parser = commands.add_parser("challenges", help="list the challenges, or check a file of one")
+    parser.add_argument("file", nargs="?", help="a name or FILE.toml: tell all of it")
+    parser.add_argument("--label-table", type=Path, metavar="FILE")
+    parser.set_defaults(command=challenges)
+
+
+def challenges(arguments: argparse.Namespace) -> int:
+    """Print the challenges, one a line, or one of them in full."""
+    if arguments.file is None:
+        for name in catalogue.names():
+            print(_line(catalogue.load(name)))
+        return 0
+    print(_whole(catalogue.load(arguments.file, table=arguments.label_table)))
+    return 0
+
+
+def _line(rules: Challenge) -> str:
+    images = " + ".join(socket.channel for socket in rules.sockets)
+    organs = f"{len(rules.organs)} organs" if rules.organs else "your own labels"
+    return f"{rules.name:22s} {rules.title} ({images}; {organs})"
+
+
+def _whole(rules: Challenge) -> str:
+    output = rules.output
+    where = output.path or f"images/{output.slug}/<name of the CT>{output.ending}"
+    lines = [
+        f"{rules.name}: {rules.title}",
+        *([f"note: {rules.notice}"] if rules.notice else []),
+        *(
+            f"input: {s.channel} ({s.modality}) in images/{s.slug}/"
+            + (f", in a data set {s.file}{rules.data_set.ending}" if s.file else "")
+            for s in rules.sockets
+        ),
+        f"output: {where} ({'a channel an organ' if output.form == 'channels' else 'label map'})",
+        f"labels of a model: {len(rules.structures)}",
+        *(
+            f"{number:4d} {organ.name}"
+            + (f" = {' + '.join(map(str, organ.labels))}" if rules.overlapping else "")
+            for number, organ in enumerate(rules.organs, start=1)
+        ),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,177 @@
+"""``oarseg prepare``, ``oarseg train`` and ``oarseg export``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from oarseg.challenges.challenge import Challenge
+from oarseg.cli.options import (
+    Subparsers,
+    add_challenge,
+    add_registration_argument,
+    chosen_challenge,
+    say_notice,
+)
+from oarseg.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("prepare", help="a data set → a raw nnU-Net dataset")
+    parser.add_argument("data", type=Path, help="data set as published")
+    parser.add_argument("--out", type=Path, required=True, metavar="DatasetNNN_NAME")
+    add_challenge(parser)
+    parser.add_argument("--labels", type=Path, help="folder of the labels, if not beside")
+    parser.add_argument(
+        "--labelled",
+        type=Path,
+        metavar="CSV",
+        help="cases and organs, 0 where nobody has looked for the organ",
+    )
+    parser.add_argument("--resample", action="store_true", help="as segment's")
+    parser.add_argument(
+        "--transforms",
+        choices=("register", "files"),
+        default="register",
+        help="register each MR, or read <case>_ct_to_mr.tfm beside the images",
+    )
+    add_registration_argument(parser)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.set_defaults(command=prepare)
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Prepare a data set for training."""
+    from oarseg.training.dataset import prepare as run
+
+    done = run(
+        arguments.data,
+        arguments.out,
+        challenge=chosen_challenge(arguments),
+        labels=arguments.labels,
+        labelled=arguments.labelled,
+        transforms=arguments.transforms,
+        resample=arguments.resample,
+        method=arguments.registration,
+        workers=arguments.workers,
+        progress=logger.info,
+    )
+    print(f"{len(done)} cases in {arguments.out}")
+    return 0
+
+
+def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("train", help="train folds with nnU-Net")
+    parser.add_argument("raw", type=Path, help="raw dataset of 'oarseg prepare'")
+    parser.add_argument("--work", type=Path, required=True, help="plans, cases and results")
+    parser.add_argument(
+        "--plans", default="nnUNetPlans", help="nnU-Net's, oarsegSmall or oarsegTiny"
+    )
+    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
+    parser.add_argument("--settings", default="{}", help="JSON of trainer settings")
+    parser.add_argument("--epochs", type=int, help="short for the setting of that name")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--initial-weights", type=Path, help="a checkpoint, or a results folder with the folds"
+    )
+    parser.set_defaults(command=train)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Plan, preprocess and train, each only as far as it is not done."""
+    from oarseg.training.planning import (
+        Workspace,
+        default_settings,
+        optional_channels,
+        plan_and_preprocess,
+    )
+    from oarseg.training.run import train_folds
+    from oarseg.training.settings import parse_settings
+
+    settings = parse_settings(
+        arguments.settings,
+        base=default_settings(arguments.plans),
+        optional_channels=optional_channels(arguments.raw),
+        epochs=arguments.epochs,
+    )
+    space = Workspace(arguments.raw.resolve(), arguments.work.resolve())
+    plan_and_preprocess(space, plans=arguments.plans, settings=settings, workers=arguments.workers)
+    results = train_folds(
+        space,
+        plans=arguments.plans,
+        folds=[int(fold) if fold.isdigit() else fold for fold in arguments.folds],
+        device=arguments.device,
+        gpus=arguments.gpus,
+        threads=arguments.threads,
+        initial_weights=arguments.initial_weights,
+    )
+    print(results)
+    return 0
+
+
+def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("export", help="checkpoints → ONNX files and a manifest")
+    parser.add_argument("results", type=Path, help="<trainer>__<plans>__<configuration>")
+    parser.add_argument("--out", type=Path, required=True, help="weights folder")
+    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
+    add_challenge(parser, default=None)
+    parser.add_argument("--preprocessed", type=Path, help="cases to compare on")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"))
+    parser.add_argument("--title", required=True)
+    parser.add_argument("--name", default="model", help="begins the ONNX files' names")
+    parser.add_argument("--warning", default="Not validated for clinical use.")
+    parser.add_argument("--training", required=True, help="training data, in words")
+    parser.add_argument("--licence", required=True, help="licence of the weights")
+    parser.set_defaults(command=export)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Export folds, compare them with torch and print the figures."""
+    from oarseg.training.checkpoint import open_results
+    from oarseg.training.export import Card
+    from oarseg.training.export import export as run
+    from oarseg.training.parity import figures_text, patches_from
+
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"{arguments.out.parent}: expected a folder, found none; make it first")
+    patches = None
+    if arguments.preprocessed:
+        patches = patches_from(arguments.preprocessed, open_results(arguments.results))
+    manifest = run(
+        arguments.results,
+        arguments.out,
+        folds=arguments.folds,
+        challenge=_trained_for(arguments),
+        card=Card(
+            arguments.title,
+            arguments.warning,
+            arguments.training,
+            arguments.licence,
+            arguments.name,
+        ),
+        patches=patches,
+        precisions=arguments.precision or ("fp32", "fp16"),
+    )
+    for parity in manifest.parity:
+        print(f"{parity.file}: {figures_text(parity)}")
+    return 0
+
+
+def _trained_for(arguments: argparse.Namespace) -> Challenge:
+    """The challenge that the options choose, else the one that the dataset was prepared for."""
+    from oarseg.model.agreement import challenge_of_dataset
+    from oarseg.training.checkpoint import open_results
+
+    if arguments.challenge is None:
+        told = challenge_of_dataset(open_results(arguments.results).dataset)
+        arguments.challenge = "han_seg"
+        if told is not None and arguments.label_table is None:
+            say_notice(told)
+            return told
+    return chosen_challenge(arguments)

@@ -1,0 +1,116 @@
+"""A network on ONNX Runtime, on the CPU or on a CUDA GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _ort
+
+from oarseg.errors import DeviceError, WeightsError
+from oarseg.inference.engines.protocol import INPUT, OUTPUT, check_interface, first_line
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+# ONNX Runtime's exceptions share no base class of their own.
+_ORT_ERRORS = (
+    _ort.Fail,
+    _ort.InvalidArgument,
+    _ort.InvalidGraph,
+    _ort.InvalidProtobuf,
+    _ort.NoSuchFile,
+    _ort.NotImplemented,
+    _ort.RuntimeException,
+    _ort.EPFail,
+    RuntimeError,
+)
+
+
+class _NoCudaError(Exception):
+    """Why CUDA cannot be used."""
+
+
+class OnnxEngine:
+    """A network on ONNX Runtime, on the CPU or a CUDA GPU, with IO binding."""
+
+    def __init__(
+        self, path: Path, tile: Any, logits: Any, *, threads: int, xp: ModuleType | None = None
+    ) -> None:
+        """Load a file.
+
+        Args:
+            path: the ONNX file.
+            tile: an array of the input's shape.
+            logits: the buffer that answers are written to, on the network's own device.
+            threads: CPU threads.
+            xp: CuPy, to run on the GPU; None runs on the CPU.
+
+        Raises:
+            WeightsError: the file cannot be loaded or has other shapes.
+            _NoCudaError: ONNX Runtime did not take the GPU.
+        """
+        self.name = path.name
+        self._xp = xp
+        self._session = _session(path, threads, xp is not None)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        check_interface(
+            path,
+            {node.name: tuple(node.shape) for node in (*inputs, *outputs)},
+            {INPUT: tuple(tile.shape), OUTPUT: tuple(logits.shape)},
+        )
+        self._logits = logits
+
+    def __call__(self, tile: Any) -> Any:
+        """See ``Engine``; on a GPU both arrays are CuPy's, and nothing is copied."""
+        try:
+            self._run(tile)
+        except _ORT_ERRORS as error:
+            raise DeviceError(
+                f"{self.name}: ONNX Runtime stopped: {first_line(error)}; use another --device "
+                "or one with more memory"
+            ) from error
+        return self._logits
+
+    def _run(self, tile: Any) -> None:
+        binding = self._session.io_binding()
+        if self._xp is None:
+            binding.bind_cpu_input(INPUT, tile)
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
+            binding.bind_ortvalue_output(OUTPUT, value)
+            self._session.run_with_iobinding(binding)
+            return
+        source = self._xp.ascontiguousarray(tile)
+        for name, array, bind in (
+            (INPUT, source, binding.bind_input),
+            (OUTPUT, self._logits, binding.bind_output),
+        ):
+            bind(name, "cuda", 0, np.float32, list(array.shape), array.data.ptr)
+        # ONNX Runtime has a stream of its own: it must not start before the tile is there,
+        # nor we before the logits are.
+        self._xp.cuda.get_current_stream().synchronize()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+
+def _session(path: Path, threads: int, cuda: bool) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # An arena would keep every fold's peak; freeing after each tile costs little.
+    options.enable_cpu_mem_arena = cuda
+    search = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
+    providers: list[Any] = [(_CUDA, search), _CPU] if cuda else [_CPU]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except _ORT_ERRORS as error:
+        if cuda:
+            raise _NoCudaError(first_line(error)) from error
+        raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
+    # ONNX Runtime falls back to the CPU with no more than a log line.
+    if cuda and _CUDA not in session.get_providers():
+        raise _NoCudaError("ONNX Runtime could not start its CUDA provider")
+    return session

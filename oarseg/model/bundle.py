@@ -1,0 +1,64 @@
+"""A weights folder opened: the manifest, with every file checked against its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic.dataclasses import dataclass
+
+from oarseg.errors import WeightsError
+from oarseg.model.manifest import MANIFEST, STRICT, Manifest, ModelFile, Precision, parse_manifest
+
+
+@dataclass(frozen=True, config=STRICT)
+class Bundle:
+    """A weights folder whose files are all there and unharmed."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+
+    def paths(self, precision: Precision) -> tuple[Path, ...]:
+        """The ONNX files of the ensemble at one precision, a fold each."""
+        return tuple(self.folder / model.file for model in self.manifest.files(precision))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def load(folder: Path) -> Bundle:
+    """Open a weights folder and check every file in it against the manifest.
+
+    Raises:
+        WeightsError: no manifest, a broken one, or a file that is missing or changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise WeightsError(
+            f"{folder}: expected a folder with {MANIFEST}, found none; "
+            "make one with 'oarseg export' or pass --weights"
+        )
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    manifest = parse_manifest(text, source=str(path))
+    for model in manifest.models:
+        _check_file(folder, model)
+    return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
+
+
+def _check_file(folder: Path, model: ModelFile) -> None:
+    path = folder / model.file
+    if path.parent != folder or not path.is_file():
+        raise WeightsError(f"{path}: named by {MANIFEST} and not in the folder; export again")
+    found = file_sha256(path)
+    if found != model.sha256:
+        raise WeightsError(
+            f"{path}: SHA-256 {found[:12]}… is not the manifest's {model.sha256[:12]}…; "
+            "the file is damaged or of another export"
+        )
