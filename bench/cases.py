@@ -79,7 +79,7 @@ def toy(spacing_mm: tuple[float, float, float], *, classes: int = 31, folds: int
     """A weights folder of small networks that have learnt for seconds, on a given spacing."""
     import nnunet_oracle as oracle
 
-    structures = catalogue.load("han_seg").structures[: classes - 1]
+    structures = catalogue.load_challenge("han_seg").structures[: classes - 1]
     labels = {"background": 0, **{s.name: s.label for s in structures}}
 
     def make(folder: Path) -> None:

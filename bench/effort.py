@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], float]]:
     """Mean Dice of each phantom, and seconds in all, for each effort."""
-    weights = bundle.load(arguments.weights)
+    weights = bundle.load_bundle(arguments.weights)
     opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
     folds = len(opened.folds)
     efforts = [Effort(n, False, step) for n in range(folds, 0, -1) for step in STEPS]
@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], fl
         net_input, body, truth = prepared(PhantomSpec(seed, arguments.size), weights.manifest)
         for effort in efforts:
             start = time.perf_counter()
-            labels = streaming.segment(
+            labels = streaming.segment_streaming(
                 net_input,
                 opened.folds,
                 weights.manifest,
@@ -78,7 +78,7 @@ def prepared(spec: PhantomSpec, manifest: Manifest) -> tuple[Any, Any, Any]:
     """A phantom as the network sees it, its body, and its truth."""
     seen = phantom_channels(spec, manifest.channels[1].recipe)
     body, grid = find_body(seen.ct), seen.ct.grid
-    net_input = preprocessing.prepare(
+    net_input = preprocessing.preprocess(
         [seen.ct.array, seen.mr], grid.spacing_mm, manifest, box=body_box(body, grid)
     )
     return net_input, body, seen.truth
@@ -95,7 +95,7 @@ def table(arguments: argparse.Namespace, found: dict[Effort, tuple[list[float], 
     """Markdown."""
     whole = next(iter(found.values()))
     seeds = ", ".join(map(str, arguments.seeds))
-    title = bundle.load(arguments.weights).manifest.title
+    title = bundle.load_bundle(arguments.weights).manifest.title
     lines = [
         f"{len(arguments.seeds)} phantoms (size {arguments.size}, seeds {seeds}), {title}, "
         f"{datetime.date.today()}",

@@ -32,7 +32,7 @@ from oarseg.labels.boxes import label_boxes  # noqa: E402
 from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
 from oarseg.results.write_case import write_case  # noqa: E402
 
-RULES = catalogue.load("han_seg")
+RULES = catalogue.load_challenge("han_seg")
 STRAY_VOXELS = 3
 # The command, and the peak of its own memory in KiB as the last word: what the system tells
 # the parent would count the parent's memory too.

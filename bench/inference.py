@@ -125,7 +125,7 @@ def measure(row: Row, arguments: argparse.Namespace) -> dict[str, Any]:
     weights, found = weights_of(row, arguments), {}
     for who in row.runs:
         code = "nnunet" if who.startswith("peer") else code_digest()
-        made_by = f"{arguments.device}-{bundle.load(weights).sha256[:8]}-{code}"
+        made_by = f"{arguments.device}-{bundle.load_bundle(weights).sha256[:8]}-{code}"
         stem = RUNS / f"{row.name}-{who}-{made_by}"
         kept = stem.with_suffix(".json")
         if arguments.redo or not kept.is_file():
@@ -268,7 +268,7 @@ def header(arguments: argparse.Namespace) -> str:
 
 def table(row: Row, found: dict[str, Any], arguments: argparse.Namespace) -> str:
     """One row's runs in Markdown."""
-    manifest = bundle.load(weights_of(row, arguments)).manifest
+    manifest = bundle.load_bundle(weights_of(row, arguments)).manifest
     kind = "toy network" if row.toy_mm else f"shipped ensemble, {len(manifest.folds)} folds"
     shape = "×".join(str(n) for n in reversed(SIZES[row.size].ct_shape))
     mm = "×".join(f"{n:g}" for n in reversed(manifest.spacing_mm))

@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-    weights = bundle.load(arguments.weights)
+    weights = bundle.load_bundle(arguments.weights)
     opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
     found = []
     for seed in arguments.seeds:
@@ -86,14 +86,14 @@ class Answers:
         def run(ct: Any, mr: Any, *, crop: bool) -> Any:
             where = replace(grid, shape=ct.shape)
             body = find_body(Volume(ct, where))
-            net_input = preprocessing.prepare(
+            net_input = preprocessing.preprocess(
                 [ct, mr],
                 grid.spacing_mm,
                 weights.manifest,
                 box=body_box(body, where) if crop else None,
                 threads=arguments.threads,
             )
-            return streaming.segment(
+            return streaming.segment_streaming(
                 net_input, opened.folds, weights.manifest, mask=body, threads=arguments.threads
             )
 

@@ -70,14 +70,14 @@ def ours(
     images: list[Any], spacing_mm: Any, arguments: argparse.Namespace, steps: Steps
 ) -> np.ndarray[Any, Any]:
     """This project's inference."""
-    weights = bundle.load(arguments.weights)
+    weights = bundle.load_bundle(arguments.weights)
     with steps.step("networks"):
         opened = choice.open_engines(weights, device=arguments.device, threads=arguments.threads)
         folds = torch_engines(arguments) if arguments.torch else opened.folds
     grid = Grid(images[0].shape, spacing_mm)
     with steps.step("preprocessing"):
         body = None if arguments.region == "whole" else find_body(Volume(images[0], grid))
-        net_input = preprocessing.prepare(
+        net_input = preprocessing.preprocess(
             images,
             spacing_mm,
             weights.manifest,
@@ -86,7 +86,7 @@ def ours(
         )
         images.clear()
     with steps.step("segmentation"):
-        return streaming.segment(
+        return streaming.segment_streaming(
             net_input,
             folds,
             weights.manifest,
@@ -108,7 +108,7 @@ def torch_predictor(arguments: argparse.Namespace) -> Any:
     import nnunet_peer
 
     return nnunet_peer.predictor(
-        bundle.load(arguments.weights),
+        bundle.load_bundle(arguments.weights),
         threads=arguments.threads,
         architecture={} if arguments.toy else nnunet_peer.SHIPPED,
         device=arguments.device,

@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--enlarge", type=int, nargs=3, default=(2, 4, 4), help="z, y, x")
     factors = parser.parse_args().enlarge
-    rules = catalogue.load("segrap_oar")
+    rules = catalogue.load_challenge("segrap_oar")
     labels = make_case(PhantomSpec(201), rules).labels.array
     for axis, factor in enumerate(factors):
         labels = labels.repeat(factor, axis)

@@ -8,7 +8,7 @@ from pathlib import Path
 from oarseg.imaging.files.locate import ENDINGS
 
 
-def printable(name: str) -> str:
+def printable_path(name: str) -> str:
     """A file name that can stand in a message."""
     return name if name.isprintable() else repr(name)
 
@@ -23,7 +23,7 @@ def not_an_image(path: Path) -> str:
     )
 
 
-def fault(path: Path, input_dir: Path) -> str | None:
+def find_file_fault(path: Path, input_dir: Path) -> str | None:
     """What forbids opening a file: its name, its kind or where it leads."""
     if not path.name.isprintable():
         return sentence(

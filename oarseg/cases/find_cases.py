@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oarseg.cases.admission import fault, not_an_image, printable, sentence
+from oarseg.cases.admission import find_file_fault, not_an_image, printable_path, sentence
 from oarseg.cases.case import IMAGES, INPUTS, Case, CaseProblem, _stem, label_path
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
@@ -111,7 +111,7 @@ def _in_sockets(
     for socket in challenge.sockets:
         for path in _visible(folders[socket.slug]) if socket.slug in folders else ():
             if ending(path.name) is None:
-                problems.append(CaseProblem(printable(path.name), not_an_image(path)))
+                problems.append(CaseProblem(printable_path(path.name), not_an_image(path)))
             else:
                 candidates.append(_candidate(path, socket, input_dir))
     return candidates, problems
@@ -131,7 +131,7 @@ def _listed_slugs(listed: Path, challenge: Challenge) -> set[str]:
 
 
 def _read_list(listed: Path) -> list[Any]:
-    refused = fault(listed, listed.parent)
+    refused = find_file_fault(listed, listed.parent)
     if refused:
         raise InputError(refused)
     try:
@@ -217,7 +217,7 @@ def _candidate(path: Path, socket: Socket, input_dir: Path, name: str = "") -> _
     stem = _stem(path)
     # A file that is called nothing but its suffix keeps its whole stem.
     name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
-    return _Candidate(socket, path, printable(name), fault(path, input_dir))
+    return _Candidate(socket, path, printable_path(name), find_file_fault(path, input_dir))
 
 
 def _suffix(stem: str, socket: Socket) -> int:

@@ -10,17 +10,17 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 
 
-def names() -> tuple[str, ...]:
+def challenge_names() -> tuple[str, ...]:
     """The challenges that come with the package."""
     files = resources.files("oarseg").joinpath("challenges").iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-def load(name: str, *, table: Path | None = None) -> Challenge:
+def load_challenge(name: str, *, table: Path | None = None) -> Challenge:
     """Load a challenge that comes with the package, or one from a TOML file's path.
 
     Args:
-        name: one of ``names()``, or a path that ends with ``.toml``.
+        name: one of ``challenge_names()``, or a path that ends with ``.toml``.
         table: the user's label table, TOML or nnU-Net's ``dataset.json``, for a challenge
             that takes one.
 
@@ -41,8 +41,8 @@ def load(name: str, *, table: Path | None = None) -> Challenge:
 def _source(name: str) -> tuple[str, str]:
     """Where a challenge's facts stand, for messages, and their text."""
     if not name.endswith(".toml"):
-        if name not in names():
-            known = ", ".join(names())
+        if name not in challenge_names():
+            known = ", ".join(challenge_names())
             raise InputError(f"challenge {name!r}: expected one of {known}, or a .toml file")
         found = resources.files("oarseg").joinpath("challenges", f"{name}.toml")
         return f"{name}.toml", found.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.outlines import STRICT, Code, Organ, Outline, Structure
-from oarseg.challenges.toml_file import fault
+from oarseg.challenges.toml_file import rule_error
 from oarseg.errors import InputError
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "Structure",
 ]
 
-Ranking = Literal["significance", "organ_ranks", "weighted_means"]
+RankingRule = Literal["significance", "organ_ranks", "weighted_means"]
 Text = Annotated[str, Field(min_length=1)]
 # What becomes a file's or a folder's name.
 FileName = Annotated[str, Field(pattern=r"^[\w.-]*$")]
@@ -160,7 +160,7 @@ class Evaluation:
     """
 
     ranked: tuple[Literal["dsc", "hd95_mm", "nsd", "msd_mm"], ...] = ("dsc", "hd95_mm")
-    ranking: Ranking = "significance"
+    ranking: RankingRule = "significance"
     weights: Mapping[str, PositiveFloat] = field(default_factory=dict)
     tolerance_mm: float = 1.0
     tolerances_mm: Mapping[str, float] = field(default_factory=dict)
@@ -221,22 +221,24 @@ class Challenge:
     def _check_output(self) -> None:
         output = self.output
         if not (output.slug or "{case}" in output.path):
-            raise fault(("output",), "needs a slug, or a path with {case}")
+            raise rule_error(("output",), "needs a slug, or a path with {case}")
         if ".." in output.path.split("/"):
-            raise fault(("output", "path"), f"must stay below the output folder: {output.path}")
+            raise rule_error(
+                ("output", "path"), f"must stay below the output folder: {output.path}"
+            )
         if output.form == "channels" and (output.ending != ".mha" or output.path):
-            raise fault(("output", "form"), 'channels need a slug and ending = ".mha"')
+            raise rule_error(("output", "form"), 'channels need a slug and ending = ".mha"')
         if output.form == "labels" and output.identity_frame:
-            raise fault(("output", "identity_frame"), 'is known for form = "channels" only')
+            raise rule_error(("output", "identity_frame"), 'is known for form = "channels" only')
 
     def _check_structures(self) -> None:
         if not (self.structures or self.own_labels):
-            raise fault(("structures",), "needs at least one, or own_labels = true")
+            raise rule_error(("structures",), "needs at least one, or own_labels = true")
         _check_unique("structures", "name", [s.name for s in self.structures])
         labels = [structure.label for structure in self.structures]
         for index, label in enumerate(labels):
             if label > len(labels) or label in labels[:index]:
-                raise fault(
+                raise rule_error(
                     ("structures", index, "label"),
                     f"labels must be 1, 2, … {len(labels)} without gaps or repeats, found {label}",
                 )
@@ -245,10 +247,10 @@ class Challenge:
         _check_unique("sockets", "slug", [socket.slug for socket in self.sockets])
         _check_unique("sockets", "channel", [socket.channel for socket in self.sockets])
         if sum(socket.reference for socket in self.sockets) != 1:
-            raise fault(("sockets",), "exactly one must have reference = true")
+            raise rule_error(("sockets",), "exactly one must have reference = true")
         for index, socket in enumerate(self.sockets):
             if socket.modality == "CT" and not socket.reference and socket.placed != "same_grid":
-                raise fault(
+                raise rule_error(
                     ("sockets", index, "placed"),
                     'only an MR can be registered; a second CT needs placed = "same_grid"',
                 )
@@ -257,10 +259,10 @@ class Challenge:
         known = {structure.label for structure in self.structures}
         _check_unique("overlapping", "name", [organ.name for organ in self.overlapping])
         if len(self.overlapping) > 255:
-            raise fault(("overlapping", 255), "at most 255 organs can be told apart")
+            raise rule_error(("overlapping", 255), "at most 255 organs can be told apart")
         for index, organ in enumerate(self.overlapping):
             if not organ.labels or set(organ.labels) - known:
-                raise fault(
+                raise rule_error(
                     ("overlapping", index, "labels"),
                     f"{organ.name}: must be one or more of 1–{len(known)}",
                 )
@@ -277,7 +279,7 @@ class Challenge:
         ):
             unknown = sorted(set(used) - allowed)
             if unknown:
-                raise fault(("evaluation", part), f"no structure {', '.join(unknown)}")
+                raise rule_error(("evaluation", part), f"no structure {', '.join(unknown)}")
 
     @property
     def organs(self) -> tuple[Organ, ...]:
@@ -327,6 +329,6 @@ class Challenge:
 def _check_unique(table: str, key: str, values: Sequence[str | int]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise fault(
+            raise rule_error(
                 (table, index, key), f"every {key} must be unique, {value!r} is there twice"
             )

@@ -23,13 +23,13 @@ Path = tuple[str | int, ...]
 NAME = r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'"""
 DOTTED = rf"(?:{NAME})(?:\s*\.\s*(?:{NAME}))*"
 HEADER = re.compile(rf"^\s*(\[\[?)\s*({DOTTED})\s*\]")
-KEY = re.compile(rf"^\s*({DOTTED})\s*=")
+KEY_PATTERN = re.compile(rf"^\s*({DOTTED})\s*=")
 MULTILINE = ('"""', "'''")
 DOCUMENT_KEY = "at"
 UNKNOWN_KEY = "unexpected_keyword_argument"
 
 
-def fault(at: Path, message: str) -> PydanticCustomError:
+def rule_error(at: Path, message: str) -> PydanticCustomError:
     """The error that a validator raises for a rule broken at a key of the document."""
     return PydanticCustomError("rule", "{message}", {"message": message, DOCUMENT_KEY: at})
 
@@ -99,7 +99,7 @@ def _keys(text: str) -> Iterator[tuple[Path, int]]:
         if header := HEADER.match(line):
             table = _table(_names(header[2]), counts, an_array=header[1] == "[[")
             yield table, number
-        elif key := KEY.match(line):
+        elif key := KEY_PATTERN.match(line):
             yield (*table, *_names(key[1])), number
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
-from oarseg.cli.phantom import Subparsers
+from oarseg.cli.options import Subparsers
 
 
 def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -15,16 +15,16 @@ def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("challenges", help="list the challenges, or check a file of one")
     parser.add_argument("file", nargs="?", help="a name or FILE.toml: tell all of it")
     parser.add_argument("--label-table", type=Path, metavar="FILE")
-    parser.set_defaults(command=challenges)
+    parser.set_defaults(command=run_challenges)
 
 
-def challenges(arguments: argparse.Namespace) -> int:
+def run_challenges(arguments: argparse.Namespace) -> int:
     """Print the challenges, one a line, or one of them in full."""
     if arguments.file is None:
-        for name in catalogue.names():
-            print(_line(catalogue.load(name)))
+        for name in catalogue.challenge_names():
+            print(_line(catalogue.load_challenge(name)))
         return 0
-    print(_whole(catalogue.load(arguments.file, table=arguments.label_table)))
+    print(_whole(catalogue.load_challenge(arguments.file, table=arguments.label_table)))
     return 0
 
 

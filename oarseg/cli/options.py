@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 def add_challenge(parser: argparse.ArgumentParser, *, default: str | None = "han_seg") -> None:
     """Options that choose a challenge."""
-    known = ", ".join(catalogue.names())
+    known = ", ".join(catalogue.challenge_names())
     parser.add_argument(
         "--challenge",
         default=default,
@@ -38,7 +38,7 @@ def chosen_challenge(arguments: argparse.Namespace) -> Challenge:
     Raises:
         InputError: no such challenge, a broken file, or a label table is missing.
     """
-    rules = catalogue.load(arguments.challenge, table=arguments.label_table)
+    rules = catalogue.load_challenge(arguments.challenge, table=arguments.label_table)
     if not rules.structures:
         raise InputError(
             f"challenge {rules.name}: takes its labels from you; pass --label-table with a TOML "

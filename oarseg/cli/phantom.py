@@ -6,10 +6,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from oarseg.cli.options import add_challenge, chosen_challenge
+from oarseg.cli.options import Subparsers, add_challenge, chosen_challenge
 
 logger = logging.getLogger(__name__)
-Subparsers = argparse._SubParsersAction  # argparse names no public type for it
 
 
 def add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -32,10 +31,10 @@ def add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--neck-flexion", type=float, default=0.0, metavar="DEG")
     parser.add_argument("--no-mr", action="store_true")
     parser.add_argument("--workers", type=int, default=1)
-    parser.set_defaults(command=phantom)
+    parser.set_defaults(command=run_phantom)
 
 
-def phantom(arguments: argparse.Namespace) -> int:
+def run_phantom(arguments: argparse.Namespace) -> int:
     """Write phantoms and print their folders."""
     from oarseg.phantom import write_cases
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from oarseg.cli.options import add_challenge, chosen_challenge
-from oarseg.cli.phantom import Subparsers
+from oarseg.cli.options import Subparsers, add_challenge, chosen_challenge
 from oarseg.errors import InputError
 
 
@@ -18,10 +17,10 @@ def add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--png", type=Path, required=True)
     parser.add_argument("--case", help="default: the first")
     add_challenge(parser)
-    parser.set_defaults(command=picture)
+    parser.set_defaults(command=run_picture)
 
 
-def picture(arguments: argparse.Namespace) -> int:
+def run_picture(arguments: argparse.Namespace) -> int:
     """Draw one case: CT and moved MR in three planes, with the masks."""
     from oarseg.cases.find_cases import find_cases
     from oarseg.results.case_picture import case_picture, write_png

@@ -34,10 +34,10 @@ def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "CT's and the MR's .mrk.json of 3D Slicer",
     )
     parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
-    parser.set_defaults(command=register)
+    parser.set_defaults(command=run_register)
 
 
-def register(arguments: argparse.Namespace) -> int:
+def run_register(arguments: argparse.Namespace) -> int:
     """Register, print what was found; a failed registration is an error."""
     from oarseg.workflows.register_pair import register_files, require_usable
 

@@ -123,11 +123,11 @@ def _model(weights: Path) -> Iterator[Component]:
             yield part | {"hashes": hashes, "licenses": [{"license": {"name": licence}}]}
 
 
-def main() -> None:
+def write_sbom() -> None:
     """Write the document of this installation to standard output."""
     found = document(status=DPKG_STATUS, release=OS_RELEASE, weights=WEIGHTS)
     sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    write_sbom()

@@ -53,14 +53,14 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-plot", action="store_true")
-    parser.set_defaults(command=evaluate)
+    parser.set_defaults(command=run_evaluate)
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
+def run_evaluate(arguments: argparse.Namespace) -> int:
     """Score predictions, and print what the figures mean and where the results are."""
     from oarseg.evaluation import tables
-    from oarseg.evaluation.evaluate import Settings
-    from oarseg.evaluation.evaluate import evaluate as run
+    from oarseg.evaluation.evaluate import EvaluationSettings
+    from oarseg.evaluation.evaluate import evaluate_folders as run
 
     rules = chosen_challenge(arguments)
     summary = run(
@@ -68,7 +68,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         arguments.references,
         challenge=rules,
         out=arguments.out,
-        settings=Settings(
+        settings=EvaluationSettings(
             definition=arguments.definition,
             missing=arguments.missing,
             mr_field=tuple(arguments.mr_field),
@@ -101,12 +101,12 @@ def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--alpha", type=float, default=0.05)
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap over cases")
     parser.add_argument("--seed", type=int, default=0)
-    parser.set_defaults(command=rank)
+    parser.set_defaults(command=run_rank)
 
 
-def rank(arguments: argparse.Namespace) -> int:
+def run_rank(arguments: argparse.Namespace) -> int:
     """Print the ranking as a Markdown table and, for two models, a verdict."""
-    from oarseg.evaluation.ranking import rank as run
+    from oarseg.evaluation.ranking import rank_submissions as run
     from oarseg.evaluation.ranking import ranking_text
 
     ranking = run(

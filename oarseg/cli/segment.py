@@ -23,7 +23,7 @@ def add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Add the subcommand."""
     parser = commands.add_parser("segment", help="segment every case of a folder")
     add_segment_arguments(parser)
-    parser.set_defaults(command=segment)
+    parser.set_defaults(command=run_segment)
 
 
 def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +97,7 @@ def _time_limit(arguments: argparse.Namespace) -> float | None:
         raise InputError(f"{VARIABLE}: expected seconds above 0, found {text!r}") from error
 
 
-def segment(arguments: argparse.Namespace) -> int:
+def run_segment(arguments: argparse.Namespace) -> int:
     """Segment the cases of a folder; 0 only when every one was written."""
     # Before any worker: a second one has no more time than the first left.
     started_s = time.monotonic() - process_age_s()

@@ -40,12 +40,12 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_registration_argument(parser)
     parser.add_argument("--workers", type=int, default=1)
-    parser.set_defaults(command=prepare)
+    parser.set_defaults(command=run_prepare)
 
 
-def prepare(arguments: argparse.Namespace) -> int:
+def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare a data set for training."""
-    from oarseg.training.dataset import prepare as run
+    from oarseg.training.dataset import prepare_dataset as run
 
     done = run(
         arguments.data,
@@ -80,10 +80,10 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--initial-weights", type=Path, help="a checkpoint, or a results folder with the folds"
     )
-    parser.set_defaults(command=train)
+    parser.set_defaults(command=run_train)
 
 
-def train(arguments: argparse.Namespace) -> int:
+def run_train(arguments: argparse.Namespace) -> int:
     """Plan, preprocess and train, each only as far as it is not done."""
     from oarseg.training.planning import (
         Workspace,
@@ -128,14 +128,14 @@ def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--warning", default="Not validated for clinical use.")
     parser.add_argument("--training", required=True, help="training data, in words")
     parser.add_argument("--licence", required=True, help="licence of the weights")
-    parser.set_defaults(command=export)
+    parser.set_defaults(command=run_export)
 
 
-def export(arguments: argparse.Namespace) -> int:
+def run_export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
     from oarseg.training.checkpoint import open_results
     from oarseg.training.export import Card
-    from oarseg.training.export import export as run
+    from oarseg.training.export import export_ensemble as run
     from oarseg.training.parity import figures_text, patches_from
 
     if not arguments.out.parent.is_dir():

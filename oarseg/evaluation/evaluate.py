@@ -26,7 +26,7 @@ COUNTED = "all of it counts as missed"
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """How to score.
 
     Attributes:
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``evaluate`` found.
+    """What ``evaluate_folders`` found.
 
     Attributes:
         scores: one a case and structure.
@@ -70,13 +70,13 @@ class Summary:
     files: tuple[Path, ...]
 
 
-def evaluate(
+def evaluate_folders(
     predictions: Path,
     references: Path,
     *,
     challenge: Challenge,
     out: Path,
-    settings: Settings | None = None,
+    settings: EvaluationSettings | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Summary:
     """Score every case of the references, and write CSV, JSON, Markdown and a plot.
@@ -97,7 +97,7 @@ def evaluate(
             an unknown definition.
         OutputError: the results cannot be written.
     """
-    how = settings or Settings()
+    how = settings or EvaluationSettings()
     if how.definition not in DEFINITIONS:
         raise InputError(f"definition {how.definition!r}: expected {', '.join(DEFINITIONS)}")
     if how.insert:
@@ -159,7 +159,10 @@ class _Result:
 
 
 def _case(
-    prediction: LabelFiles | None, reference: LabelFiles, challenge: Challenge, how: Settings
+    prediction: LabelFiles | None,
+    reference: LabelFiles,
+    challenge: Challenge,
+    how: EvaluationSettings,
 ) -> _Result:
     case = reference.case
     try:
@@ -203,7 +206,7 @@ def _write(
     problems: tuple[CaseProblem, ...],
     challenge: Challenge,
     out: Path,
-    how: Settings,
+    how: EvaluationSettings,
 ) -> Summary:
     scores = tuple(score for result in results for score in result.scores)
     unanswered = tuple(r.case for r in results if r.scores and not r.answered)

@@ -31,22 +31,20 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oarseg.evaluation.surfaces import Surface, border_voxels, distances_mm, surfels
+from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.volume import Vector
-from oarseg.labels.mask import Mask
+from oarseg.labels.mask import CroppedMask
 
 Definition = Literal["surface-distance", "medpy", "evalutils"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
 SHARE = 0.95
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Metrics:
-    """What ``compare`` found; see the module's docstring for the definitions."""
+    """What ``compare_masks`` found; see the module's docstring for the definitions."""
 
     dsc: float
     hd95_mm: float
@@ -59,8 +57,8 @@ class Metrics:
 class _Directed:
     """Distances from one surface to the other in rising order, and the areas with them."""
 
-    distances_mm: Floats
-    areas: Floats
+    distances_mm: Doubles
+    areas: Doubles
 
     @classmethod
     def between(cls, source: Surface, target: Surface, spacing_mm: Vector) -> _Directed:
@@ -86,9 +84,9 @@ class _Directed:
         return float(np.sum(self.areas[self.distances_mm <= tolerance_mm]))
 
 
-def compare(
-    prediction: Mask,
-    reference: Mask,
+def compare_masks(
+    prediction: CroppedMask,
+    reference: CroppedMask,
     *,
     spacing_mm: Vector,
     tolerance_mm: float,
@@ -142,5 +140,5 @@ def _mean(there: _Directed, back: _Directed, definition: Definition) -> float:
     return float(np.mean(_together(there, back)))
 
 
-def _together(there: _Directed, back: _Directed) -> Floats:
+def _together(there: _Directed, back: _Directed) -> Doubles:
     return np.concatenate([there.distances_mm, back.distances_mm])

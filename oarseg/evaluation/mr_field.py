@@ -19,15 +19,15 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector
-from oarseg.labels.mask import Mask
+from oarseg.labels.mask import CroppedMask
 from oarseg.labels.open_masks import read_grid
 
 TRUTH = "_truth.json"
-TRANSFORM = "_ct_to_mr.tfm"
+TRANSFORM_SUFFIX = "_ct_to_mr.tfm"
 
 
 @dataclass(frozen=True)
-class Field:
+class MrField:
     """A box in the MR's space, and the way there.
 
     Attributes:
@@ -39,7 +39,7 @@ class Field:
     low_mm: Vector
     high_mm: Vector
 
-    def cut(self, mask: Mask, grid: Grid) -> Mask:
+    def cut(self, mask: CroppedMask, grid: Grid) -> CroppedMask:
         """The part of a mask that lies in the field.
 
         Args:
@@ -60,7 +60,7 @@ class Field:
                 steps = linear[axis, 1] * y[:, None] + linear[axis, 2] * x[None, :]
                 place = steps + base[axis]
                 plane &= (place >= self.low_mm[axis]) & (place <= self.high_mm[axis])
-        return Mask(kept, mask.start)
+        return CroppedMask(kept, mask.start)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Fields:
     folders: tuple[Path, ...]
     challenge: Challenge
 
-    def of(self, case: str) -> Field:
+    def of(self, case: str) -> MrField:
         """The field of a case.
 
         Raises:
@@ -86,14 +86,14 @@ class Fields:
         truth = self._find(f"{case}{TRUTH}")
         if truth:
             return read_truth(truth)
-        transform = self._find(f"{case}{TRANSFORM}")
+        transform = self._find(f"{case}{TRANSFORM_SUFFIX}")
         if transform:
             return field_of(read_grid(self._mr(case)), RigidTransform.read(transform))
         report = self._find(f"{REPORTS}/{case}.json")
         if report:
             return field_of(read_grid(self._mr(case)), read_report(report))
         raise InputError(
-            f"{self._names()}: expected {case}{TRUTH}, or {case}{TRANSFORM} or {REPORTS}/"
+            f"{self._names()}: expected {case}{TRUTH}, or {case}{TRANSFORM_SUFFIX} or {REPORTS}/"
             f"{case}.json with the MR, found none; give the folders that hold them with --mr-field"
         )
 
@@ -117,7 +117,7 @@ class Fields:
         return ", ".join(map(str, self.folders))
 
 
-def field_of(mr: Grid, ct_to_mr: RigidTransform) -> Field:
+def field_of(mr: Grid, ct_to_mr: RigidTransform) -> MrField:
     """The field of an MR image: its voxels, to their outer faces.
 
     The box is kept in the MR's own axes, in mm from the corner of its first voxel.
@@ -126,10 +126,10 @@ def field_of(mr: Grid, ct_to_mr: RigidTransform) -> Field:
     corner = mr.to_world(np.array([[-0.5, -0.5, -0.5]]))[0]
     to_axes = RigidTransform.from_arrays(rotation, -rotation @ corner)
     x, y, z = (n * s for n, s in zip(reversed(mr.shape), reversed(mr.spacing_mm), strict=True))
-    return Field(to_axes.after(ct_to_mr), (0.0, 0.0, 0.0), (x, y, z))
+    return MrField(to_axes.after(ct_to_mr), (0.0, 0.0, 0.0), (x, y, z))
 
 
-def read_truth(path: Path) -> Field:
+def read_truth(path: Path) -> MrField:
     """The field that a phantom's truth tells.
 
     Raises:
@@ -147,7 +147,7 @@ def read_truth(path: Path) -> Field:
             f"{path}: expected a phantom's truth with mr_field_mm and ct_to_mr, found something "
             "else; make the phantom with its MR"
         ) from error
-    return Field(transform, low, high)
+    return MrField(transform, low, high)
 
 
 def read_report(path: Path) -> RigidTransform:

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from oarseg.challenges.challenge import Ranking as Way
-from oarseg.evaluation.two_models import FAR_MM, LOWER_IS_BETTER, Floats, gains, p_better
+from oarseg.challenges.challenge import RankingRule as Way
+from oarseg.evaluation.two_models import LOWER_IS_BETTER, NO_SURFACE_MM, gains, p_better
+from oarseg.imaging.arrays import Doubles
 
 POINTS: dict[Way, str] = {
     "significance": "wins",
@@ -49,7 +50,7 @@ class Rules:
 
     way: Way
     metrics: Sequence[str]
-    weights: Floats
+    weights: Doubles
     alpha: float
 
 
@@ -63,12 +64,12 @@ class Places:
         places: (submissions, draws); 1 is the best.
     """
 
-    points: Floats
-    mean_ranks: Floats
+    points: Doubles
+    mean_ranks: Doubles
     places: NDArray[np.int64]
 
 
-def places(values: Floats, draws: NDArray[np.int64], rules: Rules) -> Places:
+def places(values: Doubles, draws: NDArray[np.int64], rules: Rules) -> Places:
     """Rank submissions on the cases of each draw.
 
     Args:
@@ -87,7 +88,7 @@ def places(values: Floats, draws: NDArray[np.int64], rules: Rules) -> Places:
     return Places(points, mean_ranks, np.argsort(order, axis=0) + 1)
 
 
-def _points(drawn: Floats, rules: Rules) -> tuple[Floats, Floats]:
+def _points(drawn: Doubles, rules: Rules) -> tuple[Doubles, Doubles]:
     """Points and ranks, both (metrics, submissions, draws)."""
     if rules.way == "significance":
         wins = np.stack([_wins(drawn[n], m, rules.alpha) for n, m in enumerate(rules.metrics)])
@@ -105,21 +106,21 @@ def _points(drawn: Floats, rules: Rules) -> tuple[Floats, Floats]:
     return _shown(means, rules.metrics), rankdata(means, axis=1)
 
 
-def _average(values: Floats, weights: Floats) -> Floats:
+def _average(values: Doubles, weights: Doubles) -> Doubles:
     """Along the last axis; a draw without any organ gives 0 to all."""
     total = weights.sum(axis=-1)
-    mean: Floats = (values * weights).sum(axis=-1) / np.where(total > 0, total, 1.0)
+    mean: Doubles = (values * weights).sum(axis=-1) / np.where(total > 0, total, 1.0)
     return mean
 
 
-def _shown(costs: Floats, metrics: Sequence[str]) -> Floats:
+def _shown(costs: Doubles, metrics: Sequence[str]) -> Doubles:
     """Weighted means as a reader knows them: higher Dice better, infinity infinite."""
     signs = np.array([1.0 if metric in LOWER_IS_BETTER else -1.0 for metric in metrics])
     shown = costs * signs[:, None, None]
-    return np.where(shown > FAR_MM / 1e6, np.inf, shown)
+    return np.where(shown > NO_SURFACE_MM / 1e6, np.inf, shown)
 
 
-def _wins(values: Floats, metric: str, alpha: float) -> Floats:
+def _wins(values: Doubles, metric: str, alpha: float) -> Doubles:
     """How many others each is significantly better than, (submissions, draws)."""
     flat = values.reshape(*values.shape[:2], -1)
     wins = np.zeros(flat.shape[:2])
@@ -130,7 +131,7 @@ def _wins(values: Floats, metric: str, alpha: float) -> Floats:
     return wins
 
 
-def _cost(values: Floats, metric: str) -> Floats:
+def _cost(values: Doubles, metric: str) -> Doubles:
     """The mean along the last axis, so that less is better; NaN where there is none.
 
     Infinite distances count before all: each is ``FAR_MM``, apart from the finite mean.
@@ -139,5 +140,5 @@ def _cost(values: Floats, metric: str) -> Floats:
     finite = np.isfinite(values)
     count = finite.sum(axis=-1)
     mean = np.where(finite, values, 0.0).sum(axis=-1) / np.maximum(count, 1)
-    cost = infinite * FAR_MM + mean if metric in LOWER_IS_BETTER else -mean
+    cost = infinite * NO_SURFACE_MM + mean if metric in LOWER_IS_BETTER else -mean
     return np.where(count + infinite > 0, cost, np.nan)

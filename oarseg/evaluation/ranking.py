@@ -22,10 +22,11 @@ from oarseg.evaluation.evaluate import CSV
 from oarseg.evaluation.places import POINTS, Places, Rules, places
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.tables import read_csv
-from oarseg.evaluation.two_models import LOWER_IS_BETTER, Floats, Verdict, compare_two
+from oarseg.evaluation.two_models import LOWER_IS_BETTER, Comparison, compare_two
+from oarseg.imaging.arrays import Doubles
 
 # Numbers drawn at once for the bootstrap; bounds the memory.
-CHUNK = 1 << 21
+CHUNK_ENTRIES = 1 << 21
 
 Key = tuple[str, str]
 
@@ -60,7 +61,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Standings:
     """The standings, best first, and, for two submissions, a verdict a metric.
 
     Attributes:
@@ -72,7 +73,7 @@ class Ranking:
     """
 
     standings: tuple[Standing, ...]
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Comparison, ...]
     points: str
     cases: int
     scores: int
@@ -96,12 +97,12 @@ class _Table:
     metrics: tuple[str, ...]
     cases: tuple[str, ...]
     structures: tuple[str, ...]
-    values: Floats
+    values: Doubles
     filled: tuple[frozenset[Key], ...]
     left_out: int
 
 
-def rank(
+def rank_submissions(
     csvs: Sequence[Path],
     *,
     evaluation: Evaluation,
@@ -109,7 +110,7 @@ def rank(
     draws: int = 1000,
     seed: int = 0,
     common: bool = False,
-) -> Ranking:
+) -> Standings:
     """Rank submissions by the CSV files that ``evaluate`` wrote for them.
 
     Args:
@@ -140,7 +141,7 @@ def rank(
     here = places(table.values, np.arange(count)[None], rules)
     drawn = _bootstrap(table, np.random.default_rng(seed).integers(0, count, (draws, count)), rules)
     standings = [_standing(table, number, here, drawn) for number in range(len(names))]
-    return Ranking(
+    return Standings(
         tuple(sorted(standings, key=lambda standing: standing.place)),
         _verdicts(table, alpha) if len(names) == 2 else (),
         POINTS[evaluation.ranking],
@@ -212,7 +213,7 @@ def _table(
 
 def _bootstrap(table: _Table, draws: NDArray[np.int64], rules: Rules) -> NDArray[np.int64]:
     """The places (submissions, draws) on cases drawn with replacement."""
-    step = max(CHUNK // max(table.values.size, 1), 1)
+    step = max(CHUNK_ENTRIES // max(table.values.size, 1), 1)
     parts = [
         places(table.values, draws[first : first + step], rules).places
         for first in range(0, len(draws), step)
@@ -243,12 +244,12 @@ def _standing(table: _Table, number: int, here: Places, drawn: NDArray[np.int64]
     )
 
 
-def _finite_mean(values: Floats) -> float:
+def _finite_mean(values: Doubles) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else math.nan
 
 
-def _verdicts(table: _Table, alpha: float) -> tuple[Verdict, ...]:
+def _verdicts(table: _Table, alpha: float) -> tuple[Comparison, ...]:
     first, second = table.names
     return tuple(
         compare_two(
@@ -258,7 +259,7 @@ def _verdicts(table: _Table, alpha: float) -> tuple[Verdict, ...]:
     )
 
 
-def ranking_text(ranking: Ranking) -> str:
+def ranking_text(ranking: Standings) -> str:
     """The ranking as a Markdown table, with what it leaves out and its verdicts."""
     metrics = list(ranking.standings[0].means)
     head = ["place", "95 % of draws", "first in", "submission", "mean rank"]
@@ -279,7 +280,7 @@ def ranking_text(ranking: Ranking) -> str:
     return "\n\n".join(parts)
 
 
-def _lacking(ranking: Ranking) -> list[str]:
+def _lacking(ranking: Standings) -> list[str]:
     lines = []
     for standing in ranking.standings:
         if standing.lacking:

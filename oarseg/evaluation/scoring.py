@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge, Evaluation, Organ, Pair
 from oarseg.errors import InputError
-from oarseg.evaluation.metrics import Definition, Metrics, compare
-from oarseg.evaluation.mr_field import Field
+from oarseg.evaluation.metrics import Definition, Metrics, compare_masks
+from oarseg.evaluation.mr_field import MrField
 from oarseg.imaging.volume import Grid
-from oarseg.labels.mask import Mask
+from oarseg.labels.mask import CroppedMask
 from oarseg.labels.open_masks import Masks, NoMasks
 
-Status = Literal["scored", "missed", "extra", "absent", "outside", "unusable"]
+ScoreStatus = Literal["scored", "missed", "extra", "absent", "outside", "unusable"]
 NAN = math.nan
 MOST_FILES = 3
 # The middles of twins lie farther apart in any patient; less is a matter of stray voxels.
@@ -47,7 +47,7 @@ class Score:
 
     case: str
     structure: str
-    status: Status
+    status: ScoreStatus
     definition: Definition
     dsc: float = NAN
     hd95_mm: float = NAN
@@ -74,7 +74,7 @@ class Sides:
     prediction: Masks
     reference: Masks
     grid: Grid
-    field: Field | None = None
+    field: MrField | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _compared(
     sides: Sides,
     organ: Organ,
     rules: Evaluation,
-    whole: tuple[Mask | None, Mask | None],
+    whole: tuple[CroppedMask | None, CroppedMask | None],
     *,
     failed: bool,
 ) -> _Found:
@@ -191,7 +191,7 @@ def _compared(
     if sides.field and whole[1] and score.kept <= rules.min_kept:
         return _Found(replace(score, status="outside"), *middles)
     if prediction and reference:
-        metrics = compare(
+        metrics = compare_masks(
             prediction,
             reference,
             spacing_mm=sides.grid.spacing_mm,
@@ -204,8 +204,8 @@ def _compared(
 
 def _empty(
     score: Score,
-    prediction: Mask | None,
-    reference: Mask | None,
+    prediction: CroppedMask | None,
+    reference: CroppedMask | None,
     rules: Evaluation,
     *,
     failed: bool,
@@ -227,7 +227,7 @@ def _empty(
     return _with(score, "absent", Metrics(1.0, 0.0, 1.0, 0.0, 0.0))
 
 
-def _with(score: Score, status: Status, metrics: Metrics) -> Score:
+def _with(score: Score, status: ScoreStatus, metrics: Metrics) -> Score:
     return replace(
         score,
         status=status,
@@ -239,14 +239,14 @@ def _with(score: Score, status: Status, metrics: Metrics) -> Score:
     )
 
 
-def _in_field(mask: Mask | None, sides: Sides) -> Mask | None:
+def _in_field(mask: CroppedMask | None, sides: Sides) -> CroppedMask | None:
     if mask is None or sides.field is None:
         return mask
     cut = sides.field.cut(mask, sides.grid)
     return cut if cut.array.any() else None
 
 
-def _kept(whole: Mask | None, part: Mask | None) -> float:
+def _kept(whole: CroppedMask | None, part: CroppedMask | None) -> float:
     if whole is None:
         return 1.0
     return part.voxels / whole.voxels if part else 0.0
@@ -259,7 +259,7 @@ def _lacking(sides: Sides, organ: Organ) -> str:
     )
 
 
-def middle_mm(mask: Mask, grid: Grid) -> NDArray[np.float64]:
+def middle_mm(mask: CroppedMask, grid: Grid) -> NDArray[np.float64]:
     """The middle of a mask's voxels, world x y z."""
     profiles = (mask.array.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
     index = [

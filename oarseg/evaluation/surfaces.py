@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from oarseg.imaging.arrays import Triple
 from oarseg.imaging.volume import Vector
-from oarseg.labels.mask import Mask, Triple
+from oarseg.labels.mask import CroppedMask
 
 # Voxels that are looked at together; bounds the memory for masks with far-flung voxels.
 CHUNK_VOXELS = 1 << 23
@@ -66,7 +67,7 @@ class Surface:
     areas: NDArray[np.float64]
 
 
-def surfels(mask: Mask, spacing_mm: Vector) -> Surface:
+def surfels(mask: CroppedMask, spacing_mm: Vector) -> Surface:
     """The corners between voxels inside and outside of a mask that has some, with areas."""
     table = np.asarray(area_table(spacing_mm))
     codes, points = [], []
@@ -78,7 +79,7 @@ def surfels(mask: Mask, spacing_mm: Vector) -> Surface:
     return Surface(np.concatenate(points), table[np.concatenate(codes)])
 
 
-def border_voxels(mask: Mask) -> Surface:
+def border_voxels(mask: CroppedMask) -> Surface:
     """The voxels of a mask that has some with one of their six neighbours outside."""
     points = []
     for start, planes in _chunks(mask):
@@ -133,7 +134,7 @@ def _moved(corner: int, axes: tuple[int, ...], flips: tuple[int, ...]) -> int:
     return 4 * z + 2 * y + x
 
 
-def _chunks(mask: Mask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
+def _chunks(mask: CroppedMask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
     """Runs of planes of the mask inside a frame of zeros, each with the one before it.
 
     Every run is cut to what it holds, and left out where it holds nothing, so that a

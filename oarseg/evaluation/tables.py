@@ -15,11 +15,11 @@ import numpy as np
 from oarseg.challenges.challenge import Challenge, Evaluation
 from oarseg.errors import InputError
 from oarseg.evaluation.metrics import DEFINITIONS, Definition
-from oarseg.evaluation.scoring import Score, Status
+from oarseg.evaluation.scoring import Score, ScoreStatus
 
-COLUMNS = tuple(field.name for field in fields(Score))
+SCORE_COLUMNS = tuple(field.name for field in fields(Score))
 TEXTS = ("case", "structure", "status", "definition", "note")
-NUMBERS = tuple(name for name in COLUMNS if name not in TEXTS)
+NUMBERS = tuple(name for name in SCORE_COLUMNS if name not in TEXTS)
 METRICS = ("dsc", "hd95_mm", "nsd", "msd_mm", "volume_difference_cm3")
 # What ``insert`` writes between.
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
@@ -180,9 +180,9 @@ def write_csv(path: Path, scores: Iterable[Score]) -> None:
     """Write one row a case and structure; NaN stays empty, infinity is "inf"."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow(SCORE_COLUMNS)
         for score in scores:
-            writer.writerow([_cell(getattr(score, name)) for name in COLUMNS])
+            writer.writerow([_cell(getattr(score, name)) for name in SCORE_COLUMNS])
 
 
 def _cell(value: str | float) -> str:
@@ -202,7 +202,7 @@ def read_csv(path: Path) -> tuple[Score, ...]:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a CSV file of 'oarseg evaluate': {error}") from error
-    missing = set(COLUMNS) - set(rows[0] if rows else ())
+    missing = set(SCORE_COLUMNS) - set(rows[0] if rows else ())
     if missing:
         raise InputError(
             f"{path}: expected the columns of 'oarseg evaluate', found none called "
@@ -212,7 +212,7 @@ def read_csv(path: Path) -> tuple[Score, ...]:
 
 
 def _score(path: Path, number: int, row: dict[str, str]) -> Score:
-    known = row["definition"] in DEFINITIONS and row["status"] in get_args(Status)
+    known = row["definition"] in DEFINITIONS and row["status"] in get_args(ScoreStatus)
     try:
         values = {name: float(row[name]) if row[name] else math.nan for name in NUMBERS}
     except (ValueError, TypeError):
@@ -222,7 +222,7 @@ def _score(path: Path, number: int, row: dict[str, str]) -> Score:
     return Score(
         row["case"],
         row["structure"],
-        cast(Status, row["status"]),
+        cast(ScoreStatus, row["status"]),
         cast(Definition, row["definition"]),
         note=row["note"],
         **values,

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import wilcoxon
+
+from oarseg.imaging.arrays import Doubles
 
 LOWER_IS_BETTER = frozenset({"hd95_mm", "msd_mm"})
 # Stands for an infinite distance in sums and differences: beyond any finite one.
-FAR_MM = 1e9
-
-Floats = NDArray[np.float64]
+NO_SURFACE_MM = 1e9
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """Two submissions compared on each structure by one metric.
 
     Attributes:
@@ -61,13 +60,13 @@ def _counted(structures: Sequence[str]) -> str:
 
 
 def compare_two(
-    values: Floats,
+    values: Doubles,
     *,
     names: tuple[str, str],
     structures: Sequence[str],
     metric: str,
     alpha: float,
-) -> Verdict:
+) -> Comparison:
     """Compare two submissions on each structure, two-sided.
 
     Args:
@@ -94,7 +93,7 @@ def compare_two(
     split: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for structure, sign, sure in zip(tested, signs, significant, strict=True):
         split[sign if sure else 0].append(structure)
-    return Verdict(
+    return Comparison(
         metric,
         *names,
         better=tuple(split[1]),
@@ -106,7 +105,7 @@ def compare_two(
     )
 
 
-def gains(one: Floats, other: Floats, metric: str) -> Floats:
+def gains(one: Doubles, other: Doubles, metric: str) -> Doubles:
     """By how much one is better than the other; 0 where nothing is to be compared.
 
     Distances may be infinite, where a structure was missed: two infinite ones are equal,
@@ -114,10 +113,10 @@ def gains(one: Floats, other: Floats, metric: str) -> Floats:
     """
     with np.errstate(invalid="ignore"):
         difference = other - one if metric in LOWER_IS_BETTER else one - other
-    return np.nan_to_num(difference, nan=0.0, posinf=FAR_MM, neginf=-FAR_MM)
+    return np.nan_to_num(difference, nan=0.0, posinf=NO_SURFACE_MM, neginf=-NO_SURFACE_MM)
 
 
-def p_better(difference: Floats, *, exact: bool = False) -> Floats:
+def p_better(difference: Doubles, *, exact: bool = False) -> Doubles:
     """One-sided p of Wilcoxon's signed-rank test along the last axis; zeros are dropped.
 
     Args:
@@ -137,7 +136,7 @@ def p_better(difference: Floats, *, exact: bool = False) -> Floats:
             method="auto" if exact else "asymptotic",
             axis=-1,
         )
-    p: Floats = np.nan_to_num(np.asarray(result.pvalue, float), nan=1.0)
+    p: Doubles = np.nan_to_num(np.asarray(result.pvalue, float), nan=1.0)
     return np.where((difference != 0).any(axis=-1), p, 1.0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import InputError
+from oarseg.imaging.arrays import Points
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
-Points = NDArray[np.floating[Any]]
-STEP_MM = 0.5
+JACOBIAN_STEP_MM = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +64,14 @@ class BSplineTransform:
     def jacobians(self, points_mm: Points) -> NDArray[np.float64]:
         """Determinants of the Jacobian at points (n, 3): volume there in MR over CT.
 
-        Central differences over ``STEP_MM``; a value of 0 or less is a fold.
+        Central differences over ``JACOBIAN_STEP_MM``; a value of 0 or less is a fold.
         """
         columns = []
-        for axis in np.eye(3) * STEP_MM:
+        for axis in np.eye(3) * JACOBIAN_STEP_MM:
             ahead = self.displacement_mm(points_mm + axis)
-            columns.append((ahead - self.displacement_mm(points_mm - axis)) / (2 * STEP_MM))
+            columns.append(
+                (ahead - self.displacement_mm(points_mm - axis)) / (2 * JACOBIAN_STEP_MM)
+            )
         gradient = np.stack(columns, axis=2) + np.eye(3)
         return cast(NDArray[np.float64], np.linalg.det(gradient))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.imaging.arrays import Floats
+from oarseg.imaging.arrays import Image
 from oarseg.imaging.volume import Grid, Shape, Vector, Volume, reversed_triple
 
 FINE_MM = 2.0
@@ -38,7 +38,7 @@ def shrink(volume: Volume, *, spacing_mm: float) -> Volume:
     return Volume(_block_means(volume.array, shape, factors), small)
 
 
-def _block_means(array: NDArray[Any], shape: Shape, factors: list[int]) -> Floats:
+def _block_means(array: NDArray[Any], shape: Shape, factors: list[int]) -> Image:
     depth, height, width = shape
     fz, fy, fx = factors
     out = np.zeros(shape, np.float32)

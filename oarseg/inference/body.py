@@ -11,14 +11,14 @@ import math
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg.imaging.arrays import Mask
 from oarseg.imaging.grids import COARSE_MM, shrink
 from oarseg.imaging.intensities import AIR_HU, BODY_HU
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.footprint import BlockMask
-from oarseg.inference.preprocessing import Box
+from oarseg.inference.preprocessing import IndexBox
 
 BOX_MARGIN_MM = 20.0
 MASK_MARGIN_MM = 12.0
@@ -26,8 +26,6 @@ MASK_MARGIN_MM = 12.0
 THIN_MM = 8.0
 SMALLEST_PIECE_MM3 = 2e4
 SMALLEST_BODY_MM3 = 1e5
-
-Mask = NDArray[np.bool_]
 
 
 def find_body(ct: Volume) -> BlockMask | None:
@@ -75,7 +73,7 @@ def _grown(mask: Mask, grid: Grid, margin_mm: float) -> Mask:
     return mask
 
 
-def body_box(body: BlockMask | None, grid: Grid) -> Box:
+def body_box(body: BlockMask | None, grid: Grid) -> IndexBox:
     """Half-open intervals along (z, y, x) that hold the body and ``BOX_MARGIN_MM`` around it.
 
     All slices are kept. Without a body the box is the whole image.

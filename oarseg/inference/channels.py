@@ -16,7 +16,7 @@ from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.model.manifest import ChannelRecipe
 
-HU_RANGE = (-1000, 3000)
+TRAINING_RANGE_HU = (-1000, 3000)
 # Headers round; voxels that lie closer than this lie on one grid.
 SAME_GRID_MM = 1e-2
 
@@ -26,7 +26,7 @@ def ct_channel(ct: Volume) -> NDArray[Any]:
 
     Inference need not do it: normalisation clips to a range within this one.
     """
-    low, high = HU_RANGE
+    low, high = TRAINING_RANGE_HU
     clipped: NDArray[Any] = np.clip(ct.array, low, high).astype(ct.array.dtype, copy=False)
     return clipped
 

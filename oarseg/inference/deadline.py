@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Image
 from oarseg.inference.engines.choice import Engines
-from oarseg.inference.engines.protocol import Engine, Image
+from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import flips
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.streaming import Effort, Work, plan, segment
+from oarseg.inference.streaming import Effort, Work, plan, segment_streaming
 from oarseg.inference.tiling import STEP
 from oarseg.model.manifest import Manifest
 from oarseg.system.usage import process_age_s
@@ -122,7 +123,7 @@ def measure(
         for one in timed:
             one.seconds = 0.0
         start = time.perf_counter()
-        segment(part, timed, manifest, threads=threads, xp=engines.xp)
+        segment_streaming(part, timed, manifest, threads=threads, xp=engines.xp)
         total = time.perf_counter() - start
     networks = sum(one.seconds for one in timed)
     return Costs(networks / len(timed), max(0.0, total - networks))

@@ -8,15 +8,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError
+from oarseg.imaging.arrays import Image
 from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.tiling import Tiling, cut
 from oarseg.model.manifest import Manifest
 
-Image = NDArray[np.float32]
 Flip = tuple[int, ...]
 
 

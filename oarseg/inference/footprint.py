@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Mask
 from oarseg.imaging.volume import Shape
 from oarseg.inference import resampling
 from oarseg.inference.preprocessing import Placement
 from oarseg.inference.tiling import Tiling
 
-Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 

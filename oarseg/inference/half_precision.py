@@ -11,15 +11,12 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Half, Image
 from oarseg.imaging.volume import Shape
 
-Half = NDArray[np.float16]
-Image = NDArray[np.float32]
 
-
-class Arithmetic(Protocol):
+class HalfArithmetic(Protocol):
     """The two operations that memory traffic bounds; safe to call from several threads."""
 
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
@@ -40,14 +37,14 @@ class PlainArithmetic:
     """With whatever array module; the reference."""
 
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
-        """See ``Arithmetic``."""
+        """See ``HalfArithmetic``."""
         # Infinities are kept, for whoever takes the planes to find.
         with np.errstate(over="ignore"):
             for part, planes in _parts(totals):
                 part[...] = part.astype(np.float32) + tile[planes] * weights[planes]
 
     def divide(self, totals: Half, weights: Half, out: Image) -> None:
-        """See ``Arithmetic``."""
+        """See ``HalfArithmetic``."""
         out[...] = totals / weights
 
 
@@ -62,7 +59,7 @@ class OpenVinoArithmetic:
         self._lock = Lock()
 
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
-        """See ``Arithmetic``."""
+        """See ``HalfArithmetic``."""
         with self._kernel("add", tile.shape).request() as run:
             before = run.get_input_tensor(0).data
             for part, planes in _parts(totals):
@@ -75,7 +72,7 @@ class OpenVinoArithmetic:
                 np.copyto(part, after[planes])
 
     def divide(self, totals: Half, weights: Half, out: Image) -> None:
-        """See ``Arithmetic``."""
+        """See ``HalfArithmetic``."""
         # In one graph OpenVINO would drop the rounding between the two conversions.
         with (
             self._kernel("divide", totals.shape).request() as run,
@@ -168,7 +165,7 @@ _GRAPHS: dict[str, Callable[[Shape], Any]] = {
 }
 
 
-def arithmetic(xp: ModuleType = np) -> Arithmetic:
+def half_arithmetic(xp: ModuleType = np) -> HalfArithmetic:
     """The fastest arithmetic for an array module."""
     if xp is np and importlib.util.find_spec("openvino") is not None:
         return OpenVinoArithmetic()

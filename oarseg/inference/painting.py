@@ -15,16 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
+from oarseg.imaging.arrays import Image, Labels
 from oarseg.inference import resampling
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
 from oarseg.inference.resampling import Band, Tap
-from oarseg.inference.ring import Plane
-from oarseg.model.manifest import Manifest, label_values
-
-Labels = NDArray[np.uint8]
-Image = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+from oarseg.inference.ring import LogitPlane
+from oarseg.model.manifest import Manifest, class_labels
 
 # Half of the smallest positive half: below it a logit rounds to zero, sigmoid to 0.5.
 _ABOVE_ZERO = np.float32(2.0**-25)
@@ -103,13 +100,13 @@ class Painter:
         self._canvas = place.view(labels)
         self._mask = mask
         self._regions = manifest.regions
-        self._values = label_values(manifest)
+        self._values = class_labels(manifest)
         self._pool = pool
         self._xp = xp
         self._next = 0
         self._before: NDArray[Any] | None = None
 
-    def take(self, plane: Plane) -> None:
+    def take(self, plane: LogitPlane) -> None:
         """Accept a plane; those that no tile covers may be left out.
 
         Raises:

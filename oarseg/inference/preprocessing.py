@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import InputError
+from oarseg.imaging.arrays import Mask, Triple
 from oarseg.imaging.volume import Shape, Vector
 from oarseg.inference import resampling
-from oarseg.model.manifest import Manifest, Normalisation, Triple
+from oarseg.model.manifest import Manifest, Normalisation
 
 Interval = tuple[int, int]
-Box = tuple[Interval, Interval, Interval]
-Mask = NDArray[np.bool_]
+IndexBox = tuple[Interval, Interval, Interval]
 
 _EPSILON = 1e-8
 
@@ -41,7 +41,7 @@ class Placement:
     shape: Shape
     spacing_mm: Vector
     transpose: Triple
-    box: Box
+    box: IndexBox
     network_shape: Shape
     network_spacing_mm: Vector
 
@@ -84,12 +84,12 @@ def permuted(values: tuple[Any, Any, Any], order: Triple) -> tuple[Any, Any, Any
     return values[order[0]], values[order[1]], values[order[2]]
 
 
-def prepare(
+def preprocess(
     channels: Sequence[NDArray[Any]],
     grid_spacing_mm: Vector,
     manifest: Manifest,
     *,
-    box: Box | None = None,
+    box: IndexBox | None = None,
     threads: int = 1,
 ) -> NetworkInput:
     """Bring a case's images, all on one grid, to the network's input.
@@ -131,7 +131,7 @@ def prepare(
     return NetworkInput(data, place)
 
 
-def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: Box | None) -> None:
+def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: IndexBox | None) -> None:
     expected = ", ".join(channel.name for channel in manifest.channels)
     if len(channels) != len(manifest.channels):
         raise InputError(f"expected the images {expected}, found {len(channels)} image(s)")
@@ -146,7 +146,7 @@ def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: Box | None
 
 
 def placement(
-    shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, kept: Box
+    shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, kept: IndexBox
 ) -> Placement:
     """Where a part of an image comes to lie on the network's grid.
 
@@ -167,7 +167,7 @@ def placement(
     )
 
 
-def nonzero_box(images: Sequence[NDArray[Any]]) -> Box:
+def nonzero_box(images: Sequence[NDArray[Any]]) -> IndexBox:
     """The bounding box of the voxels that are not 0 in every image; all, if none is.
 
     nnU-Net fills holes first; that cannot move a bounding box.
@@ -197,7 +197,9 @@ def _filled(images: Sequence[NDArray[Any]]) -> Mask:
     return np.asarray(ndimage.binary_fill_holes(mask), bool)
 
 
-def _intensity_map(region: NDArray[Any], how: Normalisation, mask: Mask | None, box: Box) -> _Map:
+def _intensity_map(
+    region: NDArray[Any], how: Normalisation, mask: Mask | None, box: IndexBox
+) -> _Map:
     if how.scheme == "ct":
         return _Map(how.mean, max(how.std, _EPSILON), (how.lower, how.upper))
     if how.scheme == "zscore":
@@ -233,7 +235,7 @@ def _moments(region: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
     return mean, float(np.sqrt(total(2, mean) / count))
 
 
-def _normalise(image: NDArray[Any], box: Box, how: _Map, out: NDArray[np.float32]) -> None:
+def _normalise(image: NDArray[Any], box: IndexBox, how: _Map, out: NDArray[np.float32]) -> None:
     np.copyto(out, image[_slices(box)], casting="unsafe")
     if how.clip is not None:
         np.clip(out, *how.clip, out=out)
@@ -246,6 +248,6 @@ def _normalise(image: NDArray[Any], box: Box, how: _Map, out: NDArray[np.float32
     np.divide(out, how.divide, out=out, where=inside)
 
 
-def _slices(box: Box) -> tuple[slice, slice, slice]:
+def _slices(box: IndexBox) -> tuple[slice, slice, slice]:
     a, b, c = (slice(start, stop) for start, stop in box)
     return a, b, c

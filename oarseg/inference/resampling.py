@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import InputError
+from oarseg.imaging.arrays import Image
 from oarseg.imaging.volume import Shape, Vector
 from oarseg.model.manifest import Resampling
-
-Image = NDArray[np.float32]
 
 # Entries below this cannot be seen in float32: a cubic spline's influence falls by 0.27 a voxel.
 _NEGLIGIBLE = 1e-10

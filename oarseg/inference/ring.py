@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Shape
-from oarseg.inference.half_precision import Arithmetic, _parts
+from oarseg.inference.half_precision import HalfArithmetic, _parts
 from oarseg.inference.tiling import Tiling, gaussian
 
 _ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Plane:
+class LogitPlane:
     """A plane of final logits.
 
     Attributes:
@@ -54,7 +54,7 @@ class Ring:
         folds: int,
         *,
         pool: Executor,
-        how: Arithmetic,
+        how: HalfArithmetic,
         xp: ModuleType = np,
     ) -> None:
         """Allocate.
@@ -97,7 +97,7 @@ class Ring:
         for _ in self._pool.map(one, range(len(logits))):
             pass
 
-    def finish(self, planes: range) -> Iterator[Plane]:
+    def finish(self, planes: range) -> Iterator[LogitPlane]:
         """Hand out final planes without padding, and clear their slots.
 
         Args:
@@ -120,7 +120,7 @@ class Ring:
                 self._weights[slot] = 0
             self._starts = covering
 
-    def _normalised(self, index: int, slot: int, covering: Sequence[Shape]) -> Plane:
+    def _normalised(self, index: int, slot: int, covering: Sequence[Shape]) -> LogitPlane:
         rows, columns = (self._covered(axis, covering) for axis in (1, 2))
         inside = self._window.inside
         totals = self._logits[:, slot, inside[1], inside[2]][:, rows, columns]
@@ -135,7 +135,7 @@ class Ring:
 
         for _ in self._pool.map(one, range(0, totals.shape[1], _ROWS)):
             pass
-        return Plane(index, self._plane, rows, columns)
+        return LogitPlane(index, self._plane, rows, columns)
 
     def _covered(self, axis: int, covering: Sequence[Shape]) -> slice:
         """From the first to the last voxel of the image that a tile covers, along an axis."""

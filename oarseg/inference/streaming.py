@@ -21,19 +21,19 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble, flips
 from oarseg.inference.footprint import BlockMask, Footprint
-from oarseg.inference.half_precision import arithmetic
+from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, streamable
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import Plane, Ring
+from oarseg.inference.ring import LogitPlane, Ring
 from oarseg.inference.tiling import STEP, Tiling, tile
 from oarseg.model.manifest import Manifest
 
-Labels = NDArray[np.uint8]
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Effort:
 ALL = Effort()
 
 
-def segment(
+def segment_streaming(
     net_input: NetworkInput,
     engines: Sequence[Engine],
     manifest: Manifest,
     *,
     effort: Effort = ALL,
     mask: BlockMask | None = None,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
     threads: int = 1,
     xp: ModuleType = np,
 ) -> Labels:
@@ -95,7 +95,12 @@ def segment(
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
         ring = Ring(
-            work.window, len(manifest.labels), len(chosen), pool=pool, how=arithmetic(xp), xp=xp
+            work.window,
+            len(manifest.labels),
+            len(chosen),
+            pool=pool,
+            how=half_arithmetic(xp),
+            xp=xp,
         )
         done = itertools.count(1)
 
@@ -161,7 +166,7 @@ def plan(
 
 
 def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) -> int:
-    """Bytes that ``segment`` holds besides input, label map and networks.
+    """Bytes that ``segment_streaming`` holds besides input, label map and networks.
 
     The ring buffer in half precision; in float32 two planes, and tiles of logits: the
     engine's own, and a second one where folds or flips are summed.
@@ -173,7 +178,7 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) ->
     return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 
-def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[Plane]:
+def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[LogitPlane]:
     """Final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Triple = tuple[int, int, int]
+from oarseg.imaging.arrays import Triple
 
 
 @dataclass(frozen=True)
-class Mask:
+class CroppedMask:
     """A binary mask cut to a part of its grid.
 
     Attributes:
@@ -28,7 +28,7 @@ class Mask:
         """Number of voxels inside."""
         return int(np.count_nonzero(self.array))
 
-    def intersection(self, other: Mask) -> int:
+    def intersection(self, other: CroppedMask) -> int:
         """Voxels that are inside both."""
         low = [max(a, b) for a, b in zip(self.start, other.start, strict=True)]
         high = [min(a, b) for a, b in zip(self._stop, other._stop, strict=True)]
@@ -47,7 +47,7 @@ class Mask:
         return self.array[tuple(slice(first - s, last - s) for first, last, s in where)]
 
 
-def cut_to_box(array: NDArray[Any]) -> Mask | None:
+def cut_to_box(array: NDArray[Any]) -> CroppedMask | None:
     """The non-zero part of an array as a mask of its own size; None if there is none."""
     planes = np.flatnonzero([plane.any() for plane in array])
     if not planes.size:
@@ -58,4 +58,4 @@ def cut_to_box(array: NDArray[Any]) -> Mask | None:
         flat |= plane != 0
     rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
     y, x = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    return Mask(array[first:last, y, x] != 0, (first, y.start, x.start))
+    return CroppedMask(array[first:last, y, x] != 0, (first, y.start, x.start))

@@ -11,15 +11,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge, Organ
-from oarseg.imaging.files.pixels import load, not_three_dimensional, unusable
+from oarseg.imaging.files.pixels import not_three_dimensional, read_voxels, unusable
 from oarseg.imaging.volume import IDENTITY, Grid, Volume, from_sitk, place, to_sitk
 from oarseg.labels.boxes import Box, label_boxes
 from oarseg.labels.find_labels import LabelFiles
-from oarseg.labels.mask import Mask, cut_to_box
+from oarseg.labels.mask import CroppedMask, cut_to_box
 from oarseg.labels.pieces import Pieces
-from oarseg.labels.stacks import Stack, open_stack
+from oarseg.labels.stacks import LabelStack, open_stack
 
-Labels = NDArray[np.integer[Any]]
+IntegerLabels = NDArray[np.integer[Any]]
 # Headers tell a grid with seven digits or more; a voxel is half a millimetre or more.
 CORNER_TOLERANCE_MM = 1e-2
 
@@ -31,7 +31,7 @@ class Masks(Protocol):
     def unknown(self) -> tuple[str, ...]:
         """Values or segments that the challenge's table lacks."""
 
-    def mask(self, organ: Organ) -> Mask | None:
+    def mask(self, organ: Organ) -> CroppedMask | None:
         """The organ's mask; None where it has no voxel or no file.
 
         Raises:
@@ -65,7 +65,7 @@ class LabelMap:
     boxes: tuple[Box | None, ...]
     unknown: tuple[str, ...] = ()
 
-    def mask(self, organ: Organ) -> Mask | None:
+    def mask(self, organ: Organ) -> CroppedMask | None:
         """The voxels with one of the organ's labels."""
         boxes = [box for label in organ.labels if (box := self.boxes[label - 1])]
         if not boxes:
@@ -73,10 +73,10 @@ class LabelMap:
         sides = zip(*boxes, strict=True)
         z, y, x = (slice(min(s.start for s in a), max(s.stop for s in a)) for a in sides)
         if len(organ.labels) == 1:
-            return Mask(self.labels[z, y, x] == organ.labels[0], (z.start, y.start, x.start))
+            return CroppedMask(self.labels[z, y, x] == organ.labels[0], (z.start, y.start, x.start))
         inside = np.zeros(256, bool)
         inside[list(organ.labels)] = True
-        return Mask(inside[self.labels[z, y, x]], (z.start, y.start, x.start))
+        return CroppedMask(inside[self.labels[z, y, x]], (z.start, y.start, x.start))
 
     def lacks(self, organ: Organ) -> str:
         """Nothing: a label map tells of every structure."""
@@ -91,7 +91,7 @@ class MaskFiles:
     target: Target
     unknown: tuple[str, ...] = ()
 
-    def mask(self, organ: Organ) -> Mask | None:
+    def mask(self, organ: Organ) -> CroppedMask | None:
         """The voxels that are not zero."""
         path = self.files.masks.get(organ.name)
         return cut_to_box(_on_grid(open_stack(path), self.target).array) if path else None
@@ -110,7 +110,7 @@ class StackMasks:
     target: Target
     unknown: tuple[str, ...] = ()
 
-    def mask(self, organ: Organ) -> Mask | None:
+    def mask(self, organ: Organ) -> CroppedMask | None:
         """The voxels of the organ's channel or segment."""
         mask = self.pieces[organ.name].mask() if organ.name in self.pieces else None
         if mask is None or self.target.holds(self.lie_on):
@@ -192,7 +192,7 @@ def open_masks(files: LabelFiles, challenge: Challenge, target: Target) -> Masks
     return LabelMap(known, tuple(label_boxes(known, count)), unknown)
 
 
-def _stack_masks(stack: Stack, challenge: Challenge, target: Target) -> StackMasks:
+def _stack_masks(stack: LabelStack, challenge: Challenge, target: Target) -> StackMasks:
     _check_grid(stack, target)
     organs = {organ.name for organ in challenge.organs}
     unknown: tuple[str, ...] = ()
@@ -217,7 +217,7 @@ def _stack_masks(stack: Stack, challenge: Challenge, target: Target) -> StackMas
     return StackMasks(_channel_pieces(stack, challenge), stack.grid, target)
 
 
-def _channel_pieces(stack: Stack, challenge: Challenge) -> dict[str, Pieces]:
+def _channel_pieces(stack: LabelStack, challenge: Challenge) -> dict[str, Pieces]:
     pieces = [Pieces() for _ in range(stack.channels)]
     for channel, z, plane in stack.planes():
         if plane.any():
@@ -225,7 +225,7 @@ def _channel_pieces(stack: Stack, challenge: Challenge) -> dict[str, Pieces]:
     return {organ.name: part for organ, part in zip(challenge.organs, pieces, strict=True)}
 
 
-def _segment_pieces(stack: Stack, names: dict[tuple[int, int], str]) -> dict[str, Pieces]:
+def _segment_pieces(stack: LabelStack, names: dict[tuple[int, int], str]) -> dict[str, Pieces]:
     """The pieces of each segment, by (layer, value)."""
     pieces = {name: Pieces() for name in names.values()}
     for layer, z, plane in stack.planes():
@@ -238,7 +238,7 @@ def _segment_pieces(stack: Stack, names: dict[tuple[int, int], str]) -> dict[str
     return pieces
 
 
-def _check_grid(stack: Stack, target: Target) -> None:
+def _check_grid(stack: LabelStack, target: Target) -> None:
     if target.takes(stack.grid):
         return
     same = stack.grid.direction == target.grid.direction
@@ -250,7 +250,7 @@ def _check_grid(stack: Stack, target: Target) -> None:
     )
 
 
-def _on_grid(stack: Stack, target: Target) -> Volume:
+def _on_grid(stack: LabelStack, target: Target) -> Volume:
     """Read labels that lie on a grid, or bring them onto it.
 
     Raises:
@@ -268,7 +268,7 @@ def _moved(volume: Volume, grid: Grid) -> Volume:
     return from_sitk(moved)
 
 
-def read_labels(path: Path) -> Volume:
+def read_label_map(path: Path) -> Volume:
     """Read a label map or mask, an empty one too. Values must be whole numbers.
 
     Raises:
@@ -286,14 +286,14 @@ def read_grid(path: Path) -> Grid:
     return open_stack(path).grid
 
 
-def _read(stack: Stack) -> Volume:
+def _read(stack: LabelStack) -> Volume:
     if stack.channels != 1:
         raise not_three_dimensional(stack.path, 4)
-    array = load(stack.path, stack.pixels, stack.grid.voxels).reshape(stack.grid.shape)
+    array = read_voxels(stack.path, stack.pixels, stack.grid.voxels).reshape(stack.grid.shape)
     return Volume(_whole(array, stack), stack.grid)
 
 
-def _whole(array: NDArray[Any], stack: Stack) -> Labels:
+def _whole(array: NDArray[Any], stack: LabelStack) -> IntegerLabels:
     """Whole numbers, plane by plane to hold no second copy of wide ones."""
     slope, intercept = stack.pixels.slope, stack.pixels.intercept
     if array.dtype.kind != "f" and (slope, intercept) == (1.0, 0.0):
@@ -313,7 +313,7 @@ def _whole(array: NDArray[Any], stack: Stack) -> Labels:
     return labels
 
 
-def _bytes(labels: Labels, count: int) -> NDArray[np.uint8]:
+def _bytes(labels: IntegerLabels, count: int) -> NDArray[np.uint8]:
     """The labels 1 … count as bytes, all other values as background."""
     if labels.dtype == np.uint8 and int(labels.max()) <= count:
         return labels.astype(np.uint8, copy=False)
@@ -323,7 +323,7 @@ def _bytes(labels: Labels, count: int) -> NDArray[np.uint8]:
     return known
 
 
-def _values_outside(labels: Labels, count: int) -> tuple[int, ...]:
+def _values_outside(labels: IntegerLabels, count: int) -> tuple[int, ...]:
     if int(labels.max()) <= count and int(labels.min()) >= 0:
         return ()
     found: set[int] = set()
@@ -332,7 +332,7 @@ def _values_outside(labels: Labels, count: int) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _shape(mask: Mask) -> tuple[int, int, int]:
+def _shape(mask: CroppedMask) -> tuple[int, int, int]:
     z, y, x = mask.array.shape
     return z, y, x
 

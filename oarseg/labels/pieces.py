@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.labels.mask import Mask
+from oarseg.labels.mask import CroppedMask
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Pieces:
             _Piece(z, int(rows[0]), int(columns[0]), (height, width), np.packbits(part))
         )
 
-    def mask(self) -> Mask | None:
+    def mask(self) -> CroppedMask | None:
         """All of it, cut to its box; None if there is nothing."""
         if not self.planes:
             return None
@@ -54,7 +54,7 @@ class Pieces:
         for piece in self.planes:
             z, y, x = piece.z - start[0], piece.y - start[1], piece.x - start[2]
             array[z, y : y + piece.shape[0], x : x + piece.shape[1]] = piece.inside()
-        return Mask(array, start)
+        return CroppedMask(array, start)
 
 
 def _ends(planes: list[_Piece]) -> tuple[tuple[int, int, int], tuple[int, ...]]:

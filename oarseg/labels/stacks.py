@@ -25,7 +25,7 @@ MOST_CHANNELS = 1024
 
 
 @dataclass(frozen=True)
-class Segment:
+class StoredSegment:
     """One segment of a Slicer segmentation: the voxels of a layer that have its value."""
 
     name: str
@@ -34,7 +34,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Stack:
+class LabelStack:
     """What a label file's header says.
 
     Attributes:
@@ -51,7 +51,7 @@ class Stack:
     grid: Grid
     channels: int = 1
     interleaved: bool = False
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[StoredSegment, ...] = ()
 
     def planes(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """All planes in the order of the file, which is read once.
@@ -75,7 +75,7 @@ class Stack:
                 yield number // depth, number % depth, block
 
 
-def open_stack(path: Path) -> Stack:
+def open_stack(path: Path) -> LabelStack:
     """Read the header of a label file of one channel or more.
 
     Raises:
@@ -90,17 +90,19 @@ def open_stack(path: Path) -> Stack:
             do="give a label file",
         )
     texts = nrrd.texts(path, read_head(path)) if pixels.format == "NRRD" else {}
-    return Stack(path, pixels, pixels.grid, pixels.channels, pixels.interleaved, _segments(texts))
+    return LabelStack(
+        path, pixels, pixels.grid, pixels.channels, pixels.interleaved, _segments(texts)
+    )
 
 
-def _segments(texts: Mapping[str, str]) -> tuple[Segment, ...]:
+def _segments(texts: Mapping[str, str]) -> tuple[StoredSegment, ...]:
     found = []
     number = 0
     while {f"Segment{number}_ID", f"Segment{number}_Name"} & texts.keys():
         prefix = f"Segment{number}_"
         name = prefix + ("Name" if f"{prefix}Name" in texts else "ID")
         layer, value = (_number(texts, prefix + key) for key in ("Layer", "LabelValue"))
-        found.append(Segment(texts[name], layer or 0, 1 if value is None else value))
+        found.append(StoredSegment(texts[name], layer or 0, 1 if value is None else value))
         number += 1
     return tuple(found)
 

@@ -14,7 +14,7 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label
 
 
-class Model(Protocol):
+class ModelInterface(Protocol):
     """What a model takes and gives; a manifest is one."""
 
     @property
@@ -44,9 +44,9 @@ def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
     """
     meant = weights.manifest.challenge
     if told is None:
-        rules = weights.manifest.own_challenge or catalogue.load(meant)
+        rules = weights.manifest.own_challenge or catalogue.load_challenge(meant)
     else:
-        rules = catalogue.load(told)
+        rules = catalogue.load_challenge(told)
         if rules.name != meant:
             raise WeightsError(
                 f"{weights.folder}: the weights are for challenge {meant}, --challenge says "
@@ -54,11 +54,11 @@ def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
             )
         if not rules.structures:
             rules = weights.manifest.own_challenge or rules
-    check(weights.manifest, rules, source=str(weights.folder))
+    check_agreement(weights.manifest, rules, source=str(weights.folder))
     return rules
 
 
-def check(model: Model, rules: Challenge, *, source: str) -> None:
+def check_agreement(model: ModelInterface, rules: Challenge, *, source: str) -> None:
     """Make sure that a model's channels and labels are those of its challenge.
 
     Raises:
@@ -71,7 +71,7 @@ def check(model: Model, rules: Challenge, *, source: str) -> None:
         )
 
 
-def _differences(model: Model, rules: Challenge) -> Iterator[str]:
+def _differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
     known = [socket.channel for socket in rules.sockets]
     for channel in model.channels:
         if channel.name not in known:
@@ -102,7 +102,7 @@ def challenge_of_dataset(document: Mapping[str, Any]) -> Challenge | None:
     told = document.get("oarseg", {})
     if told.get("own_challenge"):
         return TypeAdapter(Challenge).validate_python(told["own_challenge"])
-    return catalogue.load(told["challenge"]) if "challenge" in told else None
+    return catalogue.load_challenge(told["challenge"]) if "challenge" in told else None
 
 
 def dataset_record(rules: Challenge) -> dict[str, Any]:
@@ -116,6 +116,6 @@ def dataset_record(rules: Challenge) -> dict[str, Any]:
 
 def own_facts(rules: Challenge) -> Challenge | None:
     """A challenge that must travel with its model; None for one of the package's."""
-    if rules.name in catalogue.names() and catalogue.load(rules.name) == rules:
+    if rules.name in catalogue.challenge_names() and catalogue.load_challenge(rules.name) == rules:
         return None
     return rules

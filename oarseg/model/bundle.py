@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from oarseg.challenges.outlines import STRICT
 from oarseg.errors import WeightsError
-from oarseg.model.manifest import MANIFEST, STRICT, Manifest, ModelFile, Precision, parse_manifest
+from oarseg.model.manifest import MANIFEST, Manifest, ModelFile, Precision, parse_manifest
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -30,7 +31,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def load(folder: Path) -> Bundle:
+def load_bundle(folder: Path) -> Bundle:
     """Open a weights folder and check every file in it against the manifest.
 
     Raises:

@@ -13,19 +13,19 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.outlines import STRICT
 from oarseg.errors import WeightsError
+from oarseg.imaging.arrays import Triple
 
 FORMAT_VERSION: Final = 1
 MANIFEST = "manifest.json"
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
-STRICT = ConfigDict(extra="forbid")
 
-Triple = tuple[int, int, int]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["f32", "bf16"]
@@ -228,6 +228,6 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def label_values(manifest: Manifest) -> NDArray[np.uint8]:
+def class_labels(manifest: Manifest) -> NDArray[np.uint8]:
     """Look-up table (classes,) from class index to label value."""
     return np.array([label.value for label in manifest.labels], dtype=np.uint8)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.challenges.catalogue import load
+from oarseg.challenges.catalogue import load_challenge
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
@@ -180,7 +180,7 @@ def make_phantom(
         grid = mr_grid(spec, anatomy, transform)
         seen = View(anatomy, grid, transform.inverse(), spec.neck_flexion_deg)
         mr = MrScanner.of(spec.seed).scan(seen, slab_voxels=slab_voxels)
-    presence = presence_of(labels, load("han_seg"))
+    presence = presence_of(labels, load_challenge("han_seg"))
     return Phantom(ct, mr, labels, truth_of(spec, anatomy, transform, presence, mr))
 
 

@@ -32,7 +32,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.ndimage import find_objects
 
-from oarseg.challenges.catalogue import load
+from oarseg.challenges.catalogue import load_challenge
 from oarseg.challenges.challenge import Challenge, Structure
 from oarseg.errors import InputError, OutputError
 from oarseg.imaging.volume import Grid, Volume
@@ -136,7 +136,7 @@ def _run(jobs: list[Job], workers: int, progress: Callable[[str], None] | None) 
 
 def case_name(seed: int) -> str:
     """``case_07`` for seed 7, ``case_1234`` for seed 1234."""
-    return f"{load('han_seg').case_prefix}{seed:02d}"
+    return f"{load_challenge('han_seg').case_prefix}{seed:02d}"
 
 
 def write_case(job: Job) -> Path:
@@ -174,7 +174,7 @@ def _write_dataset(out: Path, name: str, phantom: Phantom) -> Path:
     if phantom.mr is not None:
         save(phantom.mr, folder / f"{name}_IMG_MR_T1.nrrd")
     extents = extents_of(phantom.labels)
-    for structure in load("han_seg").structures:
+    for structure in load_challenge("han_seg").structures:
         path = folder / f"{name}_OAR_{structure.name}.seg.nrrd"
         if phantom.truth.presence[structure.name] > 0:
             save_segment(phantom.labels, structure, extents[structure.label], path)
@@ -184,7 +184,7 @@ def _write_dataset(out: Path, name: str, phantom: Phantom) -> Path:
 
 
 def _write_platform(out: Path, name: str, phantom: Phantom) -> Path:
-    challenge = load("han_seg")
+    challenge = load_challenge("han_seg")
     folder = out / "truth" / name
     images = out / "images"
     for channel, volume in (("CT", phantom.ct), ("MR_T1", phantom.mr)):
@@ -238,7 +238,7 @@ def write_tables(out: Path) -> None:
     0 absent. patient_data: gender (M or F) and age in years.
     """
     records = sorted(map(_read_truth, out.glob("*/*_truth.json")), key=_number)
-    names = [structure.name for structure in load("han_seg").structures]
+    names = [structure.name for structure in load_challenge("han_seg").structures]
     rows = [[r["case"], *(f"{r['presence'][n]:g}" for n in names)] for r in records]
     _write_csv(out / "OAR_data.csv", ["case", *names], rows)
     people = [[r["case"], r["sex"], str(r["age"])] for r in records]

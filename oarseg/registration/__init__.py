@@ -7,7 +7,7 @@ from oarseg.registration.accuracy import (
     accuracy,
     target_registration_errors,
 )
-from oarseg.registration.align import Method, Registration, register
+from oarseg.registration.align import Method, Registration, register_mr
 from oarseg.registration.deformable import Refinement
 from oarseg.registration.record import record, transform_of
 from oarseg.registration.verdict import Thresholds, Verdict
@@ -23,7 +23,7 @@ __all__ = [
     "Verdict",
     "accuracy",
     "record",
-    "register",
+    "register_mr",
     "target_registration_errors",
     "transform_of",
 ]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Points
 from oarseg.imaging.transform import Transform
 
 TG132_MEAN_MM = 2.0
 TG132_MAX_MM = 5.0
-
-Points = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
-from oarseg.imaging.arrays import Floats, Mask
+from oarseg.imaging.arrays import Image, Mask
 from oarseg.imaging.grids import COARSE_MM, crop
 from oarseg.imaging.intensities import AIR_HU
 from oarseg.imaging.regrid import covered_box, nearest
@@ -28,24 +28,24 @@ from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr, coarse_ct, coarse_mr
 from oarseg.registration.deformable import Refinement, bend
-from oarseg.registration.elastix import Stage, refine
-from oarseg.registration.information import Score, Scorer
+from oarseg.registration.elastix import ElastixStage, refine
+from oarseg.registration.information import OverlapScore, Scorer
 from oarseg.registration.local import mismatch, overlay
 from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge
 
 Method = Literal["rigid", "bspline", "none"]
 
-QUICK = Stage(shrink=(2, 1), iterations=50, samples=1500, max_step_mm=4.0)
-FINAL = Stage(shrink=(2, 1), iterations=150, samples=3000, max_step_mm=1.0)
-CT_WINDOW_HU = (-1000.0, 1000.0)
+QUICK = ElastixStage(shrink=(2, 1), iterations=50, samples=1500, max_step_mm=4.0)
+FINAL_STAGE = ElastixStage(shrink=(2, 1), iterations=150, samples=3000, max_step_mm=1.0)
+REGISTRATION_WINDOW_HU = (-1000.0, 1000.0)
 SOFT_HU = (-100.0, 100.0)
 OTHER_SLOPE = 0.05
 SAMPLED_MM = 12.0
 # A start is refined if it has this share of the best start's score. The right place has been the
 # best start or within 2 % of it, the wrong ones below 0.25 wherever there is a right one.
 HOPEFUL = 1 / 3
-MIN_OVERLAP = 0.25
+MIN_FIELD_OVERLAP = 0.25
 MR_CLIP_PERCENTILE = 99.5
 
 logger = logging.getLogger(__name__)
@@ -69,14 +69,16 @@ class Registration:
 
 
 @dataclass(frozen=True)
-class Pose:
+class MeasuredPose:
     """A measured pose."""
 
     transform: RigidTransform
-    score: Score
+    score: OverlapScore
 
 
-def register(ct: Volume, mr: Volume, *, method: Method = "rigid", threads: int = 0) -> Registration:
+def register_mr(
+    ct: Volume, mr: Volume, *, method: Method = "rigid", threads: int = 0
+) -> Registration:
     """Find the transform from CT world to MR world.
 
     Args:
@@ -116,7 +118,9 @@ def register(ct: Volume, mr: Volume, *, method: Method = "rigid", threads: int =
     return Registration(transform, verdict, time.perf_counter() - begin, refinement)
 
 
-def _found(ct: CoarseCt, mr: CoarseMr, headers: Pose, scorer: Scorer, workers: int) -> list[Pose]:
+def _found(
+    ct: CoarseCt, mr: CoarseMr, headers: MeasuredPose, scorer: Scorer, workers: int
+) -> list[MeasuredPose]:
     """The best pose, finely refined, and all that were tried, the hopeful coarsely refined."""
     starts = [headers]
     starts += [_measured(s.transform, scorer) for s in find_starts(ct, mr, workers=workers)]
@@ -128,23 +132,23 @@ def _found(ct: CoarseCt, mr: CoarseMr, headers: Pose, scorer: Scorer, workers: i
     return [_polished(ct, mr, max(quick, key=_value), scorer), *quick]
 
 
-def _measured(transform: RigidTransform, scorer: Scorer) -> Pose:
-    return Pose(transform, scorer(transform))
+def _measured(transform: RigidTransform, scorer: Scorer) -> MeasuredPose:
+    return MeasuredPose(transform, scorer(transform))
 
 
-def _value(pose: Pose) -> float:
+def _value(pose: MeasuredPose) -> float:
     return pose.score.value
 
 
-def _refined(ct: CoarseCt, mr: CoarseMr, start: Pose, scorer: Scorer) -> Pose:
+def _refined(ct: CoarseCt, mr: CoarseMr, start: MeasuredPose, scorer: Scorer) -> MeasuredPose:
     """The better of a start and its refinement on the coarse grid."""
     moving = mr.field.with_array(np.nan_to_num(mr.field.array))
     return _improved(ct.body, ct, moving, start, scorer, QUICK)
 
 
-def _polished(ct: CoarseCt, mr: CoarseMr, start: Pose, scorer: Scorer) -> Pose:
+def _polished(ct: CoarseCt, mr: CoarseMr, start: MeasuredPose, scorer: Scorer) -> MeasuredPose:
     """The better of a pose and its refinement on the fine grid."""
-    return _improved(ct.fine, ct, _clipped(mr), start, scorer, FINAL)
+    return _improved(ct.fine, ct, _clipped(mr), start, scorer, FINAL_STAGE)
 
 
 def _clipped(mr: CoarseMr) -> Volume:
@@ -154,9 +158,14 @@ def _clipped(mr: CoarseMr) -> Volume:
 
 
 def _improved(
-    image: Volume, ct: CoarseCt, moving: Volume, start: Pose, scorer: Scorer, stage: Stage
-) -> Pose:
-    if start.score.overlap < MIN_OVERLAP:
+    image: Volume,
+    ct: CoarseCt,
+    moving: Volume,
+    start: MeasuredPose,
+    scorer: Scorer,
+    stage: ElastixStage,
+) -> MeasuredPose:
+    if start.score.overlap < MIN_FIELD_OVERLAP:
         return start
     fixed, mask = _fixed(image, ct, moving.grid, start.transform)
     try:
@@ -177,13 +186,13 @@ def _fixed(image: Volume, ct: CoarseCt, mr: Grid, start: RigidTransform) -> tupl
     return part.with_array(_spread(np.nan_to_num(part.array, nan=AIR_HU))), mask
 
 
-def _spread(hu: Floats) -> Floats:
+def _spread(hu: Image) -> Image:
     """HU with the soft tissues drawn apart, so that elastix's even bins tell them apart."""
     soft = np.clip(hu, *SOFT_HU)
-    return soft + np.float32(OTHER_SLOPE) * (np.clip(hu, *CT_WINDOW_HU) - soft)
+    return soft + np.float32(OTHER_SLOPE) * (np.clip(hu, *REGISTRATION_WINDOW_HU) - soft)
 
 
-def _apart(one: Pose, other: Pose, centre: Vector) -> bool:
+def _apart(one: MeasuredPose, other: MeasuredPose, centre: Vector) -> bool:
     """Whether two poses put the MR's centre in different places of the CT."""
     point = np.array([centre])
     gap = one.transform.inverse().apply(point) - other.transform.inverse().apply(point)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
-from oarseg.imaging.arrays import Floats, Mask
+from oarseg.imaging.arrays import Image, Mask
 from oarseg.imaging.grids import COARSE_MM, FINE_MM, crop, shrink, world_grid
 from oarseg.imaging.intensities import AIR_HU, BODY_HU, MIN_FOREGROUND_MM3, foreground_mean, otsu
 from oarseg.imaging.regrid import resample
@@ -23,7 +23,7 @@ from oarseg.imaging.volume import (
     Volume,
 )
 
-MARGIN_MM = 80.0
+SEARCH_MARGIN_MM = 80.0
 MAX_FIELD_MM = 1500.0
 BIAS_SIGMA_MM = 30.0
 
@@ -70,14 +70,14 @@ def coarse_ct(ct: Volume) -> CoarseCt:
     small = shrink(fine, spacing_mm=COARSE_MM)
     world = resample(small, world_grid(small.grid, spacing_mm=COARSE_MM))
     mask = body_mask(world.array)
-    start, stop = _box_with_margin(mask, margin=int(MARGIN_MM / COARSE_MM))
+    start, stop = _box_with_margin(mask, margin=int(SEARCH_MARGIN_MM / COARSE_MM))
     body = crop(world, start, stop)
     inside = crop(world.with_array(mask), start, stop).array
     values = np.where(inside | np.isnan(body.array), body.array, np.float32(AIR_HU))
     return CoarseCt(fine, body.with_array(values), inside)
 
 
-def body_mask(hu: Floats) -> Mask:
+def body_mask(hu: Image) -> Mask:
     """The patient in a coarse CT (z, y, x; HU; NaN allowed), air cavities filled.
 
     Opening cuts the thin couch and mask shells off before the largest piece is taken.
@@ -132,7 +132,7 @@ def coarse_mr(mr: Volume) -> CoarseMr:
     mean = foreground_mean(small)
     fine = fine.with_array(fine.array / np.float32(mean))
     world = resample(small, world_grid(small.grid, spacing_mm=COARSE_MM))
-    values = cast(Floats, (world.array / mean).astype(np.float32))
+    values = cast(Image, (world.array / mean).astype(np.float32))
     seen = ~np.isnan(values)
     foreground = seen & (np.nan_to_num(values) > otsu(values[seen]))
     flat = values / _shading(values, foreground)
@@ -149,10 +149,10 @@ def _check_field(grid: Grid) -> None:
         )
 
 
-def _shading(values: Floats, foreground: Mask) -> Floats:
+def _shading(values: Image, foreground: Mask) -> Image:
     """The coil's slow shading: the foreground's mean under a wide Gaussian, 1 on average."""
     sigma = BIAS_SIGMA_MM / COARSE_MM
     weight = ndimage.gaussian_filter(foreground.astype(np.float32), sigma)
     total = ndimage.gaussian_filter(np.where(foreground, values, np.float32(0)), sigma)
     # Far from the patient there is nothing to average: the constant pulls towards 1.
-    return cast(Floats, ((total + 0.02) / (weight + 0.02)).astype(np.float32))
+    return cast(Image, ((total + 0.02) / (weight + 0.02)).astype(np.float32))

@@ -21,10 +21,10 @@ from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr
-from oarseg.registration.elastix import Stage, refine_bspline
+from oarseg.registration.elastix import ElastixStage, refine_bspline
 from oarseg.registration.local import Overlay, mismatch, overlay, overlay_grid
 
-BEND = Stage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
+BEND = ElastixStage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
 KNOTS_MM = 40.0
 STIFFNESS = 10000.0
 MIN_GAIN = 0.02

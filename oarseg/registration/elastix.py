@@ -29,7 +29,7 @@ HISTOGRAM_BINS = 32
 
 
 @dataclass(frozen=True)
-class Stage:
+class ElastixStage:
     """One call of elastix.
 
     Attributes:
@@ -46,7 +46,11 @@ class Stage:
 
 
 def refine(
-    fixed: Volume, mask: NDArray[np.bool_], moving: Volume, start: RigidTransform, stage: Stage
+    fixed: Volume,
+    mask: NDArray[np.bool_],
+    moving: Volume,
+    start: RigidTransform,
+    stage: ElastixStage,
 ) -> RigidTransform:
     """Improve a rigid transform by maximising Mattes mutual information.
 
@@ -71,7 +75,7 @@ def refine_bspline(
     mask: NDArray[np.bool_],
     moving: Volume,
     start: RigidTransform,
-    stage: Stage,
+    stage: ElastixStage,
     *,
     knots_mm: float,
     stiffness: float,
@@ -153,7 +157,7 @@ def _parameters(values: Map) -> Any:
     return parameters
 
 
-def _rigid_map(stage: Stage) -> Map:
+def _rigid_map(stage: ElastixStage) -> Map:
     return _texts(
         _common(stage)
         | {
@@ -167,7 +171,7 @@ def _rigid_map(stage: Stage) -> Map:
     )
 
 
-def _bspline_map(stage: Stage, knots_mm: float, stiffness: float) -> Map:
+def _bspline_map(stage: ElastixStage, knots_mm: float, stiffness: float) -> Map:
     factors = [2**level for level in reversed(range(len(stage.shrink)))]
     return _texts(
         _common(stage)
@@ -184,7 +188,7 @@ def _bspline_map(stage: Stage, knots_mm: float, stiffness: float) -> Map:
     )
 
 
-def _common(stage: Stage) -> dict[str, Any]:
+def _common(stage: ElastixStage) -> dict[str, Any]:
     return {
         "FixedImagePyramid": "FixedSmoothingImagePyramid",
         "MovingImagePyramid": "MovingSmoothingImagePyramid",

@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from oarseg.imaging.arrays import Floats
+from oarseg.imaging.arrays import Image
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr
 
-CT_EDGES_HU = (
+FINE_CT_EDGES_HU = (
     -800, -500, -250, -150, -110, -80, -50, -20, 0, 20, 40, 60, 80, 110, 150, 200, 300, 450, 700,
     1100,
 )  # fmt: skip
-MR_CLASSES = 16
+FINE_MR_CLASSES = 16
 
 Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Score:
+class OverlapScore:
     """One pose's score and its overlap, both in [0, 1]."""
 
     value: float
@@ -71,20 +71,20 @@ class Scorer:
         self._mr_grid = mr.field.grid
         self._seen = ~np.isnan(mr.field.array)
         self._foreground = mr.foreground
-        self._mr_class = np.digitize(mr.field.array, mr_edges(mr, MR_CLASSES))
+        self._mr_class = np.digitize(mr.field.array, mr_edges(mr, FINE_MR_CLASSES))
 
-    def __call__(self, transform: RigidTransform) -> Score:
+    def __call__(self, transform: RigidTransform) -> OverlapScore:
         """Score a transform from CT world points to MR world points."""
         hu = sample(self._ct, self._mr_grid, transform.inverse())
         common = self._seen & ~np.isnan(hu)
         overlap = float(common[self._foreground].mean())
-        rows, columns = len(CT_EDGES_HU) + 1, MR_CLASSES
-        pair = np.digitize(hu[common], CT_EDGES_HU) * columns + self._mr_class[common]
+        rows, columns = len(FINE_CT_EDGES_HU) + 1, FINE_MR_CLASSES
+        pair = np.digitize(hu[common], FINE_CT_EDGES_HU) * columns + self._mr_class[common]
         joint = np.bincount(pair, minlength=rows * columns).reshape(rows, columns)
-        return Score(overlap * float(information(joint.astype(float))), overlap)
+        return OverlapScore(overlap * float(information(joint.astype(float))), overlap)
 
 
-def sample(image: Volume, grid: Grid, transform: RigidTransform) -> Floats:
+def sample(image: Volume, grid: Grid, transform: RigidTransform) -> Image:
     """``image`` at ``transform`` of each of ``grid``'s points, linear, NaN outside it."""
     linear, offset = grid.index_to_world()
     first = image.grid.to_index(transform.apply(offset[None]))[0]
@@ -93,4 +93,4 @@ def sample(image: Volume, grid: Grid, transform: RigidTransform) -> Floats:
         image.array, steps.T, first, grid.shape, order=1, mode="constant", cval=np.nan,
         prefilter=False,
     )  # fmt: skip
-    return cast(Floats, values)
+    return cast(Image, values)

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Vector
 
-COLUMNS = ("name", "ct_x", "ct_y", "ct_z", "mr_x", "mr_y", "mr_z")
+LANDMARK_COLUMNS = ("name", "ct_x", "ct_y", "ct_z", "mr_x", "mr_y", "mr_z")
 # Older markups write the coordinate system as a number.
 TO_LPS = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "0": (-1, -1, 1), "1": (1, 1, 1)}
 
-Points = Mapping[str, Vector]
+LandmarkPoints = Mapping[str, Vector]
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,25 @@ def read_landmarks(files: Sequence[Path]) -> Landmarks:
     return Landmarks(names, *(np.array([where[n] for n in names], float) for where in (ct, mr)))
 
 
-def _table(path: Path) -> tuple[Points, Points]:
+def _table(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
     with _opened(path) as file:
         rows = list(csv.DictReader(file))
     ct: dict[str, Vector] = {}
     mr: dict[str, Vector] = {}
     try:
         for row in rows:
-            name, *numbers = (row[column] for column in COLUMNS)
+            name, *numbers = (row[column] for column in LANDMARK_COLUMNS)
             x, y, z, u, v, w = (float(number) for number in numbers)
             ct[name], mr[name] = (x, y, z), (u, v, w)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: expected the columns {', '.join(COLUMNS)} with numbers, found {error}"
+            f"{path}: expected the columns {', '.join(LANDMARK_COLUMNS)} with numbers, "
+            f"found {error}"
         ) from error
     return ct, mr
 
 
-def _truth(path: Path) -> tuple[Points, Points]:
+def _truth(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
     document = _json(path)
     try:
         return tuple(
@@ -85,7 +86,7 @@ def _truth(path: Path) -> tuple[Points, Points]:
         ) from error
 
 
-def _markups(path: Path) -> Points:
+def _markups(path: Path) -> LandmarkPoints:
     document = _json(path)
     try:
         (markup,) = document["markups"]

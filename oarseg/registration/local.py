@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.imaging.arrays import Floats, Mask
+from oarseg.imaging.arrays import Image, Mask
 from oarseg.imaging.grids import crop, world_grid
 from oarseg.imaging.regrid import covered_box, resample
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr
-from oarseg.registration.information import CT_EDGES_HU, MR_CLASSES, information
+from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES, information
 
 GRID_MM = 3.0
 HALF_BLOCK = 6  # voxels; a block is two of them along each axis, and blocks overlap by half
@@ -35,8 +35,8 @@ MIN_BLOCKS = 20
 DISTINCT_NATS = 0.3  # of pointwise information a voxel
 MARGIN_VOXELS = 2
 
-CT_CLASSES = len(CT_EDGES_HU) + 1
-UNSEEN = MR_CLASSES  # the class of what the MR does not show
+CT_CLASSES = len(FINE_CT_EDGES_HU) + 1
+UNSEEN = FINE_MR_CLASSES  # the class of what the MR does not show
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Overlay:
     @property
     def joint(self) -> NDArray[np.float64]:
         """The joint histogram over the patient, (CT classes, MR classes)."""
-        pairs = self.ct[self.mask] * MR_CLASSES + self.mr[self.mask]
-        counts = np.bincount(pairs, minlength=CT_CLASSES * MR_CLASSES)
-        return counts.reshape(CT_CLASSES, MR_CLASSES).astype(float)
+        pairs = self.ct[self.mask] * FINE_MR_CLASSES + self.mr[self.mask]
+        counts = np.bincount(pairs, minlength=CT_CLASSES * FINE_MR_CLASSES)
+        return counts.reshape(CT_CLASSES, FINE_MR_CLASSES).astype(float)
 
     @property
     def information(self) -> float:
@@ -88,9 +88,11 @@ def overlay(
     seen = ~np.isnan(values)
     mask &= seen & ~np.isnan(hu)
     inner = values[mask]
-    edges = np.quantile(inner, np.arange(1, MR_CLASSES) / MR_CLASSES) if inner.size else [0.0]
+    edges = (
+        np.quantile(inner, np.arange(1, FINE_MR_CLASSES) / FINE_MR_CLASSES) if inner.size else [0.0]
+    )
     classes = np.where(seen, np.digitize(values, edges), UNSEEN)
-    return Overlay(np.digitize(hu, CT_EDGES_HU), classes, mask)
+    return Overlay(np.digitize(hu, FINE_CT_EDGES_HU), classes, mask)
 
 
 def overlay_grid(ct: CoarseCt, mr: CoarseMr, transform: Transform) -> Grid:
@@ -103,9 +105,9 @@ def _points(grid: Grid) -> NDArray[np.float64]:
     return grid.to_world(np.indices(grid.shape, dtype=np.float64).reshape(3, -1).T)
 
 
-def _at(image: Volume, points: NDArray[np.float64]) -> Floats:
+def _at(image: Volume, points: NDArray[np.float64]) -> Image:
     index = image.grid.to_index(points).T
-    return cast(Floats, ndimage.map_coordinates(image.array, index, order=1, cval=np.nan))
+    return cast(Image, ndimage.map_coordinates(image.array, index, order=1, cval=np.nan))
 
 
 @dataclass(frozen=True)
@@ -148,15 +150,15 @@ def local_shifts(pair: Overlay) -> NDArray[np.float64]:
 
 def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
     """(shifts, blocks) summed pointwise information, and which blocks hold enough patient."""
-    table = np.zeros((CT_CLASSES, MR_CLASSES + 1), np.float32)
-    table[:, :MR_CLASSES] = _pointwise(pair.joint)
+    table = np.zeros((CT_CLASSES, FINE_MR_CLASSES + 1), np.float32)
+    table[:, :FINE_MR_CLASSES] = _pointwise(pair.joint)
     padded = np.pad(pair.mr, REACH, constant_values=UNSEEN)
     where = np.argwhere(pair.mask)
     counts = tuple(n // HALF_BLOCK + 1 for n in pair.mask.shape)
     cell = np.atleast_1d(np.ravel_multi_index(tuple((where // HALF_BLOCK).T), counts))
     order = np.argsort(cell, kind="stable")
     where, cell = where[order], cell[order]
-    row = pair.ct[tuple(where.T)] * (MR_CLASSES + 1)
+    row = pair.ct[tuple(where.T)] * (FINE_MR_CLASSES + 1)
     here = np.ravel_multi_index(tuple((where + REACH).T), padded.shape)
     firsts = np.flatnonzero(np.diff(cell, prepend=-1))
     values = padded.ravel()

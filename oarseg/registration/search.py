@@ -23,10 +23,10 @@ from oarseg.registration.coarse import CoarseCt, CoarseMr
 from oarseg.registration.information import information, mr_edges, sample
 
 SEARCH_MM = 8.0
-CT_EDGES_HU = (-400, -60, 10, 70, 250)
-MR_CLASSES = 6
+COARSE_CT_EDGES_HU = (-400, -60, 10, 70, 250)
+COARSE_MR_CLASSES = 6
 PITCHES_DEG = (0.0, -7.0, 7.0)
-MIN_OVERLAP = 0.5
+MIN_SEARCH_OVERLAP = 0.5
 STARTS = 4
 APART_MM = 24.0
 
@@ -46,7 +46,7 @@ def find_starts(ct: CoarseCt, mr: CoarseMr, *, workers: int) -> tuple[Start, ...
     """
     fixed = shrink(ct.body, spacing_mm=SEARCH_MM)
     moving = _with_gaps(mr)
-    edges = mr_edges(mr, MR_CLASSES)
+    edges = mr_edges(mr, COARSE_MR_CLASSES)
     centre = _centre(mr)
 
     def at(pitch: float) -> list[Start]:
@@ -125,11 +125,11 @@ def shift_scores(
         an index at or past the CT's end stands for itself less the array's length.
     """
     size = [fft.next_fast_len(a + b, real=True) for a, b in zip(ct.shape, mr.shape, strict=True)]
-    ct_spectra = _class_spectra(ct, np.asarray(CT_EDGES_HU, float), size)
+    ct_spectra = _class_spectra(ct, np.asarray(COARSE_CT_EDGES_HU, float), size)
     mr_spectra = np.conj(_class_spectra(mr, edges, size))
     patient = _correlate(ct_spectra.sum(0) * mr_spectra[1:].sum(0), size)
     overlap = patient / max(float((mr >= edges[0]).sum()), 1.0)
-    allowed = overlap >= MIN_OVERLAP
+    allowed = overlap >= MIN_SEARCH_OVERLAP
     joint = np.empty((int(allowed.sum()), len(ct_spectra), len(mr_spectra)))
     for i, a in enumerate(ct_spectra):
         for j, b in enumerate(mr_spectra):

@@ -17,9 +17,9 @@ import numpy as np
 
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Vector
-from oarseg.registration.information import Score
+from oarseg.registration.information import OverlapScore
 
-Status = Literal["good", "doubtful", "failed"]
+VerdictStatus = Literal["good", "doubtful", "failed"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Verdict:
         reasons: one clause for each limit that kept it from ``good``.
     """
 
-    status: Status
+    status: VerdictStatus
     score: float
     information: float
     contrast: float
@@ -86,7 +86,7 @@ class Verdict:
 
 def judge(
     transform: RigidTransform,
-    score: Callable[[RigidTransform], Score],
+    score: Callable[[RigidTransform], OverlapScore],
     centre_mm: Vector,
     *,
     rival_score: float = 0.0,
@@ -129,7 +129,7 @@ def judge(
                 if value > good]  # fmt: skip
     failed = any(value < worst for _, value, _, worst in checks)
     failed |= any(value > worst for _, value, _, worst in limited)
-    status: Status = "failed" if failed else "doubtful" if reasons else "good"
+    status: VerdictStatus = "failed" if failed else "doubtful" if reasons else "good"
     return Verdict(
         status, here.value, information, contrast, here.overlap, angle, tuple(reasons), rival,
         mismatch_mm,

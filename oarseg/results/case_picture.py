@@ -26,36 +26,36 @@ from oarseg.imaging.intensities import standardise
 from oarseg.imaging.regrid import move
 from oarseg.imaging.volume import Grid, Volume, from_sitk, to_sitk
 
-CT_WINDOW_HU = (-160.0, 240.0)
+SOFT_TISSUE_WINDOW_HU = (-160.0, 240.0)
 FILL = 0.35
 GAP = 8
-MARGIN_MM = 25.0
+PICTURE_MARGIN_MM = 25.0
 
 Rgb = NDArray[np.uint8]
-Plane = NDArray[np.float32]
+PicturePlane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """One image to draw, and the values shown as black and as white."""
 
     volume: Volume
     window: tuple[float, float]
 
 
-def ct_row(ct: Volume) -> Row:
+def ct_row(ct: Volume) -> PictureRow:
     """The CT in a soft-tissue window."""
-    return Row(ct, CT_WINDOW_HU)
+    return PictureRow(ct, SOFT_TISSUE_WINDOW_HU)
 
 
-def mr_row(mr: Volume) -> Row:
+def mr_row(mr: Volume) -> PictureRow:
     """An MR on the CT's grid, zero where it is absent."""
     present = mr.array[mr.array > 0]
     top = float(np.percentile(present, 99)) if present.size else 1.0
-    return Row(mr, (0.0, top))
+    return PictureRow(mr, (0.0, top))
 
 
-def draw(rows: Sequence[Row], labels: Volume, structures: Sequence[Structure]) -> Rgb:
+def draw(rows: Sequence[PictureRow], labels: Volume, structures: Sequence[Structure]) -> Rgb:
     """Axial, coronal and sagittal planes, one row an image.
 
     Args:
@@ -137,7 +137,7 @@ def _box(labels: Volume) -> tuple[slice, slice, slice]:
     found = ndimage.find_objects((labels.array > 0).astype(np.uint8))
     if not found:
         return slice(None), slice(None), slice(None)
-    margins = [int(MARGIN_MM / spacing) for spacing in labels.grid.spacing_mm]
+    margins = [int(PICTURE_MARGIN_MM / spacing) for spacing in labels.grid.spacing_mm]
     z, y, x = (
         slice(max(s.start - m, 0), s.stop + m) for s, m in zip(found[0], margins, strict=True)
     )

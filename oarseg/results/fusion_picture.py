@@ -20,8 +20,8 @@ from oarseg.imaging.intensities import BODY_HU
 from oarseg.imaging.regrid import covered_box, move, resample
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Shape, Vector, Volume
-from oarseg.registration.verdict import Status
-from oarseg.results.case_picture import CT_WINDOW_HU, GAP, Rgb, beside
+from oarseg.registration.verdict import VerdictStatus
+from oarseg.results.case_picture import GAP, SOFT_TISSUE_WINDOW_HU, Rgb, beside
 
 PIXEL_MM = 1.0
 SQUARE_MM = 24.0
@@ -29,17 +29,17 @@ FRAME = 6
 BONE_HU = 250.0
 SKIN_COLOUR = (0, 220, 220)
 BONE_COLOUR = (255, 220, 0)
-FRAMES: dict[Status, tuple[int, int, int]] = {
+FRAMES: dict[VerdictStatus, tuple[int, int, int]] = {
     "good": (0, 170, 0),
     "doubtful": (255, 160, 0),
     "failed": (220, 0, 0),
 }
 NO_OVERLAP = (160, 320)
 
-Plane = NDArray[np.float32]
+FusionPlane = NDArray[np.float32]
 
 
-def fusion(ct: Volume, mr: Volume, transform: Transform, status: Status) -> Rgb:
+def fusion(ct: Volume, mr: Volume, transform: Transform, status: VerdictStatus) -> Rgb:
     """Draw a registration.
 
     Args:
@@ -61,7 +61,7 @@ def fusion(ct: Volume, mr: Volume, transform: Transform, status: Status) -> Rgb:
         plane = _middle(box, axis)
         hu = _flat(resample(ct, plane).array, axis)
         signal = _flat(move(mr, transform, plane, outside=np.nan).array, axis)
-        boards.append(_checkerboard(_grey(hu, *CT_WINDOW_HU), _mr_grey(signal)))
+        boards.append(_checkerboard(_grey(hu, *SOFT_TISSUE_WINDOW_HU), _mr_grey(signal)))
         outlines.append(_outlined(_mr_grey(signal), hu))
     gap = np.zeros((GAP, beside(boards).shape[1], 3), np.uint8)
     return _framed(np.concatenate([beside(boards), gap, beside(outlines)]), status)
@@ -79,30 +79,30 @@ def _middle(box: Grid, axis: int) -> Grid:
     )
 
 
-def _flat(array: NDArray[Any], axis: int) -> Plane:
+def _flat(array: NDArray[Any], axis: int) -> FusionPlane:
     """A plane as it is shown: superior is up."""
     plane = array.squeeze(axis)
-    return cast(Plane, plane if axis == 0 else plane[::-1])
+    return cast(FusionPlane, plane if axis == 0 else plane[::-1])
 
 
-def _grey(plane: Plane, low: float, high: float) -> Plane:
+def _grey(plane: FusionPlane, low: float, high: float) -> FusionPlane:
     """Between 0 and 1; nothing was taken where it is black."""
-    return cast(Plane, np.clip((np.nan_to_num(plane, nan=low) - low) / (high - low), 0, 1))
+    return cast(FusionPlane, np.clip((np.nan_to_num(plane, nan=low) - low) / (high - low), 0, 1))
 
 
-def _mr_grey(plane: Plane) -> Plane:
+def _mr_grey(plane: FusionPlane) -> FusionPlane:
     present = plane[np.isfinite(plane)]
     low, high = np.percentile(present, (1, 99)) if present.size else (0.0, 1.0)
     return _grey(plane, float(low), max(float(high), float(low) + 1e-6))
 
 
-def _checkerboard(one: Plane, other: Plane) -> Rgb:
+def _checkerboard(one: FusionPlane, other: FusionPlane) -> Rgb:
     rows, columns = (np.arange(n) // int(SQUARE_MM / PIXEL_MM) for n in one.shape)
     board = (rows[:, None] + columns) % 2 == 0
     return _rgb(np.where(board, one, other))
 
 
-def _outlined(grey: Plane, hu: Plane) -> Rgb:
+def _outlined(grey: FusionPlane, hu: FusionPlane) -> Rgb:
     picture = _rgb(grey)
     for level, colour in ((BODY_HU, SKIN_COLOUR), (BONE_HU, BONE_COLOUR)):
         inside = ndimage.binary_opening(np.nan_to_num(hu, nan=-1000.0) > level)
@@ -110,12 +110,12 @@ def _outlined(grey: Plane, hu: Plane) -> Rgb:
     return picture
 
 
-def _rgb(grey: Plane) -> Rgb:
+def _rgb(grey: FusionPlane) -> Rgb:
     shade: Rgb = np.repeat((grey * 255).astype(np.uint8)[..., None], 3, axis=2)
     return shade
 
 
-def _framed(picture: Rgb, status: Status) -> Rgb:
+def _framed(picture: Rgb, status: VerdictStatus) -> Rgb:
     height, width, _ = picture.shape
     canvas = np.empty((height + 2 * FRAME, width + 2 * FRAME, 3), np.uint8)
     canvas[...] = FRAMES[status]

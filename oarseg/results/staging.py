@@ -25,7 +25,7 @@ PLACING = "placing.json"
 
 
 @dataclass(frozen=True)
-class Stage:
+class CaseStage:
     """Where a case's outputs wait: ``new`` mirrors the output folder, ``old`` keeps
     what they replace.
     """
@@ -78,7 +78,7 @@ class Stage:
 
 
 @contextmanager
-def staging(output: Path, case: str) -> Iterator[Stage]:
+def staging(output: Path, case: str) -> Iterator[CaseStage]:
     """A hidden folder in the output folder, gone afterwards whatever happens."""
     recover(output, case)
     stage = _stage(output, case)
@@ -98,7 +98,7 @@ def recover(output: Path, case: str) -> None:
     _remove(stage.folder)
 
 
-def set_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
+def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
     """Move a case's files of an earlier run to ``earlier/<case>``, over older ones there.
 
     Args:
@@ -152,8 +152,8 @@ def inside(text: object) -> Path | None:
     return None if path.is_absolute() or ".." in path.parts or not path.parts else path
 
 
-def _stage(output: Path, case: str) -> Stage:
-    return Stage(output, output / f"{PARTIAL}{case}")
+def _stage(output: Path, case: str) -> CaseStage:
+    return CaseStage(output, output / f"{PARTIAL}{case}")
 
 
 def _listed(marker: Path) -> list[Path]:

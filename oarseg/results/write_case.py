@@ -103,7 +103,7 @@ def write_case(
     return tuple(output / file for file in files)
 
 
-def set_aside(output: Path, name: str, label_file: Path | None) -> str | None:
+def set_case_aside(output: Path, name: str, label_file: Path | None) -> str | None:
     """Move a case's outputs of an earlier run out of the way, to ``earlier/<case>``.
 
     Args:
@@ -120,7 +120,7 @@ def set_aside(output: Path, name: str, label_file: Path | None) -> str | None:
     whole, masks, report = _places(name)
     files = {whole, masks, report, *filter(None, (label_file, _told(output / report)))}
     with _explained(output):
-        if not staging.set_aside(output, name, files):
+        if not staging.move_aside(output, name, files):
             return None
     return f"its outputs of an earlier run are in {Path(staging.EARLIER, name)}"
 

@@ -37,7 +37,7 @@ def configure(*, verbose: bool = False) -> None:
     LOGGER.propagate = False
 
 
-class Progress:
+class ProgressLine:
     """How far a step has come; call it with (units done, units in all).
 
     Off a terminal a line is logged when another tenth of the work is done and ten

@@ -72,7 +72,7 @@ class Need:
         return max(0, (left - self.fixed) // max(1, self.per_slice))
 
 
-def check(need: Need, *, room: Room | None = None, hint: str = "") -> None:
+def check_memory(need: Need, *, room: Room | None = None, hint: str = "") -> None:
     """Refuse what would not fit.
 
     Args:

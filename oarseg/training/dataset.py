@@ -31,7 +31,7 @@ from oarseg.imaging.files import read_scan
 from oarseg.imaging.orientation import for_networks
 from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.inference.channels import (
-    HU_RANGE,
+    TRAINING_RANGE_HU,
     absent_channel,
     aligned_channel,
     ct_channel,
@@ -40,7 +40,7 @@ from oarseg.inference.channels import (
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
 from oarseg.model.manifest import ChannelRecipe
-from oarseg.training.label_sources import find_sources, merged_classes, read_labels
+from oarseg.training.label_sources import find_sources, merged_classes, read_training_labels
 from oarseg.training.presence import Presence, contradictions, read_presence
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class PreparedCase:
 
 
 @dataclass(frozen=True)
-class Job:
+class CaseJob:
     """Everything a worker process needs for one case."""
 
     case: Case
@@ -98,7 +98,7 @@ def default_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
     )
 
 
-def prepare(
+def prepare_dataset(
     data: Path,
     out: Path,
     *,
@@ -141,7 +141,7 @@ def prepare(
         (out / folder).mkdir(parents=True, exist_ok=True)
     sources = find_sources(labels or data, challenge, progress=progress)
     jobs = [
-        Job(
+        CaseJob(
             case=case,
             labels=sources[case.name.casefold()],
             challenge=challenge,
@@ -182,10 +182,10 @@ def _check_name(out: Path) -> None:
 
 
 def _run_all(
-    jobs: Sequence[Job], *, workers: int, progress: Callable[[str], None]
+    jobs: Sequence[CaseJob], *, workers: int, progress: Callable[[str], None]
 ) -> tuple[PreparedCase, ...]:
     done: list[PreparedCase] = []
-    todo: list[Job] = []
+    todo: list[CaseJob] = []
     for job in jobs:
         record = _read_record(job)
         if record:
@@ -217,7 +217,7 @@ def _summary(case: PreparedCase) -> str:
     return "; ".join(parts)
 
 
-def prepare_case(job: Job) -> PreparedCase:
+def prepare_case(job: CaseJob) -> PreparedCase:
     """Write one case's channels and labels, then its record.
 
     Raises:
@@ -226,7 +226,7 @@ def prepare_case(job: Job) -> PreparedCase:
     reference = job.challenge.reference
     ct_path = job.case.files[reference.channel]
     ct = read_scan.read_ct(ct_path)
-    labels = read_labels(job.labels, job.challenge, ct.grid, told=job.labelled)
+    labels = read_training_labels(job.labels, job.challenge, ct.grid, told=job.labelled)
     turn = for_networks(ct.grid, job.challenge.orientation)
     verdicts = []
     for index, recipe in enumerate(job.recipes):
@@ -249,14 +249,14 @@ def prepare_case(job: Job) -> PreparedCase:
     return record
 
 
-def _unknown(job: Job, missing: tuple[str, ...]) -> tuple[str, ...]:
+def _unknown(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
     """The organs that may be anywhere in a case, as nobody has looked for them."""
     if job.challenge.data_set.missing_mask == "unknown":
         return missing
     return tuple(name for name in missing if job.labelled.get(name) == 0)
 
 
-def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any], str | None]:
+def _channel(job: CaseJob, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any], str | None]:
     if recipe.name == job.challenge.reference.channel:
         return ct_channel(ct), None
     path = job.case.files.get(recipe.name)
@@ -270,7 +270,7 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
         transform = read_transform(path.parent / f"{job.case.name}_ct_to_mr.tfm")
         verdict = "taken from file"
     else:
-        result = registration.register(ct, mr, method=job.method)
+        result = registration.register_mr(ct, mr, method=job.method)
         transform, verdict = result.transform, result.verdict.status
         if verdict == "failed":
             return absent_channel(ct.grid, recipe), "failed, trained on as absent"
@@ -278,20 +278,20 @@ def _channel(job: Job, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any],
     return np.round(mr_channel(mr, transform, ct.grid, recipe), 3), verdict
 
 
-def _aligned(job: Job, socket: Socket, path: Path, grid: Grid) -> NDArray[Any]:
+def _aligned(job: CaseJob, socket: Socket, path: Path, grid: Grid) -> NDArray[Any]:
     """An image that should lie on the reference's grid."""
     is_ct = socket.modality == "CT"
     image = read_scan.read_ct(path) if is_ct else read_scan.read_mr(path)
-    outside = HU_RANGE[0] if is_ct else 0.0
+    outside = TRAINING_RANGE_HU[0] if is_ct else 0.0
     array = aligned_channel(image, grid, path=path, outside=outside, resample=job.resample)
     return ct_channel(Volume(array, grid)) if is_ct else array
 
 
-def _record_path(job: Job) -> Path:
+def _record_path(job: CaseJob) -> Path:
     return job.out / RECORDS / f"{job.case.name}.json"
 
 
-def _read_record(job: Job) -> PreparedCase | None:
+def _read_record(job: CaseJob) -> PreparedCase | None:
     path = _record_path(job)
     if not path.is_file():
         return None

@@ -18,9 +18,9 @@ from pydantic import TypeAdapter
 from oarseg import __version__
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, WeightsError
+from oarseg.imaging.arrays import Image
 from oarseg.inference.engines.choice import F32_MIN_AGREEMENT, F32_MIN_DICE
 from oarseg.inference.engines.openvino import has_bf16
-from oarseg.inference.engines.protocol import Image
 from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
 from oarseg.model.manifest import (
@@ -46,7 +46,13 @@ from oarseg.training.checkpoint import (
     open_results,
     read_checkpoint,
 )
-from oarseg.training.parity import Patches, answers, compare, figures_text, smooth_noise
+from oarseg.training.parity import (
+    Patches,
+    compare_with_torch,
+    figures_text,
+    network_outputs,
+    smooth_noise,
+)
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +102,7 @@ class Card:
     name: str = "model"
 
 
-class Half(torch.nn.Module):
+class HalfNetwork(torch.nn.Module):
     """A network in half precision with float32 input, output and normalisation.
 
     Instance normalisation sums squares over a whole patch, which overflows half
@@ -132,7 +138,7 @@ class Float32Norm(torch.nn.Module):
         return result.half()
 
 
-def export(
+def export_ensemble(
     folder: Path,
     out: Path,
     *,
@@ -162,7 +168,7 @@ def export(
     interface = Interface(
         _channels(results, challenge), _labels(results), results.labels.has_regions
     )
-    agreement.check(interface, challenge, source=str(folder))
+    agreement.check_agreement(interface, challenge, source=str(folder))
     checkpoints = {
         fold: read_checkpoint(path) for fold, path in fold_checkpoints(results, folds).items()
     }
@@ -194,7 +200,7 @@ def _written(
     precisions: Sequence[Precision],
 ) -> Iterator[tuple[Precision, list[Parity]]]:
     """Write a fold in each precision; those that reached their bars, with their figures."""
-    wanted = answers(build_network(results, checkpoint), samples, stem.with_name(LOGITS))
+    wanted = network_outputs(build_network(results, checkpoint), samples, stem.with_name(LOGITS))
     for precision in precisions:
         file = stem.with_name(f"{stem.name}_{precision}.onnx")
         write_onnx(build_network(results, checkpoint), file, results, precision)
@@ -205,14 +211,16 @@ def _written(
 
 def _compared(file: Path, samples: Patches, wanted: Image, precision: Precision) -> list[Parity]:
     """A file's figures in all that may run it on this machine; none if it misses its bar."""
-    found = [compare(file, samples, wanted)]
+    found = [compare_with_torch(file, samples, wanted)]
     if not _passes(found[0], precision):
         return []
     if precision == "fp32":
         # Kept whatever they are: inference decides by them what to run the file in.
         arithmetics: tuple[Arithmetic, ...] = ("f32", "bf16") if has_bf16() else ("f32",)
         for how in arithmetics:
-            found.append(compare(file, samples, wanted, runtime="openvino", arithmetic=how))
+            found.append(
+                compare_with_torch(file, samples, wanted, runtime="openvino", arithmetic=how)
+            )
             log.info("%s: %s", file.name, figures_text(found[-1]))
     return found
 
@@ -236,7 +244,7 @@ def write_onnx(
     network: torch.nn.Module, path: Path, results: Results, precision: Precision
 ) -> None:
     """Export one network with a static patch of one image: ``image`` → ``logits``."""
-    model = Half(network) if precision == "fp16" else network
+    model = HalfNetwork(network) if precision == "fp16" else network
     shape = (1, len(results.dataset["channel_names"]), *results.settings.patch_size)
     torch.onnx.export(
         model.eval(),

@@ -18,14 +18,14 @@ from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Grid
 from oarseg.labels.find_labels import LabelFiles, find_labels
-from oarseg.labels.mask import Mask
+from oarseg.labels.mask import CroppedMask
 from oarseg.labels.open_masks import LabelMap, Masks, Target, open_masks
 
-NAMES_SHOWN = 5
+LABELS_SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Labels:
+class TrainingLabels:
     """A case's labels.
 
     Attributes:
@@ -58,13 +58,13 @@ def find_sources(
     return {files.key: files for files in found.cases}
 
 
-def read_labels(
+def read_training_labels(
     files: LabelFiles,
     challenge: Challenge,
     grid: Grid,
     *,
     told: Mapping[str, float] | None = None,
-) -> Labels:
+) -> TrainingLabels:
     """A case's labels on its reference image's grid.
 
     Args:
@@ -80,7 +80,7 @@ def read_labels(
     """
     masks = open_masks(files, challenge, Target(grid))
     if masks.unknown and isinstance(masks, LabelMap):
-        shown = ", ".join(masks.unknown[:NAMES_SHOWN])
+        shown = ", ".join(masks.unknown[:LABELS_SHOWN])
         raise InputError(
             f"{files.first}: expected labels 0–{len(challenge.structures)} of {challenge.name}, "
             f"found {shown}; give the labels that belong to the challenge"
@@ -91,11 +91,11 @@ def read_labels(
         if masks.lacks(organ) or (told or {}).get(organ.name) == 0
     )
     if isinstance(masks, LabelMap):
-        return Labels(masks.labels, 0, missing)
+        return TrainingLabels(masks.labels, 0, missing)
     known = [organ for organ in challenge.organs if organ.name not in missing]
     merge = _overlapping if challenge.overlapping else _exclusive
     array, decided = merge(masks, known, challenge, grid)
-    return Labels(array, decided, missing)
+    return TrainingLabels(array, decided, missing)
 
 
 def _exclusive(
@@ -132,7 +132,7 @@ def _overlapping(
     return labels, decided
 
 
-def _window(array: NDArray[Any], mask: Mask) -> NDArray[Any]:
+def _window(array: NDArray[Any], mask: CroppedMask) -> NDArray[Any]:
     """The part of an array that a mask covers."""
     z, y, x = (
         slice(start, start + count)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from oarseg.errors import InputError
+from oarseg.imaging.arrays import Image
 from oarseg.inference.engines.openvino import OpenVinoEngine
-from oarseg.inference.engines.protocol import INPUT, OUTPUT, Image
+from oarseg.inference.engines.protocol import INPUT, OUTPUT
 from oarseg.labels.overlap import counts
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
@@ -41,7 +42,7 @@ def figures_text(parity: Parity) -> str:
     )
 
 
-def answers(network: torch.nn.Module, patches: Patches, file: Path) -> Image:
+def network_outputs(network: torch.nn.Module, patches: Patches, file: Path) -> Image:
     """A checkpoint's own logits (n, classes, z, y, x) on patches, in torch and float32.
 
     They lie in ``file`` (.npy), of which only what is looked at takes memory.
@@ -59,7 +60,7 @@ def answers(network: torch.nn.Module, patches: Patches, file: Path) -> Image:
     return found
 
 
-def compare(
+def compare_with_torch(
     path: Path,
     patches: Patches,
     wanted: Image,
@@ -72,7 +73,7 @@ def compare(
     Args:
         path: the ONNX file.
         patches: network inputs.
-        wanted: ``answers`` of the checkpoint to them.
+        wanted: ``network_outputs`` of the checkpoint to them.
         runtime: what runs the file; OpenVINO as ``oarseg segment`` uses it.
         arithmetic: of OpenVINO.
     """

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from oarseg.errors import InputError
 from oarseg.model.manifest import ChannelRecipe
-from oarseg.training.settings import KEY, TrainerSettings, as_document
+from oarseg.training.settings import PLANS_KEY, TrainerSettings, as_document
 
 CONFIGURATION = "3d_fullres"
 
@@ -183,7 +183,7 @@ def write_settings(space: Workspace, *, plans: str, settings: TrainerSettings) -
     """Put the trainer's settings into a plans file that exists."""
     path = space.preprocessed / f"{plans}.json"
     document = json.loads(path.read_text(encoding="utf-8"))
-    document[KEY] = as_document(settings)
+    document[PLANS_KEY] = as_document(settings)
     path.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 
 Presence = Mapping[str, float]
-NAMES_SHOWN = 3
+CASES_SHOWN = 3
 
 
 def read_presence(path: Path, challenge: Challenge) -> dict[str, dict[str, float]]:
@@ -34,7 +34,7 @@ def read_presence(path: Path, challenge: Challenge) -> dict[str, dict[str, float
     if not rows or not known & set(rows[0]):
         raise InputError(
             f"{path}: expected structures of {challenge.name} in the first row or column, "
-            f"for example {', '.join(sorted(known)[:NAMES_SHOWN])}; found none"
+            f"for example {', '.join(sorted(known)[:CASES_SHOWN])}; found none"
         )
     columns = [(i, name) for i, name in enumerate(rows[0]) if name in known]
     return {row[0]: {name: _value(path, row, i) for i, name in columns} for row in rows[1:]}

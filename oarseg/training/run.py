@@ -15,7 +15,7 @@ from oarseg.training.planning import CONFIGURATION, Workspace
 log = logging.getLogger(__name__)
 
 TRAINER = "OarsegTrainer"
-FINAL = "checkpoint_final.pth"
+FINAL_CHECKPOINT = "checkpoint_final.pth"
 
 
 def train_folds(
@@ -58,7 +58,7 @@ def train_folds(
     space.activate()
     results = space.results / f"{TRAINER}__{plans}__{CONFIGURATION}"
     for fold in folds:
-        if (results / f"fold_{fold}" / FINAL).is_file():
+        if (results / f"fold_{fold}" / FINAL_CHECKPOINT).is_file():
             log.info("fold %s is finished", fold)
         elif gpus > 1:
             _train_distributed(space, plans=plans, fold=fold, gpus=gpus)
@@ -71,7 +71,7 @@ def _initial_checkpoint(given: Path | None, fold: int | str) -> Path | None:
     """The checkpoint that a fold begins with."""
     if given is None or given.is_file():
         return given
-    path = given / f"fold_{fold}" / FINAL
+    path = given / f"fold_{fold}" / FINAL_CHECKPOINT
     if not path.is_file():
         raise InputError(f"{path}: expected the initial weights of fold {fold}, found none")
     return path

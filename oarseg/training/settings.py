@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from oarseg.challenges.outlines import STRICT
 from oarseg.errors import InputError
 
-KEY = "oarseg"
-STRICT = ConfigDict(extra="forbid")
+PLANS_KEY = "oarseg"
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -66,7 +66,7 @@ class TrainerSettings:
 
 def settings_of(plans: dict[str, Any]) -> TrainerSettings:
     """The settings inside a plans document; the defaults where it has none."""
-    return TypeAdapter(TrainerSettings).validate_python(plans.get(KEY, {}))
+    return TypeAdapter(TrainerSettings).validate_python(plans.get(PLANS_KEY, {}))
 
 
 def as_document(settings: TrainerSettings) -> dict[str, Any]:

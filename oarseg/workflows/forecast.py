@@ -10,7 +10,7 @@ import math
 
 from oarseg.imaging.grids import FINE_MM
 from oarseg.imaging.volume import Grid
-from oarseg.inference.preprocessing import Box, Placement, placement
+from oarseg.inference.preprocessing import IndexBox, Placement, placement
 from oarseg.inference.streaming import buffer_bytes
 from oarseg.model.manifest import Manifest
 from oarseg.system.memory import Need
@@ -26,7 +26,7 @@ def need(
     grid: Grid,
     *,
     manifest: Manifest,
-    box: Box,
+    box: IndexBox,
     mr_voxels: int,
     images_bytes: int,
     activations: int,

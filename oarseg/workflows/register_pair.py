@@ -23,7 +23,12 @@ from oarseg.registration.landmarks import Landmarks, read_landmarks
 from oarseg.results.case_picture import write_png
 from oarseg.results.fusion_picture import fusion
 
-MOVED, TRANSFORM, VERDICT, PICTURE = "_moved.nrrd", "_ct_to_mr.tfm", "_registration.json", ".png"
+MOVED, TRANSFORM_FILE, VERDICT, PICTURE = (
+    "_moved.nrrd",
+    "_ct_to_mr.tfm",
+    "_registration.json",
+    ".png",
+)
 QUICK_COMPRESSION = 1
 
 
@@ -72,7 +77,7 @@ def register_files(
     """
     points = read_landmarks(landmarks) if landmarks else None
     ct, mr = read_scan.read_ct(ct_path), read_scan.read_mr(mr_path)
-    found = registration.register(ct, mr, method=method, threads=threads)
+    found = registration.register_mr(ct, mr, method=method, threads=threads)
     errors, summary = _accuracy(found, points)
     result = Registered(found, points, errors, summary, ())
     files = _write(out, _stem(mr_path), ct, mr, result)
@@ -117,10 +122,13 @@ def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> 
             (draft / f"{stem}{VERDICT}").write_text(text + "\n", encoding="utf-8")
             write_png(fusion(ct, mr, transform, status), draft / f"{stem}{PICTURE}")
             if status != "failed":
-                names += [MOVED, TRANSFORM]
-                transform.write(draft / f"{stem}{TRANSFORM}")
+                names += [MOVED, TRANSFORM_FILE]
+                transform.write(draft / f"{stem}{TRANSFORM_FILE}")
                 _write_moved(ct, mr, result, draft / f"{stem}{MOVED}")
-            for name in (MOVED, TRANSFORM):  # an earlier run's must not stay beside this verdict
+            for name in (
+                MOVED,
+                TRANSFORM_FILE,
+            ):  # an earlier run's must not stay beside this verdict
                 (out / f"{stem}{name}").unlink(missing_ok=True)
             return tuple((draft / f"{stem}{n}").replace(out / f"{stem}{n}") for n in names)
     except (OSError, RuntimeError) as error:

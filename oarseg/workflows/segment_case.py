@@ -19,18 +19,18 @@ from oarseg.imaging.files import read_scan
 from oarseg.imaging.orientation import Turn, for_networks
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
-from oarseg.inference.channels import HU_RANGE, absent_channel, aligned_channel, mr_channel
+from oarseg.inference.channels import TRAINING_RANGE_HU, absent_channel, aligned_channel, mr_channel
 from oarseg.inference.deadline import choose, given_up
 from oarseg.inference.engines import choice
 from oarseg.inference.footprint import BlockMask
-from oarseg.inference.preprocessing import Box, NetworkInput
-from oarseg.inference.preprocessing import prepare as preprocess
+from oarseg.inference.preprocessing import IndexBox, NetworkInput
+from oarseg.inference.preprocessing import preprocess as preprocess
 from oarseg.inference.streaming import Effort
-from oarseg.inference.streaming import segment as stream
+from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import Channel
 from oarseg.results import write_case
 from oarseg.system import memory
-from oarseg.system.log import Progress
+from oarseg.system.log import ProgressLine
 from oarseg.system.usage import Step, peak_mib, resident_mib
 from oarseg.workflows.forecast import need
 from oarseg.workflows.report import Notes, Setting, organ_volumes_cm3, report, warn_of_empty
@@ -109,7 +109,7 @@ def _segmented(case: Case, prepared: _Prepared, model: Model, notes: Notes) -> N
     manifest = model.weights.manifest
     try:
         _choose_effort(prepared, model, notes)
-        with Progress(f"{case.name}: tiles") as progress:
+        with ProgressLine(f"{case.name}: tiles") as progress:
             return stream(
                 prepared.network,
                 model.engines.folds,
@@ -202,7 +202,9 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
     return _Prepared(network, grid, turn, body)
 
 
-def _check_memory(ct: Volume, images: dict[str, Volume], box: Box | None, model: Model) -> None:
+def _check_memory(
+    ct: Volume, images: dict[str, Volume], box: IndexBox | None, model: Model
+) -> None:
     """Say now that memory will not do, instead of being killed in the middle.
 
     Raises:
@@ -219,7 +221,7 @@ def _check_memory(ct: Volume, images: dict[str, Volume], box: Box | None, model:
         activations=model.activations,
     )
     log.debug("forecast: %.0f MiB on top of %.0f MiB", forecast.bytes / 2**20, resident_mib())
-    memory.check(forecast, hint=", use --region body" if box is None else "")
+    memory.check_memory(forecast, hint=", use --region body" if box is None else "")
 
 
 def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:
@@ -238,7 +240,7 @@ def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Mod
         image,
         ct.grid,
         path=case.files[channel.name],
-        outside=HU_RANGE[0] if is_ct else channel.absent_value,
+        outside=TRAINING_RANGE_HU[0] if is_ct else channel.absent_value,
         resample=model.settings.resample,
     )
 
@@ -247,7 +249,7 @@ def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes)
     """An MR on the CT's grid; absent where its registration failed."""
     with notes.steps.step("registration"):
         method = model.settings.registration
-        found = registration.register(ct, mr, method=method, threads=model.threads)
+        found = registration.register_mr(ct, mr, method=method, threads=model.threads)
         notes.registration = registration.record(found)
         verdict = found.verdict
         log.info("registration %s (score %.3f)", verdict.status, verdict.score)

@@ -63,7 +63,7 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
     Raises:
         OarsegError: nothing can be done at all: no case, no weights, no output folder.
     """
-    weights = bundle.load(settings.weights)
+    weights = bundle.load_bundle(settings.weights)
     rules = challenge_of(weights, settings.challenge)
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
@@ -110,7 +110,9 @@ def _deadline(settings: Settings, cases: Sequence[Case], journal: Journal) -> De
 
 def _problem(problem: CaseProblem, output: Path) -> Record:
     """The record of what is no case; outputs of that name, when it was one, go aside."""
-    earlier = write_case.set_aside(output, problem.name, None) if _is_name(problem.name) else None
+    earlier = (
+        write_case.set_case_aside(output, problem.name, None) if _is_name(problem.name) else None
+    )
     return Record(problem.name, error_messages=_messages(problem.message, earlier))
 
 
@@ -123,7 +125,7 @@ def _known(case: Case, known: Finished, rules: Challenge, output: Path) -> Recor
     """The record of a case that a former process has finished, or that ended it."""
     if known.label_file is not None:
         return Record(case.name, case.files, Path(known.label_file))
-    earlier = write_case.set_aside(output, case.name, label_path(case, rules))
+    earlier = write_case.set_case_aside(output, case.name, label_path(case, rules))
     return Record(case.name, case.files, error_messages=_messages(known.messages[0], earlier))
 
 
@@ -136,7 +138,7 @@ def _attempt(case: Case, model: Model, output: Path) -> Record:
     log.info("case %s", case.name)
     earlier = None
     try:
-        earlier = write_case.set_aside(output, case.name, label_path(case, model.challenge))
+        earlier = write_case.set_case_aside(output, case.name, label_path(case, model.challenge))
         label_file = segment_case(case, model, output)
     except OarsegError as error:
         log.error("%s: %s", case.name, error)

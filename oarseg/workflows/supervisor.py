@@ -22,7 +22,7 @@ from pathlib import Path
 from oarseg.results import staging
 from oarseg.system import memory
 
-CGROUP = Path("/sys/fs/cgroup")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1
 
@@ -200,8 +200,8 @@ def _reason(number: int, *, out_of_memory: bool) -> str:
 def _kills_for_memory() -> int:
     """How often the kernel has killed for memory in this cgroup; 0 where it does not say."""
     for name in ("memory.events", "memory/memory.oom_control"):
-        if (CGROUP / name).is_file():
-            lines = (CGROUP / name).read_text(encoding="ascii").splitlines()
+        if (CGROUP_ROOT / name).is_file():
+            lines = (CGROUP_ROOT / name).read_text(encoding="ascii").splitlines()
             counts = dict(line.split() for line in lines)
             return int(counts.get("oom_kill", 0))
     return 0
@@ -209,5 +209,5 @@ def _kills_for_memory() -> int:
 
 def _memory_limit_mib() -> int | None:
     """The tightest limit of the cgroup, version 2 or 1."""
-    limits = [limit for limit, _ in memory.container_limits(CGROUP)]
+    limits = [limit for limit, _ in memory.container_limits(CGROUP_ROOT)]
     return min(limits) >> 20 if limits else None

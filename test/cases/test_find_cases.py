@@ -14,7 +14,7 @@ from oarseg.cases.find_cases import find_cases
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 CT_ONLY = frozenset({"CT"})
 
 
@@ -241,7 +241,7 @@ def test_control_characters_in_a_name(tmp_path: Path) -> None:
 
 def test_images_that_are_called_alike_in_every_case(tmp_path: Path) -> None:
     put(tmp_path, *(f"{n}/{f}.nii.gz" for n in (7, 12) for f in ("data", "label")))
-    rules = catalogue.load("structseg_lung_gtv")
+    rules = catalogue.load_challenge("structseg_lung_gtv")
     found = find_cases(tmp_path, rules)
     assert [case.name for case in found.cases] == ["12", "7"]
     assert label_path(found.cases[1], rules) == Path("7/label.nii.gz")
@@ -251,7 +251,7 @@ def test_images_that_are_called_alike_in_every_case(tmp_path: Path) -> None:
 
 def test_two_cts_of_a_case(tmp_path: Path) -> None:
     put(tmp_path, *(f"segrap_0001/{n}.nii.gz" for n in ("image", "image_contrast", "Brain")))
-    rules = catalogue.load("segrap_oar")
+    rules = catalogue.load_challenge("segrap_oar")
     (case,) = find_cases(tmp_path, rules).cases
     assert {name: path.name for name, path in case.files.items()} == {
         "CT": "image.nii.gz",
@@ -267,14 +267,14 @@ def test_two_cts_of_a_case(tmp_path: Path) -> None:
 
 
 def test_label_file_of_segrap_is_an_mha_whatever_the_input(tmp_path: Path) -> None:
-    rules = catalogue.load("segrap_gtv")
+    rules = catalogue.load_challenge("segrap_gtv")
     case = Case("x", {"CT": Path("images/head-neck-ct/x.nii.gz")})
     expected = Path("images/gross-tumor-volume-segmentation/x.mha")
     assert label_path(case, rules) == expected
 
 
 def test_a_folder_of_plain_cts(tmp_path: Path) -> None:
-    rules = catalogue.load("han5k")
+    rules = catalogue.load_challenge("han5k")
     put(tmp_path, "RADCURE-0005.nii.gz", "RADCURE-0006.nii.gz")
     assert [c.name for c in find_cases(tmp_path, rules).cases] == ["RADCURE-0005", "RADCURE-0006"]
     # Files that are marked end the guessing.

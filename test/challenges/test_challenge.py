@@ -6,7 +6,7 @@ import pytest
 from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 ORGAN = """[[overlapping]]
 name = "Eye_L"
 snomed = "81745001"
@@ -52,7 +52,7 @@ def test_sockets_and_output() -> None:
 
 def test_unknown_challenge_names_the_known() -> None:
     with pytest.raises(InputError, match="expected one of han5k, han_seg, segrap_gtv"):
-        catalogue.load("nowhere")
+        catalogue.load_challenge("nowhere")
 
 
 def test_broken_file_names_the_key(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_broken_file_names_the_key(tmp_path: Path) -> None:
         path = tmp_path / "own.toml"
         path.write_text(text.replace(old, new, 1))
         with pytest.raises(InputError, match=message):
-            catalogue.load(str(path))
+            catalogue.load_challenge(str(path))
 
 
 def test_han_seg_is_scored_as_in_the_paper() -> None:
@@ -118,6 +118,6 @@ def test_organs_are_unions_where_they_overlap(tmp_path: Path) -> None:
     own = "[evaluation]\nweights = { Eye_L = 2 }\n"
     path = tmp_path / "own.toml"
     path.write_text(text.replace(rules, ORGAN.format("[12, 14]") + own))
-    eyes = catalogue.load(str(path))
+    eyes = catalogue.load_challenge(str(path))
     assert [(o.name, o.labels, o.side) for o in eyes.organs] == [("Eye_L", (12, 14), "left")]
     assert (eyes.evaluation.weight_of("Eye_L"), eyes.evaluation.weight_of("Lips")) == (2.0, 1.0)

@@ -10,8 +10,8 @@ import pytest
 from oarseg.challenges import catalogue, challenge, label_table, toml_file
 from oarseg.errors import InputError
 
-PROFILES = catalogue.names()
-SEGRAP = catalogue.load("segrap_oar")
+PROFILES = catalogue.challenge_names()
+SEGRAP = catalogue.load_challenge("segrap_oar")
 
 
 def test_every_profile_of_the_project_is_there() -> None:
@@ -29,7 +29,7 @@ def test_every_profile_of_the_project_is_there() -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_sides_fit_the_names(name: str) -> None:
-    for organ in catalogue.load(name).organs:
+    for organ in catalogue.load_challenge(name).organs:
         by_name = {"_L": "left", "_R": "right"}.get(organ.name[-2:])
         by_name = by_name or {"Left": "left", "Righ": "right"}.get(organ.name[:4])
         by_name = by_name or {"AL": "left", "PL": "left", "AR": "right", "PR": "right"}.get(
@@ -64,7 +64,7 @@ def test_an_overlap_of_segrap_belongs_to_the_organs_in_its_name() -> None:
 
 def test_segrap_writes_channels_without_a_frame() -> None:
     for name in ("segrap_oar", "segrap_gtv"):
-        output = catalogue.load(name).output
+        output = catalogue.load_challenge(name).output
         assert (output.form, output.identity_frame, output.ending) == ("channels", True, ".mha")
     rules = SEGRAP.evaluation
     tolerances = [rules.tolerance_of(name) for name in ("Larynx", "OralCavity", "Lens_L")]
@@ -81,12 +81,12 @@ def test_second_ct_of_segrap_lies_on_the_grid_of_the_first() -> None:
 
 
 def test_structseg_task_1_says_that_its_ids_are_not_confirmed() -> None:
-    assert "not confirmed" in catalogue.load("structseg_han_oar").notice
-    assert len(catalogue.load("structseg_han_oar").structures) == 22
+    assert "not confirmed" in catalogue.load_challenge("structseg_han_oar").notice
+    assert len(catalogue.load_challenge("structseg_han_oar").structures) == 22
 
 
 def test_structseg_weights() -> None:
-    rules = catalogue.load("structseg_thoracic_oar").evaluation
+    rules = catalogue.load_challenge("structseg_thoracic_oar").evaluation
     weights = [rules.weight_of(n) for n in ("RightLung", "Heart", "Trachea", "Esophagus")]
     assert weights == [100, 100, 80, 70]
 
@@ -97,15 +97,15 @@ def test_structseg_weights() -> None:
 def test_han5k_takes_the_labels_of_a_dataset_json(tmp_path: Path) -> None:
     table = tmp_path / "dataset.json"
     table.write_text(json.dumps({"labels": {"background": 0, "Brain": 1, "Lens_L": 2}}))
-    facts = catalogue.load("han5k", table=table)
+    facts = catalogue.load_challenge("han5k", table=table)
     assert [(s.label, s.name) for s in facts.structures] == [(1, "Brain"), (2, "Lens_L")]
-    assert catalogue.load("han5k").structures == ()
+    assert catalogue.load_challenge("han5k").structures == ()
 
 
 def test_dataset_json_of_version_1(tmp_path: Path) -> None:
     table = tmp_path / "dataset.json"
     table.write_text(json.dumps({"labels": {"0": "background", "1": "Brain", "2": "Heart"}}))
-    facts = catalogue.load("han5k", table=table)
+    facts = catalogue.load_challenge("han5k", table=table)
     assert [s.name for s in facts.structures] == ["Brain", "Heart"]
 
 
@@ -116,7 +116,7 @@ def test_han5k_takes_a_toml_table_with_overlaps(tmp_path: Path) -> None:
         '[[structures]]\nlabel = 2\nname = "Glottis"\ncolour = [1, 2, 3]\n'
         '[[overlapping]]\nname = "Larynx"\nlabels = [1, 2]\n'
     )
-    facts = catalogue.load("han5k", table=table)
+    facts = catalogue.load_challenge("han5k", table=table)
     assert [organ.name for organ in facts.organs] == ["Larynx"]
     assert facts.structure("Glottis").colour == (1, 2, 3)
 
@@ -136,12 +136,12 @@ def test_a_broken_table_is_named(tmp_path: Path, name: str, text: str, message: 
     table = tmp_path / name
     table.write_text(text)
     with pytest.raises(InputError, match=message):
-        catalogue.load("han5k", table=table)
+        catalogue.load_challenge("han5k", table=table)
 
 
 def test_other_challenges_take_no_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has its own labels and takes no table"):
-        catalogue.load("han_seg", table=tmp_path / "labels.toml")
+        catalogue.load_challenge("han_seg", table=tmp_path / "labels.toml")
 
 
 def test_colours_without_a_choice_differ() -> None:
@@ -209,12 +209,12 @@ def test_a_broken_challenge_names_line_and_key(
     path = tmp_path / "own.toml"
     path.write_text(source.read_text(encoding="utf-8").replace(old, new, 1))
     with pytest.raises(InputError, match=message):
-        catalogue.load(str(path))
+        catalogue.load_challenge(str(path))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.toml: expected a challenge's TOML file"):
-        catalogue.load(str(tmp_path / "none.toml"))
+        catalogue.load_challenge(str(tmp_path / "none.toml"))
 
 
 # --- the worked example of the documentation
@@ -225,11 +225,11 @@ def test_the_documents_example_is_a_challenge(tmp_path: Path) -> None:
     text = document.split("```toml\n", 1)[1].split("```", 1)[0]
     path = tmp_path / "own.toml"
     path.write_text(text)
-    rules = catalogue.load(str(path))
+    rules = catalogue.load_challenge(str(path))
     assert [organ.name for organ in rules.organs] == ["Bladder", "Rectum"]
     path.write_text(text.replace("label = 2", "label = 3"))
     with pytest.raises(InputError) as caught:
-        catalogue.load(str(path))
+        catalogue.load_challenge(str(path))
     assert str(caught.value).removeprefix(f"{tmp_path}/") in document
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from oarseg import __version__
 from oarseg.challenges import catalogue
 
-RULES = catalogue.load("han_seg")
+RULES = catalogue.load_challenge("han_seg")
 IMAGES = ROOT / "test" / "images"
 FOREIGN_UID = "12345:12345"
 LARGEST_IMAGE = 6.5e9

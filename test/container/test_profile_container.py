@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "profile" in metafunc.fixturenames:
         told = metafunc.config.getoption("--profiles")
-        names = catalogue.names() if told == "all" else told.split(",")
+        names = catalogue.challenge_names() if told == "all" else told.split(",")
         metafunc.parametrize("profile", names)
 
 
@@ -42,14 +42,14 @@ def oarseg(*arguments: object) -> None:
 
 
 def options(name: str) -> list[str]:
-    own = ["--label-table", str(TABLE)] if catalogue.load(name).own_labels else []
+    own = ["--label-table", str(TABLE)] if catalogue.load_challenge(name).own_labels else []
     return ["--challenge", name, *own]
 
 
 def train(folder: Path, name: str) -> Path:
     """Weights from two phantoms, by the commands that a user gives."""
     raw, work = folder / "raw" / "Dataset108_Phantoms", folder / "work"
-    partly = ["--share", "0.7"] if catalogue.load(name).own_labels else []
+    partly = ["--share", "0.7"] if catalogue.load_challenge(name).own_labels else []
     oarseg("phantom", folder / "data", "--size", "tiny", "--cases", SEEDS, *options(name), *partly)
     oarseg("prepare", folder / "data", "--out", raw, "--transforms", "files", *options(name))
     training = ("--plans", "oarsegTiny", "--folds", "all", "--device", "cpu", "--workers", 1)
@@ -77,8 +77,8 @@ def test_profile(
 ) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     start = time.monotonic()
-    table = TABLE if catalogue.load(profile).own_labels else None
-    rules = catalogue.load(profile, table=table)
+    table = TABLE if catalogue.load_challenge(profile).own_labels else None
+    rules = catalogue.load_challenge(profile, table=table)
     weights = docker_engine.open_to_all(train(tmp_path, profile))
     trained = time.monotonic()
     source = held_out(tmp_path, profile, rules)

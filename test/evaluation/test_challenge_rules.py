@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from oarseg.cases.case import Case
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
-from oarseg.evaluation.evaluate import Settings, Summary, evaluate
+from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
 from oarseg.evaluation.scoring import Score
 from oarseg.imaging.volume import Grid, Volume, place
 from oarseg.results.write_case import write_case
 
 GRID = Grid((12, 16, 20), (1.0, 1.0, 1.0), (-10.0, 20.5, -300.25))
 Labels = NDArray[np.uint8]
-PROFILES = [name for name in catalogue.names() if not catalogue.load(name).own_labels]
+PROFILES = [
+    name for name in catalogue.challenge_names() if not catalogue.load_challenge(name).own_labels
+]
 
 
 def score(
@@ -31,12 +33,12 @@ def score(
         (tmp_path / side).mkdir(exist_ok=True)
         image = place(sitk.GetImageFromArray(labels), GRID)
         sitk.WriteImage(image, str(tmp_path / side / f"{case}.nii.gz"), True)
-    return evaluate(
+    return evaluate_folders(
         tmp_path / "p",
         tmp_path / "r",
         challenge=rules,
         out=tmp_path / "out",
-        settings=Settings(plot=False),
+        settings=EvaluationSettings(plot=False),
     )
 
 
@@ -73,7 +75,7 @@ def voxels_apart(label: int, steps: int) -> tuple[Labels, Labels]:
     ],
 )
 def test_segrap_tolerances(tmp_path: Path, organ: str, steps: int, nsd: float) -> None:
-    rules = catalogue.load("segrap_oar")
+    rules = catalogue.load_challenge("segrap_oar")
     label = next(o for o in rules.organs if o.name == organ).labels[0]
     found = by_organ(score(tmp_path, rules, *voxels_apart(label, steps)))[organ]
     assert (found.dsc, found.nsd) == (0.0, nsd)
@@ -81,14 +83,16 @@ def test_segrap_tolerances(tmp_path: Path, organ: str, steps: int, nsd: float) -
 
 @pytest.mark.parametrize(("organ", "label"), [("GTVp", 1), ("GTVnd", 2)])
 def test_segrap_tumours(tmp_path: Path, organ: str, label: int) -> None:
-    found = by_organ(score(tmp_path, catalogue.load("segrap_gtv"), *voxels_apart(label, 2)))
+    found = by_organ(
+        score(tmp_path, catalogue.load_challenge("segrap_gtv"), *voxels_apart(label, 2))
+    )
     other = next(name for name in found if name != organ)
     assert (found[organ].dsc, found[organ].nsd) == (0.0, 0.5)
     assert (found[other].status, found[other].dsc, found[other].nsd) == ("absent", 1.0, 1.0)
 
 
 def test_segrap_empty_masks(tmp_path: Path) -> None:
-    rules = catalogue.load("segrap_gtv")
+    rules = catalogue.load_challenge("segrap_gtv")
     both = blank()
     both[1:4, 2:6, 2:6] = 1
     extra = blank()
@@ -104,7 +108,7 @@ def test_segrap_empty_masks(tmp_path: Path) -> None:
 
 def test_segrap_organs_are_unions(tmp_path: Path) -> None:
     """A hippocampus that is called temporal lobe alone: the lobe is right, it is not."""
-    rules = catalogue.load("segrap_oar")
+    rules = catalogue.load_challenge("segrap_oar")
     reference = blank()
     reference[2:6, 2:6, 2:6] = 4
     reference[3:5, 3:5, 3:5] = 6  # temporal lobe and hippocampus, left
@@ -117,7 +121,7 @@ def test_segrap_organs_are_unions(tmp_path: Path) -> None:
 
 def test_structseg_weights(tmp_path: Path) -> None:
     """Slabs of ten planes a structure; of each the prediction lacks some."""
-    rules = catalogue.load("structseg_thoracic_oar")
+    rules = catalogue.load_challenge("structseg_thoracic_oar")
     kept = {"RightLung": 10, "LeftLung": 9, "Heart": 8, "Trachea": 5, "Esophagus": 2}
     reference, prediction = blank(), blank()
     for organ in rules.organs:
@@ -139,7 +143,7 @@ def test_structseg_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", ["everything", "segmentation", "masks"])
 @pytest.mark.parametrize("name", PROFILES)
 def test_what_the_container_writes_is_what_is_scored(tmp_path: Path, name: str, part: str) -> None:
-    rules = catalogue.load(name)
+    rules = catalogue.load_challenge(name)
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(GRID.voxels) % (len(rules.structures) + 1))
     truth = labels.astype(np.uint8).reshape(GRID.shape)
@@ -158,12 +162,12 @@ def test_what_the_container_writes_is_what_is_scored(tmp_path: Path, name: str, 
     (tmp_path / "r").mkdir()
     image = place(sitk.GetImageFromArray(truth), GRID)
     sitk.WriteImage(image, str(tmp_path / "r" / "a.nrrd"), True)
-    summary = evaluate(
+    summary = evaluate_folders(
         predictions,
         tmp_path / "r",
         challenge=rules,
         out=tmp_path / "scores",
-        settings=Settings(plot=False),
+        settings=EvaluationSettings(plot=False),
     )
     assert [p for p in summary.problems if "swapped" not in p.message] == []
     assert {(s.status, s.dsc) for s in summary.scores} == {("scored", 1.0)}

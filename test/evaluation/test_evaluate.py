@@ -15,14 +15,14 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli import main
 from oarseg.errors import InputError
-from oarseg.evaluation.evaluate import Settings, Summary, evaluate
+from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
 from oarseg.evaluation.mr_field import field_of, read_truth
 from oarseg.evaluation.scoring import Score
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, place
-from oarseg.labels.mask import Mask
+from oarseg.labels.mask import CroppedMask
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 GRID = Grid((12, 20, 30), (2.0, 1.0, 1.0), (-10.0, 5.0, 7.0))
 MANDIBLE, PAROTID_L, PAROTID_R, LIPS = 4, 27, 28, 23
 Labels = NDArray[np.uint8]
@@ -49,13 +49,15 @@ def write_masks(folder: Path, labels: Labels, pattern: str) -> None:
             write(folder / pattern.format(structure.name), mask)
 
 
-def run(tmp_path: Path, settings: Settings | None = None, *, rules: Challenge = HAN_SEG) -> Summary:
-    return evaluate(
+def run(
+    tmp_path: Path, settings: EvaluationSettings | None = None, *, rules: Challenge = HAN_SEG
+) -> Summary:
+    return evaluate_folders(
         tmp_path / "p",
         tmp_path / "r",
         challenge=rules,
         out=tmp_path / "out",
-        settings=settings or Settings(plot=False),
+        settings=settings or EvaluationSettings(plot=False),
     )
 
 
@@ -140,12 +142,12 @@ def test_empty_masks_by_the_rules(tmp_path: Path) -> None:
     strict = replace(
         HAN_SEG.evaluation, both_empty="best", reference_empty="worst", missed_distance_mm=99.0
     )
-    other = evaluate(
+    other = evaluate_folders(
         tmp_path / "p",
         tmp_path / "r",
         challenge=replace(HAN_SEG, evaluation=strict),
         out=tmp_path / "out",
-        settings=Settings(plot=False),
+        settings=EvaluationSettings(plot=False),
     )
     scores = by_structure(other)
     assert (scores["Lips"].dsc, scores["Lips"].hd95_mm) == (0.0, 99.0)
@@ -204,7 +206,9 @@ def test_other_grid_is_refused_or_resampled(tmp_path: Path) -> None:
     assert "along [1 0 0; 0 1 0; 0 0 1], found" in message
     assert "along [-1 0 0; 0 1 0; 0 0 1]" in message
     write(tmp_path / "p" / "case_02.mha", doubled, fine)
-    resampled = by_structure(run(tmp_path, Settings(plot=False, resample=True)), "case_02")
+    resampled = by_structure(
+        run(tmp_path, EvaluationSettings(plot=False, resample=True)), "case_02"
+    )
     assert resampled["Parotid_L"].dsc == 1.0
 
 
@@ -229,7 +233,7 @@ def test_duplicates_and_unpaired_cases_are_told_and_the_rest_scored(tmp_path: Pa
         write(tmp_path / "p" / name, truth())
     for name in ("case_01.mha", "case_02.mha", "case_04.mha"):
         write(tmp_path / "r" / name, truth())
-    summary = run(tmp_path, Settings(missing="skip", plot=False))
+    summary = run(tmp_path, EvaluationSettings(missing="skip", plot=False))
     assert {score.case for score in summary.scores} == {"case_01"}
     told = messages(summary)
     assert len(told) == 4
@@ -262,7 +266,7 @@ def test_case_without_usable_prediction_counts_as_missed(tmp_path: Path) -> None
     assert "no usable prediction of a case or structure: missed" in summary.rules
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert record["cases_without_prediction"] == ["case_02", "case_03", "case_04"]
-    skipped = run(tmp_path, Settings(missing="skip", plot=False))
+    skipped = run(tmp_path, EvaluationSettings(missing="skip", plot=False))
     assert ({score.case for score in skipped.scores}, skipped.unanswered) == ({"case_01"}, ())
     assert len(skipped.problems) == len(summary.problems)
     assert "no usable prediction of a case or structure: not scored" in skipped.rules
@@ -298,7 +302,7 @@ def test_damaged_mask_costs_its_structure_only(tmp_path: Path) -> None:
     assert "Parotid_L.nii.gz" in messages(summary)[0]
     line = next(line for line in summary.lines if line.name == "Parotid_L")
     assert (line.n, line.missed) == (1, 1)
-    skipped = run(tmp_path, Settings(missing="skip", plot=False))
+    skipped = run(tmp_path, EvaluationSettings(missing="skip", plot=False))
     assert math.isnan(by_structure(skipped)["Parotid_L"].dsc)
     line = next(line for line in skipped.lines if line.name == "Parotid_L")
     assert (line.n, line.missed, line.not_scored) == (0, 0, 1)
@@ -372,7 +376,7 @@ def test_field_of_the_mr_cuts_and_leaves_out(tmp_path: Path) -> None:
     # which leaves 3 of the mandible's 10 columns, all of one parotid, none of the other.
     # World z = 7 + 2 · index: it ends above index z = 6.
     truth_json(tmp_path, [0, 0, 0], [102.5, 100, 20])
-    scores = by_structure(run(tmp_path, Settings(mr_field=(tmp_path,), plot=False)))
+    scores = by_structure(run(tmp_path, EvaluationSettings(mr_field=(tmp_path,), plot=False)))
     assert scores["Parotid_L"].status == "outside"
     assert scores["Parotid_L"].kept == 0.0
     assert (scores["Parotid_R"].kept, scores["Parotid_R"].dsc) == (1.0, 1.0)
@@ -381,7 +385,7 @@ def test_field_of_the_mr_cuts_and_leaves_out(tmp_path: Path) -> None:
     # What the prediction lacks lies outside the field.
     assert mandible.dsc == 1.0
     truth_json(tmp_path, [0, 0, 0], [101.5, 100, 20])
-    scores = by_structure(run(tmp_path, Settings(mr_field=(tmp_path,), plot=False)))
+    scores = by_structure(run(tmp_path, EvaluationSettings(mr_field=(tmp_path,), plot=False)))
     assert scores["Bone_Mandible"].kept == pytest.approx(0.2 * 3 / 4)
     assert scores["Bone_Mandible"].status == "outside"
 
@@ -394,7 +398,7 @@ def test_field_from_transform_and_image_is_that_of_the_truth(tmp_path: Path) -> 
     turned.write(tmp_path / "case_01_ct_to_mr.tfm")
     for side in ("p", "r"):
         write(tmp_path / side / "case_01.mha", truth())
-    by_files = run(tmp_path, Settings(mr_field=(tmp_path,), plot=False))
+    by_files = run(tmp_path, EvaluationSettings(mr_field=(tmp_path,), plot=False))
     ends = mr.to_world(np.array([[-0.5] * 3, [n - 0.5 for n in mr.shape]]))
     record = {
         "mr_field_mm": ends.tolist(),
@@ -402,11 +406,11 @@ def test_field_from_transform_and_image_is_that_of_the_truth(tmp_path: Path) -> 
     }
     path = tmp_path / "case_01_truth.json"
     path.write_text(json.dumps(record))
-    everywhere = Mask(np.ones(GRID.shape, bool))
+    everywhere = CroppedMask(np.ones(GRID.shape, bool))
     one, other = (f.cut(everywhere, GRID) for f in (field_of(mr, turned), read_truth(path)))
     np.testing.assert_array_equal(one.array, other.array)
     assert 0 < one.voxels < GRID.voxels
-    by_truth = run(tmp_path, Settings(mr_field=(tmp_path,), plot=False))
+    by_truth = run(tmp_path, EvaluationSettings(mr_field=(tmp_path,), plot=False))
     assert [s.kept for s in by_files.scores] == [s.kept for s in by_truth.scores]
 
 
@@ -419,7 +423,7 @@ def test_field_from_the_containers_own_report(tmp_path: Path) -> None:
     write(data / "case_01_IMG_CT.nrrd", truth())
     write(tmp_path / "r" / "case_01.mha", truth())
     write(out / "images" / "head_neck_oar" / "case_01_seg.mha", truth())
-    how = Settings(mr_field=(tmp_path / "data", out), plot=False)
+    how = EvaluationSettings(mr_field=(tmp_path / "data", out), plot=False)
     report = {"status": "doubtful", **asdict(turned)}
     path = out / "reports" / "case_01.json"
     path.parent.mkdir()
@@ -443,7 +447,7 @@ def test_case_without_a_field_is_told(tmp_path: Path) -> None:
     for side in ("p", "r"):
         write(tmp_path / side / "case_01.mha", truth())
     with pytest.raises(InputError, match="expected case_01_truth"):
-        run(tmp_path, Settings(mr_field=(tmp_path,), plot=False))
+        run(tmp_path, EvaluationSettings(mr_field=(tmp_path,), plot=False))
 
 
 def test_command_writes_table_json_csv_and_plot(
@@ -478,16 +482,16 @@ def test_table_goes_between_the_marks_of_a_page(tmp_path: Path) -> None:
         write(tmp_path / side / "case_01.mha", truth())
     card = tmp_path / "card.md"
     card.write_text("# Card\n\n<!-- scores -->\nold\n<!-- /scores -->\n\nend\n")
-    summary = run(tmp_path, Settings(plot=False, insert=card))
+    summary = run(tmp_path, EvaluationSettings(plot=False, insert=card))
     page = card.read_text()
     assert page.startswith("# Card\n\n<!-- scores -->\n\n| Structure | N | DC (%) |")
     assert "old" not in page
     assert all(f"\n- {rule}\n" in page for rule in summary.rules)
     assert page.endswith("\n\n<!-- /scores -->\n\nend\n")
-    run(tmp_path, Settings(plot=False, insert=card))
+    run(tmp_path, EvaluationSettings(plot=False, insert=card))
     assert card.read_text() == page
     card.write_text("<!-- scores -->\n")
     with pytest.raises(InputError, match="expected <!-- scores --> and below it"):
-        run(tmp_path, Settings(plot=False, insert=card))
+        run(tmp_path, EvaluationSettings(plot=False, insert=card))
     with pytest.raises(InputError, match="expected a Markdown file to insert into"):
-        run(tmp_path, Settings(plot=False, insert=tmp_path / "none.md"))
+        run(tmp_path, EvaluationSettings(plot=False, insert=tmp_path / "none.md"))

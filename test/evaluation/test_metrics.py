@@ -15,15 +15,15 @@ from surface_distance import lookup_tables
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Evaluation
 from oarseg.evaluation import surfaces
-from oarseg.evaluation.metrics import DEFINITIONS, compare
+from oarseg.evaluation.metrics import DEFINITIONS, compare_masks
 from oarseg.evaluation.scoring import Sides, score_case
 from oarseg.evaluation.surfaces import area_table
 from oarseg.imaging.volume import Grid
 from oarseg.labels.boxes import label_boxes
-from oarseg.labels.mask import Mask, cut_to_box
+from oarseg.labels.mask import CroppedMask, cut_to_box
 from oarseg.labels.open_masks import LabelMap
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 Array = NDArray[np.bool_]
 Pair = tuple[Array, Array]
 
@@ -31,7 +31,7 @@ Pair = tuple[Array, Array]
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 
 
-def cut(array: Array) -> Mask:
+def cut(array: Array) -> CroppedMask:
     mask = cut_to_box(array)
     assert mask is not None
     return mask
@@ -85,7 +85,9 @@ def test_as_surface_distance(name: str, spacing: tuple[float, float, float]) -> 
     prediction, reference = PAIRS[name]
     theirs = surface_distance.compute_surface_distances(reference, prediction, spacing)
     for tolerance in TOLERANCES:
-        ours = compare(cut(prediction), cut(reference), spacing_mm=spacing, tolerance_mm=tolerance)
+        ours = compare_masks(
+            cut(prediction), cut(reference), spacing_mm=spacing, tolerance_mm=tolerance
+        )
         nsd = surface_distance.compute_surface_dice_at_tolerance(theirs, tolerance)
         assert ours.nsd == pytest.approx(nsd, abs=1e-6)
     assert ours.hd95_mm == pytest.approx(
@@ -102,7 +104,7 @@ def test_as_surface_distance(name: str, spacing: tuple[float, float, float]) -> 
 def test_as_medpy_and_evalutils(name: str, spacing: tuple[float, float, float]) -> None:
     prediction, reference = PAIRS[name]
     medpy, evalutils = (
-        compare(
+        compare_masks(
             cut(prediction),
             cut(reference),
             spacing_mm=spacing,
@@ -140,7 +142,7 @@ def test_two_voxels_by_hand() -> None:
     # Six voxels apart along z, whose spacing is 2 mm: five voxels between.
     one, other = (box((9, 3, 3), slice(z, z + 1), slice(1, 2), slice(1, 2)) for z in (1, 7))
     for definition in DEFINITIONS:
-        found = compare(
+        found = compare_masks(
             cut(one),
             cut(other),
             spacing_mm=(2.0, 1.0, 1.0),
@@ -157,7 +159,7 @@ def test_slab_against_slab_by_hand() -> None:
     # one lies in the other slab's face, the other one 1 mm from it.
     thin = box((6, 240, 240), slice(2, 3))
     thick = box((6, 240, 240), slice(2, 4))
-    found = compare(cut(thick), cut(thin), spacing_mm=(1.0, 1.0, 1.0), tolerance_mm=0.9)
+    found = compare_masks(cut(thick), cut(thin), spacing_mm=(1.0, 1.0, 1.0), tolerance_mm=0.9)
     assert found.dsc == pytest.approx(2 / 3)
     assert found.hd95_mm == 1.0
     assert found.nsd == pytest.approx(0.5, abs=0.02)
@@ -168,7 +170,7 @@ def test_slab_against_slab_by_hand() -> None:
 def test_distance_equal_to_the_tolerance_is_within_it() -> None:
     # 7 × 0.64 mm and a tolerance of 4.48 mm: rounding must not decide.
     one, other = (box((3, 3, 20), slice(1, 2), slice(1, 2), slice(x, x + 1)) for x in (2, 9))
-    found = compare(cut(one), cut(other), spacing_mm=(1.0, 1.0, 0.64), tolerance_mm=7 * 0.64)
+    found = compare_masks(cut(one), cut(other), spacing_mm=(1.0, 1.0, 0.64), tolerance_mm=7 * 0.64)
     assert found.nsd == 1.0
 
 
@@ -196,10 +198,10 @@ def test_boxes_and_empty_masks() -> None:
     mask = cut(array)
     assert (mask.start, mask.array.shape, mask.voxels) == ((1, 2, 0), (2, 4, 1), 8)
     assert cut_to_box(np.zeros((3, 3, 3), np.uint8)) is None
-    empty = Mask(np.zeros((2, 2, 2), bool))
+    empty = CroppedMask(np.zeros((2, 2, 2), bool))
     with pytest.raises(ValueError, match="must hold voxels"):
-        compare(mask, empty, spacing_mm=(1.0, 1.0, 1.0), tolerance_mm=1.0)
-    assert mask.intersection(Mask(np.ones((2, 2, 2), bool), (3, 0, 0))) == 0
+        compare_masks(mask, empty, spacing_mm=(1.0, 1.0, 1.0), tolerance_mm=1.0)
+    assert mask.intersection(CroppedMask(np.ones((2, 2, 2), bool), (3, 0, 0))) == 0
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in scalar divide:RuntimeWarning")

@@ -12,7 +12,7 @@ from oarseg.challenges.challenge import Evaluation
 from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.evaluation.metrics import Definition
-from oarseg.evaluation.ranking import Ranking, rank, ranking_text
+from oarseg.evaluation.ranking import Standings, rank_submissions, ranking_text
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.tables import Spread, read_csv, write_csv
 from oarseg.evaluation.two_models import gains, holm, p_better
@@ -55,12 +55,12 @@ def ranked(
     rules: Evaluation | None = None,
     common: bool = False,
     **submissions: list[Score],
-) -> Ranking:
+) -> Standings:
     paths = []
     for name, content in submissions.items():
         paths.append(tmp_path / f"{name}.csv")
         write_csv(paths[-1], content)
-    return rank(paths, evaluation=rules or Evaluation(), draws=200, common=common)
+    return rank_submissions(paths, evaluation=rules or Evaluation(), draws=200, common=common)
 
 
 def test_three_submissions_in_their_order(tmp_path: Path) -> None:
@@ -246,18 +246,18 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", scores(0.5))
     write_csv(tmp_path / "b.csv", scores(0.5, definition="medpy"))
     with pytest.raises(InputError, match="two or more CSV files of different names"):
-        rank([tmp_path / "a.csv"], evaluation=Evaluation())
+        rank_submissions([tmp_path / "a.csv"], evaluation=Evaluation())
     with pytest.raises(InputError, match="one definition of HD95, found medpy, surface-distance"):
-        rank([tmp_path / "a.csv", tmp_path / "b.csv"], evaluation=Evaluation())
+        rank_submissions([tmp_path / "a.csv", tmp_path / "b.csv"], evaluation=Evaluation())
     (tmp_path / "c.csv").write_text("case,dice\n1,2\n")
     with pytest.raises(InputError, match=r"c.csv: expected the columns .*definition"):
-        rank([tmp_path / "a.csv", tmp_path / "c.csv"], evaluation=Evaluation())
+        rank_submissions([tmp_path / "a.csv", tmp_path / "c.csv"], evaluation=Evaluation())
     text = (tmp_path / "a.csv").read_text().replace("scored", "great", 1)
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(InputError, match=r"d.csv: expected a row of .* in line 2"):
-        rank([tmp_path / "a.csv", tmp_path / "d.csv"], evaluation=Evaluation())
+        rank_submissions([tmp_path / "a.csv", tmp_path / "d.csv"], evaluation=Evaluation())
     with pytest.raises(InputError, match=r"e.csv: expected a CSV file"):
-        rank([tmp_path / "a.csv", tmp_path / "e.csv"], evaluation=Evaluation())
+        rank_submissions([tmp_path / "a.csv", tmp_path / "e.csv"], evaluation=Evaluation())
 
 
 def test_command_prints_ranking_and_verdict(

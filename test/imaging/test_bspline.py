@@ -16,7 +16,7 @@ from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration import Registration, Verdict, record, transform_of
 from oarseg.registration.deformable import MIN_GAIN, judge_bend
-from oarseg.registration.information import CT_EDGES_HU, MR_CLASSES
+from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES
 from oarseg.registration.local import Overlay
 
 RIGID = RigidTransform.about((5.0, 6.0, 7.0), angles_deg=(3, -4, 5), shift_mm=(1, 100, -400))
@@ -101,9 +101,9 @@ def pair(noise: float) -> Overlay:
     """CT and MR classes that agree but for a share of the voxels."""
     rng = np.random.default_rng(3)
     shape = (20, 20, 20)
-    mr = rng.integers(0, MR_CLASSES, shape)
+    mr = rng.integers(0, FINE_MR_CLASSES, shape)
     wrong = rng.random(shape) < noise
-    ct = np.where(wrong, rng.integers(0, len(CT_EDGES_HU) + 1, shape), mr)
+    ct = np.where(wrong, rng.integers(0, len(FINE_CT_EDGES_HU) + 1, shape), mr)
     return Overlay(ct, mr, np.ones(shape, bool))
 
 

@@ -42,7 +42,7 @@ def test_every_structure_of_a_phantom_is_inside_and_the_couch_is_not(seed: int) 
     inside = np.bincount(phantom.labels.array[box].ravel(), minlength=31)
     everywhere = np.bincount(phantom.labels.array.ravel(), minlength=31)
     assert np.array_equal(inside[1:], everywhere[1:])
-    assert len(catalogue.load("han_seg").structures) == 30
+    assert len(catalogue.load_challenge("han_seg").structures) == 30
     kept = np.prod([s.stop - s.start for s in box]) / phantom.ct.array.size
     assert kept < 0.75
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oarseg.inference import deadline
 from oarseg.inference.deadline import Costs, Deadline, choose, given_up, ladder, measure
 from oarseg.inference.engines.choice import DeviceChoice, Engines
-from oarseg.inference.preprocessing import NetworkInput, prepare
+from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.streaming import Effort, plan
 from oarseg.model.manifest import Manifest, ModelFile
 from oarseg.system.usage import process_age_s
@@ -51,7 +51,7 @@ def opened(*engines: Slow) -> Engines:
 
 
 def case(manifest: Manifest) -> NetworkInput:
-    return prepare(images((12, 24, 30), 1), (2.0, 1.1, 1.1), manifest)
+    return preprocess(images((12, 24, 30), 1), (2.0, 1.1, 1.1), manifest)
 
 
 def test_the_rungs_give_up_flips_then_folds_then_overlap() -> None:

@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from oarseg.errors import InputError
-from oarseg.inference.preprocessing import Placement, nonzero_box, prepare
+from oarseg.inference.preprocessing import Placement, nonzero_box, preprocess
 from oarseg.model.manifest import ModelFile, Normalisation
 
 Spacing = tuple[float, float, float]
@@ -39,7 +39,7 @@ def nnunets(recipe: Recipe, channels: list[NDArray[Any]], spacing: Spacing) -> N
 def test_input_is_nnunets(spacing: Spacing, transpose: tuple[int, int, int], margin: int) -> None:
     recipe = Recipe((1.5, 1.0, 0.8), transpose=transpose)
     channels = images((17, 26, 23), 2, margin=margin)
-    ours = prepare(channels, spacing, manifest_of(recipe, (FILE,)), threads=2)
+    ours = preprocess(channels, spacing, manifest_of(recipe, (FILE,)), threads=2)
     theirs = nnunets(recipe, channels, spacing)
     assert ours.data.dtype == np.float32
     assert ours.data.shape == theirs.shape
@@ -56,23 +56,23 @@ def test_every_normalisation_is_nnunets(how: Normalisation) -> None:
     channels = images((14, 20, 18), 2, margin=3)
     for channel in channels:
         channel[6:9, 7:12, 6:13] = 0  # a hole, which nnU-Net's mask fills
-    ours = prepare(channels, SPACING, manifest_of(recipe, (FILE,))).data
+    ours = preprocess(channels, SPACING, manifest_of(recipe, (FILE,))).data
     assert np.allclose(ours, nnunets(recipe, channels, SPACING), rtol=1e-5, atol=1e-5)
 
 
 def test_colour_is_divided_by_255_and_must_be_colour() -> None:
     manifest = manifest_of(Recipe(SPACING, channels=(Normalisation(scheme="rgb_0_1"),)), (FILE,))
     image = np.full((3, 4, 5), 51, np.int16)
-    assert np.allclose(prepare([image], SPACING, manifest).data, 0.2)
+    assert np.allclose(preprocess([image], SPACING, manifest).data, 0.2)
     image[0, 0, 0] = 300
     with pytest.raises(InputError, match=r"between 0 and 255, found 51 to 300"):
-        prepare([image], SPACING, manifest)
+        preprocess([image], SPACING, manifest)
 
 
 def test_inputs_are_left_as_they_were() -> None:
     channels = [image.astype(np.float32) for image in images((8, 9, 10), 2)]
     before = [channel.copy() for channel in channels]
-    prepare(channels, SPACING, manifest_of(Recipe(SPACING), (FILE,)))
+    preprocess(channels, SPACING, manifest_of(Recipe(SPACING), (FILE,)))
     assert all(np.array_equal(a, b) for a, b in zip(channels, before, strict=True))
 
 
@@ -88,8 +88,8 @@ def test_a_given_box_changes_what_is_kept_but_no_value() -> None:
     # The model's spacing is the image's: the axes change places, nothing is resampled.
     manifest = manifest_of(Recipe((1.1, 2.2, 0.9), transpose=(1, 0, 2)), (FILE,))
     channels = images((14, 20, 18), 2)
-    whole = prepare(channels, SPACING, manifest)
-    boxed = prepare(channels, SPACING, manifest, box=((2, 12), (5, 15), (0, 9)))
+    whole = preprocess(channels, SPACING, manifest)
+    boxed = preprocess(channels, SPACING, manifest, box=((2, 12), (5, 15), (0, 9)))
     assert boxed.placement.box == ((5, 15), (2, 12), (0, 9))
     assert np.array_equal(boxed.data, whole.data[:, 5:15, 2:12, 0:9])
 
@@ -123,4 +123,4 @@ def test_the_view_of_a_placement_leads_back() -> None:
 def test_unfit_input_is_refused(shapes: Any, box: Any, message: str) -> None:
     manifest = manifest_of(Recipe(SPACING), (FILE,))
     with pytest.raises(InputError, match=message):
-        prepare([np.ones(shape) for shape in shapes], SPACING, manifest, box=box)
+        preprocess([np.ones(shape) for shape in shapes], SPACING, manifest, box=box)

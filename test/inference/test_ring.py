@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from oarseg.inference.half_precision import (
-    Arithmetic,
+    HalfArithmetic,
     OpenVinoArithmetic,
     PlainArithmetic,
-    arithmetic,
+    half_arithmetic,
 )
 from oarseg.inference.ring import Ring
 from oarseg.inference.tiling import gaussian, tile
@@ -38,11 +38,11 @@ def test_openvinos_arithmetic_is_numpys_to_the_last_bit(scale: float) -> None:
 
 
 def test_the_fast_arithmetic_is_for_numpy() -> None:
-    assert isinstance(arithmetic(), OpenVinoArithmetic)
+    assert isinstance(half_arithmetic(), OpenVinoArithmetic)
 
 
 @pytest.mark.parametrize("how", [PlainArithmetic(), OpenVinoArithmetic()])
-def test_the_ring_holds_what_a_whole_volume_would(how: Arithmetic) -> None:
+def test_the_ring_holds_what_a_whole_volume_would(how: HalfArithmetic) -> None:
     window = tile((11, 9, 5), (4, 6, 8))
     depth, height, width = window.patch
     total = np.zeros((3, *window.shape), np.float16)

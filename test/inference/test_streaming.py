@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from oarseg.errors import InferenceError, WeightsError
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.painting import first_maximum
-from oarseg.inference.preprocessing import NetworkInput, prepare
-from oarseg.inference.streaming import Effort, buffer_bytes, plan, segment
+from oarseg.inference.preprocessing import NetworkInput, preprocess
+from oarseg.inference.streaming import Effort, buffer_bytes, plan, segment_streaming
 from oarseg.inference.tiling import cut, gaussian, tile
 from oarseg.model.manifest import Manifest, ModelFile, Normalisation, Resampling
 
@@ -111,10 +111,10 @@ BRANCHES: dict[str, tuple[Spacing, Spacing, dict[str, Any]]] = {
 def test_streaming_is_the_plain_computation(branch: str) -> None:
     spacing, grid, changes = BRANCHES[branch]
     manifest = model(spacing, **changes)
-    net_input = prepare(images((23, 19, 21), 1, margin=1), grid, manifest)
+    net_input = preprocess(images((23, 19, 21), 1, margin=1), grid, manifest)
     assert tile(net_input.placement.network_shape, PATCH).starts[0][2:], "several rows of tiles"
     engines = [Steep(), Steep(-2.0)]
-    labels = segment(net_input, engines, manifest, threads=2)
+    labels = segment_streaming(net_input, engines, manifest, threads=2)
     expected = plain(net_input, engines, manifest)
     assert set(np.unique(expected)) == set(range(CLASSES))
     # Sums in half against sums in double: only near ties may differ, at borders or not.
@@ -127,16 +127,16 @@ def test_streaming_is_the_plain_computation(branch: str) -> None:
 def test_an_axis_that_changes_by_a_voxel_or_two(rows: int, grown: int) -> None:
     # Long enough for bands of rows that have as many inputs as outputs.
     manifest = model((2.0, grown / rows, 1.0))
-    net_input = prepare(images((8, grown, 24), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((8, grown, 24), 1), (2.0, 1.0, 1.0), manifest)
     assert net_input.placement.network_shape == (8, rows, 24)
-    labels = segment(net_input, [Steep()], manifest)
+    labels = segment_streaming(net_input, [Steep()], manifest)
     assert np.mean(labels != plain(net_input, [Steep()], manifest)) < 5e-4
 
 
 def test_image_smaller_than_a_patch() -> None:
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((3, 5, 21), 1), (2.0, 1.0, 1.0), manifest)
-    labels = segment(net_input, [Steep()], manifest)
+    net_input = preprocess(images((3, 5, 21), 1), (2.0, 1.0, 1.0), manifest)
+    labels = segment_streaming(net_input, [Steep()], manifest)
     assert np.array_equal(labels, plain(net_input, [Steep()], manifest))
 
 
@@ -152,12 +152,12 @@ def corner(shape: Shape) -> BlockMask:
 def test_within_a_mask_labels_are_those_of_every_tile(branch: str) -> None:
     spacing, grid, changes = BRANCHES[branch]
     manifest = model(spacing, **changes)
-    net_input = prepare(images((46, 38, 42), 1), grid, manifest)
+    net_input = preprocess(images((46, 38, 42), 1), grid, manifest)
     mask = corner((46, 38, 42))
     inside = mask.voxels()
-    every = segment(net_input, [Steep()], manifest)
+    every = segment_streaming(net_input, [Steep()], manifest)
     seen: list[int] = []
-    found = segment(
+    found = segment_streaming(
         net_input, [Steep()], manifest, mask=mask, progress=lambda _, of: seen.append(of)
     )
     assert np.array_equal(found, np.where(inside, every, 0))
@@ -169,7 +169,7 @@ def test_within_a_mask_labels_are_those_of_every_tile(branch: str) -> None:
 def test_every_tile_of_a_mask_is_needed() -> None:
     """Leaving one more tile out would change a label: the choice is not too generous."""
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((24, 24, 30), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((24, 24, 30), 1), (2.0, 1.0, 1.0), manifest)
     window = tile((24, 24, 30), PATCH)
     for voxel in ((0, 0, 0), (7, 12, 13), (23, 23, 29)):
         blocks = np.zeros((24, 24, 30), bool)
@@ -189,23 +189,23 @@ def test_every_tile_of_a_mask_is_needed() -> None:
 def test_another_array_module_gives_the_same_labels(branch: str, folds: int) -> None:
     spacing, grid, changes = BRANCHES[branch]
     manifest = model(spacing, mirror_axes=(0, 2), **changes)
-    net_input = prepare(images((23, 19, 21), 1), grid, manifest)
+    net_input = preprocess(images((23, 19, 21), 1), grid, manifest)
     engines, effort = [Steep(slope) for slope in (1.0, -0.5)][:folds], Effort(mirror=True)
     device = FakeDevice()
-    found = segment(net_input, engines, manifest, effort=effort, xp=device)
-    assert np.array_equal(found, segment(net_input, engines, manifest, effort=effort))
+    found = segment_streaming(net_input, engines, manifest, effort=effort, xp=device)
+    assert np.array_equal(found, segment_streaming(net_input, engines, manifest, effort=effort))
     assert device.copies > 0
 
 
 def test_an_empty_mask_runs_no_network() -> None:
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((12, 16, 20), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((12, 16, 20), 1), (2.0, 1.0, 1.0), manifest)
     nothing = BlockMask(np.zeros((3, 4, 5), bool), (4, 4, 4), (12, 16, 20))
 
     def never(_: Image) -> Image:
         raise AssertionError("a tile was computed")
 
-    assert not segment(net_input, [never], manifest, mask=nothing).any()  # type: ignore[list-item]
+    assert not segment_streaming(net_input, [never], manifest, mask=nothing).any()  # type: ignore[list-item]
 
 
 def test_regions_are_painted_in_order_where_positive() -> None:
@@ -220,7 +220,7 @@ def test_regions_are_painted_in_order_where_positive() -> None:
             return np.concatenate([patch - 1, patch - 2], axis=1)
 
     image = np.array([[[0.5, 1.0, 1.5, 2.5]]], np.float32)
-    found = segment(prepare([image], (1.0, 1.0, 1.0), manifest), [Two()], manifest)
+    found = segment_streaming(preprocess([image], (1.0, 1.0, 1.0), manifest), [Two()], manifest)
     assert found.tolist() == [[[0, 0, 4, 9]]]
 
 
@@ -241,18 +241,18 @@ def test_mirroring_averages_the_flips() -> None:
             first = np.array([3, 1, -2, -2], np.float32) + 0 * patch
             return np.concatenate([0 * patch, first], axis=1)
 
-    net_input = prepare([np.ones((1, 1, 4), np.float32)], (1.0, 1.0, 1.0), manifest)
-    assert segment(net_input, [Left()], manifest).tolist() == [[[1, 1, 0, 0]]]
+    net_input = preprocess([np.ones((1, 1, 4), np.float32)], (1.0, 1.0, 1.0), manifest)
+    assert segment_streaming(net_input, [Left()], manifest).tolist() == [[[1, 1, 0, 0]]]
     # Averaged with its mirror image: (3−2)/2 outside, (1−2)/2 inside.
-    assert segment(net_input, [Left()], manifest, effort=Effort(mirror=True)).tolist() == [
-        [[1, 0, 0, 1]]
-    ]
+    assert segment_streaming(
+        net_input, [Left()], manifest, effort=Effort(mirror=True)
+    ).tolist() == [[[1, 0, 0, 1]]]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_unusable_logits_name_the_file_and_the_tile(value: float) -> None:
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((6, 8, 20), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((6, 8, 20), 1), (2.0, 1.0, 1.0), manifest)
 
     class Broken(Steep):
         name = "fold_3.onnx"
@@ -266,40 +266,42 @@ def test_unusable_logits_name_the_file_and_the_tile(value: float) -> None:
             return logits
 
     with pytest.raises(InferenceError, match=r"fold_3\.onnx: .* tile at \(0, 0, 5\)"):
-        segment(net_input, [Steep(), Broken()], manifest)
+        segment_streaming(net_input, [Steep(), Broken()], manifest)
 
 
 def test_sums_beyond_half_are_refused() -> None:
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((6, 8, 10), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((6, 8, 10), 1), (2.0, 1.0, 1.0), manifest)
 
     class Huge(Steep):
         def __call__(self, patch: Image) -> Image:
             return super().__call__(patch) + np.float32(1e5)
 
     with pytest.raises(InferenceError, match="beyond half precision"):
-        segment(net_input, [Huge()], manifest)
+        segment_streaming(net_input, [Huge()], manifest)
 
 
 def test_cubic_resampling_of_logits_is_refused() -> None:
     manifest = model((2.0, 1.0, 1.0), logits_resampling=Resampling(order=3))
-    net_input = prepare(images((6, 8, 10), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((6, 8, 10), 1), (2.0, 1.0, 1.0), manifest)
     with pytest.raises(WeightsError, match="expected orders 0 or 1, found 3"):
-        segment(net_input, [Steep()], manifest)
+        segment_streaming(net_input, [Steep()], manifest)
 
 
 def test_progress_counts_every_tile() -> None:
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((12, 8, 20), 1), (2.0, 1.0, 1.0), manifest)
+    net_input = preprocess(images((12, 8, 20), 1), (2.0, 1.0, 1.0), manifest)
     seen: list[tuple[int, int]] = []
-    segment(net_input, [Steep()], manifest, progress=lambda done, of: seen.append((done, of)))
+    segment_streaming(
+        net_input, [Steep()], manifest, progress=lambda done, of: seen.append((done, of))
+    )
     assert seen == [(n, 9) for n in range(1, 10)]
 
 
 def test_two_runs_are_identical() -> None:
     manifest = model((2.5, 0.8, 0.8))
-    net_input = prepare(images((23, 19, 21), 1), (4.0, 1.0, 1.0), manifest)
-    first, second = (segment(net_input, [Steep()], manifest, threads=n) for n in (1, 2))
+    net_input = preprocess(images((23, 19, 21), 1), (4.0, 1.0, 1.0), manifest)
+    first, second = (segment_streaming(net_input, [Steep()], manifest, threads=n) for n in (1, 2))
     assert first.tobytes() == second.tobytes()
 
 
@@ -307,11 +309,11 @@ def test_two_runs_are_identical() -> None:
 @pytest.mark.parametrize("folds", [1, 5])
 def test_memory_does_not_hold_all_classes_of_the_volume(depth: int, folds: int) -> None:
     manifest = model((2.0, 1.0, 1.0))
-    net_input = prepare(images((depth, 40, 40), 1), (2.0, 1.2, 1.2), manifest)
+    net_input = preprocess(images((depth, 40, 40), 1), (2.0, 1.2, 1.2), manifest)
     shape = net_input.placement.network_shape
-    segment(net_input, [Steep()] * folds, manifest)
+    segment_streaming(net_input, [Steep()] * folds, manifest)
     tracemalloc.start()
-    labels = segment(net_input, [Steep()] * folds, manifest)
+    labels = segment_streaming(net_input, [Steep()] * folds, manifest)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # Room for small things; the whole volume in half would take 20 to 80 times this.

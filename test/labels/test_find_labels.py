@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import InputError
-from oarseg.evaluation.evaluate import Settings, Summary, evaluate
+from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
 from oarseg.imaging.volume import Grid, place, reversed_triple
 
 GRID = Grid((6, 9, 11), (2.0, 1.0, 1.5), (-10.0, 5.0, 7.0))
@@ -26,7 +26,7 @@ def organ(name: str, *labels: int) -> Organ:
     return Organ(name=name, labels=labels, snomed="0", meaning=name, colour=(1, 2, 3))
 
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 # Three labels make three organs that overlap: the second lies within the first.
 RULES = replace(
     HAN_SEG,
@@ -89,13 +89,15 @@ def write_layers(path: Path, layers: Labels, segments: list[tuple[str, int, int]
     path.write_bytes(("\n".join(lines) + "\n\n").encode() + gzip.compress(data))
 
 
-def run(tmp_path: Path, settings: Settings | None = None, rules: Challenge = RULES) -> Summary:
-    return evaluate(
+def run(
+    tmp_path: Path, settings: EvaluationSettings | None = None, rules: Challenge = RULES
+) -> Summary:
+    return evaluate_folders(
         tmp_path / "p",
         tmp_path / "r",
         challenge=rules,
         out=tmp_path / "out",
-        settings=settings or Settings(plot=False),
+        settings=settings or EvaluationSettings(plot=False),
     )
 
 
@@ -207,7 +209,7 @@ def test_frameless_file_of_another_size_is_never_resampled(tmp_path: Path) -> No
         write_channels(tmp_path / "p" / f"{case}.mha", channels(truth()), FRAMELESS)
     cut = replace(FRAMELESS, shape=(5, 9, 11))
     write_channels(tmp_path / "p" / "segrap_0002.mha", channels(truth())[:, 1:], cut)
-    summary = run(tmp_path, Settings(plot=False, resample=True))
+    summary = run(tmp_path, EvaluationSettings(plot=False, resample=True))
     (problem,) = summary.problems
     assert "found 11×9×5 voxels" in problem.message
     strict = replace(RULES, output=replace(RULES.output, identity_frame=False))
@@ -220,7 +222,7 @@ def test_channels_on_another_grid_are_resampled(tmp_path: Path) -> None:
     fine = replace(GRID, shape=(12, 9, 11), spacing_mm=(1.0, 1.0, 1.5), origin_mm=(-10, 5, 6.5))
     write_channels(tmp_path / "p" / "segrap_0001.mha", np.repeat(channels(truth()), 2, 1), fine)
     in_layout("label map", tmp_path / "r")
-    summary = run(tmp_path, Settings(plot=False, resample=True))
+    summary = run(tmp_path, EvaluationSettings(plot=False, resample=True))
     assert dices(summary) == PERFECT
 
 

@@ -21,7 +21,7 @@ from oarseg.labels import deflate, write_labels
 from oarseg.labels.boxes import box_round, label_boxes
 from oarseg.results.write_case import write_case
 
-SEGRAP = catalogue.load("segrap_oar")
+SEGRAP = catalogue.load_challenge("segrap_oar")
 OBLIQUE = ((0.8, -0.6, 0.0), (0.6, 0.8, 0.0), (0.0, 0.0, 1.0))
 GRID = Grid((3, 9, 18), (3.0, 0.5, 0.6), (-10.0, 20.5, -300.25), OBLIQUE)
 
@@ -76,7 +76,7 @@ def test_the_4d_image_in_the_frame_of_the_ct(tmp_path: Path) -> None:
 
 
 def test_task_2_has_two_channels(tmp_path: Path) -> None:
-    rules = catalogue.load("segrap_gtv")
+    rules = catalogue.load_challenge("segrap_gtv")
     path = write(tmp_path, rules)[0]
     assert path == tmp_path / "images/gross-tumor-volume-segmentation/a.mha"
     array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
@@ -175,7 +175,7 @@ def test_joined_masks_are_one_zlib_stream(data: st.DataObject) -> None:
 
 
 def test_structseg_labels_lie_on_the_ct_even_where_it_is_oblique(tmp_path: Path) -> None:
-    rules = catalogue.load("structseg_thoracic_oar")
+    rules = catalogue.load_challenge("structseg_thoracic_oar")
     path = write(tmp_path, rules, ".nii.gz")[0]
     assert path == tmp_path / "a/label.nii.gz"
     image = sitk.ReadImage(str(path))

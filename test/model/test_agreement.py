@@ -16,7 +16,7 @@ from oarseg.model import agreement
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label, Manifest, parse_manifest, write_manifest
 
-GTV = catalogue.load("segrap_gtv")
+GTV = catalogue.load_challenge("segrap_gtv")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_another_challenge_than_the_weights(made: Manifest) -> None:
 def test_a_label_table_travels_in_the_manifest(made: Manifest, tmp_path: Path) -> None:
     table = tmp_path / "dataset.json"
     table.write_text(json.dumps({"labels": {"background": 0, "Brain": 1, "Lens_L": 2}}))
-    rules = catalogue.load("han5k", table=table)
+    rules = catalogue.load_challenge("han5k", table=table)
     manifest = replace(
         made,
         challenge="han5k",

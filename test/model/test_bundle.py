@@ -50,7 +50,7 @@ def save(folder: Path, values: dict[str, Any]) -> Path:
 
 
 def test_loads_and_names_the_files(tmp_path: Path) -> None:
-    loaded = bundle.load(save(tmp_path, document(tmp_path)))
+    loaded = bundle.load_bundle(save(tmp_path, document(tmp_path)))
     assert loaded.manifest.folds == ("0", "1")
     assert [p.name for p in loaded.paths("fp32")] == ["fold_0_fp32.onnx", "fold_1_fp32.onnx"]
     with pytest.raises(WeightsError, match="fold 0 has no fp16 file"):
@@ -58,24 +58,24 @@ def test_loads_and_names_the_files(tmp_path: Path) -> None:
 
 
 def test_written_manifest_reads_back_equal(tmp_path: Path) -> None:
-    manifest = bundle.load(save(tmp_path, document(tmp_path))).manifest
+    manifest = bundle.load_bundle(save(tmp_path, document(tmp_path))).manifest
     write_manifest(manifest, tmp_path)
-    assert bundle.load(tmp_path).manifest == manifest
+    assert bundle.load_bundle(tmp_path).manifest == manifest
 
 
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"expected a folder with manifest\.json, found none"):
-        bundle.load(tmp_path)
+        bundle.load_bundle(tmp_path)
 
 
 def test_changed_and_missing_files_are_named(tmp_path: Path) -> None:
     save(tmp_path, document(tmp_path))
     (tmp_path / "fold_1_fp32.onnx").write_bytes(b"other")
     with pytest.raises(WeightsError, match=r"fold_1_fp32\.onnx: SHA-256 .* is not the manifest's"):
-        bundle.load(tmp_path)
+        bundle.load_bundle(tmp_path)
     (tmp_path / "fold_1_fp32.onnx").unlink()
     with pytest.raises(WeightsError, match=r"fold_1_fp32\.onnx: named by manifest\.json"):
-        bundle.load(tmp_path)
+        bundle.load_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_broken_manifest_names_the_key(
 ) -> None:
     save(tmp_path, document(tmp_path) | change)
     with pytest.raises(WeightsError, match=message):
-        bundle.load(tmp_path)
+        bundle.load_bundle(tmp_path)
 
 
 def test_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_file_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "fold_0_fp32.onnx").write_bytes(b"network 0")
     values["models"][0]["file"] = "../fold_0_fp32.onnx"
     with pytest.raises(WeightsError, match="not in the folder"):
-        bundle.load(save(inside, values))
+        bundle.load_bundle(save(inside, values))
 
 
 @settings(
@@ -122,11 +122,11 @@ def test_any_manifest_is_read_or_refused(
     at = int(position * len(data))
     path.write_bytes(data[:at] + new + data[at + length :])
     with suppress(WeightsError):
-        assert bundle.load(tmp_path).manifest.models
+        assert bundle.load_bundle(tmp_path).manifest.models
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b"null"])
 def test_a_manifest_that_is_no_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(WeightsError, match=r"manifest\.json: file: "):
-        bundle.load(tmp_path)
+        bundle.load_bundle(tmp_path)

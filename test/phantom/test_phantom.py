@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from oarseg.challenges.catalogue import load
+from oarseg.challenges.catalogue import load_challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume, to_sitk
@@ -32,7 +32,7 @@ from oarseg.phantom.patient.structures import VOLUMES_CM3
 from oarseg.phantom.patient.tissues import SEQUENCES, TISSUES
 from oarseg.phantom.scanner import CtScanner, MrScanner, View, paint_slab
 
-STRUCTURES = load("han_seg").structures
+STRUCTURES = load_challenge("han_seg").structures
 NAMES = [structure.name for structure in STRUCTURES]
 WHOLE_SEEDS = (201, 202, 203)  # their CTs start above the vertex
 

@@ -22,8 +22,8 @@ from oarseg.phantom.patient.anatomy import build
 from oarseg.phantom.patient.structures import VOLUMES_CM3
 from oarseg.phantom.profile import Profile, ProfileCase, make_case
 
-SEGRAP = catalogue.load("segrap_oar")
-OWN = [name for name in catalogue.names() if name not in ("han_seg", "han5k")]
+SEGRAP = catalogue.load_challenge("segrap_oar")
+OWN = [name for name in catalogue.challenge_names() if name not in ("han_seg", "han5k")]
 
 
 def digest(data: bytes) -> str:
@@ -62,7 +62,7 @@ def volume_cm3(labels: Volume, values: tuple[int, ...]) -> float:
 
 @pytest.mark.parametrize("name", OWN)
 def test_phantoms_know_every_organ(name: str) -> None:
-    rules = catalogue.load(name)
+    rules = catalogue.load_challenge(name)
     profile = Profile(rules)
     assert profile.of_chest == (name in ("structseg_thoracic_oar", "structseg_lung_gtv"))
     assert set(VOLUMES_CM3) <= set(organs())
@@ -100,7 +100,7 @@ def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: ProfileCa
 
 
 def test_tumours_stand_out_with_contrast() -> None:
-    rules = catalogue.load("segrap_gtv")
+    rules = catalogue.load_challenge("segrap_gtv")
     case = make_case(PhantomSpec(5, "tiny"), rules)
     plain, enhanced = (case.images[s.channel].array for s in rules.sockets)
     for label in (1, 2):
@@ -110,7 +110,7 @@ def test_tumours_stand_out_with_contrast() -> None:
 
 
 def test_chest_holds_what_structseg_outlines() -> None:
-    rules = catalogue.load("structseg_thoracic_oar")
+    rules = catalogue.load_challenge("structseg_thoracic_oar")
     case = make_case(PhantomSpec(6, "tiny"), rules)
     ct = case.images["CT"]
     for structure in rules.structures:
@@ -123,7 +123,7 @@ def test_chest_holds_what_structseg_outlines() -> None:
 
 
 def test_lung_tumour_lies_in_a_lung() -> None:
-    case = make_case(PhantomSpec(6, "tiny"), catalogue.load("structseg_lung_gtv"))
+    case = make_case(PhantomSpec(6, "tiny"), catalogue.load_challenge("structseg_lung_gtv"))
     ct, inside = case.images["CT"], case.labels.array == 1
     assert -150 < np.median(ct.array[inside]) < 120
     around = sitk.GetArrayFromImage(
@@ -149,7 +149,7 @@ def test_the_rule_for_claims_that_no_label_fits() -> None:
 
 
 def test_an_unknown_organ_is_named() -> None:
-    rules = catalogue.load("structseg_naso_gtv")
+    rules = catalogue.load_challenge("structseg_naso_gtv")
     spleen = replace(rules.structures[0], name="Spleen", phantom="")
     with pytest.raises(InputError, match="'Spleen': phantoms do not know 'Spleen'; set its key"):
         Profile(replace(rules, structures=(spleen,)))
@@ -175,7 +175,7 @@ def test_segrap_as_published(tmp_path: Path) -> None:
 
 
 def test_structseg_as_published(tmp_path: Path) -> None:
-    rules = catalogue.load("structseg_lung_gtv")
+    rules = catalogue.load_challenge("structseg_lung_gtv")
     write_cases(tmp_path, seeds=[3, 12], size="tiny", challenge=rules)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["12", "3"]
     names = {path.name for path in (tmp_path / "12").iterdir()}
@@ -183,7 +183,7 @@ def test_structseg_as_published(tmp_path: Path) -> None:
 
 
 def test_platform_layout_of_a_challenge(tmp_path: Path) -> None:
-    rules = catalogue.load("segrap_gtv")
+    rules = catalogue.load_challenge("segrap_gtv")
     write_cases(tmp_path, seeds=[3], size="tiny", layout="platform", challenge=rules)
     (case,) = find_cases(tmp_path, rules).cases
     assert {path.parent.name for path in case.files.values()} == {s.slug for s in rules.sockets}
@@ -194,7 +194,7 @@ def test_cases_labelled_in_part(tmp_path: Path) -> None:
     table = tmp_path / "dataset.json"
     names = ["Brain", "Brainstem", "Parotid_L", "Parotid_R", "Mandible_L", "Larynx"]
     table.write_text(json.dumps({"labels": {n: i for i, n in enumerate(["background", *names])}}))
-    rules = catalogue.load("han5k", table=table)
+    rules = catalogue.load_challenge("han5k", table=table)
     folders = write_cases(tmp_path / "data", seeds=[3, 4], size="tiny", challenge=rules, share=0.5)
     masks = [{p.name.removesuffix(".nii.gz") for p in f.glob("*.nii.gz")} for f in folders]
     assert masks[0] != masks[1]

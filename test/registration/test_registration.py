@@ -21,7 +21,7 @@ from oarseg.registration import (
     target_registration_errors,
 )
 from oarseg.registration.coarse import coarse_ct, coarse_mr
-from oarseg.registration.information import MR_CLASSES, Score, Scorer, information
+from oarseg.registration.information import FINE_MR_CLASSES, OverlapScore, Scorer, information
 from oarseg.registration.local import (
     GRID_MM,
     Mismatch,
@@ -313,7 +313,7 @@ def test_blocks_tell_how_far_they_are_displaced():
     # Values without pattern, smoothed to the size of a few voxels: each block fits once.
     noise = np.random.default_rng(5).standard_normal((60, 60, 60))
     smooth = ndimage.gaussian_filter(noise, 1.5)
-    levels = np.quantile(smooth, np.arange(1, MR_CLASSES) / MR_CLASSES)
+    levels = np.quantile(smooth, np.arange(1, FINE_MR_CLASSES) / FINE_MR_CLASSES)
     classes = np.digitize(smooth, levels)
     inner = np.zeros(classes.shape, bool)
     inner[6:-6, 6:-6, 6:-6] = True
@@ -349,8 +349,10 @@ def test_errors_at_landmarks_by_hand():
 
 
 def test_a_pose_with_a_rival_or_without_a_peak_is_not_good():
-    def peak(transform: RigidTransform) -> Score:
-        return Score(0.5 * 0.9 ** (transform.angle_deg > 1 or any(transform.translation_mm)), 1.0)
+    def peak(transform: RigidTransform) -> OverlapScore:
+        return OverlapScore(
+            0.5 * 0.9 ** (transform.angle_deg > 1 or any(transform.translation_mm)), 1.0
+        )
 
     def judged(score, **rest):
         return judge(RigidTransform(), score, (0.0, 0.0, 0.0), **rest)
@@ -363,9 +365,9 @@ def test_a_pose_with_a_rival_or_without_a_peak_is_not_good():
     )
     assert judged(peak, rival_score=0.4).status == "doubtful"
     assert judged(peak, rival_score=0.49).status == "failed"
-    assert judged(lambda _: Score(0.5, 1.0)).status == "failed"
+    assert judged(lambda _: OverlapScore(0.5, 1.0)).status == "failed"
     apart = judged(peak, mismatch_mm=2.5)
     assert apart.reasons == ("mismatch of the head's parts in mm 2.50 is above 1.50",)
     assert apart.status == "doubtful"
     assert judged(peak, mismatch_mm=2.5, coarsest_mm=9.0).status == "good"  # up to 2.7
-    assert judged(lambda pose: Score(peak(pose).value, 0.5)).status == "doubtful"
+    assert judged(lambda pose: OverlapScore(peak(pose).value, 0.5)).status == "doubtful"

@@ -8,7 +8,7 @@ from oarseg.challenges import catalogue
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.results import case_picture
 
-STRUCTURES = catalogue.load("han_seg").structures
+STRUCTURES = catalogue.load_challenge("han_seg").structures
 GRID = Grid((10, 12, 14), (3.0, 1.0, 2.0))
 
 
@@ -21,7 +21,7 @@ def labels_with(label: int) -> Volume:
 def test_structure_is_outlined_in_its_colour_on_every_plane() -> None:
     ct = case_picture.ct_row(Volume(np.full(GRID.shape, -1000, np.int16), GRID))
     image = case_picture.draw([ct], labels_with(4), STRUCTURES)
-    colour = np.array(catalogue.load("han_seg").structure("Bone_Mandible").colour)
+    colour = np.array(catalogue.load_challenge("han_seg").structure("Bone_Mandible").colour)
     found = (image == colour).all(-1)
     columns = np.flatnonzero(found.any(0))
     assert np.count_nonzero(np.diff(columns) > case_picture.GAP) == 2

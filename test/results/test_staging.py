@@ -32,16 +32,16 @@ def fill(folder: Path, text: str) -> None:
 def write(output: Path, text: str, *, dies_at: int | None = None) -> None:
     """Write a case; the process kills itself before one of the renames, or after the last."""
     renames = 0
-    place = staging.Stage._place
+    place = staging.CaseStage._place
 
-    def counted(stage: staging.Stage, file: Path) -> None:
+    def counted(stage: staging.CaseStage, file: Path) -> None:
         nonlocal renames
         if renames == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         place(stage, file)
         renames += 1
 
-    staging.Stage._place = counted  # type: ignore[method-assign]
+    staging.CaseStage._place = counted  # type: ignore[method-assign]
     try:
         with staging.staging(output, "a") as stage:
             fill(stage.new, text)
@@ -49,7 +49,7 @@ def write(output: Path, text: str, *, dies_at: int | None = None) -> None:
             if dies_at == len(FILES):
                 os.kill(os.getpid(), signal.SIGKILL)
     finally:
-        staging.Stage._place = place  # type: ignore[method-assign]
+        staging.CaseStage._place = place  # type: ignore[method-assign]
 
 
 def killed(output: Path, text: str, dies_at: int) -> None:
@@ -103,12 +103,12 @@ def test_a_damaged_list_moves_nothing(tmp_path: Path, text: str) -> None:
 
 
 def test_earlier_outputs_go_aside_and_are_forgotten(tmp_path: Path) -> None:
-    assert not staging.set_aside(tmp_path, "a", FILES)
+    assert not staging.move_aside(tmp_path, "a", FILES)
     write(tmp_path, "first")
-    assert staging.set_aside(tmp_path, "a", FILES)
+    assert staging.move_aside(tmp_path, "a", FILES)
     assert {name.split("/")[0] for name in tree(tmp_path)} == {"earlier"}
     # A second failure finds nothing new to move, and keeps what is there.
-    assert staging.set_aside(tmp_path, "a", FILES)
+    assert staging.move_aside(tmp_path, "a", FILES)
     assert len(tree(tmp_path)) == len(FILES)
     write(tmp_path, "second")
     staging.forget(tmp_path, "a")
@@ -119,7 +119,7 @@ def test_earlier_outputs_go_aside_and_are_forgotten(tmp_path: Path) -> None:
 def test_only_the_last_earlier_run_is_kept(tmp_path: Path) -> None:
     for text in ("first", "second"):
         write(tmp_path, text)
-        staging.set_aside(tmp_path, "a", FILES)
+        staging.move_aside(tmp_path, "a", FILES)
     assert set(tree(tmp_path).values()) == {"second"}
 
 

@@ -27,7 +27,7 @@ from oarseg.labels.boxes import label_boxes
 from oarseg.results import staging
 from oarseg.results.write_case import Record, check_output, write_case, write_results
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 NAMES = {structure.label: structure.name for structure in HAN_SEG.structures}
 GRID = Grid((4, 5, 6), (2.0, 0.64, 0.7), (-12.5, 100.1, -597.25))
 
@@ -280,9 +280,9 @@ def test_failure_while_renaming_restores_what_was_there(
     if earlier:
         write(tmp_path, report={"run": 1})
     before = tree(tmp_path)
-    place = staging.Stage._place
+    place = staging.CaseStage._place
     calls = Full(place, nth)
-    monkeypatch.setattr(staging.Stage, "_place", lambda stage, file: calls(stage, file))
+    monkeypatch.setattr(staging.CaseStage, "_place", lambda stage, file: calls(stage, file))
     with pytest.raises(OutputError, match="No space left"):
         write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
     assert tree(tmp_path) == before

@@ -46,7 +46,7 @@ def test_configured_twice_still_says_it_once(capsys: pytest.CaptureFixture[str])
 
 def test_progress_without_terminal(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
     log.configure()
-    with log.Progress("tiles") as progress:
+    with log.ProgressLine("tiles") as progress:
         # Done, seconds: a line needs a tenth more and ten seconds more.
         for done, clock[0] in ((4, 1.0), (5, 11.0), (9, 12.0), (10, 22.0), (39, 23.0), (40, 24.0)):
             progress(done, 40)
@@ -61,7 +61,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     log.configure()
-    with log.Progress("tiles") as progress:
+    with log.ProgressLine("tiles") as progress:
         progress(1, 2)
         log.LOGGER.info("between")
         progress(2, 2)

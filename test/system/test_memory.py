@@ -24,7 +24,7 @@ from oarseg.imaging.files.read_scan import read_volume
 from oarseg.model.bundle import file_sha256
 from oarseg.model.manifest import Channel, Label, ModelFile, Normalisation, write_manifest
 from oarseg.system import memory
-from oarseg.system.memory import VIRTUAL_RESERVE, Need, Room, check, rooms, tightest
+from oarseg.system.memory import VIRTUAL_RESERVE, Need, Room, check_memory, rooms, tightest
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -95,19 +95,19 @@ def test_the_limits_of_the_process(
 
 
 def test_what_fits_is_let_through() -> None:
-    check(Need("segmenting this CT", 100, 10, 20), room=Room("RLIMIT_DATA", 400, 100))
+    check_memory(Need("segmenting this CT", 100, 10, 20), room=Room("RLIMIT_DATA", 400, 100))
 
 
 def test_what_does_not_fit_is_explained_in_one_sentence() -> None:
     need = Need("segmenting this CT", GIB // 2, GIB // 40, 200)
     with pytest.raises(ResourceError) as refusal:
-        check(need, room=Room("RLIMIT_DATA", 4 * GIB, GIB), hint=", use --region body")
+        check_memory(need, room=Room("RLIMIT_DATA", 4 * GIB, GIB), hint=", use --region body")
     assert str(refusal.value) == (
         "segmenting this CT needs about 6.5 GiB of memory, and RLIMIT_DATA is 4.0 GiB; "
         "give it more, use --region body, or crop it to 100 of its 200 slices"
     )
     with pytest.raises(ResourceError, match=r"RLIMIT_DATA is 1\.0 GiB; give it more$"):
-        check(need, room=Room("RLIMIT_DATA", GIB, GIB))
+        check_memory(need, room=Room("RLIMIT_DATA", GIB, GIB))
 
 
 def test_an_image_that_cannot_be_held_is_not_read(
@@ -159,7 +159,7 @@ def weights_of(folder: Path, folds: int) -> Path:
         path = folder / f"fold_{fold}.onnx"
         onnx.save(model, path)
         files.append(ModelFile(path.name, file_sha256(path), str(fold), "fp32"))
-    structures = catalogue.load("han_seg").structures
+    structures = catalogue.load_challenge("han_seg").structures
     names = {"background": 0, **{s.name: s.label for s in structures}}
     recipe = Recipe((2.5, 1.1, 1.1), PATCH, (CT, Normalisation("none")), names)
     manifest = replace(

@@ -16,10 +16,10 @@ from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.model.agreement import challenge_of_dataset
 from oarseg.phantom import PhantomSpec, write_cases
 from oarseg.phantom.profile import make_case
-from oarseg.training.dataset import prepare
-from oarseg.training.label_sources import Labels, find_sources, read_labels
+from oarseg.training.dataset import prepare_dataset
+from oarseg.training.label_sources import TrainingLabels, find_sources, read_training_labels
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 GRID = Grid((2, 2, 3), (3.0, 1.0, 1.0))
 
 
@@ -48,9 +48,9 @@ def write_mask(folder: Path, name: str, voxels: list[tuple[int, int, int]]) -> P
     return path
 
 
-def labels_of(folder: Path) -> Labels:
+def labels_of(folder: Path) -> TrainingLabels:
     sources = find_sources(folder, HAN_SEG, progress=lambda _: None)
-    return read_labels(sources["case_01"], HAN_SEG, GRID)
+    return read_training_labels(sources["case_01"], HAN_SEG, GRID)
 
 
 def test_the_smaller_structure_wins_an_overlap(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_mask_on_another_grid(tmp_path: Path) -> None:
     moved = Grid(GRID.shape, GRID.spacing_mm, (0.0, 0.5, 0.0))
     sources = find_sources(tmp_path, HAN_SEG, progress=lambda _: None)
     with pytest.raises(InputError, match=r"Bone_Mandible.*expected the reference's grid"):
-        read_labels(sources["case_01"], HAN_SEG, moved)
+        read_training_labels(sources["case_01"], HAN_SEG, moved)
 
 
 def test_unknown_structure_is_named_and_passed_over(tmp_path: Path) -> None:
@@ -84,7 +84,9 @@ def test_unknown_structure_is_named_and_passed_over(tmp_path: Path) -> None:
 
 def test_dataset_as_nnunet_wants_it(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "Dataset101_Test"
-    done = prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    done = prepare_dataset(
+        data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None
+    )
     assert [case.name for case in done] == ["case_03", "case_04"]
     document = json.loads((out / "dataset.json").read_text())
     assert document["numTraining"] == 2
@@ -102,7 +104,7 @@ def test_dataset_as_nnunet_wants_it(data: Path, tmp_path: Path) -> None:
 
 def test_mr_is_present_where_its_field_is_and_absent_elsewhere(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "Dataset101_Test"
-    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    prepare_dataset(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
     mr = read(out / "imagesTr/case_03_0001.nrrd").array
     assert mr.dtype == np.float32
     outside = np.mean(mr == 0)
@@ -115,7 +117,7 @@ def test_case_without_mr_is_trained_as_absent(data: Path, tmp_path: Path) -> Non
     (data / "case_03/case_03_IMG_MR_T1.nrrd").unlink()
     out = tmp_path / "Dataset101_Test"
     lines: list[str] = []
-    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
+    prepare_dataset(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
     image = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "imagesTr/case_03_0001.nrrd")))
     assert not image.any()
     assert any(line.startswith("case_03:") and "no MR" in line for line in lines)
@@ -125,7 +127,7 @@ def test_bad_case_is_named_and_left_out(data: Path, tmp_path: Path) -> None:
     path = data / "case_04/case_04_IMG_CT.nrrd"
     path.write_bytes(path.read_bytes()[:-100])
     lines: list[str] = []
-    done = prepare(
+    done = prepare_dataset(
         data,
         tmp_path / "Dataset101_Test",
         challenge=HAN_SEG,
@@ -138,13 +140,13 @@ def test_bad_case_is_named_and_left_out(data: Path, tmp_path: Path) -> None:
 
 def test_finished_cases_are_not_made_again(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "Dataset101_Test"
-    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    prepare_dataset(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
     kept = out / "imagesTr/case_03_0000.nrrd"
     stamp = kept.stat().st_mtime_ns
     # What a killed run leaves: images without their record.
     (out / "oarseg_cases/case_04.json").unlink()
     (out / "imagesTr/case_04_0000.nrrd").write_bytes(b"half")
-    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
+    prepare_dataset(data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None)
     assert kept.stat().st_mtime_ns == stamp
     assert read(out / "imagesTr/case_04_0000.nrrd").array.size
     assert not list(out.rglob("tmp-*"))
@@ -152,14 +154,14 @@ def test_finished_cases_are_not_made_again(data: Path, tmp_path: Path) -> None:
 
 def test_name_that_nnunet_would_not_find(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a folder named Dataset<nnn>_<name>"):
-        prepare(data, tmp_path / "raw", challenge=HAN_SEG)
+        prepare_dataset(data, tmp_path / "raw", challenge=HAN_SEG)
 
 
 def test_a_structure_without_mask_is_unlabelled_not_background(data: Path, tmp_path: Path) -> None:
     (data / "case_04/case_04_OAR_Lips.seg.nrrd").unlink()
     out = tmp_path / "Dataset101_Test"
     lines: list[str] = []
-    prepare(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
+    prepare_dataset(data, out, challenge=HAN_SEG, transforms="files", progress=lines.append)
     document = json.loads((out / "dataset.json").read_text())
     assert document["oarseg"]["unlabelled"]["case_04"]["23"] == 0
     assert "23" not in document["oarseg"]["unlabelled"].get("case_03", {})
@@ -177,13 +179,13 @@ def prepared(folder: Path, rules: challenge.Challenge, share: float = 1.0) -> di
     """Two tiny phantoms of a challenge, prepared; the dataset.json."""
     write_cases(folder / "data", seeds=[3, 4], size="tiny", challenge=rules, share=share)
     out = folder / "Dataset109_Test"
-    prepare(folder / "data", out, challenge=rules, progress=lambda _: None)
+    prepare_dataset(folder / "data", out, challenge=rules, progress=lambda _: None)
     document: dict[str, Any] = json.loads((out / "dataset.json").read_text())
     return document
 
 
 def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
-    rules = catalogue.load("segrap_oar")
+    rules = catalogue.load_challenge("segrap_oar")
     document = prepared(tmp_path, rules)
     assert document["channel_names"] == {"0": "CT", "1": "CT"}
     assert len(document["labels"]) == 55
@@ -195,7 +197,7 @@ def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
 
 
 def test_structseg_has_a_label_map(tmp_path: Path) -> None:
-    document = prepared(tmp_path, catalogue.load("structseg_thoracic_oar"))
+    document = prepared(tmp_path, catalogue.load_challenge("structseg_thoracic_oar"))
     assert document["channel_names"] == {"0": "CT"}
     assert np.array_equal(
         read(tmp_path / "Dataset109_Test/labelsTr/4.nrrd").array,
@@ -207,7 +209,7 @@ def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -
     table = tmp_path / "dataset.json"
     names = ["background", "Brain", "Brainstem", "Parotid_L", "Parotid_R", "Larynx"]
     table.write_text(json.dumps({"labels": {name: i for i, name in enumerate(names)}}))
-    rules = catalogue.load("han5k", table=table)
+    rules = catalogue.load_challenge("han5k", table=table)
     document = prepared(tmp_path, rules, share=0.5)
     assert challenge_of_dataset(document) == rules
     for case, merged in document["oarseg"]["unlabelled"].items():
@@ -217,7 +219,7 @@ def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -
 
 
 def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) -> None:
-    rules = catalogue.load("segrap_gtv")
+    rules = catalogue.load_challenge("segrap_gtv")
     write_cases(tmp_path / "data", seeds=[3], size="tiny", challenge=rules)
     path = tmp_path / "data/segrap_0003/image_contrast.nii.gz"
     moved = sitk.ReadImage(str(path))
@@ -225,11 +227,11 @@ def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) ->
     sitk.WriteImage(moved, str(path))
     lines: list[str] = []
     with pytest.raises(InputError, match="expected at least one usable case"):
-        prepare(
+        prepare_dataset(
             tmp_path / "data", tmp_path / "Dataset109_T", challenge=rules, progress=lines.append
         )
     assert any("image_contrast.nii.gz: expected the reference image's grid" in x for x in lines)
-    done = prepare(
+    done = prepare_dataset(
         tmp_path / "data",
         tmp_path / "Dataset109_T",
         challenge=rules,

@@ -22,7 +22,7 @@ from oarseg.training.checkpoint import (
     read_checkpoint,
 )
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 # The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
 FIVE = replace(
     HAN_SEG,
@@ -80,8 +80,8 @@ def test_every_kind_is_exported_and_agrees(tmp_path: Path, recipe: oracle.Recipe
     folder = results_folder(tmp_path, recipe)
     folds = [str(fold) for fold in range(recipe.folds)]
     out = tmp_path / "weights"
-    manifest = exporting.export(folder, out, folds=folds, challenge=FIVE, card=CARD)
-    assert bundle.load(out).manifest == manifest
+    manifest = exporting.export_ensemble(folder, out, folds=folds, challenge=FIVE, card=CARD)
+    assert bundle.load_bundle(out).manifest == manifest
     expected = oracle.manifest_of(recipe, manifest.models)
     for key in ("spacing_mm", "patch_size", "transpose_forward", "labels", "regions"):
         assert getattr(manifest, key) == getattr(expected, key)
@@ -105,7 +105,7 @@ def test_a_precision_below_its_bar_is_not_written(
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
     monkeypatch.setitem(exporting.BARS, "fp16", exporting.Bar(1.1, 1.1))
     out = tmp_path / "weights"
-    manifest = exporting.export(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+    manifest = exporting.export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
     assert [m.precision for m in manifest.models] == ["fp32"]
     assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "model_fold_0_fp32.onnx"]
 
@@ -114,7 +114,9 @@ def test_float32_below_its_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
     monkeypatch.setitem(exporting.BARS, "fp32", exporting.Bar(1.1, 1.1))
     with pytest.raises(WeightsError, match="ONNX differs from torch"):
-        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=FIVE, card=CARD)
+        exporting.export_ensemble(
+            folder, tmp_path / "weights", folds=["0"], challenge=FIVE, card=CARD
+        )
     assert not (tmp_path / "weights").exists()
 
 
@@ -128,8 +130,8 @@ def test_infinite_logits_are_seen(tmp_path: Path) -> None:
     file = tmp_path / "wild.onnx"
     exporting.write_onnx(network, file, results, "fp16")
     patches = parity_check.smooth_noise(results, count=1)
-    wanted = parity_check.answers(network, patches, tmp_path / "logits.npy")
-    parity = parity_check.compare(file, patches, wanted)
+    wanted = parity_check.network_outputs(network, patches, tmp_path / "logits.npy")
+    parity = parity_check.compare_with_torch(file, patches, wanted)
     assert parity.argmax_agreement == 0.0
     assert parity.min_dice == 0.0
     assert parity.max_logit_difference == float("inf")
@@ -199,7 +201,9 @@ def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
     monkeypatch.setattr(exporting, "answers", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
-        exporting.export(folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD)
+        exporting.export_ensemble(
+            folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD
+        )
     assert not (tmp_path / "weights").exists()
 
 
@@ -210,4 +214,6 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
     save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
     monkeypatch.setattr(exporting, "answers", no_long_work)
     with pytest.raises(InputError, match="is of another network than the plans"):
-        exporting.export(folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD)
+        exporting.export_ensemble(
+            folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD
+        )

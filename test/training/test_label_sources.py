@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Grid, Volume, to_sitk
-from oarseg.training.label_sources import Labels, find_sources, merged_classes, read_labels
+from oarseg.training.label_sources import (
+    TrainingLabels,
+    find_sources,
+    merged_classes,
+    read_training_labels,
+)
 
-SEGRAP = catalogue.load("segrap_oar")
-THORAX = catalogue.load("structseg_thoracic_oar")
+SEGRAP = catalogue.load_challenge("segrap_oar")
+THORAX = catalogue.load_challenge("structseg_thoracic_oar")
 GRID = Grid((4, 4, 6), (3.0, 1.0, 1.0))
 
 
@@ -32,9 +37,9 @@ def put_masks(folder: Path, **voxels: list[tuple[int, int, int]]) -> None:
         put(folder / f"{name}.nii.gz", array)
 
 
-def read(folder: Path, name: str, rules: challenge.Challenge) -> Labels:
+def read(folder: Path, name: str, rules: challenge.Challenge) -> TrainingLabels:
     sources = find_sources(folder, rules, progress=lambda _: None)
-    return read_labels(sources[name], rules, GRID)
+    return read_training_labels(sources[name], rules, GRID)
 
 
 def test_masks_of_organs_that_overlap_become_labels_that_do_not(tmp_path: Path) -> None:
@@ -91,7 +96,7 @@ def test_a_table_tells_what_a_label_map_leaves_open(tmp_path: Path) -> None:
     put(tmp_path / "7/label.nii.gz", np.ones(GRID.shape, np.uint8))
     sources = find_sources(tmp_path, THORAX, progress=lambda _: None)
     told = {"Heart": 0.0, "RightLung": 1.0}
-    assert read_labels(sources["7"], THORAX, GRID, told=told).missing == ("Heart",)
+    assert read_training_labels(sources["7"], THORAX, GRID, told=told).missing == ("Heart",)
 
 
 def test_labels_on_another_grid(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.preprocessing import prepare
-from oarseg.inference.streaming import Effort, segment
+from oarseg.inference.preprocessing import preprocess
+from oarseg.inference.streaming import Effort, segment_streaming
 from oarseg.labels.overlap import counts, dice_by_label
 
 Shape = tuple[int, int, int]
@@ -91,9 +91,9 @@ def ours(
     engines: Sequence[Engine] | None = None,
 ) -> NDArray[np.uint8]:
     """Our labels, by the exported networks or by the given ones."""
-    net_input = prepare(channels, case.spacing_mm, oracle.manifest)
+    net_input = preprocess(channels, case.spacing_mm, oracle.manifest)
     found = engines or open_engines(oracle.bundle, device="cpu", threads=1).folds
-    return segment(net_input, found, oracle.manifest, effort=Effort(mirror=case.mirror))
+    return segment_streaming(net_input, found, oracle.manifest, effort=Effort(mirror=case.mirror))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -12,7 +12,7 @@ from oarseg.errors import InputError
 from oarseg.training.partial import PartialLoss, merge_unlabelled, unlabelled_of
 from oarseg.training.presence import contradictions, read_presence
 
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 
 
 def nnunets_loss() -> DC_and_CE_loss:

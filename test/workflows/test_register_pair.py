@@ -44,7 +44,7 @@ def stand_in(monkeypatch, phantom):
 
     def give(verdict: Verdict) -> None:
         found = Registration(phantom.truth.ct_to_mr, verdict, 0.0)
-        monkeypatch.setattr(register_pair.registration, "register", lambda *_, **__: found)
+        monkeypatch.setattr(register_pair.registration, "register_mr", lambda *_, **__: found)
 
     return give
 

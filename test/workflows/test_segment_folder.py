@@ -21,10 +21,11 @@ import SimpleITK as sitk
 from oarseg.challenges import catalogue
 from oarseg.cli import main, segment
 from oarseg.errors import DeviceError, OutputError, WeightsError
+from oarseg.imaging.arrays import Image
 from oarseg.imaging.files.read_scan import Limits
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.inference.engines import choice
-from oarseg.inference.engines.protocol import Engine, Image
+from oarseg.inference.engines.protocol import Engine
 from oarseg.model import bundle
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
@@ -35,7 +36,7 @@ from oarseg.workflows import segment_folder
 from oarseg.workflows.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
-HAN_SEG = catalogue.load("han_seg")
+HAN_SEG = catalogue.load_challenge("han_seg")
 LABELS = {"background": 0, **{s.name: s.label for s in HAN_SEG.structures}}
 
 
@@ -92,7 +93,7 @@ def _quick_registration(
         verdict = Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ())
         return Registration(transform, verdict, 0.0)
 
-    monkeypatch.setattr(segment_folder.registration, "register", found)
+    monkeypatch.setattr(segment_folder.registration, "register_mr", found)
 
 
 def settings(input_dir: Path, output: Path, weights: Path) -> segment_folder.Settings:
@@ -160,7 +161,7 @@ def test_both_channels_and_both_folds_matter(
 ) -> None:
     """Had the MR or the second fold no effect, the labels would be the same without it."""
     one_fold = Path(shutil.copytree(weights, tmp_path / "one_fold"))
-    manifest = bundle.load(weights).manifest
+    manifest = bundle.load_bundle(weights).manifest
     write_manifest(replace(manifest, models=manifest.models[:1]), one_fold)
     without_mr = Path(shutil.copytree(input_dir, tmp_path / "without_mr"))
     shutil.rmtree(without_mr / "images/t1-mri")
@@ -293,7 +294,7 @@ def test_what_will_not_fit_is_refused_before_the_work(
     room = Room("the container's limit", 2**30, 2**30 - 2**20)
     monkeypatch.setattr(segment_folder.memory, "tightest", lambda: room)
     monkeypatch.setattr(
-        segment_folder.registration, "register", lambda *_, **__: pytest.fail("work")
+        segment_folder.registration, "register_mr", lambda *_, **__: pytest.fail("work")
     )
     failures = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
     assert [f.case for f in failures] == ["case_03", "case_04"]

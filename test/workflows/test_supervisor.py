@@ -133,7 +133,7 @@ def write_cgroup(root: Path, limit: int, kills: int, *, version: int) -> None:
 def test_memory_limit_and_kills_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    monkeypatch.setattr(supervisor, "CGROUP", tmp_path)
+    monkeypatch.setattr(supervisor, "CGROUP_ROOT", tmp_path)
     assert supervisor._kills_for_memory() == 0
     assert supervisor._memory_limit_mib() is None
     write_cgroup(tmp_path, 700 << 20, 1, version=version)

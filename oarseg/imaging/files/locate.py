@@ -27,7 +27,11 @@ OTHERS = {
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
     b"<": "a web page or XML",
 }
-HEADERS = {"MetaImage": metaimage.header, "NRRD": nrrd.header, "NIfTI": nifti.header}
+HEADERS = {
+    "MetaImage": metaimage.parse_metaimage_header,
+    "NRRD": nrrd.parse_nrrd_header,
+    "NIfTI": nifti.parse_nifti_header,
+}
 
 
 def ending(name: str) -> str | None:

@@ -21,7 +21,7 @@ from oarseg.imaging.files.pixels import (
 )
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
-TYPES = {
+ELEMENT_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2",
     "MET_INT": "i4", "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4",
     "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
@@ -33,7 +33,7 @@ def is_metaimage(head: bytes) -> bool:
     return bool(re.match(rb"\s*[A-Za-z]+\s*[=:]", head)) and b"ElementDataFile" in head
 
 
-def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
+def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
     """Where the voxels are, from the first bytes of the file.
 
     Args:
@@ -60,7 +60,7 @@ def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
 
 
 def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
-    name = TYPES.get(fields.get("ElementType", ""))
+    name = ELEMENT_TYPES.get(fields.get("ElementType", ""))
     if name is None or not _is_true(fields, "BinaryData") or fields.get("HeaderSize", "0") != "0":
         found = {key: fields.get(key) for key in ("ElementType", "BinaryData", "HeaderSize")}
         raise encoding(path, ", ".join(f"{key} {ascii(v)[:40]}" for key, v in found.items()))

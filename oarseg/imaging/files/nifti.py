@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.files.pixels import (
     GZIP_MAGIC,
     Pixels,
@@ -28,7 +28,7 @@ from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
 HEADER_BYTES = 348
 LARGEST_OFFSET = 1 << 20
-TYPES = {
+DATATYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
     256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
 }  # fmt: skip
@@ -40,8 +40,6 @@ SAME_MM = 1e-3
 # Of the spacing, between the two places where a header has it.
 SAME_SPACING = 0.01
 LPS = np.array([-1.0, -1.0, 1.0])
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class _Header:
     units: int
     qform: int
     sform: int
-    quaternion: Floats
-    rows: Floats
+    quaternion: Doubles
+    rows: Doubles
 
 
 def is_nifti(head: bytes) -> bool:
@@ -75,7 +73,7 @@ def is_nifti(head: bytes) -> bool:
     return _start(head)[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")
 
 
-def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
+def parse_nifti_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
     """Where the voxels are, from the first bytes of the file.
 
     Args:
@@ -92,7 +90,7 @@ def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
     if len(data) < HEADER_BYTES or data[344:348] != b"n+1\x00":
         raise encoding(path, "a header that is not NIfTI-1 in a single file")
     read = _read(data)
-    if read.datatype not in TYPES or not HEADER_BYTES <= read.offset <= LARGEST_OFFSET:
+    if read.datatype not in DATATYPES or not HEADER_BYTES <= read.offset <= LARGEST_OFFSET:
         raise encoding(path, f"data type {read.datatype} at byte {read.offset:g}")
     sizes = _sizes(path, read, channels=channels)
     grid = _grid(path, read, sizes[:3])
@@ -100,7 +98,7 @@ def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
     if not (np.isfinite([slope, intercept]).all() and slope != 0.0):
         slope, intercept = 1.0, 0.0
     start, skip = (0, int(read.offset)) if compressed else (int(read.offset), 0)
-    dtype = np.dtype(read.order + TYPES[read.datatype])
+    dtype = np.dtype(read.order + DATATYPES[read.datatype])
     return Pixels(
         "NIfTI",
         dtype,
@@ -176,7 +174,7 @@ def _grid(path: Path, read: _Header, sizes: list[int]) -> Grid:
     )
 
 
-def _matrix(path: Path, read: _Header) -> Floats:
+def _matrix(path: Path, read: _Header) -> Doubles:
     """Voxel (x, y, z) → RAS, (3, 4)."""
     by_quaternion = _by_quaternion(path, read) if read.qform > 0 else None
     if read.sform > 0 and _is_orthogonal(read.rows):
@@ -197,7 +195,7 @@ def _matrix(path: Path, read: _Header) -> Floats:
     return np.column_stack([np.diag(LPS), np.zeros(3)])
 
 
-def _is_orthogonal(rows: Floats) -> bool:
+def _is_orthogonal(rows: Doubles) -> bool:
     if not np.isfinite(rows).all():
         return False
     norms = np.linalg.norm(rows[:, :3], axis=0)
@@ -207,7 +205,7 @@ def _is_orthogonal(rows: Floats) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() <= ORTHOGONAL)
 
 
-def _by_quaternion(path: Path, read: _Header) -> Floats:
+def _by_quaternion(path: Path, read: _Header) -> Doubles:
     """The matrix of a quaternion, rounded to single precision as ITK keeps it."""
     if not np.isfinite(read.quaternion).all():
         raise _unfinite(path, "quaternion and offset", read.quaternion)
@@ -236,7 +234,7 @@ def _by_quaternion(path: Path, read: _Header) -> Floats:
     return single.astype(np.float64)
 
 
-def _check_spacing(path: Path, spacing: Floats, norms: Floats) -> None:
+def _check_spacing(path: Path, spacing: Doubles, norms: Doubles) -> None:
     if not (np.abs(norms - spacing) <= SAME_SPACING * np.abs(spacing)).all() or not norms.all():
         raise unusable(
             path,
@@ -246,7 +244,7 @@ def _check_spacing(path: Path, spacing: Floats, norms: Floats) -> None:
         )
 
 
-def _unfinite(path: Path, what: str, values: Floats) -> Exception:
+def _unfinite(path: Path, what: str, values: Doubles) -> Exception:
     return unusable(
         path, expected=f"finite {what}", found=f"{values.tolist()}", do="correct the header"
     )

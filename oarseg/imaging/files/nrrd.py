@@ -26,7 +26,7 @@ from oarseg.imaging.files.pixels import (
 )
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
-TYPES = {
+NRRD_TYPES = {
     "signed char": "i1", "int8": "i1", "int8_t": "i1",
     "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1",
     "short": "i2", "short int": "i2", "signed short": "i2", "signed short int": "i2",
@@ -51,7 +51,7 @@ SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")
 DOMAINS = ("domain", "space", "???")
 
 
-def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
+def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
     """Where the voxels are, from the first bytes of the file.
 
     Args:
@@ -70,7 +70,7 @@ def header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
     fields = header_text.fields(path, text.lower(), separator=":")
     axes = _axes(path, fields, channels=channels)
     grid = _grid(path, fields, axes)
-    name, how = TYPES.get(fields.get("type", "")), fields.get("encoding", "")
+    name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
     if (
         name is None
         or how not in ("raw", "gzip", "gz")

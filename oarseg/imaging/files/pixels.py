@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Grid
 
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 # Deflate cannot compress better than 1032:1.
 MAX_RATIO = 1100
 GZIP_MAGIC = b"\x1f\x8b"
@@ -142,7 +142,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-def load(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
+def read_voxels(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
     """Read ``count`` voxels into a flat array in the machine's byte order, unscaled.
 
     Raises:
@@ -165,10 +165,10 @@ def blocks(
     """Read ``count`` arrays of one shape, one after the other, into the same memory.
 
     Yields:
-        Values as ``load`` gives them; valid until the next block is asked for.
+        Values as ``read_voxels`` gives them; valid until the next block is asked for.
 
     Raises:
-        InputError: as ``load``.
+        InputError: as ``read_voxels``.
     """
     block = np.empty(shape, pixels.dtype)
     needed = count * block.nbytes
@@ -222,7 +222,7 @@ def _payload(path: Path, pixels: Pixels, needed: int) -> Iterator[memoryview]:
 
 
 def _raw(stream: BinaryIO) -> Iterator[bytes]:
-    while chunk := stream.read(CHUNK):
+    while chunk := stream.read(CHUNK_BYTES):
         yield chunk
 
 
@@ -231,7 +231,7 @@ def _inflated(stream: BinaryIO) -> Iterator[bytes]:
     member = zlib.decompressobj(zlib.MAX_WBITS | 32)
     data = b""
     while True:
-        data = data or stream.read(CHUNK)
+        data = data or stream.read(CHUNK_BYTES)
         if member.eof:
             if not data.startswith(GZIP_MAGIC):
                 return
@@ -239,5 +239,5 @@ def _inflated(stream: BinaryIO) -> Iterator[bytes]:
         elif not data:
             # The checksum stands last, so a stream whose end was read has given all it holds.
             raise zlib.error("its end is missing")
-        yield member.decompress(data, CHUNK)
+        yield member.decompress(data, CHUNK_BYTES)
         data = member.unused_data if member.eof else member.unconsumed_tail

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.imaging.files.locate import locate
-from oarseg.imaging.files.pixels import CHUNK, Pixels, load, unusable
+from oarseg.imaging.files.pixels import CHUNK_BYTES, Pixels, read_voxels, unusable
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.system import memory
 from oarseg.system.memory import Need
@@ -22,9 +22,9 @@ ORTHONORMAL_TOLERANCE = 1e-3
 FARTHEST_MM = 1e6
 
 # Hounsfield units: a CT holds air and soft tissue; padding and metal lie beyond.
-AIR_HU = (-1100, -200)
+AIR_RANGE_HU = (-1100, -200)
 TISSUE_HU = (-200, 200)
-HU_RANGE = (-1024, 3000)
+SCANNER_RANGE_HU = (-1024, 3000)
 # Far less than any scan holds. Bone of values that were shifted twice stays below it.
 MIN_SHARES = (0.0005, 0.01)
 SAMPLED_PLANES = 64
@@ -66,7 +66,9 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
     _check_size(path, pixels.grid, pixels, limits)
     _check_geometry(path, pixels.grid, limits)
     _check_memory(path, pixels)
-    array = _scaled(load(path, pixels, pixels.grid.voxels), pixels).reshape(pixels.grid.shape)
+    array = _scaled(read_voxels(path, pixels, pixels.grid.voxels), pixels).reshape(
+        pixels.grid.shape
+    )
     _check_values(path, array)
     return Volume(array, pixels.grid)
 
@@ -107,15 +109,16 @@ def check_ct(
             told by it, with or without padding below them.
     """
     low, high = float(volume.array.min()), float(volume.array.max())
-    air, tissue = (_share(volume.array, *bounds) for bounds in (AIR_HU, TISSUE_HU))
+    air, tissue = (_share(volume.array, *bounds) for bounds in (AIR_RANGE_HU, TISSUE_HU))
     if not (assume_hu or (air >= MIN_SHARES[0] and tissue >= MIN_SHARES[1])):
         raise unusable(
             path,
-            expected=f"a CT in HU (air {AIR_HU[0]} to {AIR_HU[1]}, tissue up to {TISSUE_HU[1]})",
+            expected=f"a CT in HU (air {AIR_RANGE_HU[0]} to {AIR_RANGE_HU[1]}, "
+            f"tissue up to {TISSUE_HU[1]})",
             found=f"values {low:g} to {high:g}, {air:.1%} air and {tissue:.1%} tissue",
             do="rescale it to HU, check that CT and MR are not exchanged, or pass --assume-hu",
         )
-    if low < HU_RANGE[0] or high > HU_RANGE[1]:
+    if low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]:
         volume = volume.with_array(_clipped(volume.array))
     if low < 0:
         filled = _fill_zero_padding(volume.array)
@@ -181,7 +184,7 @@ def _check_memory(path: Path, pixels: Pixels) -> None:
     converted = 0 if kept else np.dtype(np.float32).itemsize
     slices, rows, columns = pixels.grid.shape
     per_slice = rows * columns * (pixels.dtype.itemsize + converted)
-    memory.check(Need(f"reading {path.name}", CHUNK, per_slice, slices))
+    memory.check_memory(Need(f"reading {path.name}", CHUNK_BYTES, per_slice, slices))
 
 
 def _scaled(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
@@ -233,14 +236,14 @@ def _fill_zero_padding(array: NDArray[Any]) -> int:
             continue
         pieces, _ = ndimage.label(plane == 0)
         padding = np.isin(pieces, np.unique(pieces[[0, 0, -1, -1], [0, -1, 0, -1]]))
-        plane[padding] = HU_RANGE[0]
+        plane[padding] = SCANNER_RANGE_HU[0]
         filled += int(np.count_nonzero(padding))
     return filled
 
 
 def _clipped(array: NDArray[Any]) -> NDArray[Any]:
     """Clip to HU_RANGE in place, which a type that cannot hold the bounds does not need."""
-    low, high = HU_RANGE
+    low, high = SCANNER_RANGE_HU
     if array.dtype.kind in "iu":
         held = np.iinfo(array.dtype)
         low, high = max(low, int(held.min)), min(high, int(held.max))

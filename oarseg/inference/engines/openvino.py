@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from oarseg.errors import DeviceError, WeightsError
-from oarseg.inference.engines.protocol import INPUT, OUTPUT, Image, check_interface, first_line
+from oarseg.imaging.arrays import Image
+from oarseg.inference.engines.protocol import INPUT, OUTPUT, check_interface, first_line
 from oarseg.model.manifest import Arithmetic
 
 # From 16 channels on OpenVINO's CPU plugin turns its channels-last result into planes by a

@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from oarseg.errors import WeightsError
-
-Image = NDArray[np.float32]
+from oarseg.imaging.arrays import Image
 
 INPUT, OUTPUT = "image", "logits"
 

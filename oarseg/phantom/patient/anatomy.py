@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from oarseg.challenges.catalogue import load
+from oarseg.challenges.catalogue import load_challenge
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient import head, landmarks, neck
@@ -50,7 +50,7 @@ class Anatomy:
 @lru_cache(maxsize=1)
 def label_values() -> dict[str, int]:
     """Structure name → label value."""
-    return {structure.name: structure.label for structure in load("han_seg").structures}
+    return {structure.name: structure.label for structure in load_challenge("han_seg").structures}
 
 
 def build(seed: int, *, metal_rate: float | None = None) -> Anatomy:
