@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from oarseg.imaging.regrid import move
+from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume, from_sitk
 from oarseg.phantom import Phantom, PhantomSpec, make_phantom
@@ -266,6 +266,6 @@ def moved_template(mr: Volume, rng: np.random.Generator) -> tuple[Volume, RigidT
     shape = tuple((extent / spacing).astype(int)[::-1].tolist())
     origin = middle - (np.array(shape[::-1]) - 1) * spacing / 2
     grid = Grid(shape, tuple(spacing[::-1].tolist()), tuple(origin.tolist()))
-    seen = move(mr, truth.inverse(), grid, outside=0.0).array * rng.uniform(1, 30)
+    seen = resample_moving(mr, truth.inverse(), grid, outside=0.0).array * rng.uniform(1, 30)
     noise = np.abs(rng.normal(0, 0.02 * seen.max(), seen.shape))
     return Volume((seen + noise).astype(np.float32), grid), truth

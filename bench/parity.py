@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "test" / "support")]
+sys.path[:0] = [str(ROOT), *(str(ROOT / "test" / room) for room in ("support", "training"))]
 
 import test_parity as tests  # noqa: E402
 from nnunet_oracle import images, make  # noqa: E402

@@ -33,7 +33,7 @@ from oarseg.registration import (
     TG132_MEAN_MM,
     Method,
     Registration,
-    register,
+    register_mr,
     target_registration_errors,
 )
 
@@ -89,7 +89,7 @@ def ours(pair: Pair, group: str, method: Method, threads: int) -> list[Row]:
     """Our row; with B-spline a second one, of its rigid part."""
     begin, cpu = time.perf_counter(), time.process_time()
     try:
-        found = register(pair.ct, pair.mr, method=method, threads=threads)
+        found = register_mr(pair.ct, pair.mr, method=method, threads=threads)
     except OarsegError as error:
         spent = (time.perf_counter() - begin, time.process_time() - cpu)
         return [Row(group, pair.name, pair.kind, method, "refused", NAN, NAN, NAN, *spent,

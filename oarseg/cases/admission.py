@@ -15,7 +15,7 @@ def printable_path(name: str) -> str:
 
 def not_an_image(path: Path) -> str:
     """Why a path is no image."""
-    return sentence(
+    return fault_message(
         path,
         expected=f"an image ({', '.join(ENDINGS)})",
         found="a folder" if path.is_dir() else "another file",
@@ -26,7 +26,7 @@ def not_an_image(path: Path) -> str:
 def find_file_fault(path: Path, input_dir: Path) -> str | None:
     """What forbids opening a file: its name, its kind or where it leads."""
     if not path.name.isprintable():
-        return sentence(
+        return fault_message(
             Path(repr(path.name)),
             expected="a printable file name",
             found="control characters",
@@ -36,18 +36,18 @@ def find_file_fault(path: Path, input_dir: Path) -> str | None:
         inside = path.resolve(strict=True).is_relative_to(input_dir.resolve())
         mode = path.stat().st_mode
     except OSError as error:
-        return sentence(
+        return fault_message(
             path, expected="a readable file", found=f"{error.strerror}", do="replace it"
         )
     if not inside:
-        return sentence(
+        return fault_message(
             path,
             expected="a file inside the input folder",
             found="a link that leaves it",
             do="put the file itself there",
         )
     if not stat.S_ISREG(mode):
-        return sentence(
+        return fault_message(
             path,
             expected="a plain file",
             found="a folder" if stat.S_ISDIR(mode) else "a pipe or device",
@@ -56,6 +56,6 @@ def find_file_fault(path: Path, input_dir: Path) -> str | None:
     return None
 
 
-def sentence(path: Path, *, expected: str, found: str, do: str) -> str:
+def fault_message(path: Path, *, expected: str, found: str, do: str) -> str:
     """A message: the file, what it should be, what it is, what to do."""
     return f"{path}: expected {expected}, found {found}; {do}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oarseg.challenges.challenge import Challenge
-from oarseg.imaging.files.locate import ending
+from oarseg.imaging.files.locate import image_ending
 
 INPUTS = "inputs.json"
 IMAGES = "images"
@@ -53,4 +53,4 @@ def label_path(case: Case, challenge: Challenge) -> Path:
 
 
 def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(ending(path.name) or "")]
+    return path.name[: len(path.name) - len(image_ending(path.name) or "")]

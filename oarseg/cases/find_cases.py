@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oarseg.cases.admission import find_file_fault, not_an_image, printable_path, sentence
+from oarseg.cases.admission import fault_message, find_file_fault, not_an_image, printable_path
 from oarseg.cases.case import IMAGES, INPUTS, Case, CaseProblem, _stem, label_path
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
-from oarseg.imaging.files.locate import ending
+from oarseg.imaging.files.locate import image_ending
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _in_sockets(
     problems: list[CaseProblem] = []
     for socket in challenge.sockets:
         for path in _visible(folders[socket.slug]) if socket.slug in folders else ():
-            if ending(path.name) is None:
+            if image_ending(path.name) is None:
                 problems.append(CaseProblem(printable_path(path.name), not_an_image(path)))
             else:
                 candidates.append(_candidate(path, socket, input_dir))
@@ -187,20 +187,20 @@ def _unmarked(files: list[Path], challenge: Challenge, input_dir: Path) -> list[
         _candidate(path, socket, input_dir)
         for socket in sockets
         for path in files
-        if ending(path.name)
+        if image_ending(path.name)
     ]
 
 
 def _socket_by_file(path: Path, challenge: Challenge) -> Socket | None:
     """The socket whose images have this name in every case's folder."""
-    if ending(path.name) is None:
+    if image_ending(path.name) is None:
         return None
     stem = _stem(path).lower()
     return next((s for s in challenge.sockets if s.file and s.file.lower() == stem), None)
 
 
 def _socket_by_suffix(path: Path, challenge: Challenge) -> Socket | None:
-    if ending(path.name) is None:
+    if image_ending(path.name) is None:
         return None
     matches = [(_suffix(_stem(path), socket), socket) for socket in challenge.sockets]
     length, socket = max(matches, key=lambda match: match[0])
@@ -271,7 +271,7 @@ def _repeated(channels: Iterable[list[_Candidate]], name: str) -> str | None:
         if len(files) > 1:
             channel = files[0].socket.channel
             names = ", ".join(file.path.name for file in files)
-            return sentence(
+            return fault_message(
                 files[0].path.parent,
                 expected=f"one {channel} for case {name!r}",
                 found=f"{len(files)} ({names})",
@@ -291,7 +291,7 @@ def _missing(
         if socket.channel in needed and socket.channel not in by_channel:
             names = [c.path.name for c in everything if c.socket.channel == socket.channel]
             some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            return sentence(
+            return fault_message(
                 first.path,
                 expected=f"the {socket.channel} of case {first.name!r} with it",
                 found=f"only {some}" if names else f"no {socket.channel} at all",
@@ -310,7 +310,7 @@ def _distinct(cases: list[Case], challenge: Challenge) -> tuple[list[Case], list
     problems = [
         CaseProblem(
             case.name,
-            sentence(
+            fault_message(
                 case.files[channel],
                 expected="an output name of its own",
                 found=f"{names[id(case)]}, which another case has too",

@@ -28,12 +28,12 @@ def load_challenge(name: str, *, table: Path | None = None) -> Challenge:
         InputError: no such challenge, or a file breaks a rule: names line and key.
     """
     source, text = _source(name)
-    document = toml_file.parse(text, source=source)
+    document = toml_file.parse_toml(text, source=source)
     if table is not None:
         if not document.get("own_labels"):
             raise InputError(f"{table}: challenge {name} has its own labels and takes no table")
         return _with_table(document, source, table)
-    return toml_file.validated(
+    return toml_file.validate_document(
         label_table.with_colours(document), Challenge, source=source, text=text
     )
 
@@ -54,7 +54,7 @@ def _source(name: str) -> tuple[str, str]:
 
 def _with_table(document: dict[str, object], source: str, table: Path) -> Challenge:
     """A challenge and the user's label table; messages name the table, which is new."""
-    tables, text = label_table.read(table)
-    return toml_file.validated(
+    tables, text = label_table.read_label_table(table)
+    return toml_file.validate_document(
         label_table.with_colours(document | tables), Challenge, source=str(table), text=text
     )

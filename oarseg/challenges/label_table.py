@@ -20,7 +20,7 @@ GOLDEN_ANGLE = 0.381966
 NOT_STRUCTURES = ("background", "ignore")
 
 
-def read(path: Path) -> tuple[dict[str, Any], str | None]:
+def read_label_table(path: Path) -> tuple[dict[str, Any], str | None]:
     """The tables of a file, and its text if messages can name lines of it.
 
     Raises:
@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, Any], str | None]:
         raise InputError(f"{path}: expected a label table, cannot read it") from error
     if path.suffix == ".json":
         return {"structures": _of_dataset(path, text)}, None
-    document = toml_file.parse(text, source=str(path))
+    document = toml_file.parse_toml(text, source=str(path))
     other = sorted(set(document) - set(TABLES))
     if other or "structures" not in document:
         found = ", ".join(other) or "none"
@@ -65,11 +65,13 @@ def with_colours(document: Mapping[str, Any]) -> dict[str, Any]:
     for table in TABLES:
         entries = document.get(table)
         if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-            result[table] = [{"colour": colour(i), **entry} for i, entry in enumerate(entries)]
+            result[table] = [
+                {"colour": distinct_colour(i), **entry} for i, entry in enumerate(entries)
+            ]
     return result
 
 
-def colour(index: int) -> tuple[int, int, int]:
+def distinct_colour(index: int) -> tuple[int, int, int]:
     """RGB that differs from its neighbours': hues a golden angle apart."""
     lightness, saturation = (0.5, 0.65, 0.38)[index % 3], (0.85, 0.6)[index % 2]
     parts = colorsys.hls_to_rgb((index * GOLDEN_ANGLE) % 1.0, lightness, saturation)

@@ -34,7 +34,7 @@ def rule_error(at: Path, message: str) -> PydanticCustomError:
     return PydanticCustomError("rule", "{message}", {"message": message, DOCUMENT_KEY: at})
 
 
-def parse(text: str, *, source: str) -> dict[str, Any]:
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
     """The document of a TOML text.
 
     Raises:
@@ -46,7 +46,7 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
         raise InputError(f"{source}: not valid TOML: {error}") from error
 
 
-def validated(
+def validate_document(
     document: Mapping[str, Any], kind: type[T], *, source: str, text: str | None = None
 ) -> T:
     """A document as a typed record.

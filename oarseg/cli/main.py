@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keeps its traceback.
     """
     arguments = build_parser().parse_args(argv)
-    log.configure(verbose=arguments.verbose)
+    log.configure_logging(verbose=arguments.verbose)
     try:
         command: Command = arguments.command
         return command(arguments)

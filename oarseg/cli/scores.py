@@ -83,7 +83,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         print(rule)
     for problem in summary.problems:
         logger.warning("%s: %s", problem.name, problem.message)
-    print(tables.headline(summary.lines, rules, summary.scores))
+    print(tables.format_headline(summary.lines, rules, summary.scores))
     for file in summary.files:
         print(file)
     return 0

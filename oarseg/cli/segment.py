@@ -102,7 +102,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
     # Before any worker: a second one has no more time than the first left.
     started_s = time.monotonic() - process_age_s()
     limit_s = _time_limit(arguments)
-    return supervisor.run(
+    return supervisor.run_supervised(
         lambda journal: _segment(arguments, journal, limit_s, started_s), output=arguments.output
     )
 

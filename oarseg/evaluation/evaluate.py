@@ -210,8 +210,8 @@ def _write(
 ) -> Summary:
     scores = tuple(score for result in results for score in result.scores)
     unanswered = tuple(r.case for r in results if r.scores and not r.answered)
-    lines = tables.summarise(scores, challenge)
-    rules = tables.definitions(challenge, how.definition, in_field=bool(how.mr_field))
+    lines = tables.summarise_scores(scores, challenge)
+    rules = tables.describe_metrics(challenge, how.definition, in_field=bool(how.mr_field))
     named = [f"{problem.name}: {problem.message}" for problem in problems]
     cases = len({score.case for score in scores})
     title = f"{challenge.title}: {cases} case{'' if cases == 1 else 's'}"
@@ -225,12 +225,12 @@ def _write(
         "rules": rules,
         "status": dict(Counter(score.status for score in scores)),
         "mean_over_structures": {
-            metric: tables.overall(lines, challenge, metric) for metric in tables.METRICS
+            metric: tables.overall_mean(lines, challenge, metric) for metric in tables.METRICS
         },
         "structures": [tables.line_record(line) for line in lines],
         "problems": [{"case": p.name, "message": p.message} for p in problems],
     }
-    text = tables.markdown(lines, challenge, title=title, rules=rules, problems=named)
+    text = tables.format_markdown(lines, challenge, title=title, rules=rules, problems=named)
     files = [out / CSV, out / JSON, out / MARKDOWN]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -241,7 +241,9 @@ def _write(
             files.append(out / PLOT)
             write_plot(files[3], scores, challenge, title=title)
         if how.insert:
-            tables.insert(how.insert, tables.scores_table(lines, challenge, rules=rules))
+            tables.insert_between_marks(
+                how.insert, tables.scores_table(lines, challenge, rules=rules)
+            )
             files.append(how.insert)
     except OSError as error:
         raise OutputError(f"{out}: expected a writable folder: {error}") from error

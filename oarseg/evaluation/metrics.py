@@ -32,7 +32,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from oarseg.evaluation.surfaces import Surface, border_voxels, distances_mm, surfels
+from oarseg.evaluation.surfaces import Surface, border_voxels, distances_mm, surface_elements
 from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.volume import Vector
 from oarseg.labels.mask import CroppedMask
@@ -107,7 +107,9 @@ def compare_masks(
     if not all(sizes):
         raise ValueError("both masks must hold voxels")
     there, back = _directed(
-        surfels(prediction, spacing_mm), surfels(reference, spacing_mm), spacing_mm
+        surface_elements(prediction, spacing_mm),
+        surface_elements(reference, spacing_mm),
+        spacing_mm,
     )
     area = float(np.sum(there.areas) + np.sum(back.areas))
     nsd = (there.within(tolerance_mm) + back.within(tolerance_mm)) / area

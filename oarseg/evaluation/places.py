@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from oarseg.challenges.challenge import RankingRule as Way
-from oarseg.evaluation.two_models import LOWER_IS_BETTER, NO_SURFACE_MM, gains, p_better
+from oarseg.evaluation.two_models import LOWER_IS_BETTER, NO_SURFACE_MM, p_better, paired_gains
 from oarseg.imaging.arrays import Doubles
 
 POINTS: dict[Way, str] = {
@@ -69,7 +69,7 @@ class Places:
     places: NDArray[np.int64]
 
 
-def places(values: Doubles, draws: NDArray[np.int64], rules: Rules) -> Places:
+def rank_draws(values: Doubles, draws: NDArray[np.int64], rules: Rules) -> Places:
     """Rank submissions on the cases of each draw.
 
     Args:
@@ -125,7 +125,7 @@ def _wins(values: Doubles, metric: str, alpha: float) -> Doubles:
     flat = values.reshape(*values.shape[:2], -1)
     wins = np.zeros(flat.shape[:2])
     for a, b in combinations(range(len(flat)), 2):
-        gain = gains(flat[a], flat[b], metric)
+        gain = paired_gains(flat[a], flat[b], metric)
         wins[a] += p_better(gain) < alpha
         wins[b] += p_better(-gain) < alpha
     return wins

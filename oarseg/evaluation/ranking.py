@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from oarseg.challenges.challenge import Evaluation
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import CSV
-from oarseg.evaluation.places import POINTS, Places, Rules, places
+from oarseg.evaluation.places import POINTS, Places, Rules, rank_draws
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.tables import read_csv
 from oarseg.evaluation.two_models import LOWER_IS_BETTER, Comparison, compare_two
@@ -138,7 +138,7 @@ def rank_submissions(
     weights = np.array([evaluation.weight_of(name) for name in table.structures])
     rules = Rules(evaluation.ranking, evaluation.ranked, weights, alpha)
     count = len(table.cases)
-    here = places(table.values, np.arange(count)[None], rules)
+    here = rank_draws(table.values, np.arange(count)[None], rules)
     drawn = _bootstrap(table, np.random.default_rng(seed).integers(0, count, (draws, count)), rules)
     standings = [_standing(table, number, here, drawn) for number in range(len(names))]
     return Standings(
@@ -215,7 +215,7 @@ def _bootstrap(table: _Table, draws: NDArray[np.int64], rules: Rules) -> NDArray
     """The places (submissions, draws) on cases drawn with replacement."""
     step = max(CHUNK_ENTRIES // max(table.values.size, 1), 1)
     parts = [
-        places(table.values, draws[first : first + step], rules).places
+        rank_draws(table.values, draws[first : first + step], rules).places
         for first in range(0, len(draws), step)
     ]
     return np.concatenate(parts, axis=1)

@@ -67,7 +67,7 @@ class Surface:
     areas: NDArray[np.float64]
 
 
-def surfels(mask: CroppedMask, spacing_mm: Vector) -> Surface:
+def surface_elements(mask: CroppedMask, spacing_mm: Vector) -> Surface:
     """The corners between voxels inside and outside of a mask that has some, with areas."""
     table = np.asarray(area_table(spacing_mm))
     codes, points = [], []

@@ -21,7 +21,7 @@ SCORE_COLUMNS = tuple(field.name for field in fields(Score))
 TEXTS = ("case", "structure", "status", "definition", "note")
 NUMBERS = tuple(name for name in SCORE_COLUMNS if name not in TEXTS)
 METRICS = ("dsc", "hd95_mm", "nsd", "msd_mm", "volume_difference_cm3")
-# What ``insert`` writes between.
+# What ``insert_between_marks`` writes between.
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
 HD95_WORDS: dict[Definition, str] = {
     "surface-distance": (
@@ -77,7 +77,7 @@ class Line:
     volume_difference_cm3: Spread
 
 
-def summarise(scores: Sequence[Score], challenge: Challenge) -> tuple[Line, ...]:
+def summarise_scores(scores: Sequence[Score], challenge: Challenge) -> tuple[Line, ...]:
     """One line a structure, a pair before its sides, in the challenge's order."""
     pairs = {pair.left: pair for pair in challenge.evaluation.pairs}
     lines = []
@@ -101,7 +101,7 @@ def _line(name: str, scores: Sequence[Score], structures: set[str]) -> Line:
     )
 
 
-def overall(lines: Sequence[Line], challenge: Challenge, metric: str) -> float:
+def overall_mean(lines: Sequence[Line], challenge: Challenge, metric: str) -> float:
     """The mean over the structures' means, with the challenge's weights; NaN without any.
 
     Pairs are not counted again; structures without a finite mean are left out.
@@ -115,9 +115,9 @@ def overall(lines: Sequence[Line], challenge: Challenge, metric: str) -> float:
     return float(np.average([means[name] for name in known], weights=weights))
 
 
-def headline(lines: Sequence[Line], challenge: Challenge, scores: Sequence[Score]) -> str:
+def format_headline(lines: Sequence[Line], challenge: Challenge, scores: Sequence[Score]) -> str:
     """The means over structures in one line, and how many distances are not in them."""
-    dice, distance, nsd = (overall(lines, challenge, m) for m in ("dsc", "hd95_mm", "nsd"))
+    dice, distance, nsd = (overall_mean(lines, challenge, m) for m in ("dsc", "hd95_mm", "nsd"))
     infinite = sum(math.isinf(score.hd95_mm) for score in scores)
     left_out = f" ({infinite} infinite ones left out)" if infinite else ""
     return (
@@ -126,7 +126,7 @@ def headline(lines: Sequence[Line], challenge: Challenge, scores: Sequence[Score
     )
 
 
-def definitions(challenge: Challenge, definition: Definition, *, in_field: bool) -> list[str]:
+def describe_metrics(challenge: Challenge, definition: Definition, *, in_field: bool) -> list[str]:
     """What the figures mean and which rules held, one sentence each."""
     rules = challenge.evaluation
     return [
@@ -250,7 +250,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def markdown(
+def format_markdown(
     lines: Sequence[Line],
     challenge: Challenge,
     *,
@@ -280,7 +280,7 @@ def scores_table(lines: Sequence[Line], challenge: Challenge, *, rules: Sequence
     return table + "\n\n" + "\n".join(meaning)
 
 
-def insert(path: Path, text: str) -> None:
+def insert_between_marks(path: Path, text: str) -> None:
     """Put text between the marks in a Markdown file, in place of what stands there.
 
     Raises:
@@ -294,7 +294,7 @@ def split_at_marks(path: Path) -> tuple[str, str]:
     """What stands before the first mark and after the second.
 
     Raises:
-        InputError: as ``insert``.
+        InputError: as ``insert_between_marks``.
     """
     try:
         page = path.read_text(encoding="utf-8")
@@ -331,7 +331,7 @@ def _baseline_cells(line: Line, challenge: Challenge) -> list[str]:
 
 def _overall_cells(lines: Sequence[Line], challenge: Challenge, columns: int) -> list[str]:
     def mean(metric: str, factor: float = 1, digits: int = 1) -> str:
-        return _number(overall(lines, challenge, metric) * factor, digits)
+        return _number(overall_mean(lines, challenge, metric) * factor, digits)
 
     names = {organ.name for organ in challenge.organs}
     missed = sum(line.missed for line in lines if line.name in names)

@@ -83,13 +83,13 @@ def compare_two(
         if not present.any():
             untested.append(structure)
             continue
-        gain = gains(one[present], other[present], metric)
+        gain = paired_gains(one[present], other[present], metric)
         forth, back = (float(p_better(g, exact=True)) for g in (gain, -gain))
         tested.append(structure)
         p_values.append(min(2 * min(forth, back), 1.0))
         signs.append(1 if forth < back else -1)
         least.append(2.0 ** (1 - int(present.sum())))
-    significant = holm(p_values, alpha)
+    significant = holm_rejections(p_values, alpha)
     split: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for structure, sign, sure in zip(tested, signs, significant, strict=True):
         split[sign if sure else 0].append(structure)
@@ -101,11 +101,11 @@ def compare_two(
         undecided=tuple(split[0]),
         untested=tuple(untested),
         alpha=alpha,
-        decidable=any(holm(least, alpha)),
+        decidable=any(holm_rejections(least, alpha)),
     )
 
 
-def gains(one: Doubles, other: Doubles, metric: str) -> Doubles:
+def paired_gains(one: Doubles, other: Doubles, metric: str) -> Doubles:
     """By how much one is better than the other; 0 where nothing is to be compared.
 
     Distances may be infinite, where a structure was missed: two infinite ones are equal,
@@ -140,7 +140,7 @@ def p_better(difference: Doubles, *, exact: bool = False) -> Doubles:
     return np.where((difference != 0).any(axis=-1), p, 1.0)
 
 
-def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
+def holm_rejections(p_values: Sequence[float], alpha: float) -> list[bool]:
     """Which hypotheses Holm's step-down procedure rejects (Scand J Statist 6:65, 1979)."""
     rejected = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])

@@ -14,7 +14,7 @@ FINE_MM = 2.0
 COARSE_MM = 4.0
 
 
-def shrink(volume: Volume, *, spacing_mm: float) -> Volume:
+def block_mean(volume: Volume, *, spacing_mm: float) -> Volume:
     """Means of blocks of voxels, as large as fit into ``spacing_mm`` along each axis.
 
     Returns:
@@ -66,7 +66,7 @@ def world_grid(grid: Grid, *, spacing_mm: float) -> Grid:
     )
 
 
-def crop(volume: Volume, start: Shape, stop: Shape) -> Volume:
+def crop_volume(volume: Volume, start: Shape, stop: Shape) -> Volume:
     """The part of a volume from index ``start`` to before ``stop``, both (z, y, x)."""
     grid = volume.grid
     part = volume.array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import RegistrationError
-from oarseg.imaging.grids import COARSE_MM, FINE_MM, shrink
+from oarseg.imaging.grids import COARSE_MM, FINE_MM, block_mean
 from oarseg.imaging.volume import Volume
 
 AIR_HU = -1000.0
@@ -25,7 +25,7 @@ def foreground_mean(small: Volume) -> float:
         RegistrationError: nothing stands out of the background, or too little does.
     """
     values = small.array[np.isfinite(small.array)]
-    bright = values[values > otsu(values)]
+    bright = values[values > otsu_threshold(values)]
     volume = bright.size * small.grid.voxel_volume_mm3
     if volume < MIN_FOREGROUND_MM3 or bright.mean() <= 0:
         raise RegistrationError(
@@ -35,7 +35,7 @@ def foreground_mean(small: Volume) -> float:
     return float(bright.mean(dtype=np.float64))
 
 
-def otsu(values: NDArray[np.floating[Any]]) -> float:
+def otsu_threshold(values: NDArray[np.floating[Any]]) -> float:
     """Otsu's threshold (IEEE SMC 1979) on 256 bins, after clipping at the 99th percentile.
 
     Clipping keeps a few bright voxels (fat, vessels) from stretching the bins; all of it
@@ -58,7 +58,7 @@ def otsu(values: NDArray[np.floating[Any]]) -> float:
     return float(edges[1 + int(between.argmax())])
 
 
-def standardise(mr: Volume) -> Volume:
+def standardise_mr(mr: Volume) -> Volume:
     """Divide an MR by its mean over the patient, and clip to [LOWEST, HIGHEST].
 
     The same in training and inference (``Channel.standardise == "mean_one"``). A
@@ -70,7 +70,7 @@ def standardise(mr: Volume) -> Volume:
     Raises:
         RegistrationError: nothing stands out of the background.
     """
-    coarse = shrink(shrink(mr, spacing_mm=FINE_MM), spacing_mm=COARSE_MM)
+    coarse = block_mean(block_mean(mr, spacing_mm=FINE_MM), spacing_mm=COARSE_MM)
     scaled = mr.array.astype(np.float32)
     scaled /= np.float32(foreground_mean(coarse))
     np.clip(scaled, np.float32(LOWEST), np.float32(HIGHEST), out=scaled)

@@ -16,15 +16,15 @@ from oarseg.imaging.volume import (
     Vector,
     Volume,
     from_sitk,
-    place,
     reversed_triple,
+    set_geometry,
     to_sitk,
 )
 
 SLAB = 16
 
 
-def move(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
+def resample_moving(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
     """The MR on another grid, by linear interpolation.
 
     Args:
@@ -82,9 +82,9 @@ def _resample(
     return cast(NDArray[np.float32], sitk.GetArrayFromImage(resampler.Execute(image)))
 
 
-def resample(volume: Volume, grid: Grid) -> Volume:
+def resample_linear(volume: Volume, grid: Grid) -> Volume:
     """Linear interpolation onto another grid, float32, NaN outside the image."""
-    reference = place(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
+    reference = set_geometry(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
     moved = sitk.Resample(
         to_sitk(volume),
         reference,
@@ -96,9 +96,9 @@ def resample(volume: Volume, grid: Grid) -> Volume:
     return from_sitk(moved)
 
 
-def nearest(mask: Volume, grid: Grid) -> Mask:
+def resample_nearest(mask: Volume, grid: Grid) -> Mask:
     """A mask on another grid, by nearest neighbour; False outside it."""
-    reference = place(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
+    reference = set_geometry(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
     moved = sitk.Resample(
         to_sitk(mask.with_array(mask.array.astype(np.uint8))),
         reference,

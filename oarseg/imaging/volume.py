@@ -133,7 +133,7 @@ def from_sitk(image: sitk.Image) -> Volume:
     return Volume(sitk.GetArrayFromImage(image), grid_of(image))
 
 
-def place(image: sitk.Image, grid: Grid) -> sitk.Image:
+def set_geometry(image: sitk.Image, grid: Grid) -> sitk.Image:
     """Give a SimpleITK image the spacing, origin and direction of a grid, in place."""
     image.SetSpacing(reversed_triple(grid.spacing_mm))
     image.SetOrigin(grid.origin_mm)
@@ -143,4 +143,4 @@ def place(image: sitk.Image, grid: Grid) -> sitk.Image:
 
 def to_sitk(volume: Volume) -> sitk.Image:
     """Copy a Volume into a SimpleITK image."""
-    return place(sitk.GetImageFromArray(volume.array), volume.grid)
+    return set_geometry(sitk.GetImageFromArray(volume.array), volume.grid)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from oarseg.imaging.arrays import Mask
-from oarseg.imaging.grids import COARSE_MM, shrink
+from oarseg.imaging.grids import COARSE_MM, block_mean
 from oarseg.imaging.intensities import AIR_HU, BODY_HU
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.footprint import BlockMask
@@ -34,7 +34,7 @@ def find_body(ct: Volume) -> BlockMask | None:
     Args:
         ct: HU.
     """
-    coarse = shrink(ct, spacing_mm=COARSE_MM)
+    coarse = block_mean(ct, spacing_mm=COARSE_MM)
     pieces = _pieces(np.nan_to_num(coarse.array, nan=AIR_HU) > BODY_HU, coarse.grid)
     if pieces is None:
         return None

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InputError
-from oarseg.imaging.intensities import standardise
-from oarseg.imaging.regrid import move
+from oarseg.imaging.intensities import standardise_mr
+from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
@@ -42,8 +42,8 @@ def mr_channel(
         grid: the CT's.
         recipe: says how intensities are standardised and what stands outside the MR.
     """
-    source = standardise(mr) if recipe.standardise == "mean_one" else mr
-    moved = move(source, transform, grid, outside=recipe.absent_value)
+    source = standardise_mr(mr) if recipe.standardise == "mean_one" else mr
+    moved = resample_moving(source, transform, grid, outside=recipe.absent_value)
     return moved.array
 
 
@@ -74,4 +74,4 @@ def aligned_channel(
             f"{path}: expected the reference image's grid, {grid.text}, found "
             f"{image.grid.text}; resample it onto that grid, or pass --resample"
         )
-    return move(image, RigidTransform(), grid, outside=outside).array
+    return resample_moving(image, RigidTransform(), grid, outside=outside).array

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from oarseg.imaging.arrays import Image
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import flips
+from oarseg.inference.ensemble import mirror_flips
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.streaming import Effort, Work, plan, segment_streaming
+from oarseg.inference.streaming import Effort, Work, plan_tiles, segment_streaming
 from oarseg.inference.tiling import STEP
 from oarseg.model.manifest import Manifest
 from oarseg.system.usage import process_age_s
@@ -67,11 +67,11 @@ class Costs:
 
     def of(self, effort: Effort, work: Work, manifest: Manifest, folds: int) -> float:
         """Seconds for a whole case."""
-        runs = len(range(folds)[: effort.folds]) * (1 + len(flips(manifest, effort.mirror)))
+        runs = len(range(folds)[: effort.folds]) * (1 + len(mirror_flips(manifest, effort.mirror)))
         return work.count * (runs * self.network_s + self.rest_s)
 
 
-def ladder(whole: Effort, folds: int) -> tuple[Effort, ...]:
+def effort_ladder(whole: Effort, folds: int) -> tuple[Effort, ...]:
     """Efforts from the whole one down, in the order of the Dice that they keep."""
     plain = replace(whole, mirror=False)
     steps = (whole.step, WIDER_STEP, WIDEST_STEP)
@@ -85,7 +85,7 @@ def ladder(whole: Effort, folds: int) -> tuple[Effort, ...]:
     return (whole, *rungs) if whole.mirror else tuple(rungs)
 
 
-def choose(
+def choose_effort(
     seconds: float,
     net_input: NetworkInput,
     engines: Engines,
@@ -100,19 +100,19 @@ def choose(
     The networks are timed on one tile, twice: the first time they still get ready.
     """
     place = net_input.placement
-    costs = measure(net_input, engines, manifest, threads=threads)
+    costs = measure_costs(net_input, engines, manifest, threads=threads)
     expected = math.inf
     effort = whole
     start = time.monotonic()
-    for effort in ladder(whole, len(engines.folds)):
-        work = plan(place, manifest, mask=mask, step=effort.step)
+    for effort in effort_ladder(whole, len(engines.folds)):
+        work = plan_tiles(place, manifest, mask=mask, step=effort.step)
         expected = costs.of(effort, work, manifest, len(engines.folds))
         if expected <= USABLE * seconds - (time.monotonic() - start):
             break
     return effort, expected
 
 
-def measure(
+def measure_costs(
     net_input: NetworkInput, engines: Engines, manifest: Manifest, *, threads: int
 ) -> Costs:
     """Segment one tile's worth of the image and see how long that takes."""
@@ -168,7 +168,7 @@ def _one_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
     )
 
 
-def given_up(whole: Effort, effort: Effort, folds: int) -> tuple[str, ...]:
+def describe_losses(whole: Effort, effort: Effort, folds: int) -> tuple[str, ...]:
     """What was left out, in words; nothing where everything is computed."""
     found = []
     if whole.mirror and not effort.mirror:

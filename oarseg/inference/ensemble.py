@@ -13,13 +13,13 @@ from oarseg.errors import InferenceError
 from oarseg.imaging.arrays import Image
 from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.tiling import Tiling, cut
+from oarseg.inference.tiling import Tiling, cut_tile
 from oarseg.model.manifest import Manifest
 
 Flip = tuple[int, ...]
 
 
-def flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
+def mirror_flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
     """The axis combinations of test-time mirroring besides none, in nnU-Net's order."""
     axes = manifest.mirror_axes if mirror else ()
     return tuple(
@@ -58,7 +58,7 @@ class Ensemble:
         Raises:
             InferenceError: NaN or infinity among them.
         """
-        cut(self._data, self._window, start, self._tile[0])
+        cut_tile(self._data, self._window, start, self._tile[0])
         tile = self._xp.asarray(self._tile)
         total = logits = tile
         for number, engine in enumerate(self._engines):

@@ -97,7 +97,7 @@ class Footprint:
     def _touched(self, axis: int, window: Tiling, order: int) -> Mask:
         """(tiles, blocks) of one axis: whether a voxel of the block takes one of the tile."""
         index = self.index[axis]
-        taps = resampling.taps(window.image[axis], len(index), order)
+        taps = resampling.linear_taps(window.image[axis], len(index), order)
         first, last = np.array([tap.first for tap in taps]), np.array([tap.last for tap in taps])
         touched = np.zeros((len(window.starts[axis]), self.blocks.shape[axis]), bool)
         for number, start in enumerate(window.starts[axis]):

@@ -87,14 +87,15 @@ class Painter:
         Raises:
             WeightsError: logits are resampled with an order above 1.
         """
-        orders = streamable(manifest, place).orders
+        orders = plan_streaming_resample(manifest, place).orders
         shape, target = place.network_shape, place.crop_shape
-        self._taps = resampling.taps(shape[0], target[0], orders[0])
+        self._taps = resampling.linear_taps(shape[0], target[0], orders[0])
         self._blocks = tuple(
             _Block(rows, columns)
-            for rows in resampling.bands(shape[1], target[1], orders[1])
+            for rows in resampling.spline_bands(shape[1], target[1], orders[1])
             for columns in _groups(
-                resampling.bands(shape[2], target[2], orders[2]), _BANDS if xp is np else None
+                resampling.spline_bands(shape[2], target[2], orders[2]),
+                _BANDS if xp is np else None,
             )
         )
         self._canvas = place.view(labels)
@@ -186,14 +187,14 @@ def _groups(columns: Sequence[Band], size: int | None) -> Iterator[tuple[Band, .
         yield tuple(columns[start : start + step])
 
 
-def streamable(manifest: Manifest, place: Placement) -> resampling.Scheme:
+def plan_streaming_resample(manifest: Manifest, place: Placement) -> resampling.Scheme:
     """How logits go back to the image's grid.
 
     Raises:
         WeightsError: with an order above 1, which needs more planes than are kept.
     """
     settings = manifest.logits_resampling
-    how = resampling.scheme(settings, place.network_spacing_mm, place.crop_spacing_mm)
+    how = resampling.choose_scheme(settings, place.network_spacing_mm, place.crop_spacing_mm)
     if max(how.orders) > 1:
         raise WeightsError(
             f"manifest: logits_resampling: expected orders 0 or 1, found {settings.order} in "

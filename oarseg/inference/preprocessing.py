@@ -54,7 +54,7 @@ class Placement:
     @property
     def crop_spacing_mm(self) -> Vector:
         """The image's spacing along the network's axes."""
-        return permuted(self.spacing_mm, self.transpose)
+        return permute_axes(self.spacing_mm, self.transpose)
 
     def view(self, array: NDArray[Any]) -> NDArray[Any]:
         """The box within an array on the image's grid, in the network's axis order."""
@@ -79,7 +79,7 @@ class _Map:
     mask: Mask | None = None
 
 
-def permuted(values: tuple[Any, Any, Any], order: Triple) -> tuple[Any, Any, Any]:
+def permute_axes(values: tuple[Any, Any, Any], order: Triple) -> tuple[Any, Any, Any]:
     """``values`` in another axis order."""
     return values[order[0]], values[order[1]], values[order[2]]
 
@@ -113,10 +113,10 @@ def preprocess(
     found = nonzero_box(images)
     if box is None:
         # ``found`` is along the network's axes.
-        box = permuted(found, (order.index(0), order.index(1), order.index(2)))
-    place = placement(channels[0].shape, grid_spacing_mm, manifest, box)
+        box = permute_axes(found, (order.index(0), order.index(1), order.index(2)))
+    place = network_placement(channels[0].shape, grid_spacing_mm, manifest, box)
     mask = _filled(images) if any(c.normalisation.use_mask for c in manifest.channels) else None
-    how = resampling.scheme(
+    how = resampling.choose_scheme(
         manifest.data_resampling, place.crop_spacing_mm, place.network_spacing_mm
     )
     data = np.empty((len(images), *place.network_shape), np.float32)
@@ -127,7 +127,7 @@ def preprocess(
             continue
         crop = np.empty(place.crop_shape, np.float32)
         _normalise(image, place.box, intensity, crop)
-        resampling.resize(crop, out, how, threads=threads)
+        resampling.resize_volume(crop, out, how, threads=threads)
     return NetworkInput(data, place)
 
 
@@ -145,7 +145,7 @@ def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: IndexBox |
         raise InputError(f"box {box} is empty or outside the image of {shapes[0]} voxels")
 
 
-def placement(
+def network_placement(
     shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, kept: IndexBox
 ) -> Placement:
     """Where a part of an image comes to lie on the network's grid.
@@ -159,9 +159,9 @@ def placement(
         InputError: nothing is left of it at the model's spacing.
     """
     order = manifest.transpose_forward
-    box = permuted(kept, order)
+    box = permute_axes(kept, order)
     crop = (box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0])
-    network = resampling.new_shape(crop, permuted(spacing_mm, order), manifest.spacing_mm)
+    network = resampling.new_shape(crop, permute_axes(spacing_mm, order), manifest.spacing_mm)
     return Placement(
         (shape[0], shape[1], shape[2]), spacing_mm, order, box, network, manifest.spacing_mm
     )

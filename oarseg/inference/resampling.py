@@ -75,7 +75,7 @@ class Tap:
     weight_last: float
 
 
-def scheme(settings: Resampling, current_mm: Vector, new_mm: Vector) -> Scheme:
+def choose_scheme(settings: Resampling, current_mm: Vector, new_mm: Vector) -> Scheme:
     """nnU-Net's choice of branch, for spacings in the network's axis order."""
     axis = _separate_axis(settings, current_mm, new_mm)
     orders = [settings.order] * 3
@@ -115,7 +115,7 @@ def new_shape(shape: Shape, current_mm: Vector, new_mm: Vector) -> Shape:
 
 
 @lru_cache(maxsize=16)
-def matrix(inputs: int, outputs: int, order: int) -> NDArray[np.float64]:
+def spline_matrix(inputs: int, outputs: int, order: int) -> NDArray[np.float64]:
     """The operator (outputs, inputs) that resizes one axis with splines of an order.
 
     Column j is the response to a unit impulse at j; the second axis of the zoomed
@@ -129,14 +129,14 @@ def matrix(inputs: int, outputs: int, order: int) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=16)
-def bands(inputs: int, outputs: int, order: int) -> tuple[Band, ...]:
+def spline_bands(inputs: int, outputs: int, order: int) -> tuple[Band, ...]:
     """The operator in blocks of rows, each with the inputs it needs and no others."""
     if inputs == outputs:
         return tuple(
             Band(rows, rows, np.eye(rows.stop - rows.start, dtype=np.float32), unchanged=True)
             for rows in _row_blocks(inputs)
         )
-    entries = matrix(inputs, outputs, order)
+    entries = spline_matrix(inputs, outputs, order)
     found = []
     for start in range(0, outputs, _ROWS):
         rows = entries[start : start + _ROWS]
@@ -152,7 +152,7 @@ def _row_blocks(length: int) -> Iterator[slice]:
         yield slice(start, min(start + _ROWS, length))
 
 
-def taps(inputs: int, outputs: int, order: int) -> tuple[Tap, ...]:
+def linear_taps(inputs: int, outputs: int, order: int) -> tuple[Tap, ...]:
     """For each output index the inputs it is blended from, for order 0 or 1.
 
     Raises:
@@ -161,7 +161,7 @@ def taps(inputs: int, outputs: int, order: int) -> tuple[Tap, ...]:
     if order > 1:
         raise ValueError(f"taps exist for order 0 and 1, not {order}")
     found = []
-    for row in matrix(inputs, outputs, order):
+    for row in spline_matrix(inputs, outputs, order):
         used = np.flatnonzero(np.abs(row) > _NEGLIGIBLE)
         first, last = int(used[0]), int(used[-1])
         found.append(Tap(first, last, float(row[first]), float(row[last])))
@@ -174,7 +174,7 @@ def resize_columns(
     """Resize the last axis: (…, n) → (…, outputs), float32."""
     if x.shape[-1] == outputs:
         return x
-    return apply_columns(x, bands(x.shape[-1], outputs, order), xp=xp)
+    return apply_columns(x, spline_bands(x.shape[-1], outputs, order), xp=xp)
 
 
 def apply_columns(x: NDArray[Any], columns: Sequence[Band], *, xp: ModuleType = np) -> NDArray[Any]:
@@ -194,11 +194,11 @@ def resize_rows(x: NDArray[Any], out: NDArray[Any], order: int) -> None:
         np.copyto(out, x)
         return
     flat, flat_out = x.reshape(len(x), -1), out.reshape(len(out), -1)
-    for band in bands(len(x), len(out), order):
+    for band in spline_bands(len(x), len(out), order):
         np.matmul(band.weights, flat[band.source], out=flat_out[band.target])
 
 
-def resize(volume: Image, out: Image, how: Scheme, *, threads: int = 1) -> None:
+def resize_volume(volume: Image, out: Image, how: Scheme, *, threads: int = 1) -> None:
     """Resample ``volume`` into ``out`` as nnU-Net resamples images.
 
     The result is clipped to the range of the input (of each slice, in separate-z), which
@@ -228,7 +228,7 @@ def _resize_slices(volume: Image, out: Image, how: Scheme, threads: int) -> None
     source, target = np.moveaxis(volume, axis, 0), np.moveaxis(out, axis, 0)
     order, order_z = how.orders[(axis + 1) % 3], how.orders[axis]
     if order_z == 0:
-        nearest = [tap.first for tap in taps(len(source), len(target), 0)]
+        nearest = [tap.first for tap in linear_taps(len(source), len(target), 0)]
         _run(lambda i: _clipped_plane(source[nearest[i]], target[i], order), len(target), threads)
         return
     middle = np.empty((len(source), *target.shape[1:]), np.float32)

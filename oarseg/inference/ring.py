@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Shape
 from oarseg.inference.half_precision import HalfArithmetic, _parts
-from oarseg.inference.tiling import Tiling, gaussian
+from oarseg.inference.tiling import Tiling, gaussian_weights
 
 _ROWS = 32
 
@@ -71,7 +71,7 @@ class Ring:
         self._window = window
         self._logits = xp.zeros((classes, depth, height, width), dtype=xp.float16)
         self._weights = xp.zeros((depth, height, width), dtype=xp.float16)
-        self._gaussian = xp.asarray(gaussian(window.patch))
+        self._gaussian = xp.asarray(gaussian_weights(window.patch))
         # Dividing the weights by the folds saves a pass over every tile.
         self._share = self._gaussian.astype(xp.float32) / xp.float32(folds)
         self._plane = xp.zeros((classes, *window.image[1:]), dtype=xp.float32)

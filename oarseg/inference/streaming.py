@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Ensemble, flips
+from oarseg.inference.ensemble import Ensemble, mirror_flips
 from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
-from oarseg.inference.painting import Painter, streamable
+from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.ring import LogitPlane, Ring
-from oarseg.inference.tiling import STEP, Tiling, tile
+from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest
 
 ReportProgress = Callable[[int, int], None]
@@ -86,12 +86,12 @@ def segment_streaming(
     """
     place = net_input.placement
     chosen = engines[: effort.folds]
-    work = plan(place, manifest, mask=mask, step=effort.step)
+    work = plan_tiles(place, manifest, mask=mask, step=effort.step)
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
         return labels
     predict = Ensemble(net_input.data, work.window, chosen, xp=xp)
-    turned = flips(manifest, effort.mirror)
+    turned = mirror_flips(manifest, effort.mirror)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
         ring = Ring(
@@ -149,7 +149,7 @@ class Work:
         return itertools.chain.from_iterable(map(self.row, self.rows))
 
 
-def plan(
+def plan_tiles(
     place: Placement, manifest: Manifest, *, mask: BlockMask | None = None, step: float = STEP
 ) -> Work:
     """Choose the tiles.
@@ -157,8 +157,8 @@ def plan(
     Raises:
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
     """
-    window = tile(place.network_shape, manifest.patch_size, step=step)
-    orders = streamable(manifest, place).orders
+    window = lay_tiles(place.network_shape, manifest.patch_size, step=step)
+    orders = plan_streaming_resample(manifest, place).orders
     if mask is None:
         return Work(window, np.ones([len(starts) for starts in window.starts], bool), None)
     seen = Footprint.of(mask, place)
@@ -171,7 +171,7 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) ->
     The ring buffer in half precision; in float32 two planes, and tiles of logits: the
     engine's own, and a second one where folds or flips are summed.
     """
-    window = tile(network_shape, manifest.patch_size)
+    window = lay_tiles(network_shape, manifest.patch_size)
     classes = len(manifest.labels)
     plane = window.shape[1] * window.shape[2]
     ring = 2 * window.patch[0] * plane * (classes + 1)

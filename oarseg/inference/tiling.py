@@ -59,7 +59,7 @@ class Tiling:
         return a, b, c
 
 
-def tile(image: Shape, patch: Shape, *, step: float = STEP) -> Tiling:
+def lay_tiles(image: Shape, patch: Shape, *, step: float = STEP) -> Tiling:
     """Lay tiles over an image.
 
     Axes shorter than the patch are padded, ``floor(missing / 2)`` before the image and
@@ -86,7 +86,7 @@ def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=2)
-def gaussian(patch: Shape) -> NDArray[np.float16]:
+def gaussian_weights(patch: Shape) -> NDArray[np.float16]:
     """The tile's weights, in half precision as nnU-Net keeps them; none is zero."""
     impulse = np.zeros(patch)
     impulse[tuple(n // 2 for n in patch)] = 1
@@ -98,7 +98,7 @@ def gaussian(patch: Shape) -> NDArray[np.float16]:
     return half
 
 
-def cut(data: NDArray[Any], window: Tiling, start: Shape, out: NDArray[Any]) -> None:
+def cut_tile(data: NDArray[Any], window: Tiling, start: Shape, out: NDArray[Any]) -> None:
     """Copy one tile of ``data`` (C, *image) into ``out`` (C, *patch), zeros outside."""
     source: list[slice] = [slice(None)]
     target: list[slice] = [slice(None)]

@@ -21,7 +21,7 @@ def label_boxes(labels: NDArray[np.uint8], count: int) -> list[Box | None]:
     return [_shifted(box, first) if box else None for box in found]
 
 
-def box_round(boxes: Iterable[Box | None]) -> Box | None:
+def enclosing_box(boxes: Iterable[Box | None]) -> Box | None:
     """The box round several; None where there is none of them."""
     there = [box for box in boxes if box is not None]
     if not there:

@@ -26,7 +26,7 @@ from pathlib import Path
 from oarseg.cases.case import IMAGES, MASKS, CaseProblem
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
-from oarseg.imaging.files.locate import ENDINGS, ending
+from oarseg.imaging.files.locate import ENDINGS, image_ending
 
 SEGMENTATION = ".seg"
 LABEL_STEMS = frozenset({"label", "labels", "mask", "seg", "segmentation"})
@@ -142,7 +142,7 @@ def _images(folder: Path, *, depth: int) -> Iterator[Path]:
         if path.is_dir():
             if depth and path.name.lower() not in IMAGE_FOLDERS:
                 yield from _images(path, depth=depth - 1)
-        elif ending(path.name):
+        elif image_ending(path.name):
             yield path
 
 
@@ -183,7 +183,7 @@ def _is_case_name(stem: str, challenge: Challenge) -> bool:
 
 
 def _stem(path: Path) -> str:
-    return path.name[: -len(ending(path.name) or "")].removesuffix(SEGMENTATION)
+    return path.name[: -len(image_ending(path.name) or "")].removesuffix(SEGMENTATION)
 
 
 def _case_of(stem: str, challenge: Challenge) -> str:

@@ -11,8 +11,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge, Organ
-from oarseg.imaging.files.pixels import not_three_dimensional, read_voxels, unusable
-from oarseg.imaging.volume import IDENTITY, Grid, Volume, from_sitk, place, to_sitk
+from oarseg.imaging.files.pixels import not_three_dimensional, read_voxels, unusable_file
+from oarseg.imaging.volume import IDENTITY, Grid, Volume, from_sitk, set_geometry, to_sitk
 from oarseg.labels.boxes import Box, label_boxes
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.labels.mask import CroppedMask, cut_to_box
@@ -200,7 +200,7 @@ def _stack_masks(stack: LabelStack, challenge: Challenge, target: Target) -> Sta
         names = {(s.layer, s.value): s.name for s in stack.segments if s.name in organs}
         unknown = tuple(s.name for s in stack.segments if s.name not in organs)
         if not names:
-            raise unusable(
+            raise unusable_file(
                 stack.path,
                 expected=f"segments named as {challenge.name}'s structures",
                 found=", ".join(unknown),
@@ -208,7 +208,7 @@ def _stack_masks(stack: LabelStack, challenge: Challenge, target: Target) -> Sta
             )
         return StackMasks(_segment_pieces(stack, names), stack.grid, target, unknown)
     if stack.channels != len(challenge.organs):
-        raise unusable(
+        raise unusable_file(
             stack.path,
             expected=f"{len(challenge.organs)} channels, one a structure of {challenge.name}",
             found=f"{stack.channels}",
@@ -242,7 +242,7 @@ def _check_grid(stack: LabelStack, target: Target) -> None:
     if target.takes(stack.grid):
         return
     same = stack.grid.direction == target.grid.direction
-    raise unusable(
+    raise unusable_file(
         stack.path,
         expected=f"the reference's grid, {_described(target.grid, directions=not same)}",
         found=_described(stack.grid, directions=not same),
@@ -263,7 +263,7 @@ def _on_grid(stack: LabelStack, target: Target) -> Volume:
 
 def _moved(volume: Volume, grid: Grid) -> Volume:
     size = [int(count) for count in reversed(grid.shape)]
-    target = place(sitk.Image(size, sitk.sitkUInt8), grid)
+    target = set_geometry(sitk.Image(size, sitk.sitkUInt8), grid)
     moved = sitk.Resample(to_sitk(volume), target, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)
     return from_sitk(moved)
 
@@ -303,7 +303,7 @@ def _whole(array: NDArray[Any], stack: LabelStack) -> IntegerLabels:
         values = plane * slope + intercept
         rounded = np.rint(values)
         if not (np.abs(values - rounded) <= 1e-4).all() or np.abs(rounded).max() > 32767:
-            raise unusable(
+            raise unusable_file(
                 stack.path,
                 expected="labels, which are whole numbers",
                 found="fractions, NaN or numbers beyond 32767",

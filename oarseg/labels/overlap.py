@@ -27,14 +27,14 @@ def dice_by_label(
     if prediction.shape != reference.shape:
         raise ValueError(f"shapes differ: {prediction.shape} and {reference.shape}")
     size = labels + 1
-    sizes = counts(prediction, size) + counts(reference, size)
-    both = counts(prediction[prediction == reference], size)
+    sizes = count_labels(prediction, size) + count_labels(reference, size)
+    both = count_labels(prediction[prediction == reference], size)
     with np.errstate(invalid="ignore"):
         dice: NDArray[np.float64] = 2.0 * both / sizes
     return dice[1:]
 
 
-def counts(labels: NDArray[np.integer[Any]], size: int) -> NDArray[np.int64]:
+def count_labels(labels: NDArray[np.integer[Any]], size: int) -> NDArray[np.int64]:
     """Voxels of each value 0 … ``size`` − 1.
 
     Raises:

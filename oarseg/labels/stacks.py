@@ -17,8 +17,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from oarseg.imaging.files import nrrd
-from oarseg.imaging.files.locate import locate, read_head
-from oarseg.imaging.files.pixels import Pixels, blocks, unusable
+from oarseg.imaging.files.locate import locate_voxels, read_head
+from oarseg.imaging.files.pixels import Pixels, read_blocks, unusable_file
 from oarseg.imaging.volume import Grid
 
 MOST_CHANNELS = 1024
@@ -66,12 +66,14 @@ class LabelStack:
         depth, height, width = self.grid.shape
         if self.interleaved:
             shape = height, width, self.channels
-            for z, block in enumerate(blocks(self.path, self.pixels, depth, shape)):
+            for z, block in enumerate(read_blocks(self.path, self.pixels, depth, shape)):
                 for channel in range(self.channels):
                     yield channel, z, block[..., channel]
         else:
             count = self.channels * depth
-            for number, block in enumerate(blocks(self.path, self.pixels, count, (height, width))):
+            for number, block in enumerate(
+                read_blocks(self.path, self.pixels, count, (height, width))
+            ):
                 yield number // depth, number % depth, block
 
 
@@ -81,15 +83,15 @@ def open_stack(path: Path) -> LabelStack:
     Raises:
         InputError: not an image of three axes, or of four with channels along one of them.
     """
-    pixels = locate(path, channels=True)
+    pixels = locate_voxels(path, channels=True)
     if pixels.channels > MOST_CHANNELS:
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"1 to {MOST_CHANNELS} channels",
             found=f"{pixels.channels}",
             do="give a label file",
         )
-    texts = nrrd.texts(path, read_head(path)) if pixels.format == "NRRD" else {}
+    texts = nrrd.read_key_values(path, read_head(path)) if pixels.format == "NRRD" else {}
     return LabelStack(
         path, pixels, pixels.grid, pixels.channels, pixels.interleaved, _segments(texts)
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from oarseg.errors import OutputError
-from oarseg.imaging.volume import Volume, place
+from oarseg.imaging.volume import Volume, set_geometry
 
 
 def save(volume: Volume, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a volume compressed, with NRRD header fields of one's own."""
-    image = place(sitk.GetImageFromArray(volume.array), volume.grid)
+    image = set_geometry(sitk.GetImageFromArray(volume.array), volume.grid)
     for key, value in (metadata or {}).items():
         image.SetMetaData(key, value)
     try:

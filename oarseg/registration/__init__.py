@@ -4,12 +4,12 @@ from oarseg.registration.accuracy import (
     TG132_MAX_MM,
     TG132_MEAN_MM,
     Accuracy,
-    accuracy,
+    landmark_accuracy,
     target_registration_errors,
 )
 from oarseg.registration.align import Method, Registration, register_mr
 from oarseg.registration.deformable import Refinement
-from oarseg.registration.record import record, transform_of
+from oarseg.registration.record import registration_record, transform_of
 from oarseg.registration.verdict import Thresholds, Verdict
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "Registration",
     "Thresholds",
     "Verdict",
-    "accuracy",
-    "record",
+    "landmark_accuracy",
     "register_mr",
+    "registration_record",
     "target_registration_errors",
     "transform_of",
 ]

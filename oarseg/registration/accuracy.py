@@ -51,7 +51,7 @@ def target_registration_errors(
     return cast(NDArray[np.float64], errors)
 
 
-def accuracy(transform: Transform, ct_points_mm: Points, mr_points_mm: Points) -> Accuracy:
+def landmark_accuracy(transform: Transform, ct_points_mm: Points, mr_points_mm: Points) -> Accuracy:
     """Mean, standard deviation (n − 1; 0 for one landmark) and maximum of the errors."""
     errors = target_registration_errors(transform, ct_points_mm, mr_points_mm)
     spread = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0

@@ -20,19 +20,19 @@ from scipy import ndimage
 
 from oarseg.errors import RegistrationError
 from oarseg.imaging.arrays import Image, Mask
-from oarseg.imaging.grids import COARSE_MM, crop
+from oarseg.imaging.grids import COARSE_MM, crop_volume
 from oarseg.imaging.intensities import AIR_HU
-from oarseg.imaging.regrid import covered_box, nearest
+from oarseg.imaging.regrid import covered_box, resample_nearest
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr, coarse_ct, coarse_mr
-from oarseg.registration.deformable import Refinement, bend
-from oarseg.registration.elastix import ElastixStage, refine
+from oarseg.registration.deformable import Refinement, refine_bspline
+from oarseg.registration.elastix import ElastixStage, refine_rigid
 from oarseg.registration.information import OverlapScore, Scorer
-from oarseg.registration.local import mismatch, overlay
+from oarseg.registration.local import median_local_shift, overlay_pair
 from oarseg.registration.search import APART_MM, find_starts
-from oarseg.registration.verdict import Verdict, judge
+from oarseg.registration.verdict import Verdict, judge_pose
 
 Method = Literal["rigid", "bspline", "none"]
 
@@ -100,8 +100,8 @@ def register_mr(
     best, *others = poses
     centre = _centre(mr.grid)
     rival = max((p.score.value for p in others if _apart(p, best, centre)), default=0.0)
-    parts = mismatch(overlay(small_ct, small_mr, best.transform))
-    verdict = judge(
+    parts = median_local_shift(overlay_pair(small_ct, small_mr, best.transform))
+    verdict = judge_pose(
         best.transform,
         scorer,
         centre,
@@ -114,7 +114,9 @@ def register_mr(
     if method == "bspline" and verdict.status != "failed":
         moving = _clipped(small_mr)
         fixed, mask = _fixed(small_ct.fine, small_ct, moving.grid, best.transform)
-        transform, refinement = bend(small_ct, small_mr, best.transform, fixed, mask, moving)
+        transform, refinement = refine_bspline(
+            small_ct, small_mr, best.transform, fixed, mask, moving
+        )
     return Registration(transform, verdict, time.perf_counter() - begin, refinement)
 
 
@@ -169,7 +171,7 @@ def _improved(
         return start
     fixed, mask = _fixed(image, ct, moving.grid, start.transform)
     try:
-        transform = refine(fixed, mask, moving, start.transform, stage)
+        transform = refine_rigid(fixed, mask, moving, start.transform, stage)
     except RegistrationError as error:
         # The start stands as it was measured, and the verdict will say what it is worth.
         logger.info("a pose was left as it was: %s", error)
@@ -179,10 +181,10 @@ def _improved(
 
 def _fixed(image: Volume, ct: CoarseCt, mr: Grid, start: RigidTransform) -> tuple[Volume, Mask]:
     """The windowed part of a CT that the MR covers, and where to draw samples in it."""
-    part = crop(image, *covered_box(mr, start, image.grid))
+    part = crop_volume(image, *covered_box(mr, start, image.grid))
     near = ndimage.binary_dilation(ct.mask, iterations=round(SAMPLED_MM / COARSE_MM))
     near &= ~np.isnan(ct.body.array)
-    mask = nearest(Volume(near, ct.body.grid), part.grid)
+    mask = resample_nearest(Volume(near, ct.body.grid), part.grid)
     return part.with_array(_spread(np.nan_to_num(part.array, nan=AIR_HU))), mask
 
 

@@ -14,9 +14,15 @@ from scipy import ndimage
 
 from oarseg.errors import RegistrationError
 from oarseg.imaging.arrays import Image, Mask
-from oarseg.imaging.grids import COARSE_MM, FINE_MM, crop, shrink, world_grid
-from oarseg.imaging.intensities import AIR_HU, BODY_HU, MIN_FOREGROUND_MM3, foreground_mean, otsu
-from oarseg.imaging.regrid import resample
+from oarseg.imaging.grids import COARSE_MM, FINE_MM, block_mean, crop_volume, world_grid
+from oarseg.imaging.intensities import (
+    AIR_HU,
+    BODY_HU,
+    MIN_FOREGROUND_MM3,
+    foreground_mean,
+    otsu_threshold,
+)
+from oarseg.imaging.regrid import resample_linear
 from oarseg.imaging.volume import (
     Grid,
     Shape,
@@ -66,13 +72,13 @@ def coarse_ct(ct: Volume) -> CoarseCt:
     Raises:
         RegistrationError: no body in the CT.
     """
-    fine = shrink(ct, spacing_mm=FINE_MM)
-    small = shrink(fine, spacing_mm=COARSE_MM)
-    world = resample(small, world_grid(small.grid, spacing_mm=COARSE_MM))
+    fine = block_mean(ct, spacing_mm=FINE_MM)
+    small = block_mean(fine, spacing_mm=COARSE_MM)
+    world = resample_linear(small, world_grid(small.grid, spacing_mm=COARSE_MM))
     mask = body_mask(world.array)
     start, stop = _box_with_margin(mask, margin=int(SEARCH_MARGIN_MM / COARSE_MM))
-    body = crop(world, start, stop)
-    inside = crop(world.with_array(mask), start, stop).array
+    body = crop_volume(world, start, stop)
+    inside = crop_volume(world.with_array(mask), start, stop).array
     values = np.where(inside | np.isnan(body.array), body.array, np.float32(AIR_HU))
     return CoarseCt(fine, body.with_array(values), inside)
 
@@ -127,14 +133,14 @@ def coarse_mr(mr: Volume) -> CoarseMr:
         RegistrationError: no patient in the MR, or a field larger than any scanner's.
     """
     _check_field(mr.grid)
-    fine = shrink(mr, spacing_mm=FINE_MM)
-    small = shrink(fine, spacing_mm=COARSE_MM)
+    fine = block_mean(mr, spacing_mm=FINE_MM)
+    small = block_mean(fine, spacing_mm=COARSE_MM)
     mean = foreground_mean(small)
     fine = fine.with_array(fine.array / np.float32(mean))
-    world = resample(small, world_grid(small.grid, spacing_mm=COARSE_MM))
+    world = resample_linear(small, world_grid(small.grid, spacing_mm=COARSE_MM))
     values = cast(Image, (world.array / mean).astype(np.float32))
     seen = ~np.isnan(values)
-    foreground = seen & (np.nan_to_num(values) > otsu(values[seen]))
+    foreground = seen & (np.nan_to_num(values) > otsu_threshold(values[seen]))
     flat = values / _shading(values, foreground)
     return CoarseMr(fine, world.with_array(flat), foreground)
 

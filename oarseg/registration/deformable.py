@@ -21,8 +21,8 @@ from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr
-from oarseg.registration.elastix import ElastixStage, refine_bspline
-from oarseg.registration.local import Overlay, mismatch, overlay, overlay_grid
+from oarseg.registration.elastix import ElastixStage, fit_bspline
+from oarseg.registration.local import Overlay, median_local_shift, overlay_grid, overlay_pair
 
 BEND = ElastixStage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
 KNOTS_MM = 40.0
@@ -54,7 +54,7 @@ class Refinement:
     farthest_mm: float = 0.0
 
 
-def bend(
+def refine_bspline(
     ct: CoarseCt, mr: CoarseMr, rigid: RigidTransform, fixed: Volume, mask: Mask, moving: Volume
 ) -> tuple[Transform, Refinement]:
     """Refine a pose by a B-spline.
@@ -67,14 +67,12 @@ def bend(
         The refined transform, or ``rigid`` itself where it was not worth it.
     """
     try:
-        bent = refine_bspline(
-            fixed, mask, moving, rigid, BEND, knots_mm=KNOTS_MM, stiffness=STIFFNESS
-        )
+        bent = fit_bspline(fixed, mask, moving, rigid, BEND, knots_mm=KNOTS_MM, stiffness=STIFFNESS)
     except RegistrationError as error:
         logger.info("no B-spline: %s", error)
         return rigid, Refinement(False, "elastix found none")
     where = overlay_grid(ct, mr, rigid)
-    before, after = (overlay(ct, mr, transform, where=where) for transform in (rigid, bent))
+    before, after = (overlay_pair(ct, mr, transform, where=where) for transform in (rigid, bent))
     found = judge_bend(bent, before, after, where)
     return (bent if found.kept else rigid), found
 
@@ -92,7 +90,9 @@ def judge_bend(bent: BSplineTransform, before: Overlay, after: Overlay, where: G
         reason = f"it folds (Jacobian {lowest:.2f})"
     elif gain < MIN_GAIN:
         reason = f"shared information rises by {100 * gain:.1f} %, less than {100 * MIN_GAIN:.0f} %"
-    return Refinement(not reason, reason, gain, mismatch(after).median_mm, lowest, farthest)
+    return Refinement(
+        not reason, reason, gain, median_local_shift(after).median_mm, lowest, farthest
+    )
 
 
 def _patient_points(mask: Mask, where: Grid) -> NDArray[np.float64]:

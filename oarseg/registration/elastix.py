@@ -45,7 +45,7 @@ class ElastixStage:
     max_step_mm: float
 
 
-def refine(
+def refine_rigid(
     fixed: Volume,
     mask: NDArray[np.bool_],
     moving: Volume,
@@ -70,7 +70,7 @@ def refine(
     return start.after(_rigid(found))
 
 
-def refine_bspline(
+def fit_bspline(
     fixed: Volume,
     mask: NDArray[np.bool_],
     moving: Volume,
@@ -82,16 +82,16 @@ def refine_bspline(
 ) -> BSplineTransform:
     """Refine a rigid transform by a cubic B-spline (Rueckert et al., IEEE TMI 1999).
 
-    The same optimiser and metric as ``refine``, less the bending energy of the spline.
+    The same optimiser and metric as ``refine_rigid``, less the bending energy of the spline.
 
     Args:
-        fixed, mask, moving, start: as for ``refine``.
+        fixed, mask, moving, start: as for ``refine_rigid``.
         stage: one level of the control grid for each level of the pyramid, halved in turn.
         knots_mm: distance of the last level's control points.
         stiffness: weight of the bending energy.
 
     Raises:
-        RegistrationError: as ``refine``.
+        RegistrationError: as ``refine_rigid``.
     """
     found = _run(fixed, mask, moving, start, _bspline_map(stage, knots_mm, stiffness))
     return BSplineTransform(start, *_spline(found))

@@ -46,7 +46,7 @@ def mr_edges(mr: CoarseMr, classes: int) -> NDArray[np.float64]:
     return np.concatenate([[float(values.min())], inner])
 
 
-def information(joint: Counts) -> NDArray[np.float64]:
+def symmetric_uncertainty(joint: Counts) -> NDArray[np.float64]:
     """Symmetric uncertainty of joint histograms (..., CT classes, MR classes), in [0, 1].
 
     A histogram with one class only, or none, has none: 0.
@@ -75,16 +75,16 @@ class Scorer:
 
     def __call__(self, transform: RigidTransform) -> OverlapScore:
         """Score a transform from CT world points to MR world points."""
-        hu = sample(self._ct, self._mr_grid, transform.inverse())
+        hu = sample_at(self._ct, self._mr_grid, transform.inverse())
         common = self._seen & ~np.isnan(hu)
         overlap = float(common[self._foreground].mean())
         rows, columns = len(FINE_CT_EDGES_HU) + 1, FINE_MR_CLASSES
         pair = np.digitize(hu[common], FINE_CT_EDGES_HU) * columns + self._mr_class[common]
         joint = np.bincount(pair, minlength=rows * columns).reshape(rows, columns)
-        return OverlapScore(overlap * float(information(joint.astype(float))), overlap)
+        return OverlapScore(overlap * float(symmetric_uncertainty(joint.astype(float))), overlap)
 
 
-def sample(image: Volume, grid: Grid, transform: RigidTransform) -> Image:
+def sample_at(image: Volume, grid: Grid, transform: RigidTransform) -> Image:
     """``image`` at ``transform`` of each of ``grid``'s points, linear, NaN outside it."""
     linear, offset = grid.index_to_world()
     first = image.grid.to_index(transform.apply(offset[None]))[0]

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.imaging.arrays import Image, Mask
-from oarseg.imaging.grids import crop, world_grid
-from oarseg.imaging.regrid import covered_box, resample
+from oarseg.imaging.grids import crop_volume, world_grid
+from oarseg.imaging.regrid import covered_box, resample_linear
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr
-from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES, information
+from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES, symmetric_uncertainty
 
 GRID_MM = 3.0
 HALF_BLOCK = 6  # voxels; a block is two of them along each axis, and blocks overlap by half
@@ -67,10 +67,10 @@ class Overlay:
     @property
     def information(self) -> float:
         """Symmetric uncertainty of CT and MR over the patient, in [0, 1]."""
-        return float(information(self.joint))
+        return float(symmetric_uncertainty(self.joint))
 
 
-def overlay(
+def overlay_pair(
     ct: CoarseCt, mr: CoarseMr, transform: Transform, *, where: Grid | None = None
 ) -> Overlay:
     """CT and MR on a grid in the CT's world.
@@ -80,7 +80,7 @@ def overlay(
         where: the grid; None takes all that the MR covers.
     """
     where = where or overlay_grid(ct, mr, transform)
-    hu = resample(ct.fine, where).array
+    hu = resample_linear(ct.fine, where).array
     points = transform.apply(_points(where))
     values = _at(mr.fine, points).reshape(where.shape)
     patient = _at(mr.field.with_array(mr.foreground.astype(np.float32)), points) > 0.5
@@ -98,7 +98,7 @@ def overlay(
 def overlay_grid(ct: CoarseCt, mr: CoarseMr, transform: Transform) -> Grid:
     """The grid of ``GRID_MM`` over what the MR covers of the CT at a pose."""
     box = covered_box(mr.fine.grid, transform, ct.fine.grid)
-    return world_grid(crop(ct.fine, *box).grid, spacing_mm=GRID_MM)
+    return world_grid(crop_volume(ct.fine, *box).grid, spacing_mm=GRID_MM)
 
 
 def _points(grid: Grid) -> NDArray[np.float64]:
@@ -124,7 +124,7 @@ class Mismatch:
     blocks: int
 
 
-def mismatch(pair: Overlay) -> Mismatch:
+def median_local_shift(pair: Overlay) -> Mismatch:
     """The median length of ``local_shifts``."""
     lengths = np.linalg.norm(local_shifts(pair), axis=1)
     if len(lengths) < MIN_BLOCKS:

@@ -16,7 +16,7 @@ from oarseg.imaging.volume import Grid
 from oarseg.registration.align import Registration
 
 
-def record(found: Registration) -> dict[str, Any]:
+def registration_record(found: Registration) -> dict[str, Any]:
     """Verdict, seconds and the whole transform (CT world → MR world), ready for JSON."""
     transform = found.transform
     return {
@@ -36,7 +36,7 @@ def _spline(transform: BSplineTransform) -> dict[str, Any]:
 
 
 def transform_of(saved: Mapping[str, Any]) -> Transform:
-    """The transform of a ``record`` that went through JSON."""
+    """The transform of a ``registration_record`` that went through JSON."""
     rigid = RigidTransform.from_arrays(
         np.array(saved["rotation"]), np.array(saved["translation_mm"])
     )

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from oarseg.imaging.grids import shrink
+from oarseg.imaging.grids import block_mean
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.registration.coarse import CoarseCt, CoarseMr
-from oarseg.registration.information import information, mr_edges, sample
+from oarseg.registration.information import mr_edges, sample_at, symmetric_uncertainty
 
 SEARCH_MM = 8.0
 COARSE_CT_EDGES_HU = (-400, -60, 10, 70, 250)
@@ -44,7 +44,7 @@ def find_starts(ct: CoarseCt, mr: CoarseMr, *, workers: int) -> tuple[Start, ...
 
     Two poses are distinct when they put the MR's centre more than ``APART_MM`` apart.
     """
-    fixed = shrink(ct.body, spacing_mm=SEARCH_MM)
+    fixed = block_mean(ct.body, spacing_mm=SEARCH_MM)
     moving = _with_gaps(mr)
     edges = mr_edges(mr, COARSE_MR_CLASSES)
     centre = _centre(mr)
@@ -80,7 +80,7 @@ def _turned(moving: Volume, turn: RigidTransform) -> Volume:
     grid = Grid(
         cast(tuple[int, int, int], shape), (SEARCH_MM,) * 3, cast(Vector, tuple(first.tolist()))
     )
-    return Volume(sample(moving, grid, turn), grid)
+    return Volume(sample_at(moving, grid, turn), grid)
 
 
 def _peaks(
@@ -135,7 +135,7 @@ def shift_scores(
         for j, b in enumerate(mr_spectra):
             joint[:, i, j] = _correlate(a * b, size)[allowed]
     scores = np.zeros(size)
-    scores[allowed] = overlap[allowed] * information(np.maximum(joint, 0))
+    scores[allowed] = overlap[allowed] * symmetric_uncertainty(np.maximum(joint, 0))
     return scores
 
 

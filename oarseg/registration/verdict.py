@@ -84,7 +84,7 @@ class Verdict:
     mismatch_mm: float = 0.0
 
 
-def judge(
+def judge_pose(
     transform: RigidTransform,
     score: Callable[[RigidTransform], OverlapScore],
     centre_mm: Vector,

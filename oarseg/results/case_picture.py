@@ -22,8 +22,8 @@ from oarseg.cases.case import Case, label_path
 from oarseg.challenges.challenge import Challenge, Structure
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
-from oarseg.imaging.intensities import standardise
-from oarseg.imaging.regrid import move
+from oarseg.imaging.intensities import standardise_mr
+from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.volume import Grid, Volume, from_sitk, to_sitk
 
 SOFT_TISSUE_WINDOW_HU = (-160.0, 240.0)
@@ -55,7 +55,7 @@ def mr_row(mr: Volume) -> PictureRow:
     return PictureRow(mr, (0.0, top))
 
 
-def draw(rows: Sequence[PictureRow], labels: Volume, structures: Sequence[Structure]) -> Rgb:
+def draw_planes(rows: Sequence[PictureRow], labels: Volume, structures: Sequence[Structure]) -> Rgb:
     """Axial, coronal and sagittal planes, one row an image.
 
     Args:
@@ -81,7 +81,7 @@ def draw(rows: Sequence[PictureRow], labels: Volume, structures: Sequence[Struct
             _panel(image, upright, structures, row.window, axis=axis, index=centre[axis], box=box)
             for axis in range(3)
         ]
-        lines.append(beside(panels))
+        lines.append(place_side_by_side(panels))
     return np.concatenate([_padded(line) for line in lines])
 
 
@@ -114,10 +114,10 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     others = [path for name, path in case.files.items() if name != reference.channel]
     if found and others:
         transform = registration.transform_of(found)
-        mr = standardise(read_scan.read_mr(others[0]))
-        rows.append(mr_row(move(mr, transform, ct.grid, outside=0.0)))
+        mr = standardise_mr(read_scan.read_mr(others[0]))
+        rows.append(mr_row(resample_moving(mr, transform, ct.grid, outside=0.0)))
     labels = from_sitk(sitk.ReadImage(str(label_file)))
-    return draw(rows, labels, challenge.structures)
+    return draw_planes(rows, labels, challenge.structures)
 
 
 def _upright(volume: Volume) -> Volume:
@@ -177,7 +177,7 @@ def _scale(grid: Grid, axis: int) -> tuple[float, float]:
     return first, second
 
 
-def beside(panels: Sequence[Rgb]) -> Rgb:
+def place_side_by_side(panels: Sequence[Rgb]) -> Rgb:
     """Pictures in a row, the lower ones in the middle of its height."""
     height = max(len(panel) for panel in panels)
     parts = []

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.imaging.grids import crop, world_grid
+from oarseg.imaging.grids import crop_volume, world_grid
 from oarseg.imaging.intensities import BODY_HU
-from oarseg.imaging.regrid import covered_box, move, resample
+from oarseg.imaging.regrid import covered_box, resample_linear, resample_moving
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Shape, Vector, Volume
 from oarseg.registration.verdict import VerdictStatus
-from oarseg.results.case_picture import GAP, SOFT_TISSUE_WINDOW_HU, Rgb, beside
+from oarseg.results.case_picture import GAP, SOFT_TISSUE_WINDOW_HU, Rgb, place_side_by_side
 
 PIXEL_MM = 1.0
 SQUARE_MM = 24.0
@@ -39,7 +39,7 @@ NO_OVERLAP = (160, 320)
 FusionPlane = NDArray[np.float32]
 
 
-def fusion(ct: Volume, mr: Volume, transform: Transform, status: VerdictStatus) -> Rgb:
+def draw_fusion(ct: Volume, mr: Volume, transform: Transform, status: VerdictStatus) -> Rgb:
     """Draw a registration.
 
     Args:
@@ -55,16 +55,18 @@ def fusion(ct: Volume, mr: Volume, transform: Transform, status: VerdictStatus) 
     start, stop = covered_box(mr.grid, transform, ct.grid)
     if any(a >= b for a, b in zip(start, stop, strict=True)):
         return _framed(np.zeros((*NO_OVERLAP, 3), np.uint8), status)
-    box = world_grid(crop(ct, start, stop).grid, spacing_mm=PIXEL_MM)
+    box = world_grid(crop_volume(ct, start, stop).grid, spacing_mm=PIXEL_MM)
     boards, outlines = [], []
     for axis in range(3):
         plane = _middle(box, axis)
-        hu = _flat(resample(ct, plane).array, axis)
-        signal = _flat(move(mr, transform, plane, outside=np.nan).array, axis)
+        hu = _flat(resample_linear(ct, plane).array, axis)
+        signal = _flat(resample_moving(mr, transform, plane, outside=np.nan).array, axis)
         boards.append(_checkerboard(_grey(hu, *SOFT_TISSUE_WINDOW_HU), _mr_grey(signal)))
         outlines.append(_outlined(_mr_grey(signal), hu))
-    gap = np.zeros((GAP, beside(boards).shape[1], 3), np.uint8)
-    return _framed(np.concatenate([beside(boards), gap, beside(outlines)]), status)
+    gap = np.zeros((GAP, place_side_by_side(boards).shape[1], 3), np.uint8)
+    return _framed(
+        np.concatenate([place_side_by_side(boards), gap, place_side_by_side(outlines)]), status
+    )
 
 
 def _middle(box: Grid, axis: int) -> Grid:

@@ -2,7 +2,7 @@
 
 Everything is written into a hidden folder beside its destination, synced, and renamed
 into place. What a rename replaces is kept until the last one is done and put back if one
-fails. A process that is killed between two renames leaves a list of them; ``recover``
+fails. A process that is killed between two renames leaves a list of them; ``recover_case``
 takes them back. Outputs of an earlier run are set aside before a case is begun anew, so
 that nothing in its place is of another run.
 
@@ -78,9 +78,9 @@ class CaseStage:
 
 
 @contextmanager
-def staging(output: Path, case: str) -> Iterator[CaseStage]:
+def stage_case(output: Path, case: str) -> Iterator[CaseStage]:
     """A hidden folder in the output folder, gone afterwards whatever happens."""
-    recover(output, case)
+    recover_case(output, case)
     stage = _stage(output, case)
     try:
         stage.new.mkdir(parents=True)
@@ -89,7 +89,7 @@ def staging(output: Path, case: str) -> Iterator[CaseStage]:
         _remove(stage.folder)
 
 
-def recover(output: Path, case: str) -> None:
+def recover_case(output: Path, case: str) -> None:
     """Undo what a process left of a case that was killed while it wrote."""
     stage = _stage(output, case)
     marker = stage.folder / PLACING
@@ -109,7 +109,7 @@ def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
     Returns:
         Whether there is anything of the case in ``earlier`` now.
     """
-    recover(output, case)
+    recover_case(output, case)
     aside = output / EARLIER / case
     for file in files:
         if (output / file).exists():
@@ -119,7 +119,7 @@ def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
     return aside.exists()
 
 
-def forget(output: Path, case: str) -> None:
+def remove_aside(output: Path, case: str) -> None:
     """Remove what was set aside of a case that has been written anew."""
     _remove(output / EARLIER / case)
     folder = output / EARLIER
@@ -144,7 +144,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def inside(text: object) -> Path | None:
+def safe_relative_path(text: object) -> Path | None:
     """A path that was read from a file, if it is relative and leads nowhere else."""
     if not isinstance(text, str) or not text.isprintable():
         return None
@@ -162,7 +162,11 @@ def _listed(marker: Path) -> list[Path]:
         found = json.loads(marker.read_text(encoding="utf-8"))
     except ValueError:
         return []
-    return [path for text in found if (path := inside(text))] if isinstance(found, list) else []
+    return (
+        [path for text in found if (path := safe_relative_path(text))]
+        if isinstance(found, list)
+        else []
+    )
 
 
 def _remove(path: Path) -> None:

@@ -16,7 +16,7 @@ from oarseg.cases.case import MASKS, REPORTS, RESULTS, Case, label_path
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import OutputError
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.labels.boxes import Box, box_round, label_boxes
+from oarseg.labels.boxes import Box, enclosing_box, label_boxes
 from oarseg.labels.deflate import Deflated, Zeros, deflate_array, deflate_mask, deflate_planes
 from oarseg.labels.write_labels import (
     Segment,
@@ -90,7 +90,7 @@ def write_case(
     _check_labels(labels, challenge)
     label_file = label_path(case, challenge)
     whole, masks, report_file = _places(case.name)
-    with _explained(output), staging.staging(output, case.name) as stage:
+    with _explained(output), staging.stage_case(output, case.name) as stage:
         for file in (label_file, whole, masks / "mask", report_file):
             (stage.new / file).parent.mkdir(parents=True, exist_ok=True)
         names = _write_labels(
@@ -98,7 +98,7 @@ def write_case(
         )
         staging.write_text(stage.new / report_file, _json(report()))
         stage.commit((whole, masks, report_file, label_file))
-        staging.forget(output, case.name)
+        staging.remove_aside(output, case.name)
     files = (label_file, whole, *(masks / name for name in names), report_file)
     return tuple(output / file for file in files)
 
@@ -137,7 +137,11 @@ def _told(report: Path) -> Path | None:
     except (OSError, ValueError, RecursionError):
         # No earlier run, or not a report of ours: there is nothing to learn from it.
         return None
-    return staging.inside(document.get("label_file")) if isinstance(document, dict) else None
+    return (
+        staging.safe_relative_path(document.get("label_file"))
+        if isinstance(document, dict)
+        else None
+    )
 
 
 def write_results(output: Path, records: Sequence[Record]) -> Path:
@@ -192,7 +196,7 @@ def _write_labels(
     labels = labels.with_array(np.ascontiguousarray(labels.array))
     organs = challenge.organs
     by_label = label_boxes(labels.array, len(challenge.structures))
-    boxes = [box_round(by_label[label - 1] for label in organ.labels) for organ in organs]
+    boxes = [enclosing_box(by_label[label - 1] for label in organ.labels) for organ in organs]
     zeros = Zeros(labels.array.shape[2])
     with ThreadPoolExecutor(THREADS) as pool:
 

@@ -22,7 +22,7 @@ class _Handler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def configure(*, verbose: bool = False) -> None:
+def configure_logging(*, verbose: bool = False) -> None:
     """Send the package's log to stderr as ``HH:MM:SS LEVEL message``.
 
     Calling it again replaces the former configuration.

@@ -83,7 +83,7 @@ def check_memory(need: Need, *, room: Room | None = None, hint: str = "") -> Non
     Raises:
         ResourceError: with the estimate, the limit and what would fit.
     """
-    room = room or tightest()
+    room = room or tightest_room()
     if need.bytes <= room.left:
         return
     fits = need.slices_in(room.left)
@@ -98,12 +98,12 @@ def _gib(count: int) -> str:
     return f"{count / GIB:.1f} GiB"
 
 
-def tightest(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -> Room:
+def tightest_room(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -> Room:
     """The limit that leaves least."""
-    return min(rooms(root, meminfo, status), key=lambda room: room.left)
+    return min(memory_rooms(root, meminfo, status), key=lambda room: room.left)
 
 
-def rooms(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -> list[Room]:
+def memory_rooms(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -> list[Room]:
     """Every limit there is on this process; the RAM always is one."""
     own = _fields(status)
     resident = own.get("VmRSS", 0)

@@ -41,7 +41,7 @@ from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.training.label_sources import find_sources, merged_classes, read_training_labels
-from oarseg.training.presence import Presence, contradictions, read_presence
+from oarseg.training.presence import Presence, find_contradictions, read_presence
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ def prepare_case(job: CaseJob) -> PreparedCase:
         labels.overlap_voxels,
         labels.missing,
         "; ".join(verdicts) or None,
-        contradictions(job.presence, labels.missing),
+        find_contradictions(job.presence, labels.missing),
         merged_classes(job.challenge, _unknown(job, labels.missing)),
     )
     _write_text(_record_path(job), json.dumps(asdict(record)))

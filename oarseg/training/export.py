@@ -186,7 +186,7 @@ def export_ensemble(
                 figures.extend(parity)
         models = _whole_precisions(models, folds)
         axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
-        manifest = describe(results, challenge, card, interface, models, figures, axes)
+        manifest = describe_manifest(results, challenge, card, interface, models, figures, axes)
         write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
@@ -259,7 +259,7 @@ def write_onnx(
     )
 
 
-def describe(
+def describe_manifest(
     results: Results,
     challenge: Challenge,
     card: Card,

@@ -17,7 +17,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.arrays import Image
 from oarseg.inference.engines.openvino import OpenVinoEngine
 from oarseg.inference.engines.protocol import INPUT, OUTPUT
-from oarseg.labels.overlap import counts
+from oarseg.labels.overlap import count_labels
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
 from oarseg.training.checkpoint import Results
@@ -88,7 +88,7 @@ def compare_with_torch(
         largest = max(largest, float(np.abs(got - want).max()))
         mine, theirs = got.argmax(0), want.argmax(0)
         equal += int((mine == theirs).sum())
-        sizes += [counts(m, wanted.shape[1]) for m in (mine, theirs, mine[mine == theirs])]
+        sizes += [count_labels(m, wanted.shape[1]) for m in (mine, theirs, mine[mine == theirs])]
     else:
         dice = _worst_dice(sizes)
     return Parity(

@@ -51,7 +51,7 @@ def _value(path: Path, row: list[str], column: int) -> float:
     return value
 
 
-def contradictions(presence: Presence, missing: tuple[str, ...]) -> tuple[str, ...]:
+def find_contradictions(presence: Presence, missing: tuple[str, ...]) -> tuple[str, ...]:
     """What a case's row of the table and its mask files disagree on, in words."""
     without = [name for name in missing if presence.get(name, 0) > 0]
     with_mask = [name for name, value in presence.items() if value == 0 and name not in missing]

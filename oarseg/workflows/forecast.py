@@ -10,7 +10,7 @@ import math
 
 from oarseg.imaging.grids import FINE_MM
 from oarseg.imaging.volume import Grid
-from oarseg.inference.preprocessing import IndexBox, Placement, placement
+from oarseg.inference.preprocessing import IndexBox, Placement, network_placement
 from oarseg.inference.streaming import buffer_bytes
 from oarseg.model.manifest import Manifest
 from oarseg.system.memory import Need
@@ -22,7 +22,7 @@ SLACK = 64 << 20
 _FINE_COPIES = 4
 
 
-def need(
+def forecast_memory(
     grid: Grid,
     *,
     manifest: Manifest,
@@ -44,7 +44,7 @@ def need(
     Raises:
         InputError: the CT is too small for the model's spacing.
     """
-    place = placement(grid.shape, grid.spacing_mm, manifest, box)
+    place = network_placement(grid.shape, grid.spacing_mm, manifest, box)
     moved = FLOAT * grid.voxels * (len(manifest.channels) - 1)
     before = moved + _input_bytes(place, manifest) + _crop_bytes(place)
     registering = moved + 2 * FLOAT * mr_voxels + _fine_bytes(grid) if mr_voxels else 0

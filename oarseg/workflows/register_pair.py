@@ -15,13 +15,13 @@ import SimpleITK as sitk
 from oarseg import __version__, registration
 from oarseg.errors import OutputError, RegistrationError
 from oarseg.imaging.files import read_scan
-from oarseg.imaging.files.locate import ending
-from oarseg.imaging.regrid import move
+from oarseg.imaging.files.locate import image_ending
+from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.volume import Volume, to_sitk
 from oarseg.registration import Accuracy, Method, Registration
 from oarseg.registration.landmarks import Landmarks, read_landmarks
 from oarseg.results.case_picture import write_png
-from oarseg.results.fusion_picture import fusion
+from oarseg.results.fusion_picture import draw_fusion
 
 MOVED, TRANSFORM_FILE, VERDICT, PICTURE = (
     "_moved.nrrd",
@@ -98,7 +98,7 @@ def require_usable(found: Registration) -> None:
 
 
 def _stem(path: Path) -> str:
-    return path.name[: -len(ending(path.name) or path.suffix) or None]
+    return path.name[: -len(image_ending(path.name) or path.suffix) or None]
 
 
 def _accuracy(
@@ -108,7 +108,7 @@ def _accuracy(
         return (), None
     pair = (points.ct_mm, points.mr_mm)
     errors = registration.target_registration_errors(found.transform, *pair)
-    return tuple(errors.tolist()), registration.accuracy(found.transform, *pair)
+    return tuple(errors.tolist()), registration.landmark_accuracy(found.transform, *pair)
 
 
 def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> tuple[Path, ...]:
@@ -120,7 +120,7 @@ def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> 
             names = [VERDICT, PICTURE]
             text = json.dumps(_record(result), indent=1)
             (draft / f"{stem}{VERDICT}").write_text(text + "\n", encoding="utf-8")
-            write_png(fusion(ct, mr, transform, status), draft / f"{stem}{PICTURE}")
+            write_png(draw_fusion(ct, mr, transform, status), draft / f"{stem}{PICTURE}")
             if status != "failed":
                 names += [MOVED, TRANSFORM_FILE]
                 transform.write(draft / f"{stem}{TRANSFORM_FILE}")
@@ -138,7 +138,7 @@ def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> 
 def _write_moved(ct: Volume, mr: Volume, result: Registered, path: Path) -> None:
     """The MR on the CT's grid, 0 outside its field (its minimum, if that is negative)."""
     outside = min(0.0, float(mr.array.min()))
-    moved = move(mr, result.found.transform, ct.grid, outside=outside)
+    moved = resample_moving(mr, result.found.transform, ct.grid, outside=outside)
     if mr.array.dtype.kind in "iu":
         np.rint(moved.array, out=moved.array)
         moved = moved.with_array(moved.array.astype(mr.array.dtype))
@@ -146,7 +146,7 @@ def _write_moved(ct: Volume, mr: Volume, result: Registered, path: Path) -> None
 
 
 def _record(result: Registered) -> dict[str, Any]:
-    document = {"oarseg": __version__, **registration.record(result.found)}
+    document = {"oarseg": __version__, **registration.registration_record(result.found)}
     if result.landmarks is not None and result.accuracy is not None:
         document["landmarks"] = {
             "error_mm": dict(zip(result.landmarks.names, result.errors_mm, strict=True)),

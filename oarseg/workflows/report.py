@@ -83,7 +83,7 @@ class Setting:
     assume_hu: bool
 
 
-def report(
+def case_report(
     case: Case, setting: Setting, notes: Notes, volumes_cm3: dict[str, float]
 ) -> dict[str, Any]:
     """The whole report, ready for JSON."""

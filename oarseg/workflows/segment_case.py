@@ -20,7 +20,7 @@ from oarseg.imaging.orientation import Turn, for_networks
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.channels import TRAINING_RANGE_HU, absent_channel, aligned_channel, mr_channel
-from oarseg.inference.deadline import choose, given_up
+from oarseg.inference.deadline import choose_effort, describe_losses
 from oarseg.inference.engines import choice
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import IndexBox, NetworkInput
@@ -32,8 +32,8 @@ from oarseg.results import write_case
 from oarseg.system import memory
 from oarseg.system.log import ProgressLine
 from oarseg.system.usage import Step, peak_mib, resident_mib
-from oarseg.workflows.forecast import need
-from oarseg.workflows.report import Notes, Setting, organ_volumes_cm3, report, warn_of_empty
+from oarseg.workflows.forecast import forecast_memory
+from oarseg.workflows.report import Notes, Setting, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import Model
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
             chosen.region,
             chosen.assume_hu,
         )
-        return report(case, setting, notes, structures)
+        return case_report(case, setting, notes, structures)
 
     written = write_case.write_case(
         output, case=case, challenge=model.challenge, labels=Volume(labels, grid), report=told
@@ -136,7 +136,7 @@ def _choose_effort(prepared: _Prepared, model: Model, notes: Notes) -> None:
     if model.deadline is None:
         return
     left = model.deadline.left()
-    notes.effort, expected = choose(
+    notes.effort, expected = choose_effort(
         left,
         prepared.network,
         model.engines,
@@ -145,7 +145,7 @@ def _choose_effort(prepared: _Prepared, model: Model, notes: Notes) -> None:
         mask=prepared.body,
         threads=model.threads,
     )
-    notes.given_up = given_up(whole, notes.effort, len(model.engines.folds))
+    notes.given_up = describe_losses(whole, notes.effort, len(model.engines.folds))
     if notes.given_up:
         notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
     if expected > left:
@@ -212,7 +212,7 @@ def _check_memory(
     """
     depth, height, width = ct.grid.shape
     others = [image for image in images.values() if image is not ct]
-    forecast = need(
+    forecast = forecast_memory(
         ct.grid,
         manifest=model.weights.manifest,
         box=box or ((0, depth), (0, height), (0, width)),
@@ -250,7 +250,7 @@ def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes)
     with notes.steps.step("registration"):
         method = model.settings.registration
         found = registration.register_mr(ct, mr, method=method, threads=model.threads)
-        notes.registration = registration.record(found)
+        notes.registration = registration.registration_record(found)
         verdict = found.verdict
         log.info("registration %s (score %.3f)", verdict.status, verdict.score)
         reasons = "; ".join(verdict.reasons)

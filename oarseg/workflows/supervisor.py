@@ -92,7 +92,7 @@ class _Ledger:
             self.current = None
 
 
-def run(work: Callable[[Journal], int], *, output: Path) -> int:
+def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
     """Do work in a process of its own, and again without the cases that killed it.
 
     Must be called before threads are started, and before much memory is used.
@@ -181,7 +181,7 @@ def _end(worker: int, pipe: int, ledger: _Ledger, output: Path, number: int) -> 
         pass
     os.waitpid(worker, 0)
     if ledger.current is not None:
-        staging.recover(output, ledger.current)
+        staging.recover_case(output, ledger.current)
     log.error("stopped by signal %d; nothing of the unfinished case was written", number)
     return 128 + number
 

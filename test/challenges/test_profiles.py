@@ -145,7 +145,7 @@ def test_other_challenges_take_no_table(tmp_path: Path) -> None:
 
 
 def test_colours_without_a_choice_differ() -> None:
-    assert len({label_table.colour(index) for index in range(255)}) == 255
+    assert len({label_table.distinct_colour(index) for index in range(255)}) == 255
 
 
 # --- lines

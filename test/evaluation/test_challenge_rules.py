@@ -16,7 +16,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
 from oarseg.evaluation.scoring import Score
-from oarseg.imaging.volume import Grid, Volume, place
+from oarseg.imaging.volume import Grid, Volume, set_geometry
 from oarseg.results.write_case import write_case
 
 GRID = Grid((12, 16, 20), (1.0, 1.0, 1.0), (-10.0, 20.5, -300.25))
@@ -31,7 +31,7 @@ def score(
 ) -> Summary:
     for side, labels in (("p", prediction), ("r", reference)):
         (tmp_path / side).mkdir(exist_ok=True)
-        image = place(sitk.GetImageFromArray(labels), GRID)
+        image = set_geometry(sitk.GetImageFromArray(labels), GRID)
         sitk.WriteImage(image, str(tmp_path / side / f"{case}.nii.gz"), True)
     return evaluate_folders(
         tmp_path / "p",
@@ -160,7 +160,7 @@ def test_what_the_container_writes_is_what_is_scored(tmp_path: Path, name: str, 
         predictions.mkdir()
         shutil.copy(out / "oar_masks" / "a.seg.nrrd", predictions)
     (tmp_path / "r").mkdir()
-    image = place(sitk.GetImageFromArray(truth), GRID)
+    image = set_geometry(sitk.GetImageFromArray(truth), GRID)
     sitk.WriteImage(image, str(tmp_path / "r" / "a.nrrd"), True)
     summary = evaluate_folders(
         predictions,

@@ -19,7 +19,7 @@ from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_fol
 from oarseg.evaluation.mr_field import field_of, read_truth
 from oarseg.evaluation.scoring import Score
 from oarseg.imaging.rigid import RigidTransform
-from oarseg.imaging.volume import Grid, place
+from oarseg.imaging.volume import Grid, set_geometry
 from oarseg.labels.mask import CroppedMask
 
 HAN_SEG = catalogue.load_challenge("han_seg")
@@ -39,7 +39,7 @@ def truth() -> Labels:
 
 def write(path: Path, labels: NDArray[np.generic], grid: Grid = GRID) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(place(sitk.GetImageFromArray(labels), grid), str(path), True)
+    sitk.WriteImage(set_geometry(sitk.GetImageFromArray(labels), grid), str(path), True)
 
 
 def write_masks(folder: Path, labels: Labels, pattern: str) -> None:

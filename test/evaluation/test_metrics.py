@@ -176,18 +176,18 @@ def test_distance_equal_to_the_tolerance_is_within_it() -> None:
 
 def test_area_of_a_ball() -> None:
     mask = ball((50, 50, 50), (24.5, 24.5, 24.5), 20)
-    area = surfaces.surfels(cut(mask), (1.0, 1.0, 1.0)).areas.sum()
+    area = surfaces.surface_elements(cut(mask), (1.0, 1.0, 1.0)).areas.sum()
     # Marching cubes at a half on 0 and 1 overstates smooth surfaces by about a tenth.
     assert area == pytest.approx(4 * math.pi * 20**2, rel=0.12)
 
 
 def test_surfaces_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = cut(PAIRS["noise 3"][0])
-    whole = surfaces.surfels(mask, (1.0, 1.0, 1.0)), surfaces.border_voxels(mask)
+    whole = surfaces.surface_elements(mask, (1.0, 1.0, 1.0)), surfaces.border_voxels(mask)
     for planes in (1, 3):
         size = planes * (mask.array.shape[1] + 2) * (mask.array.shape[2] + 2)
         monkeypatch.setattr(surfaces, "CHUNK_VOXELS", size)
-        parts = surfaces.surfels(mask, (1.0, 1.0, 1.0)), surfaces.border_voxels(mask)
+        parts = surfaces.surface_elements(mask, (1.0, 1.0, 1.0)), surfaces.border_voxels(mask)
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_array_equal(one.points, other.points)
             np.testing.assert_array_equal(one.areas, other.areas)

@@ -15,7 +15,7 @@ from oarseg.evaluation.metrics import Definition
 from oarseg.evaluation.ranking import Standings, rank_submissions, ranking_text
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.tables import Spread, read_csv, write_csv
-from oarseg.evaluation.two_models import gains, holm, p_better
+from oarseg.evaluation.two_models import holm_rejections, p_better, paired_gains
 
 STRUCTURES = ("A", "B", "C")
 CASES = 14
@@ -204,8 +204,8 @@ def test_missed_structures_count_as_worst(tmp_path: Path) -> None:
 def test_gains_by_hand() -> None:
     one = np.array([0.5, 0.5, math.nan, 3.0, math.inf])
     other = np.array([0.4, 0.7, 0.5, math.inf, math.inf])
-    np.testing.assert_allclose(gains(one, other, "dsc"), [0.1, -0.2, 0, -1e9, 0])
-    np.testing.assert_allclose(gains(one, other, "hd95_mm"), [-0.1, 0.2, 0, 1e9, 0])
+    np.testing.assert_allclose(paired_gains(one, other, "dsc"), [0.1, -0.2, 0, -1e9, 0])
+    np.testing.assert_allclose(paired_gains(one, other, "hd95_mm"), [-0.1, 0.2, 0, 1e9, 0])
 
 
 def test_p_is_that_of_the_signed_rank_test() -> None:
@@ -224,8 +224,8 @@ def test_p_is_that_of_the_signed_rank_test() -> None:
 
 def test_holm_by_hand() -> None:
     # 0.01 ≤ 0.05/4, 0.015 ≤ 0.05/3, 0.03 > 0.05/2: from there on nothing is rejected.
-    assert holm([0.03, 0.01, 0.04, 0.015], 0.05) == [False, True, False, True]
-    assert holm([], 0.05) == []
+    assert holm_rejections([0.03, 0.01, 0.04, 0.015], 0.05) == [False, True, False, True]
+    assert holm_rejections([], 0.05) == []
 
 
 def test_csv_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import SimpleITK as sitk
 
 from oarseg.errors import InputError
 from oarseg.imaging.bspline import BSplineTransform, read_transform
-from oarseg.imaging.regrid import move
+from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.registration import Registration, Verdict, record, transform_of
+from oarseg.registration import Registration, Verdict, registration_record, transform_of
 from oarseg.registration.deformable import MIN_GAIN, judge_bend
 from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES
 from oarseg.registration.local import Overlay
@@ -58,7 +58,7 @@ def test_file_and_report_round_trip(tmp_path: Path) -> None:
     assert isinstance(back, BSplineTransform)
     np.testing.assert_allclose(back.apply(points()), bent.apply(points()), atol=1e-5)
     verdict = Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ())
-    saved = json.loads(json.dumps(record(Registration(bent, verdict, 1.0))))
+    saved = json.loads(json.dumps(registration_record(Registration(bent, verdict, 1.0))))
     np.testing.assert_allclose(transform_of(saved).apply(points()), bent.apply(points()), atol=1e-3)
 
 
@@ -91,7 +91,7 @@ def test_moving_an_image_follows_the_spline() -> None:
     z = grid.origin_mm[2] + 4.0 * np.arange(90, dtype=np.float32)
     mr = Volume(np.broadcast_to(z[:, None, None], grid.shape).copy(), grid)
     ct = Grid((12, 12, 12), (8.0, 8.0, 8.0), (-21.0, -21.0, -21.0))
-    moved = move(mr, spline(), ct, outside=0.0)
+    moved = resample_moving(mr, spline(), ct, outside=0.0)
     index = np.indices(ct.shape).reshape(3, -1).T.astype(float)
     expected = spline().apply(ct.to_world(index))[:, 2]
     np.testing.assert_allclose(moved.array.ravel(), expected, atol=1e-2)

@@ -13,10 +13,17 @@ from nnunet_oracle import CT, Recipe, images, manifest_of
 from numpy.typing import NDArray
 
 from oarseg.inference import deadline
-from oarseg.inference.deadline import Costs, Deadline, choose, given_up, ladder, measure
+from oarseg.inference.deadline import (
+    Costs,
+    Deadline,
+    choose_effort,
+    describe_losses,
+    effort_ladder,
+    measure_costs,
+)
 from oarseg.inference.engines.choice import DeviceChoice, Engines
 from oarseg.inference.preprocessing import NetworkInput, preprocess
-from oarseg.inference.streaming import Effort, plan
+from oarseg.inference.streaming import Effort, plan_tiles
 from oarseg.model.manifest import Manifest, ModelFile
 from oarseg.system.usage import process_age_s
 
@@ -55,10 +62,10 @@ def case(manifest: Manifest) -> NetworkInput:
 
 
 def test_the_rungs_give_up_flips_then_folds_then_overlap() -> None:
-    rungs = ladder(Effort(mirror=True), 3)
+    rungs = effort_ladder(Effort(mirror=True), 3)
     wider, widest = (f"overlap of tiles (step {step} instead of 0.5)" for step in ("0.75", "1"))
     assert rungs[0] == Effort(mirror=True)
-    assert [given_up(rungs[0], rung, 3) for rung in rungs] == [
+    assert [describe_losses(rungs[0], rung, 3) for rung in rungs] == [
         (),
         ("mirroring",),
         ("mirroring", "1 of 3 folds"),
@@ -69,12 +76,12 @@ def test_the_rungs_give_up_flips_then_folds_then_overlap() -> None:
         ("mirroring", widest, "1 of 3 folds"),
         ("mirroring", widest, "2 of 3 folds"),
     ]
-    assert ladder(Effort(), 1) == (Effort(), Effort(1, step=0.75), Effort(1, step=1.0))
+    assert effort_ladder(Effort(), 1) == (Effort(), Effort(1, step=0.75), Effort(1, step=1.0))
 
 
 def test_costs_count_folds_flips_and_tiles() -> None:
     manifest = model()
-    work = plan(case(manifest).placement, manifest)
+    work = plan_tiles(case(manifest).placement, manifest)
     costs = Costs(1.0, 0.1)
     # Three folds, each with the flips along (0), (2), (0, 2) and without.
     assert costs.of(Effort(mirror=True), work, manifest, 3) == pytest.approx(work.count * 12.1)
@@ -84,7 +91,7 @@ def test_costs_count_folds_flips_and_tiles() -> None:
 def test_costs_are_measured_on_one_tile() -> None:
     manifest = model()
     engines = [Slow(0.02), Slow(0.02)]
-    costs = measure(case(manifest), opened(*engines), manifest, threads=1)
+    costs = measure_costs(case(manifest), opened(*engines), manifest, threads=1)
     assert [engine.calls for engine in engines] == [2, 2]
     assert costs.network_s >= 0.02
     assert costs.rest_s > 0
@@ -100,21 +107,23 @@ def test_costs_are_measured_on_one_tile() -> None:
 def test_as_much_as_fits_is_computed(seconds: float, left_out: tuple[str, ...]) -> None:
     manifest, whole = model(()), Effort()
     engines = opened(Slow(0.001), Slow(0.001))
-    effort, expected = choose(
+    effort, expected = choose_effort(
         seconds, case(manifest), engines, manifest, whole=whole, mask=None, threads=1
     )
-    assert given_up(whole, effort, 2) == left_out
+    assert describe_losses(whole, effort, 2) == left_out
     assert (expected > seconds) == bool(left_out)
 
 
 def test_a_limit_between_takes_the_first_rung_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, whole = model(()), Effort()
     net_input = case(manifest)
-    tiles = {step: plan(net_input.placement, manifest, step=step).count for step in (0.5, 0.75)}
-    monkeypatch.setattr(deadline, "measure", lambda *_, **__: Costs(20.0, 0.0))
+    tiles = {
+        step: plan_tiles(net_input.placement, manifest, step=step).count for step in (0.5, 0.75)
+    }
+    monkeypatch.setattr(deadline, "measure_costs", lambda *_, **__: Costs(20.0, 0.0))
     # Half way between the wider step's time and the whole one's.
     seconds = 20.0 * (tiles[0.75] + tiles[0.5]) / 2 / deadline.USABLE
-    effort, expected = choose(
+    effort, expected = choose_effort(
         seconds, net_input, opened(Slow(0.0)), manifest, whole=whole, mask=None, threads=1
     )
     assert effort == Effort(1, step=0.75)

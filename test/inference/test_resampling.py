@@ -9,7 +9,15 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 
 from oarseg.errors import InputError
-from oarseg.inference.resampling import Tap, bands, matrix, new_shape, resize, scheme, taps
+from oarseg.inference.resampling import (
+    Tap,
+    choose_scheme,
+    linear_taps,
+    new_shape,
+    resize_volume,
+    spline_bands,
+    spline_matrix,
+)
 from oarseg.model.manifest import Resampling
 
 Shape = tuple[int, int, int]
@@ -21,8 +29,8 @@ CUBIC = Resampling(order=3)
 def test_doubling_an_axis_blends_quarters() -> None:
     # Centres of the new voxels lie at −1/4, 1/4, 3/4 and 5/4; outside, the edge is repeated.
     expected = np.array([[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]])
-    assert np.allclose(matrix(2, 4, 1), expected)
-    assert taps(2, 4, 1) == (
+    assert np.allclose(spline_matrix(2, 4, 1), expected)
+    assert linear_taps(2, 4, 1) == (
         Tap(0, 0, 1, 1),
         Tap(0, 1, 0.75, 0.25),
         Tap(0, 1, 0.25, 0.75),
@@ -32,7 +40,7 @@ def test_doubling_an_axis_blends_quarters() -> None:
 
 def test_taps_are_for_nearest_and_linear_only() -> None:
     with pytest.raises(ValueError, match="order 0 and 1, not 3"):
-        taps(2, 4, 3)
+        linear_taps(2, 4, 3)
 
 
 # From 150 to 152 the first band takes 32 rows to 32 others: as many, but not the same.
@@ -42,8 +50,8 @@ def test_taps_are_for_nearest_and_linear_only() -> None:
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_bands_are_the_whole_operator(inputs: int, outputs: int, order: int) -> None:
     identity = np.eye(inputs, dtype=np.float32)
-    rows = [band.apply(identity[band.source]) for band in bands(inputs, outputs, order)]
-    assert np.abs(np.concatenate(rows) - matrix(inputs, outputs, order)).max() < 1e-7
+    rows = [band.apply(identity[band.source]) for band in spline_bands(inputs, outputs, order)]
+    assert np.abs(np.concatenate(rows) - spline_matrix(inputs, outputs, order)).max() < 1e-7
 
 
 @pytest.mark.parametrize(
@@ -61,7 +69,7 @@ def test_bands_are_the_whole_operator(inputs: int, outputs: int, order: int) -> 
 @pytest.mark.parametrize("force", [None, True, False])
 def test_branch_and_size_are_nnunets(current: Spacing, new: Spacing, force: bool | None) -> None:
     separate, axis = determine_do_sep_z_and_axis(force, current, new)
-    how = scheme(Resampling(order=3, force_separate_z=force), current, new)
+    how = choose_scheme(Resampling(order=3, force_separate_z=force), current, new)
     assert how.separate_axis == (int(axis) if separate else None)
     assert how.orders == tuple(0 if i == how.separate_axis else 3 for i in range(3))
     theirs = compute_new_shape((21, 33, 34), current, new)
@@ -86,6 +94,6 @@ def test_resizing_is_nnunets(shape: Shape, axis: int | None, order_z: int) -> No
     )[0]
     for threads in (1, 2):
         ours = np.empty(shape, np.float32)
-        resize(x, ours, scheme(settings, spacing, spacing), threads=threads)
+        resize_volume(x, ours, choose_scheme(settings, spacing, spacing), threads=threads)
         # float32 against float64, on values of up to 4: a few units in the last place.
         assert np.abs(ours - theirs).max() < 3e-6

@@ -13,7 +13,7 @@ from oarseg.inference.half_precision import (
     half_arithmetic,
 )
 from oarseg.inference.ring import Ring
-from oarseg.inference.tiling import gaussian, tile
+from oarseg.inference.tiling import gaussian_weights, lay_tiles
 
 Image = NDArray[np.float32]
 
@@ -43,11 +43,11 @@ def test_the_fast_arithmetic_is_for_numpy() -> None:
 
 @pytest.mark.parametrize("how", [PlainArithmetic(), OpenVinoArithmetic()])
 def test_the_ring_holds_what_a_whole_volume_would(how: HalfArithmetic) -> None:
-    window = tile((11, 9, 5), (4, 6, 8))
+    window = lay_tiles((11, 9, 5), (4, 6, 8))
     depth, height, width = window.patch
     total = np.zeros((3, *window.shape), np.float16)
     norm = np.zeros(window.shape, np.float16)
-    weights = gaussian(window.patch)
+    weights = gaussian_weights(window.patch)
     with ThreadPoolExecutor(2) as pool:
         ring = Ring(window, 3, 1, pool=pool, how=how)
         rows = window.starts[0]
@@ -69,7 +69,7 @@ def test_the_ring_holds_what_a_whole_volume_would(how: HalfArithmetic) -> None:
 
 def test_the_ring_hands_out_what_its_tiles_cover_and_nothing_else() -> None:
     """Two tiles in one corner of a 12×12×12 image: planes 2–5 and 8–11 have nothing."""
-    window = tile((12, 12, 12), (2, 4, 4))
+    window = lay_tiles((12, 12, 12), (2, 4, 4))
     with ThreadPoolExecutor(1) as pool:
         ring = Ring(window, 1, 1, pool=pool, how=PlainArithmetic())
         found = {}

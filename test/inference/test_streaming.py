@@ -16,8 +16,8 @@ from oarseg.errors import InferenceError, WeightsError
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.painting import first_maximum
 from oarseg.inference.preprocessing import NetworkInput, preprocess
-from oarseg.inference.streaming import Effort, buffer_bytes, plan, segment_streaming
-from oarseg.inference.tiling import cut, gaussian, tile
+from oarseg.inference.streaming import Effort, buffer_bytes, plan_tiles, segment_streaming
+from oarseg.inference.tiling import cut_tile, gaussian_weights, lay_tiles
 from oarseg.model.manifest import Manifest, ModelFile, Normalisation, Resampling
 
 Image = NDArray[np.float32]
@@ -56,17 +56,17 @@ def model(spacing: Spacing, **changes: Any) -> Manifest:
 def plain(net_input: NetworkInput, engines: list[Steep], manifest: Manifest) -> NDArray[Any]:
     """nnU-Net's way: all logits of the whole volume, resampled by nnU-Net itself."""
     place = net_input.placement
-    window = tile(place.network_shape, PATCH)
+    window = lay_tiles(place.network_shape, PATCH)
     logits = np.zeros((CLASSES, *window.shape))
     norm = np.zeros(window.shape)
     patch = np.empty((1, 1, *PATCH), np.float32)
     for first in window.starts[0]:
         for start in window.row(first):
-            cut(net_input.data, window, start, patch[0])
+            cut_tile(net_input.data, window, start, patch[0])
             z, y, x = (slice(s, s + p) for s, p in zip(start, PATCH, strict=True))
             mean = sum(engine(patch)[0] for engine in engines) / len(engines)
-            logits[:, z, y, x] += mean * gaussian(PATCH).astype(float)
-            norm[z, y, x] += gaussian(PATCH)
+            logits[:, z, y, x] += mean * gaussian_weights(PATCH).astype(float)
+            norm[z, y, x] += gaussian_weights(PATCH)
     kept = (logits / norm)[(slice(None), *window.inside)]
     how = manifest.logits_resampling
     back = resample_data_or_seg_to_shape(
@@ -112,7 +112,9 @@ def test_streaming_is_the_plain_computation(branch: str) -> None:
     spacing, grid, changes = BRANCHES[branch]
     manifest = model(spacing, **changes)
     net_input = preprocess(images((23, 19, 21), 1, margin=1), grid, manifest)
-    assert tile(net_input.placement.network_shape, PATCH).starts[0][2:], "several rows of tiles"
+    assert lay_tiles(net_input.placement.network_shape, PATCH).starts[0][2:], (
+        "several rows of tiles"
+    )
     engines = [Steep(), Steep(-2.0)]
     labels = segment_streaming(net_input, engines, manifest, threads=2)
     expected = plain(net_input, engines, manifest)
@@ -162,19 +164,21 @@ def test_within_a_mask_labels_are_those_of_every_tile(branch: str) -> None:
     )
     assert np.array_equal(found, np.where(inside, every, 0))
     place = net_input.placement
-    assert len(seen) == seen[0] == plan(place, manifest, mask=mask).count
-    assert seen[0] < 0.7 * plan(place, manifest).count
+    assert len(seen) == seen[0] == plan_tiles(place, manifest, mask=mask).count
+    assert seen[0] < 0.7 * plan_tiles(place, manifest).count
 
 
 def test_every_tile_of_a_mask_is_needed() -> None:
     """Leaving one more tile out would change a label: the choice is not too generous."""
     manifest = model((2.0, 1.0, 1.0))
     net_input = preprocess(images((24, 24, 30), 1), (2.0, 1.0, 1.0), manifest)
-    window = tile((24, 24, 30), PATCH)
+    window = lay_tiles((24, 24, 30), PATCH)
     for voxel in ((0, 0, 0), (7, 12, 13), (23, 23, 29)):
         blocks = np.zeros((24, 24, 30), bool)
         blocks[voxel] = True
-        work = plan(net_input.placement, manifest, mask=BlockMask(blocks, (1, 1, 1), blocks.shape))
+        work = plan_tiles(
+            net_input.placement, manifest, mask=BlockMask(blocks, (1, 1, 1), blocks.shape)
+        )
         covering = [
             start
             for first in window.starts[0]

@@ -15,7 +15,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
-from oarseg.imaging.volume import Grid, place, reversed_triple
+from oarseg.imaging.volume import Grid, reversed_triple, set_geometry
 
 GRID = Grid((6, 9, 11), (2.0, 1.0, 1.5), (-10.0, 5.0, 7.0))
 FRAMELESS = replace(GRID, origin_mm=(0.0, 0.0, 0.0))
@@ -51,7 +51,7 @@ def channels(labels: Labels, rules: Challenge = RULES) -> Labels:
 
 def write(path: Path, labels: NDArray[np.generic], grid: Grid = GRID) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(place(sitk.GetImageFromArray(labels), grid), str(path), True)
+    sitk.WriteImage(set_geometry(sitk.GetImageFromArray(labels), grid), str(path), True)
 
 
 def write_channels(path: Path, array: NDArray[np.generic], grid: Grid = GRID) -> None:

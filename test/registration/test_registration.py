@@ -9,28 +9,33 @@ import pytest
 from scipy import ndimage
 
 from oarseg.errors import RegistrationError
-from oarseg.imaging.grids import shrink
-from oarseg.imaging.intensities import otsu, standardise
-from oarseg.imaging.regrid import move
+from oarseg.imaging.grids import block_mean
+from oarseg.imaging.intensities import otsu_threshold, standardise_mr
+from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import (
-    accuracy,
-    register,
+    landmark_accuracy,
+    register_mr,
     target_registration_errors,
 )
 from oarseg.registration.coarse import coarse_ct, coarse_mr
-from oarseg.registration.information import FINE_MR_CLASSES, OverlapScore, Scorer, information
+from oarseg.registration.information import (
+    FINE_MR_CLASSES,
+    OverlapScore,
+    Scorer,
+    symmetric_uncertainty,
+)
 from oarseg.registration.local import (
     GRID_MM,
     Mismatch,
     Overlay,
     local_shifts,
-    mismatch,
+    median_local_shift,
 )
 from oarseg.registration.search import find_starts, shift_scores
-from oarseg.registration.verdict import judge
+from oarseg.registration.verdict import judge_pose
 
 # (centre x y z, radii, HU, T1), painted in this order; LPS: −y is front, +z is up.
 PARTS = (
@@ -95,7 +100,7 @@ def mr() -> Volume:
 
 @pytest.fixture(scope="module")
 def found(ct, mr):
-    return register(ct, mr, threads=1)
+    return register_mr(ct, mr, threads=1)
 
 
 def test_disjoint_and_turned_pair_is_found(found):
@@ -108,7 +113,7 @@ def test_disjoint_and_turned_pair_is_found(found):
 
 def test_same_bits_on_another_thread_count_and_at_another_gain(ct, mr, found, capfd):
     # A gain that is a power of two changes no mantissa, so nothing may change at all.
-    again = register(ct, mr.with_array(mr.array * np.float32(1024)), threads=2)
+    again = register_mr(ct, mr.with_array(mr.array * np.float32(1024)), threads=2)
     assert again.transform == found.transform
     assert again.verdict == found.verdict
     assert capfd.readouterr() == ("", "")
@@ -122,7 +127,7 @@ def test_never_scores_below_the_headers(ct):
     down = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
     aligned = Volume(upright.array[::-1], Grid(grid.shape, grid.spacing_mm, top, down))
     headers = Scorer(coarse_ct(ct), coarse_mr(aligned))(RigidTransform())
-    result = register(ct, aligned)
+    result = register_mr(ct, aligned)
     assert result.verdict.score >= headers.value
     errors = target_registration_errors(result.transform, LANDMARKS, LANDMARKS)
     assert errors.max() < 2.0
@@ -142,7 +147,7 @@ def test_oblique_slices_are_found(ct):
     middle = (np.array([grid.shape]) - 1) / 2
     turned = replace(grid, direction=tilt)
     origin = np.array(grid.origin_mm) + (grid.to_world(middle) - turned.to_world(middle))[0]
-    result = register(ct, painted(replace(turned, origin_mm=tuple(origin.tolist()))))
+    result = register_mr(ct, painted(replace(turned, origin_mm=tuple(origin.tolist()))))
     errors = target_registration_errors(result.transform, LANDMARKS, LANDMARKS)
     assert errors.max() < 2.0
     assert result.verdict.status == "good"
@@ -151,7 +156,7 @@ def test_oblique_slices_are_found(ct):
 def test_mr_larger_than_the_ct_is_found(ct, mr):
     grid = replace(ct.grid, shape=(50, 110, 140), origin_mm=(-210.0, -170.0, -50.0))
     short = Volume(ct.array[30:80], grid)
-    result = register(short, mr)
+    result = register_mr(short, mr)
     errors = target_registration_errors(result.transform, LANDMARKS, TRUE.apply(LANDMARKS))
     assert errors.max() < 2.0
     assert result.verdict.overlap < 1
@@ -159,14 +164,14 @@ def test_mr_larger_than_the_ct_is_found(ct, mr):
 
 def test_head_that_the_ct_does_not_show_is_not_good(ct, mr):
     chest = Volume(ct.array[:28], replace(ct.grid, shape=(28, 110, 140)))
-    assert register(chest, mr).verdict.status != "good"
+    assert register_mr(chest, mr).verdict.status != "good"
 
 
 def test_headers_alone_are_judged_and_not_moved(ct, mr):
-    upright = register(ct, head_mr(RigidTransform()), method="none")
+    upright = register_mr(ct, head_mr(RigidTransform()), method="none")
     assert upright.transform == RigidTransform()
     assert upright.verdict.status == "good"
-    assert register(ct, mr, method="none").verdict.status == "failed"
+    assert register_mr(ct, mr, method="none").verdict.status == "failed"
 
 
 def bent_mr(most_mm: float) -> Volume:
@@ -180,7 +185,7 @@ def bent_mr(most_mm: float) -> Volume:
 
 
 def test_spline_follows_a_bent_neck_without_folding(ct):
-    found = register(ct, bent_mr(6.0), method="bspline")
+    found = register_mr(ct, bent_mr(6.0), method="bspline")
     assert found.refinement is not None
     assert found.refinement.kept
     assert found.refinement.lowest_jacobian > 0
@@ -194,14 +199,14 @@ def test_spline_follows_a_bent_neck_without_folding(ct):
 
 
 def test_verdict_is_the_rigid_pose_s(ct, mr, found):
-    bent = register(ct, mr, method="bspline")
+    bent = register_mr(ct, mr, method="bspline")
     assert bent.verdict == found.verdict
     assert bent.transform.rigid_part == found.transform
 
 
 def test_a_larger_head_is_not_good(ct, mr):
     larger = Volume(mr.array, replace(mr.grid, spacing_mm=(4.8, 2.4, 2.4)))
-    verdict = register(ct, larger).verdict
+    verdict = register_mr(ct, larger).verdict
     assert verdict.status != "good"
     assert any("mismatch" in reason for reason in verdict.reasons)
 
@@ -210,7 +215,7 @@ def test_a_mirrored_patient_is_doubtful():
     # The analytic head is too even for this: its two sides hardly differ.
     phantom = make_phantom(PhantomSpec(1001))
     mirrored = phantom.mr.with_array(np.ascontiguousarray(phantom.mr.array[:, :, ::-1]))
-    verdict = register(phantom.ct, mirrored).verdict
+    verdict = register_mr(phantom.ct, mirrored).verdict
     assert verdict.status == "doubtful"
     assert len(verdict.reasons) == 1
     assert "mismatch of the head's parts" in verdict.reasons[0]
@@ -218,25 +223,25 @@ def test_a_mirrored_patient_is_doubtful():
 
 def test_noise_is_not_good(ct, mr):
     noise = np.random.default_rng(3).uniform(0, 100, mr.array.shape).astype(np.float32)
-    assert register(ct, mr.with_array(noise)).verdict.status != "good"
+    assert register_mr(ct, mr.with_array(noise)).verdict.status != "good"
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mr_upside_down_or_back_to_front_is_not_good(ct, mr, axis):
     flipped = mr.with_array(np.flip(mr.array, axis).copy())
-    assert register(ct, flipped).verdict.status != "good"
+    assert register_mr(ct, flipped).verdict.status != "good"
 
 
 def test_mr_without_a_patient_is_refused(ct):
     empty = Volume(np.zeros((30, 40, 40), np.float32), Grid((30, 40, 40), (4.0, 4.0, 4.0)))
     with pytest.raises(RegistrationError, match="above the background"):
-        register(ct, empty)
+        register_mr(ct, empty)
 
 
 def test_ct_without_a_patient_is_refused(mr):
     air = Volume(np.full((30, 40, 40), -1000, np.int16), Grid((30, 40, 40), (4.0, 4.0, 4.0)))
     with pytest.raises(RegistrationError, match="tissue above -300 HU"):
-        register(air, mr)
+        register_mr(air, mr)
 
 
 def test_move_is_exact_inside_and_absent_outside():
@@ -245,7 +250,7 @@ def test_move_is_exact_inside_and_absent_outside():
     mr = Volume(np.broadcast_to(np.arange(6, dtype=np.float32) + 1, mr_grid.shape).copy(), mr_grid)
     shift = RigidTransform(translation_mm=(100.0, 0.0, -500.0))
     grid = Grid((40, 7, 8), (1.0, 2.0, 2.0), (-3.0, -2.0, -10.0))
-    moved = move(mr, shift, grid, outside=0.0)
+    moved = resample_moving(mr, shift, grid, outside=0.0)
     assert moved.array.dtype == np.float32
     # CT x = -3 + 2i lies at MR index i - 1.5: 1.5 … 5.5 inside (value = index + 1).
     # CT z = -10 … 29; MR centres at 0 … 6, so its field is [-1, 7); y centres at 0 … 8.
@@ -258,24 +263,24 @@ def test_move_is_exact_inside_and_absent_outside():
 def test_move_without_overlap_is_all_absent():
     mr = Volume(np.ones((3, 3, 3), np.float32), Grid((3, 3, 3), (1.0, 1.0, 1.0)))
     far = RigidTransform(translation_mm=(0.0, 0.0, 1000.0))
-    moved = move(mr, far, CT_GRID, outside=-7.5)
+    moved = resample_moving(mr, far, CT_GRID, outside=-7.5)
     assert np.all(moved.array == np.float32(-7.5))
 
 
 def test_standardise_takes_the_gain_out_and_keeps_zero_free(mr):
-    one = standardise(mr).array
-    other = standardise(mr.with_array(mr.array * np.float32(37))).array
+    one = standardise_mr(mr).array
+    other = standardise_mr(mr.with_array(mr.array * np.float32(37))).array
     np.testing.assert_allclose(other, one, rtol=1e-5)
     assert one.min() > 0
     assert one.max() <= 10
     # Otsu at full resolution takes a slightly brighter set than on block means.
-    assert one[one > otsu(one)].mean() == pytest.approx(1, abs=0.1)
+    assert one[one > otsu_threshold(one)].mean() == pytest.approx(1, abs=0.1)
 
 
 def test_shrink_means_blocks_and_keeps_their_centres():
     grid = Grid((2, 4, 5), (2.0, 1.0, 1.0), (10.0, 20.0, 30.0))
     array = np.arange(40, dtype=np.int16).reshape(grid.shape)
-    small = shrink(Volume(array, grid), spacing_mm=2.0)
+    small = block_mean(Volume(array, grid), spacing_mm=2.0)
     # Blocks of 1 × 2 × 2; the fifth column is left over.
     assert small.grid.shape == (2, 2, 2)
     assert small.grid.spacing_mm == (2.0, 2.0, 2.0)
@@ -284,10 +289,10 @@ def test_shrink_means_blocks_and_keeps_their_centres():
 
 
 def test_information_of_equal_and_of_independent_classes():
-    assert information(np.diag([3.0, 5.0, 2.0])) == pytest.approx(1)
-    assert information(np.outer([1.0, 2.0], [3.0, 5.0])) == pytest.approx(0, abs=1e-9)
-    assert information(np.zeros((2, 2))) == 0
-    assert information(np.zeros((0, 2, 3))).shape == (0,)
+    assert symmetric_uncertainty(np.diag([3.0, 5.0, 2.0])) == pytest.approx(1)
+    assert symmetric_uncertainty(np.outer([1.0, 2.0], [3.0, 5.0])) == pytest.approx(0, abs=1e-9)
+    assert symmetric_uncertainty(np.zeros((2, 2))) == 0
+    assert symmetric_uncertainty(np.zeros((0, 2, 3))).shape == (0,)
 
 
 def test_shift_scores_peak_where_the_piece_was_cut():
@@ -320,7 +325,9 @@ def test_blocks_tell_how_far_they_are_displaced():
     # MR[i] = CT[i - 2]: what the CT shows at i, the MR shows two voxels further along y.
     moved = np.roll(classes, 2, axis=1)
     half = np.where(np.arange(60)[:, None, None] < 30, classes, moved)
-    assert mismatch(Overlay(classes, classes, inner)).median_mm == pytest.approx(0, abs=0.2)
+    assert median_local_shift(Overlay(classes, classes, inner)).median_mm == pytest.approx(
+        0, abs=0.2
+    )
     # The joint histogram is learnt from the aligned half.
     shifts = local_shifts(Overlay(classes, half, inner))
     away = shifts[np.abs(shifts[:, 1] - 2 * GRID_MM) < 1]
@@ -330,7 +337,7 @@ def test_blocks_tell_how_far_they_are_displaced():
 
 def test_even_heads_have_no_parts_to_compare():
     even = np.zeros((40, 40, 40), int)
-    found = mismatch(Overlay(even, even, np.ones(even.shape, bool)))
+    found = median_local_shift(Overlay(even, even, np.ones(even.shape, bool)))
     assert found == Mismatch(9.0, 0)
 
 
@@ -339,11 +346,11 @@ def test_errors_at_landmarks_by_hand():
     points = np.array([[0.0, 0.0, 0.0], [10.0, 0.0, 0.0]])
     moved = np.array([[0.0, 0.0, 3.0], [10.0, 4.0, 0.0]])
     np.testing.assert_allclose(target_registration_errors(shift, points, moved), [0, 5])
-    result = accuracy(shift, points, moved)
+    result = landmark_accuracy(shift, points, moved)
     assert (result.mean_mm, result.max_mm) == (2.5, 5.0)
     assert result.sd_mm == pytest.approx(5 / np.sqrt(2))
     assert not result.meets_tg132
-    assert accuracy(shift, points, points + np.array([0, 0, 4])).meets_tg132
+    assert landmark_accuracy(shift, points, points + np.array([0, 0, 4])).meets_tg132
     with pytest.raises(ValueError, match="do not pair"):
         target_registration_errors(shift, points, moved[:1])
 
@@ -355,7 +362,7 @@ def test_a_pose_with_a_rival_or_without_a_peak_is_not_good():
         )
 
     def judged(score, **rest):
-        return judge(RigidTransform(), score, (0.0, 0.0, 0.0), **rest)
+        return judge_pose(RigidTransform(), score, (0.0, 0.0, 0.0), **rest)
 
     alone = judged(peak)
     assert (alone.status, alone.reasons) == ("good", ())

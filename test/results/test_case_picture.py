@@ -20,7 +20,7 @@ def labels_with(label: int) -> Volume:
 
 def test_structure_is_outlined_in_its_colour_on_every_plane() -> None:
     ct = case_picture.ct_row(Volume(np.full(GRID.shape, -1000, np.int16), GRID))
-    image = case_picture.draw([ct], labels_with(4), STRUCTURES)
+    image = case_picture.draw_planes([ct], labels_with(4), STRUCTURES)
     colour = np.array(catalogue.load_challenge("han_seg").structure("Bone_Mandible").colour)
     found = (image == colour).all(-1)
     columns = np.flatnonzero(found.any(0))
@@ -39,15 +39,15 @@ def test_orientation_does_not_matter() -> None:
     )
     flipped = Volume(labels.array[:, ::-1, ::-1].copy(), flipped_grid)
     ramp = np.arange(np.prod(GRID.shape), dtype=np.float32).reshape(GRID.shape)
-    one = case_picture.draw([case_picture.mr_row(Volume(ramp, GRID))], labels, STRUCTURES)
+    one = case_picture.draw_planes([case_picture.mr_row(Volume(ramp, GRID))], labels, STRUCTURES)
     row = case_picture.mr_row(Volume(ramp[:, ::-1, ::-1].copy(), flipped_grid))
-    assert np.array_equal(case_picture.draw([row], flipped, STRUCTURES), one)
+    assert np.array_equal(case_picture.draw_planes([row], flipped, STRUCTURES), one)
 
 
 def test_grids_must_agree() -> None:
     other = Volume(np.zeros((2, 2, 2), np.int16), Grid((2, 2, 2), (1.0, 1.0, 1.0)))
     with pytest.raises(ValueError, match="one grid"):
-        case_picture.draw([case_picture.ct_row(other)], labels_with(1), STRUCTURES)
+        case_picture.draw_planes([case_picture.ct_row(other)], labels_with(1), STRUCTURES)
 
 
 def test_png_reads_back(tmp_path: Path) -> None:

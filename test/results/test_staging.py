@@ -43,7 +43,7 @@ def write(output: Path, text: str, *, dies_at: int | None = None) -> None:
 
     staging.CaseStage._place = counted  # type: ignore[method-assign]
     try:
-        with staging.staging(output, "a") as stage:
+        with staging.stage_case(output, "a") as stage:
             fill(stage.new, text)
             stage.commit(FILES)
             if dies_at == len(FILES):
@@ -68,14 +68,14 @@ def test_killed_between_renames(tmp_path: Path, dies_at: int, earlier: bool) -> 
     before = tree(tmp_path)
     killed(tmp_path, "new", dies_at)
     assert (tmp_path / ".partial-a").is_dir()
-    staging.recover(tmp_path, "a")
+    staging.recover_case(tmp_path, "a")
     assert tree(tmp_path) == before
     assert not (tmp_path / ".partial-a").exists()
 
 
 def test_killed_after_the_last_rename(tmp_path: Path) -> None:
     killed(tmp_path, "new", len(FILES))
-    staging.recover(tmp_path, "a")
+    staging.recover_case(tmp_path, "a")
     assert set(tree(tmp_path).values()) == {"new"}
     assert len(tree(tmp_path)) == len(FILES)
 
@@ -87,7 +87,7 @@ def test_a_case_that_is_written_anew_recovers_first(tmp_path: Path) -> None:
 
 
 def test_recover_without_anything_to_recover(tmp_path: Path) -> None:
-    staging.recover(tmp_path, "a")
+    staging.recover_case(tmp_path, "a")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_list_moves_nothing(tmp_path: Path, text: str) -> None:
     output = tmp_path / "output"
     (output / ".partial-a" / "new").mkdir(parents=True)
     (output / ".partial-a" / staging.PLACING).write_text(text)
-    staging.recover(output, "a")
+    staging.recover_case(output, "a")
     assert tree(tmp_path) == {"x": "not ours"}
 
 
@@ -111,7 +111,7 @@ def test_earlier_outputs_go_aside_and_are_forgotten(tmp_path: Path) -> None:
     assert staging.move_aside(tmp_path, "a", FILES)
     assert len(tree(tmp_path)) == len(FILES)
     write(tmp_path, "second")
-    staging.forget(tmp_path, "a")
+    staging.remove_aside(tmp_path, "a")
     assert set(tree(tmp_path).values()) == {"second"}
     assert not (tmp_path / "earlier").exists()
 
@@ -125,11 +125,11 @@ def test_only_the_last_earlier_run_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["/etc/passwd", "../x", "", 7, None, "a\nb"])
 def test_a_path_that_leads_elsewhere_is_none(text: object) -> None:
-    assert staging.inside(text) is None
+    assert staging.safe_relative_path(text) is None
 
 
 def test_list_of_renames_is_gone_when_a_case_is_written(tmp_path: Path) -> None:
-    with staging.staging(tmp_path, "a") as stage:
+    with staging.stage_case(tmp_path, "a") as stage:
         fill(stage.new, "x")
         stage.commit(FILES)
         assert not (stage.folder / staging.PLACING).exists()

@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
-    log.configure()
+    log.configure_logging()
     logging.getLogger("oarseg.anything").info("hello %s", "there")
     logging.getLogger("oarseg.anything").debug("not this")
     (line,) = lines(capsys)
@@ -38,14 +38,14 @@ def test_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_configured_twice_still_says_it_once(capsys: pytest.CaptureFixture[str]) -> None:
-    log.configure()
-    log.configure(verbose=True)
+    log.configure_logging()
+    log.configure_logging(verbose=True)
     log.LOGGER.debug("once")
     assert len(lines(capsys)) == 1
 
 
 def test_progress_without_terminal(capsys: pytest.CaptureFixture[str], clock: list[float]) -> None:
-    log.configure()
+    log.configure_logging()
     with log.ProgressLine("tiles") as progress:
         # Done, seconds: a line needs a tenth more and ten seconds more.
         for done, clock[0] in ((4, 1.0), (5, 11.0), (9, 12.0), (10, 22.0), (39, 23.0), (40, 24.0)):
@@ -60,7 +60,7 @@ def test_progress_without_terminal(capsys: pytest.CaptureFixture[str], clock: li
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    log.configure()
+    log.configure_logging()
     with log.ProgressLine("tiles") as progress:
         progress(1, 2)
         log.LOGGER.info("between")

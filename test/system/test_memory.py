@@ -24,7 +24,14 @@ from oarseg.imaging.files.read_scan import read_volume
 from oarseg.model.bundle import file_sha256
 from oarseg.model.manifest import Channel, Label, ModelFile, Normalisation, write_manifest
 from oarseg.system import memory
-from oarseg.system.memory import VIRTUAL_RESERVE, Need, Room, check_memory, rooms, tightest
+from oarseg.system.memory import (
+    VIRTUAL_RESERVE,
+    Need,
+    Room,
+    check_memory,
+    memory_rooms,
+    tightest_room,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -50,7 +57,7 @@ def test_the_free_ram_where_nothing_else_is_limited(
     tmp_path: Path, status: Path, meminfo: Path
 ) -> None:
     (tmp_path / "memory.max").write_text("max\n")
-    found = tightest(tmp_path, meminfo, status)
+    found = tightest_room(tmp_path, meminfo, status)
     assert found == Room("the free RAM", 4300 * 1024, 300 * 1024)
     assert found.left == 4000 * 1024
 
@@ -59,7 +66,7 @@ def test_the_second_cgroup_versions_limit(tmp_path: Path, status: Path, meminfo:
     (tmp_path / "memory.max").write_text("2048000\n")
     (tmp_path / "memory.current").write_text("1024000\n")
     (tmp_path / "memory.stat").write_text("anon 500000\nfile 524000\ninactive_file 24000\n")
-    found = tightest(tmp_path, meminfo, status)
+    found = tightest_room(tmp_path, meminfo, status)
     assert found == Room("the container's limit", 2048000, 1000000)
 
 
@@ -69,9 +76,9 @@ def test_the_first_cgroup_versions_limit(tmp_path: Path, status: Path, meminfo: 
     (folder / "memory.limit_in_bytes").write_text("2048000\n")
     (folder / "memory.usage_in_bytes").write_text("1024000\n")
     (folder / "memory.stat").write_text("cache 524000\ntotal_inactive_file 24000\n")
-    assert tightest(tmp_path, meminfo, status).used == 1000000
+    assert tightest_room(tmp_path, meminfo, status).used == 1000000
     (folder / "memory.limit_in_bytes").write_text(f"{2**63 - 4096}\n")
-    assert tightest(tmp_path, meminfo, status).name == "the free RAM"
+    assert tightest_room(tmp_path, meminfo, status).name == "the free RAM"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,9 @@ def test_the_limits_of_the_process(
     monkeypatch.setattr(
         resource, "getrlimit", lambda k: (2048000, 2048000) if k == kind else real(k)
     )
-    assert Room(name, 2048000, used * 1024, VIRTUAL_RESERVE) in rooms(tmp_path, meminfo, status)
+    assert Room(name, 2048000, used * 1024, VIRTUAL_RESERVE) in memory_rooms(
+        tmp_path, meminfo, status
+    )
 
 
 def test_what_fits_is_let_through() -> None:
@@ -116,7 +125,7 @@ def test_an_image_that_cannot_be_held_is_not_read(
     path = tmp_path / "case_01_CT.mha"
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((64, 256, 256), np.float32)), str(path))
     room = Room("the container's limit", 2**24, 2**20)
-    monkeypatch.setattr(memory, "tightest", lambda: room)
+    monkeypatch.setattr(memory, "tightest_room", lambda: room)
     monkeypatch.setattr(read_scan, "load", lambda *_: pytest.fail("read"))
     with pytest.raises(ResourceError) as refusal:
         read_volume(path)

@@ -15,7 +15,7 @@ from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.preprocessing import preprocess
 from oarseg.inference.streaming import Effort, segment_streaming
-from oarseg.labels.overlap import counts, dice_by_label
+from oarseg.labels.overlap import count_labels, dice_by_label
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -110,7 +110,7 @@ def test_same_answer_as_nnunet(case: Parity, tmp_path: Path) -> None:
     # The background is a class like the others.
     classes = max(case.values) + 1
     dice = dice_by_label(labels + 1, theirs + 1, labels=classes)
-    large = counts(theirs, classes) > SMALLEST
+    large = count_labels(theirs, classes) > SMALLEST
     assert (dice[large] >= DICE).all(), dice
 
     if case.recipe.folds == 1:

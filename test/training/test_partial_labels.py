@@ -10,7 +10,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 from oarseg.training.partial import PartialLoss, merge_unlabelled, unlabelled_of
-from oarseg.training.presence import contradictions, read_presence
+from oarseg.training.presence import find_contradictions, read_presence
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 
@@ -118,8 +118,8 @@ def test_broken_presence_table_is_named(tmp_path: Path, text: str, message: str)
 
 def test_table_and_masks_may_contradict_each_other() -> None:
     presence = {"Lips": 1.0, "Glottis": 0.5, "OpticChiasm": 0.0, "Brainstem": 1.0}
-    assert contradictions(presence, ("Lips", "Glottis")) == (
+    assert find_contradictions(presence, ("Lips", "Glottis")) == (
         "no mask though the table has it in the field: Lips, Glottis",
         "a mask though the table has it absent: OpticChiasm",
     )
-    assert contradictions({"Lips": 1.0, "OpticChiasm": 0.0}, ("OpticChiasm",)) == ()
+    assert find_contradictions({"Lips": 1.0, "OpticChiasm": 0.0}, ("OpticChiasm",)) == ()

@@ -18,7 +18,7 @@ from oarseg.imaging.volume import Grid, Volume, from_sitk, to_sitk
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import Registration, Verdict
 from oarseg.registration.landmarks import read_landmarks
-from oarseg.results.fusion_picture import FRAME, FRAMES, fusion
+from oarseg.results.fusion_picture import FRAME, FRAMES, draw_fusion
 from oarseg.workflows import register_pair
 
 GOOD = Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ())
@@ -121,7 +121,7 @@ def test_unmocked_registration_of_files(tmp_path: Path) -> None:
 
 def test_picture_shows_ct_and_mr_and_the_verdict(phantom) -> None:
     transform = phantom.truth.ct_to_mr
-    picture = fusion(phantom.ct, phantom.mr, transform, "doubtful")
+    picture = draw_fusion(phantom.ct, phantom.mr, transform, "doubtful")
     assert tuple(picture[0, 0]) == FRAMES["doubtful"]
     inside = picture[FRAME:-FRAME, FRAME:-FRAME]
     coloured = inside[inside.max(2) != inside.min(2)]
@@ -129,7 +129,7 @@ def test_picture_shows_ct_and_mr_and_the_verdict(phantom) -> None:
     grey = inside[: len(inside) // 2]
     assert len(np.unique(grey)) > 50
     far = RigidTransform(translation_mm=(0.0, 0.0, 5000.0))
-    apart = fusion(phantom.ct, phantom.mr, far, "failed")
+    apart = draw_fusion(phantom.ct, phantom.mr, far, "failed")
     assert tuple(apart[0, 0]) == FRAMES["failed"]
     assert not apart[FRAME:-FRAME, FRAME:-FRAME].any()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oarseg.imaging.files import metaimage, nifti, nrrd
-from oarseg.imaging.files.pixels import GZIP_MAGIC, Format, Pixels, opened, unusable
+from oarseg.imaging.files.pixels import GZIP_MAGIC, Format, Pixels, open_plain_file, unusable_file
 
 HEADER_LIMIT = 1 << 20
 ENDINGS: dict[str, Format] = {
@@ -34,13 +34,13 @@ HEADERS = {
 }
 
 
-def ending(name: str) -> str | None:
+def image_ending(name: str) -> str | None:
     """The image ending of a file name, lower case; None for a name without one."""
     matches = [known for known in ENDINGS if name.lower().endswith(known)]
     return max(matches, key=len, default=None)
 
 
-def locate(path: Path, *, channels: bool = False) -> Pixels:
+def locate_voxels(path: Path, *, channels: bool = False) -> Pixels:
     """Tell a file's kind by its content, and find its voxels.
 
     Args:
@@ -54,9 +54,9 @@ def locate(path: Path, *, channels: bool = False) -> Pixels:
     """
     head = read_head(path)
     found = _kind(head)
-    expected = ENDINGS[ending(path.name) or ".mha"]
+    expected = ENDINGS[image_ending(path.name) or ".mha"]
     if found != expected:
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"{expected} as the name says",
             found=found or _describe(head),
@@ -64,7 +64,7 @@ def locate(path: Path, *, channels: bool = False) -> Pixels:
         )
     pixels = HEADERS[expected](path, head, channels=channels)
     if min(*pixels.grid.shape, pixels.channels) < 1:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="at least one voxel along each axis",
             found=pixels.grid.size_text,
@@ -79,7 +79,7 @@ def read_head(path: Path) -> bytes:
     Raises:
         InputError: not a plain file, or not readable.
     """
-    with opened(path) as stream:
+    with open_plain_file(path) as stream:
         return stream.read(HEADER_LIMIT)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from oarseg.imaging.files import header_text
 from oarseg.imaging.files.pixels import (
     Pixels,
-    detached,
-    encoding,
+    detached_data,
     not_scalar,
     not_three_dimensional,
+    unsupported_encoding,
 )
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
@@ -49,11 +49,11 @@ def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -
     first = head.index(b"ElementDataFile")
     line = re.match(rb"ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)\r?\n", head[first:])
     if line is None or (first and head[first - 1 : first] != b"\n"):
-        raise encoding(path, "a header whose end cannot be told")
+        raise unsupported_encoding(path, "a header whose end cannot be told")
     target = line[1].decode("latin-1").strip()
     if target not in ("LOCAL", "Local", "local"):
-        raise detached(path, target)
-    fields = header_text.fields(path, head[:first], separator=r"[=:]")
+        raise detached_data(path, target)
+    fields = header_text.parse_fields(path, head[:first], separator=r"[=:]")
     grid, count = _grid(path, fields, channels=channels)
     compressed, start = _is_true(fields, "CompressedData"), first + line.end()
     return Pixels("MetaImage", _dtype(path, fields), compressed, start, grid, count)
@@ -63,22 +63,24 @@ def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     name = ELEMENT_TYPES.get(fields.get("ElementType", ""))
     if name is None or not _is_true(fields, "BinaryData") or fields.get("HeaderSize", "0") != "0":
         found = {key: fields.get(key) for key in ("ElementType", "BinaryData", "HeaderSize")}
-        raise encoding(path, ", ".join(f"{key} {ascii(v)[:40]}" for key, v in found.items()))
+        raise unsupported_encoding(
+            path, ", ".join(f"{key} {ascii(v)[:40]}" for key, v in found.items())
+        )
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     return np.dtype((">" if big else "<") + name)
 
 
 def _grid(path: Path, fields: dict[str, str], *, channels: bool) -> tuple[Grid, int]:
     """The geometry as ITK's MetaImageIO understands it, and the channels of a fourth axis."""
-    (axes,) = header_text.whole(path, "NDims", fields.get("NDims", "").split(), 1)
+    (axes,) = header_text.parse_integers(path, "NDims", fields.get("NDims", "").split(), 1)
     if axes != 3 and not (channels and axes == 4):
         raise not_three_dimensional(path, axes)
     components = fields.get("ElementNumberOfChannels", "1").split()
-    if header_text.whole(path, "ElementNumberOfChannels", components, 1) != (1,):
+    if header_text.parse_integers(path, "ElementNumberOfChannels", components, 1) != (1,):
         raise not_scalar(path, components[0])
-    sizes = header_text.whole(path, "DimSize", fields.get("DimSize", "").split(), axes)
+    sizes = header_text.parse_integers(path, "DimSize", fields.get("DimSize", "").split(), axes)
     steps = fields.get("ElementSpacing", "").split()
-    spacing = header_text.numbers(path, "ElementSpacing", steps, axes)
+    spacing = header_text.parse_numbers(path, "ElementSpacing", steps, axes)
     matrix = _synonym(path, fields, axes * axes, "TransformMatrix", "Rotation", "Orientation")
     matrix = matrix or tuple(np.eye(axes).ravel().tolist())
     origin = _synonym(path, fields, axes, "Offset", "Position", "Origin") or (0.0,) * axes
@@ -96,7 +98,11 @@ def _synonym(
     path: Path, fields: dict[str, str], count: int, *keys: str
 ) -> tuple[float, ...] | None:
     given = [key for key in keys if key in fields]
-    return header_text.numbers(path, given[-1], fields[given[-1]].split(), count) if given else None
+    return (
+        header_text.parse_numbers(path, given[-1], fields[given[-1]].split(), count)
+        if given
+        else None
+    )
 
 
 def _is_true(fields: dict[str, str], key: str) -> bool:

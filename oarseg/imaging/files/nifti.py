@@ -20,9 +20,9 @@ from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.files.pixels import (
     GZIP_MAGIC,
     Pixels,
-    encoding,
     not_three_dimensional,
-    unusable,
+    unsupported_encoding,
+    unusable_file,
 )
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
@@ -88,10 +88,10 @@ def parse_nifti_header(path: Path, head: bytes, *, channels: bool = False) -> Pi
     compressed = head.startswith(GZIP_MAGIC)
     data = _start(head)
     if len(data) < HEADER_BYTES or data[344:348] != b"n+1\x00":
-        raise encoding(path, "a header that is not NIfTI-1 in a single file")
+        raise unsupported_encoding(path, "a header that is not NIfTI-1 in a single file")
     read = _read(data)
     if read.datatype not in DATATYPES or not HEADER_BYTES <= read.offset <= LARGEST_OFFSET:
-        raise encoding(path, f"data type {read.datatype} at byte {read.offset:g}")
+        raise unsupported_encoding(path, f"data type {read.datatype} at byte {read.offset:g}")
     sizes = _sizes(path, read, channels=channels)
     grid = _grid(path, read, sizes[:3])
     slope, intercept = read.scaling
@@ -185,7 +185,7 @@ def _matrix(path: Path, read: _Header) -> Doubles:
     if by_quaternion is not None:
         return by_quaternion
     if read.sform > 0:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="orthogonal axis directions",
             found=f"{np.round(read.rows[:, :3], 4).tolist()}",
@@ -212,7 +212,7 @@ def _by_quaternion(path: Path, read: _Header) -> Doubles:
     b, c, d = read.quaternion[:3]
     rest = 1.0 - (b * b + c * c + d * d)
     if rest < -0.01:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="a quaternion of length 1",
             found=f"b, c, d of {b:g}, {c:g}, {d:g}",
@@ -236,7 +236,7 @@ def _by_quaternion(path: Path, read: _Header) -> Doubles:
 
 def _check_spacing(path: Path, spacing: Doubles, norms: Doubles) -> None:
     if not (np.abs(norms - spacing) <= SAME_SPACING * np.abs(spacing)).all() or not norms.all():
-        raise unusable(
+        raise unusable_file(
             path,
             expected="the same spacing in pixdim and in the matrix",
             found=f"{np.round(spacing, 4).tolist()} and {np.round(norms, 4).tolist()}",
@@ -245,6 +245,6 @@ def _check_spacing(path: Path, spacing: Doubles, norms: Doubles) -> None:
 
 
 def _unfinite(path: Path, what: str, values: Doubles) -> Exception:
-    return unusable(
+    return unusable_file(
         path, expected=f"finite {what}", found=f"{values.tolist()}", do="correct the header"
     )

@@ -17,12 +17,12 @@ import numpy as np
 from oarseg.imaging.files import header_text
 from oarseg.imaging.files.pixels import (
     Pixels,
-    detached,
-    encoding,
+    detached_data,
     not_scalar,
     not_three_dimensional,
-    shortened,
-    unusable,
+    quote_header_text,
+    unsupported_encoding,
+    unusable_file,
 )
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
@@ -66,8 +66,8 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
     text = _text(path, head)
     other = re.search(r"(?im)^\s*data\s*file\s*:=?\s*(.*?)\s*$", text.decode("latin-1"))
     if other:
-        raise detached(path, other[1])
-    fields = header_text.fields(path, text.lower(), separator=":")
+        raise detached_data(path, other[1])
+    fields = header_text.parse_fields(path, text.lower(), separator=":")
     axes = _axes(path, fields, channels=channels)
     grid = _grid(path, fields, axes)
     name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
@@ -76,14 +76,14 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
         or how not in ("raw", "gzip", "gz")
         or any(fields.get(key, "0") != "0" for key in SKIPS)
     ):
-        found = f"type {shortened(fields.get('type'))}, encoding {shortened(how)}"
-        raise encoding(path, found)
+        found = f"type {quote_header_text(fields.get('type'))}, encoding {quote_header_text(how)}"
+        raise unsupported_encoding(path, found)
     order = ">" if fields.get("endian", "") == "big" else "<"
     dtype = np.dtype(order + name)
     return Pixels("NRRD", dtype, how != "raw", len(text), grid, axes.channels, axes.interleaved)
 
 
-def texts(path: Path, head: bytes) -> dict[str, str]:
+def read_key_values(path: Path, head: bytes) -> dict[str, str]:
     """The ``key:=value`` pairs of a header.
 
     Raises:
@@ -98,7 +98,7 @@ def _text(path: Path, head: bytes) -> bytes:
     """The longest text that any reader could take for the header."""
     blank = re.search(rb"\n\r?\n", head)
     if blank is None:
-        raise encoding(path, "a header without the blank line that ends it")
+        raise unsupported_encoding(path, "a header without the blank line that ends it")
     return head[: blank.end()]
 
 
@@ -112,10 +112,10 @@ class _Axes:
 
 
 def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
-    (count,) = header_text.whole(path, "dimension", fields.get("dimension", "").split(), 1)
+    (count,) = header_text.parse_integers(path, "dimension", fields.get("dimension", "").split(), 1)
     if count != 3 and not (channels and count == 4):
         raise not_three_dimensional(path, count)
-    sizes = header_text.whole(path, "sizes", fields.get("sizes", "").split(), count)
+    sizes = header_text.parse_integers(path, "sizes", fields.get("sizes", "").split(), count)
     # Without kinds a direction of "none" tells which axis is not one of space.
     told = fields.get("kinds") or re.sub(
         r"\([^()]*\)", "domain", fields.get("space directions", "")
@@ -128,16 +128,16 @@ def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
         return _Axes(sizes[1:], sizes[0], interleaved=True)
     if count == 4 and len(domain) == 4 and all(domain[:3]):
         return _Axes(sizes[:3], sizes[3])
-    raise not_scalar(path, f"axes of the kinds {shortened(' '.join(kinds))}")
+    raise not_scalar(path, f"axes of the kinds {quote_header_text(' '.join(kinds))}")
 
 
 def _grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
     shape = reversed_triple(axes.sizes)
     if "space directions" in fields or "space" in fields:
         return _placed(path, fields, shape)
-    spacing = header_text.vector(path, "spacings", fields.get("spacings", "").split()[-3:])
+    spacing = header_text.parse_vector(path, "spacings", fields.get("spacings", "").split()[-3:])
     if "axis mins" in fields or "axismins" in fields:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="a position in space",
             found="one along the axes alone (axis mins)",
@@ -150,19 +150,19 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
     """The geometry from space, space directions and space origin."""
     signs = SPACES.get(fields.get("space", ""))
     if signs is None:
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"a space out of {', '.join(s for s in SPACES if '-' in s)}",
-            found=shortened(fields.get("space")),
+            found=quote_header_text(fields.get("space")),
             do="correct the header: nothing else tells left from right",
         )
     _check_units(path, fields)
     vectors = re.findall(r"\(([^()]*)\)", fields.get("space directions", ""))
     if len(vectors) != 3:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="three space directions",
-            found=shortened(fields.get("space directions")),
+            found=quote_header_text(fields.get("space directions")),
             do="correct the header",
         )
     flip = (*signs, 1.0)
@@ -182,15 +182,15 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
 
 
 def _vector(path: Path, key: str, text: str) -> Vector:
-    return header_text.vector(path, key, [part.strip() for part in text.split(",")])
+    return header_text.parse_vector(path, key, [part.strip() for part in text.split(",")])
 
 
 def _check_units(path: Path, fields: dict[str, str]) -> None:
     units = {unit.strip() for unit in re.findall(r'"([^"]*)"', fields.get("space units", ""))}
     if not units <= {"mm", ""}:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="space units of mm",
-            found=shortened(fields["space units"]),
+            found=quote_header_text(fields["space units"]),
             do="write it again in mm",
         )

@@ -59,14 +59,14 @@ class Pixels:
     intercept: float = 0.0
 
 
-def unusable(path: Path, *, expected: str, found: str, do: str) -> InputError:
+def unusable_file(path: Path, *, expected: str, found: str, do: str) -> InputError:
     """The error for a file that cannot be used, in one sentence."""
     return InputError(f"{path}: expected {expected}, found {found}; {do}")
 
 
 def not_three_dimensional(path: Path, dimensions: int) -> InputError:
     """The error for an image with more or fewer than three axes."""
-    return unusable(
+    return unusable_file(
         path,
         expected="a 3-D image",
         found=f"a {dimensions}-D image",
@@ -76,7 +76,7 @@ def not_three_dimensional(path: Path, dimensions: int) -> InputError:
 
 def not_scalar(path: Path, found: str) -> InputError:
     """The error for an image with colours or vectors."""
-    return unusable(
+    return unusable_file(
         path,
         expected="one value a voxel",
         found=found,
@@ -84,19 +84,19 @@ def not_scalar(path: Path, found: str) -> InputError:
     )
 
 
-def detached(path: Path, found: str) -> InputError:
+def detached_data(path: Path, found: str) -> InputError:
     """The error for a header that keeps its data in another file: it can read any path."""
-    return unusable(
+    return unusable_file(
         path,
         expected="header and voxels in one file",
-        found=f"a header that points to {shortened(found)}",
+        found=f"a header that points to {quote_header_text(found)}",
         do="write the image as one file",
     )
 
 
-def encoding(path: Path, found: str) -> InputError:
+def unsupported_encoding(path: Path, found: str) -> InputError:
     """The error for voxels that are stored in a way that is not read."""
-    return unusable(
+    return unusable_file(
         path,
         expected="scalar binary voxels, raw or compressed with zlib or gzip",
         found=found,
@@ -104,7 +104,7 @@ def encoding(path: Path, found: str) -> InputError:
     )
 
 
-def shortened(text: object) -> str:
+def quote_header_text(text: object) -> str:
     """A header's text for a message: quoted, printable and not long."""
     return ascii(text)[:80]
 
@@ -122,7 +122,7 @@ def _open_plain(path: str, flags: int) -> int:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def open_plain_file(path: Path) -> Iterator[BinaryIO]:
     """A plain file, opened once for all that is read of it.
 
     Raises:
@@ -133,11 +133,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         with open(path, "rb", opener=_open_plain) as stream:
             yield stream
     except _NotPlainError as error:
-        raise unusable(
+        raise unusable_file(
             path, expected="a plain file", found="something else", do="give the image itself"
         ) from error
     except OSError as error:
-        raise unusable(
+        raise unusable_file(
             path, expected="a readable file", found=f"{error.strerror}", do="check the file"
         ) from error
 
@@ -159,7 +159,7 @@ def read_voxels(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
     return array if array.dtype.isnative else array.byteswap(inplace=True).view(_native(array))
 
 
-def blocks(
+def read_blocks(
     path: Path, pixels: Pixels, count: int, shape: tuple[int, ...]
 ) -> Iterator[NDArray[Any]]:
     """Read ``count`` arrays of one shape, one after the other, into the same memory.
@@ -190,12 +190,14 @@ def _native(array: NDArray[Any]) -> np.dtype[Any]:
 
 def _damaged(path: Path, *, found: str, promised: int | None = None) -> InputError:
     expected = f"{promised} bytes of voxels" if promised else "a whole compressed stream"
-    return unusable(path, expected=expected, found=found, do="the file is damaged, copy it again")
+    return unusable_file(
+        path, expected=expected, found=found, do="the file is damaged, copy it again"
+    )
 
 
 def _check_promise(path: Path, pixels: Pixels, needed: int) -> None:
     """Refuse a header that promises more than the file can hold, before allocating."""
-    with opened(path) as stream:
+    with open_plain_file(path) as stream:
         held = os.fstat(stream.fileno()).st_size - pixels.start
     if needed > held * (MAX_RATIO if pixels.compressed else 1):
         raise _damaged(path, found=f"only {held} bytes in the file", promised=needed)
@@ -205,7 +207,7 @@ def _payload(path: Path, pixels: Pixels, needed: int) -> Iterator[memoryview]:
     """The bytes of the voxels, just as many as are needed, by parts of bounded size."""
     seen = -pixels.skip
     try:
-        with opened(path) as stream:
+        with open_plain_file(path) as stream:
             stream.seek(pixels.start)
             for part in _inflated(stream) if pixels.compressed else _raw(stream):
                 first = max(0, -seen)

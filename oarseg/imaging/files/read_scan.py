@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from oarseg.imaging.files.locate import locate
-from oarseg.imaging.files.pixels import CHUNK_BYTES, Pixels, read_voxels, unusable
+from oarseg.imaging.files.locate import locate_voxels
+from oarseg.imaging.files.pixels import CHUNK_BYTES, Pixels, read_voxels, unusable_file
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.system import memory
 from oarseg.system.memory import Need
@@ -62,7 +62,7 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
             that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
     """
     limits = limits or Limits()
-    pixels = locate(path)
+    pixels = locate_voxels(path)
     _check_size(path, pixels.grid, pixels, limits)
     _check_geometry(path, pixels.grid, limits)
     _check_memory(path, pixels)
@@ -111,7 +111,7 @@ def check_ct(
     low, high = float(volume.array.min()), float(volume.array.max())
     air, tissue = (_share(volume.array, *bounds) for bounds in (AIR_RANGE_HU, TISSUE_HU))
     if not (assume_hu or (air >= MIN_SHARES[0] and tissue >= MIN_SHARES[1])):
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"a CT in HU (air {AIR_RANGE_HU[0]} to {AIR_RANGE_HU[1]}, "
             f"tissue up to {TISSUE_HU[1]})",
@@ -130,14 +130,14 @@ def check_ct(
 def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
     size = grid.size_text
     if min(grid.shape) < limits.shortest:
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"a 3-D image with at least {limits.shortest} voxels along each axis",
             found=size,
             do="give the whole scan",
         )
     if grid.voxels > limits.voxels or grid.voxels * pixels.dtype.itemsize > limits.bytes:
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"at most {limits.voxels} voxels and {limits.bytes} bytes",
             found=f"{size} of {pixels.dtype.itemsize} bytes",
@@ -148,14 +148,14 @@ def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
 def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
     low, high = limits.spacing_mm
     if not all(low <= spacing <= high for spacing in grid.spacing_mm):
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"spacings of {low} to {high} mm",
             found=" × ".join(f"{spacing:g}" for spacing in reversed(grid.spacing_mm)),
             do="correct the header",
         )
     if not all(abs(position) <= FARTHEST_MM for position in grid.origin_mm):
-        raise unusable(
+        raise unusable_file(
             path,
             expected=f"an origin within {FARTHEST_MM:g} mm",
             found=f"{grid.origin_mm}",
@@ -166,7 +166,7 @@ def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(matrix.T @ matrix - np.eye(3)).max()
     if not error <= ORTHONORMAL_TOLERANCE:
-        raise unusable(
+        raise unusable_file(
             path,
             expected="orthonormal axis directions",
             found=f"{grid.direction}",
@@ -204,7 +204,7 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f":
         wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
         if wrong:
-            raise unusable(
+            raise unusable_file(
                 path,
                 expected="finite values",
                 found=f"{wrong} voxels that are NaN or infinite",
@@ -212,7 +212,7 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
             )
     first = array.flat[0]
     if all(bool((plane == first).all()) for plane in array):
-        raise unusable(
+        raise unusable_file(
             path,
             expected="an image",
             found=f"the value {first:g} in every voxel",

@@ -121,9 +121,9 @@ def test_nrrd_of_channels(tmp_path: Path, first: bool, lines: tuple[str, ...]) -
     header = ["NRRD0004", "type: short", "dimension: 4", f"sizes: {sizes}", "endian: little"]
     given = [] if "space: LPS" in lines else ["spacings: nan 1 1 2" if first else "spacings: 1 1 2"]
     path.write_text("\n".join([*header, "encoding: raw", *given, *lines, "a:=b: c"]) + "\n\n")
-    found = locate.locate(path, channels=True)
+    found = locate.locate_voxels(path, channels=True)
     assert (found.channels, found.interleaved, found.grid.shape) == (2, first, (5, 6, 7))
-    assert nrrd.texts(path, path.read_bytes()) == {"a": "b: c"}
+    assert nrrd.read_key_values(path, path.read_bytes()) == {"a": "b: c"}
     assert refusal(path).startswith("expected a 3-D image, found a 4-D image")
 
 
@@ -199,7 +199,7 @@ def test_nifti_units(tmp_path: Path, units: int, factor: float) -> None:
     path = write_nifti(tmp_path / "x.nii", units=units, spacing=(2e-3, 2e-3, 2e-3))
     if factor != 1000.0:
         path = write_nifti(path, units=units, spacing=(100.0, 100.0, 100.0))
-    grid = locate.locate(path).grid
+    grid = locate.locate_voxels(path).grid
     assert grid.spacing_mm == pytest.approx((2.0,) * 3 if factor == 1000 else (100 * factor,) * 3)
     assert grid.origin_mm == pytest.approx((-10 * factor, 20 * factor, 30 * factor))
 
