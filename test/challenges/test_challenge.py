@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oarseg.challenges import catalogue, challenge
+from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 
 HAN_SEG = catalogue.load_challenge("han_seg")
@@ -56,7 +56,7 @@ def test_unknown_challenge_names_the_known() -> None:
 
 
 def test_broken_file_names_the_key(tmp_path: Path) -> None:
-    source = challenge.resources.files("oarseg") / "challenges" / "han_seg.toml"
+    source = catalogue.resources.files("oarseg") / "challenges" / "han_seg.toml"
     text = source.read_text(encoding="utf-8")
     for old, new, message in (
         ("label = 4\n", "label = 5\n", "without gaps or repeats"),
@@ -112,7 +112,7 @@ def test_organs_are_the_structures_where_nothing_overlaps() -> None:
 
 
 def test_organs_are_unions_where_they_overlap(tmp_path: Path) -> None:
-    source = challenge.resources.files("oarseg") / "challenges" / "han_seg.toml"
+    source = catalogue.resources.files("oarseg") / "challenges" / "han_seg.toml"
     text = source.read_text(encoding="utf-8")
     rules = text[text.index("[evaluation]") :]
     own = "[evaluation]\nweights = { Eye_L = 2 }\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oarseg.challenges import catalogue, challenge, label_table, toml_file
+from oarseg.challenges import catalogue, label_table, toml_file
 from oarseg.errors import InputError
 
 PROFILES = catalogue.challenge_names()
@@ -205,7 +205,7 @@ def test_line_of_a_key(at: toml_file.Path, line: int | None) -> None:
 def test_a_broken_challenge_names_line_and_key(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
-    source = challenge.resources.files("oarseg") / "challenges" / "segrap_gtv.toml"
+    source = catalogue.resources.files("oarseg") / "challenges" / "segrap_gtv.toml"
     path = tmp_path / "own.toml"
     path.write_text(source.read_text(encoding="utf-8").replace(old, new, 1))
     with pytest.raises(InputError, match=message):

@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def oarseg(*arguments: object) -> None:
     """A command of the user's, which must succeed."""
-    assert main.main([str(argument) for argument in arguments]) == 0, arguments
+    assert main([str(argument) for argument in arguments]) == 0, arguments
 
 
 def options(name: str) -> list[str]:

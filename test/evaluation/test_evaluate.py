@@ -459,7 +459,7 @@ def test_command_writes_table_json_csv_and_plot(
     write(tmp_path / "r" / "case_01.mha", truth())
     out = tmp_path / "out"
     arguments = ["evaluate", str(tmp_path / "p"), str(tmp_path / "r"), "--out", str(out)]
-    assert main.main(arguments) == 0
+    assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "HD95: 95th percentile of surface distances weighted by surface area" in printed
     assert "only the reference has the structure (missed): DC 0, NSD 0" in printed

@@ -268,7 +268,7 @@ def test_command_prints_ranking_and_verdict(
         paths.append(tmp_path / name / "scores.csv")
         paths[-1].parent.mkdir()
         write_csv(paths[-1], scores(quality))
-    assert main.main(["rank", *map(str, paths), "--draws", "50"]) == 0
+    assert main(["rank", *map(str, paths), "--draws", "50"]) == 0
     printed = capsys.readouterr().out
     assert "| 1 | 1–1 | 100% | new | 1 | " in printed
     assert "new against old by hd95_mm: better on 3 (A, B, C), worse on 0" in printed

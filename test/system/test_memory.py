@@ -126,7 +126,7 @@ def test_an_image_that_cannot_be_held_is_not_read(
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros((64, 256, 256), np.float32)), str(path))
     room = Room("the container's limit", 2**24, 2**20)
     monkeypatch.setattr(memory, "tightest_room", lambda: room)
-    monkeypatch.setattr(read_scan, "load", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(read_scan, "read_voxels", lambda *_: pytest.fail("read"))
     with pytest.raises(ResourceError) as refusal:
         read_volume(path)
     # Float32 may be copied once: 8 bytes a voxel, half a MiB a slice, 1 MiB for the stream.

@@ -199,7 +199,7 @@ def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
-    monkeypatch.setattr(exporting, "answers", no_long_work)
+    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD
@@ -212,7 +212,7 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0), folds=2))
     save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
-    monkeypatch.setattr(exporting, "answers", no_long_work)
+    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(InputError, match="is of another network than the plans"):
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD

@@ -24,7 +24,7 @@ DATASET = "Dataset106_Phantoms"
 
 
 def oarseg(*arguments: object) -> None:
-    assert main.main([str(argument) for argument in arguments]) == 0, arguments
+    assert main([str(argument) for argument in arguments]) == 0, arguments
 
 
 @pytest.fixture(scope="module")

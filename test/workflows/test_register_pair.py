@@ -60,7 +60,7 @@ def table(phantom, path: Path, *, off_mm: float = 0.0) -> Path:
 
 
 def run(*arguments: object) -> int:
-    return main.main(["register", *map(str, arguments)])
+    return main(["register", *map(str, arguments)])
 
 
 def test_all_is_written_and_the_error_at_landmarks_told(
