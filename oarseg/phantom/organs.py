@@ -20,7 +20,7 @@ from oarseg.phantom.scanner import Slab
 
 Mask = NDArray[np.bool_]
 Window = tuple[slice, slice, slice]
-CHEST = frozenset({"Lung_L", "Lung_R", "Heart", "GTV_Lung"})
+CHEST_ORGANS = frozenset({"Lung_L", "Lung_R", "Heart", "GTV_Lung"})
 # What nobody has painted as an organ of its own.
 OTHER = ""
 
@@ -60,6 +60,11 @@ class PhantomOrgan:
     volume_cm3: float
 
     @property
+    def shaped(self) -> bool:
+        """Whether a shape, too, decides what belongs to it."""
+        return any(term.inside for term in self.terms)
+
+    @property
     def owners(self) -> frozenset[str]:
         """Everything that has to be painted for it."""
         return frozenset(owner for term in self.terms for owner in term.owners if owner)
@@ -78,7 +83,7 @@ def _made_of(*owners: str, cm3: float) -> PhantomOrgan:
 
 
 @lru_cache(maxsize=1)
-def organs() -> dict[str, PhantomOrgan]:
+def known_organs() -> dict[str, PhantomOrgan]:
     """Every organ that phantoms know, by name."""
     finer = {"Eye_AL": ("Lens_L",), "Eye_AR": ("Lens_R",)}
     known = {

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.phantom.patient.anatomy import Anatomy, label_values
+from oarseg.phantom.patient.anatomy import Anatomy
 from oarseg.phantom.patient.parts import Part
 from oarseg.phantom.patient.pose import as_fields
 from oarseg.phantom.patient.shapes import Bounds, Field, grown
+from oarseg.phantom.patient.structures import number_structures
 from oarseg.phantom.patient.tissues import SEQUENCES, TISSUES
 
 SLAB_VOXELS = 400_000
@@ -37,14 +38,15 @@ class View:
         grid: the scan's voxels.
         to_ct: the grid's world → CT world.
         flexion_deg: neck flexion added to the patient's own during this scan.
-        numbers: what is written for each owner of a part; None for HaN-Seg's labels.
+        numbers: owner of a part → the number painted for it; without, the reference
+            structures are numbered.
     """
 
     anatomy: Anatomy
     grid: Grid
     to_ct: RigidTransform = field(default_factory=RigidTransform)
     flexion_deg: float = 0.0
-    numbers: Mapping[str, int] | None = None
+    numbers: Mapping[str, int] = field(default_factory=number_structures)
 
     @property
     def edge_mm(self) -> float:
@@ -148,10 +150,8 @@ def paint_slab(view: View, first: int, last: int, values: Mapping[str, float]) -
     if not (slab.skin < slab.edge_mm).any():
         return slab
     slab.image[...] = values["fat"]
-    own, known = view.numbers, label_values()
     for part in view.anatomy.parts:
-        number = known.get(part.label, 0) if own is None else own.get(part.owner, 0)
-        slab.paint(part, values, number)
+        slab.paint(part, values, view.numbers.get(part.owner, 0))
     skin = slab.skin
     rind = np.clip((skin + 2.0) / slab.edge_mm + 0.5, 0.0, 1.0)
     slab.image += rind * (values["skin"] - slab.image) * (slab.labels == 0)
@@ -226,13 +226,15 @@ class CtScanner:
         self,
         view: View,
         *,
+        label_slab: Callable[[Slab], Labels] | None = None,
         slab_voxels: int = SLAB_VOXELS,
-        progress: Callable[[float], None] | None = None,
-        describe: Callable[[Slab], Labels] | None = None,
     ) -> tuple[Volume, Volume]:
-        """The CT (int16) and the label map (uint8) on the view's grid.
+        """Scan the patient: the CT (int16) and the label map (uint8) on the view's grid.
 
-        ``describe`` makes a painted slab's labels from its owners and coordinates.
+        Args:
+            view: patient and grid.
+            label_slab: makes a painted slab's labels; without, they are the owners' numbers.
+            slab_voxels: voxels painted at a time; changes no voxel.
         """
         image = np.empty(view.grid.shape, np.int16)
         labels = np.empty(view.grid.shape, np.uint8)
@@ -244,9 +246,7 @@ class CtScanner:
             _add_streaks(view, slab)
             for plane in range(first, last):
                 image[plane] = self._expose(slab.image[plane - first], plane)
-            labels[first:last] = describe(slab) if describe else slab.labels
-            if progress:
-                progress(last / view.grid.shape[0])
+            labels[first:last] = label_slab(slab) if label_slab else slab.labels
         return Volume(image, view.grid), Volume(labels, view.grid)
 
     def _expose(self, plane: Field, number: int) -> NDArray[np.int16]:

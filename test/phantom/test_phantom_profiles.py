@@ -16,11 +16,12 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Volume
-from oarseg.phantom import PhantomSpec, make_phantom, write_cases
-from oarseg.phantom.organs import organs
-from oarseg.phantom.patient.anatomy import build
+from oarseg.phantom import Phantom, PhantomSpec, make_phantom, write_cases
+from oarseg.phantom.labelling import Labelling
+from oarseg.phantom.organs import known_organs
+from oarseg.phantom.patient.anatomy import make_anatomy
+from oarseg.phantom.patient.anatomy import make_anatomy as build
 from oarseg.phantom.patient.structures import VOLUMES_CM3
-from oarseg.phantom.profile import Profile, ProfileCase, make_case
 
 SEGRAP = catalogue.load_challenge("segrap_oar")
 OWN = [name for name in catalogue.challenge_names() if name not in ("han_seg", "han5k")]
@@ -52,8 +53,8 @@ def test_scans_of_han_seg_stay_as_they_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def segrap() -> ProfileCase:
-    return make_case(PhantomSpec(201), SEGRAP)
+def segrap() -> Phantom:
+    return make_phantom(PhantomSpec(201), SEGRAP)
 
 
 def volume_cm3(labels: Volume, values: tuple[int, ...]) -> float:
@@ -63,25 +64,25 @@ def volume_cm3(labels: Volume, values: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("name", OWN)
 def test_phantoms_know_every_organ(name: str) -> None:
     rules = catalogue.load_challenge(name)
-    profile = Profile(rules)
-    assert profile.of_chest == (name in ("structseg_thoracic_oar", "structseg_lung_gtv"))
-    assert set(VOLUMES_CM3) <= set(organs())
+    labelling = Labelling(rules)
+    assert labelling.of_chest == (name in ("structseg_thoracic_oar", "structseg_lung_gtv"))
+    assert set(VOLUMES_CM3) <= set(known_organs())
 
 
 @pytest.mark.parametrize("organ", SEGRAP.organs, ids=lambda organ: organ.name)
-def test_organs_of_segrap_are_about_as_large_as_patients(segrap: ProfileCase, organ) -> None:  # type: ignore[no-untyped-def]
+def test_organs_of_segrap_are_about_as_large_as_patients(segrap: Phantom, organ) -> None:  # type: ignore[no-untyped-def]
     found = volume_cm3(segrap.labels, organ.labels)
-    typical = organs()[organ.phantom_name].volume_cm3
+    typical = known_organs()[organ.phantom_name].volume_cm3
     cut = segrap.truth.presence[organ.name] < 1
     assert (0.15 if cut else 0.4) * typical <= found <= 1.8 * typical
 
 
-def test_every_label_of_segrap_is_there(segrap: ProfileCase) -> None:
+def test_every_label_of_segrap_is_there(segrap: Phantom) -> None:
     assert set(np.unique(segrap.labels.array)) == set(range(55))
 
 
-def test_left_and_right_of_segrap(segrap: ProfileCase) -> None:
-    middle = build(201).pose.rigid.translation_mm[0]
+def test_left_and_right_of_segrap(segrap: Phantom) -> None:
+    middle = make_anatomy(201).pose.rigid.translation_mm[0]
     for organ in SEGRAP.organs:
         if organ.side:
             points = np.argwhere(np.isin(segrap.labels.array, organ.labels)).astype(float)
@@ -89,7 +90,7 @@ def test_left_and_right_of_segrap(segrap: ProfileCase) -> None:
             assert (x > middle) == (organ.side == "left"), organ.name
 
 
-def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: ProfileCase) -> None:
+def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: Phantom) -> None:
     plain, enhanced = (segrap.images[s.channel] for s in SEGRAP.sockets)
     assert plain.grid == enhanced.grid
     assert (plain.array != enhanced.array).mean() > 0.5  # noise of its own
@@ -101,7 +102,7 @@ def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: ProfileCa
 
 def test_tumours_stand_out_with_contrast() -> None:
     rules = catalogue.load_challenge("segrap_gtv")
-    case = make_case(PhantomSpec(5, "tiny"), rules)
+    case = make_phantom(PhantomSpec(5, "tiny"), rules)
     plain, enhanced = (case.images[s.channel].array for s in rules.sockets)
     for label in (1, 2):
         inside = case.labels.array == label
@@ -111,7 +112,7 @@ def test_tumours_stand_out_with_contrast() -> None:
 
 def test_chest_holds_what_structseg_outlines() -> None:
     rules = catalogue.load_challenge("structseg_thoracic_oar")
-    case = make_case(PhantomSpec(6, "tiny"), rules)
+    case = make_phantom(PhantomSpec(6, "tiny"), rules)
     ct = case.images["CT"]
     for structure in rules.structures:
         inside = case.labels.array == structure.label
@@ -123,7 +124,7 @@ def test_chest_holds_what_structseg_outlines() -> None:
 
 
 def test_lung_tumour_lies_in_a_lung() -> None:
-    case = make_case(PhantomSpec(6, "tiny"), catalogue.load_challenge("structseg_lung_gtv"))
+    case = make_phantom(PhantomSpec(6, "tiny"), catalogue.load_challenge("structseg_lung_gtv"))
     ct, inside = case.images["CT"], case.labels.array == 1
     assert -150 < np.median(ct.array[inside]) < 120
     around = sitk.GetArrayFromImage(
@@ -152,7 +153,7 @@ def test_an_unknown_organ_is_named() -> None:
     rules = catalogue.load_challenge("structseg_naso_gtv")
     spleen = replace(rules.structures[0], name="Spleen", phantom="")
     with pytest.raises(InputError, match="'Spleen': phantoms do not know 'Spleen'; set its key"):
-        Profile(replace(rules, structures=(spleen,)))
+        Labelling(replace(rules, structures=(spleen,)))
 
 
 # --- written

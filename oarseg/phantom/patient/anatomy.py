@@ -6,11 +6,9 @@ Everything follows from the seed; see ``parts.Draws``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from oarseg.challenges.catalogue import load_challenge
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient import head, landmarks, neck
@@ -47,13 +45,7 @@ class Anatomy:
     low_top: float | None
 
 
-@lru_cache(maxsize=1)
-def label_values() -> dict[str, int]:
-    """Structure name → label value."""
-    return {structure.name: structure.label for structure in load_challenge("han_seg").structures}
-
-
-def build(seed: int, *, metal_rate: float | None = None) -> Anatomy:
+def make_anatomy(seed: int, *, metal_rate: float | None = None) -> Anatomy:
     """The patient of a seed; ``metal_rate`` as in ``head.teeth``."""
     d = Draws(seed)
     sex = "F" if d.chance("sex", 0.45) else "M"

@@ -14,7 +14,7 @@ from oarseg.phantom.patient.parts import Draws, Part, fill, plus
 from oarseg.phantom.patient.shapes import Ellipsoid, Rippled, Tube, Union
 
 
-def parts(d: Draws, owners: Container[str]) -> tuple[Part, ...]:
+def draw_extra_parts(d: Draws, owners: Container[str]) -> tuple[Part, ...]:
     """The extra parts whose organs are asked for, in painting order."""
     every = [*_temporal(d), *_ears(d), *_tumours(d)]
     return tuple(part for part in every if part.owner in owners)

@@ -33,7 +33,13 @@ SINGLE: dict[str, tuple[float, float, float]] = {
     "SpinalCord": (7.4, 10.5, 13.9),
 }
 VOLUMES_CM3 = SINGLE | {stem + side: v for stem, v in PAIRED.items() for side in "LR"}
+LENSES = ("Lens_L", "Lens_R")
 REMOVABLE = ("Glnd_Submand_L", "Glnd_Submand_R", "Glnd_Thyroid", "Parotid_L", "Parotid_R")
+
+
+def number_structures() -> dict[str, int]:
+    """Number the structures, and the lenses, which are parts of two of them."""
+    return {name: n for n, name in enumerate(sorted((*VOLUMES_CM3, *LENSES)), start=1)}
 
 
 def rank(label: str) -> float:
