@@ -186,7 +186,7 @@ def _chest(phantom: Phantom, spec: PhantomSpec) -> tuple[Volume, Volume]:
     reach = (grid.shape[0] - 1) * grid.spacing_mm[0]
     x, y, _ = grid.origin_mm
     grid = replace(grid, origin_mm=(x, y, float(place - reach - 40)))
-    mr = MrScanner.of(spec.seed).scan(View(anatomy, grid, transform.inverse()))
+    mr = MrScanner.draw(spec.seed).scan(View(anatomy, grid, transform.inverse()))
     return phantom.ct, mr
 
 

@@ -1,8 +1,8 @@
 """Make a phantom: a challenge's images of a seeded patient, their labels and the truth.
 
-The patient of a seed is the same in every challenge. What only some challenges outline is
-painted over it, a second CT is taken with contrast, and challenges of the chest look
-further down.
+A seed's patient is the same in every challenge. Organs that only some challenges outline
+are painted over the general anatomy; a second CT is taken with contrast; CTs of the chest
+begin further down.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from oarseg.challenges.catalogue import load_challenge
+from oarseg.challenges.catalogue import DEFAULT_CHALLENGE, load_challenge
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
+from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.phantom.grids import draw_ct_grid, draw_ct_to_mr, draw_mr_grid
@@ -25,7 +25,6 @@ from oarseg.phantom.patient.parts import Draws
 from oarseg.phantom.scanner import SLAB_VOXELS, CtScanner, MrScanner, View
 from oarseg.phantom.spec import PhantomSpec
 
-DEFAULT_CHALLENGE = "han_seg"
 CONTRAST_STREAM = 111
 
 
@@ -94,7 +93,7 @@ def make_phantom(
     Args:
         spec: which one.
         challenge: whose images and labels; None for HaN-Seg's.
-        slab_voxels: voxels painted at a time; changes no voxel.
+        slab_voxels: voxels painted at a time; this changes no voxel.
 
     Raises:
         InputError: the challenge has an organ or an image that phantoms do not know.
@@ -105,23 +104,20 @@ def make_phantom(
     extra = draw_extra_parts(Draws(spec.seed), labelling.owners)
     anatomy = replace(anatomy, parts=(*anatomy.parts, *extra))
     ct_to_mr = draw_ct_to_mr(spec, anatomy)
-    view = View(
-        anatomy,
-        draw_ct_grid(spec, anatomy, of_chest=labelling.of_chest),
-        numbers=labelling.owners,
-    )
-    scanner = CtScanner.of(spec.seed, anatomy)
+    grid = draw_ct_grid(spec, anatomy, of_chest=labelling.of_chest)
+    view = View(anatomy, grid, numbers=labelling.owners, slab_voxels=slab_voxels)
+    scanner = CtScanner.draw(spec.seed, anatomy)
     if sum(socket.modality == "CT" for socket in challenge.sockets) > 1:
         scanner = replace(scanner, contrast=False)
-    ct, labels = scanner.scan(view, label_slab=labelling.label_slab, slab_voxels=slab_voxels)
+    ct, labels = scanner.scan(view, label_slab=labelling.label_slab)
     images = {challenge.reference.channel: ct}
     for socket in challenge.sockets:
         if socket.modality == "MR" and spec.with_mr:
             mr_view = _view_mr(spec, view, ct_to_mr, socket)
-            images[socket.channel] = MrScanner.of(spec.seed).scan(mr_view, slab_voxels=slab_voxels)
+            images[socket.channel] = MrScanner.draw(spec.seed).scan(mr_view)
         elif socket.modality == "CT" and not socket.reference:
             enhanced = replace(scanner, contrast=True, stream=CONTRAST_STREAM)
-            images[socket.channel] = enhanced.scan(view, slab_voxels=slab_voxels)[0]
+            images[socket.channel] = enhanced.scan(view)[0]
     truth = _record_truth(spec, anatomy, ct_to_mr, measure_presence(labels, challenge))
     phantom = Phantom(challenge, images, labels, truth)
     if phantom.mr is None:
@@ -172,7 +168,7 @@ def _record_truth(
     )
 
 
-def _vector(values: NDArray[np.float64]) -> Vector:
+def _vector(values: Doubles) -> Vector:
     return float(values[0]), float(values[1]), float(values[2])
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
+from oarseg.imaging.arrays import Labels
 from oarseg.phantom.organs import CHEST_ORGANS, PhantomOrgan, known_organs
-from oarseg.phantom.scanner import Labels, Slab
+from oarseg.phantom.scanner import Slab
 
 
 class Labelling:
@@ -42,18 +42,18 @@ class Labelling:
     def label_slab(self, slab: Slab) -> Labels:
         """Return the challenge's label map of a painted slab."""
         if self._rule is not None:
-            codes = np.zeros(slab.labels.shape, np.uint64)
+            codes = np.zeros(slab.owners.shape, np.uint64)
             for bit, organ in enumerate(self._organs):
                 codes[organ.mask(slab, self.owners)] |= np.uint64(1 << bit)
             return self._rule.labels(codes)[0]
         if not any(organ.shaped for organ in self._organs):
-            return self._label_of_owner()[slab.labels]
-        labels = np.zeros(slab.labels.shape, np.uint8)
+            return self._label_of_owner()[slab.owners]
+        labels = np.zeros(slab.owners.shape, np.uint8)
         for label, organ in self._falling:
             labels[organ.mask(slab, self.owners)] = label
         return labels
 
-    def _label_of_owner(self) -> NDArray[np.uint8]:
+    def _label_of_owner(self) -> Labels:
         """Look-up table from owners' numbers to labels, where no shape decides."""
         table = np.zeros(256, np.uint8)
         for label, organ in self._falling:

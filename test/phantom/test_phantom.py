@@ -22,7 +22,7 @@ from oarseg.phantom.patient.shapes import (
     Cut,
     Ellipsoid,
     Rippled,
-    Shape,
+    Solid,
     Stack,
     Tube,
     Union,
@@ -199,8 +199,8 @@ def test_mr_shows_the_structures_where_the_transform_says(small: dict[int, Phant
     transform = phantom.truth.ct_to_mr
     assert phantom.mr is not None
     view = View(anatomy, phantom.mr.grid, transform.inverse(), numbers=LABELS)
-    slab = paint_slab(view, 0, phantom.mr.grid.shape[0], MrScanner.of(seed).values())
-    seen = Volume(slab.labels, phantom.mr.grid)
+    slab = paint_slab(view, 0, phantom.mr.grid.shape[0], MrScanner.draw(seed).draw_values())
+    seen = Volume(slab.owners, phantom.mr.grid)
     for name in ("Eye_PL", "Eye_PR", "Glnd_Submand_L", "Cavity_Oral", "Pituitary"):
         value = LABELS[name]
         wanted = transform.apply(centroid_mm(phantom.labels, value)[None])[0]
@@ -311,7 +311,7 @@ def test_unbend_leaves_the_head() -> None:
         ),
     ],
 )
-def test_distance(shape: Shape, point: tuple[float, float, float], distance: float) -> None:
+def test_distance(shape: Solid, point: tuple[float, float, float], distance: float) -> None:
     x, y, z = (np.array([[[v]]], np.float32) for v in point)
     assert float(shape.distance(x, y, z)[0, 0, 0]) == pytest.approx(distance, abs=0.02)
 
@@ -421,7 +421,7 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict[str, object], message: 
 
 def test_a_scan_of_empty_space_is_air() -> None:
     anatomy = make_anatomy(7)
-    scanner = replace(CtScanner.of(7, anatomy), couch_y_mm=1e6)
+    scanner = replace(CtScanner.draw(7, anatomy), couch_y_mm=1e6)
     grid = Grid((2, 8, 8), (2.0, 2.0, 2.0), (5000.0, 5000.0, 5000.0))
     ct, labels = scanner.scan(View(anatomy, grid))
     assert labels.array.max() == 0

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -204,3 +205,42 @@ def test_cases_labelled_in_part(tmp_path: Path) -> None:
         assert 1 <= len(found & set(names)) < len(names)
     with pytest.raises(InputError, match="share 0: expected more than 0"):
         write_cases(tmp_path / "data", seeds=[3], size="tiny", challenge=rules, share=0.0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("layout", ["dataset", "platform"])
+def test_han_seg_is_written_as_a_challenge_of_any_other_name(
+    tmp_path: Path, layout: Literal["dataset", "platform"]
+) -> None:
+    rules = replace(catalogue.load_challenge("han_seg"), name="clinic", title="Our clinic")
+    for folder, chosen in (("clinic", rules), ("han_seg", None)):
+        write_cases(tmp_path / folder, seeds=[7], size="tiny", layout=layout, challenge=chosen)
+    assert contents(tmp_path / "clinic") == contents(tmp_path / "han_seg")
+
+
+def test_masks_that_slicer_opens_tell_where_the_organ_lies(tmp_path: Path) -> None:
+    data_set = replace(SEGRAP.data_set, mask="{structure}.seg.nrrd")
+    seed = next(s for s in range(300) if make_anatomy(s).low_top is not None)  # no chiasm
+    (folder,) = write_cases(
+        tmp_path, seeds=[seed], size="tiny", challenge=replace(SEGRAP, data_set=data_set)
+    )
+    extents = {}
+    for organ in SEGRAP.organs:
+        image = sitk.ReadImage(str(folder / f"{organ.name}.seg.nrrd"))
+        places = np.argwhere(sitk.GetArrayFromImage(image))[:, ::-1]
+        ends = zip(places.min(0), places.max(0), strict=True) if len(places) else [(0, -1)] * 3
+        extents[organ.name] = image.GetMetaData("Segment0_Extent")
+        assert extents[organ.name] == " ".join(f"{a} {b}" for a, b in ends), organ.name
+    assert extents["Chiasm"] == "0 -1 0 -1 0 -1"
+    assert extents["Brain"] != extents["BrainStem"]
+
+
+def test_organs_that_a_table_lists_are_all_labelled(tmp_path: Path) -> None:
+    for share in (1.0, 0.5):
+        write_cases(tmp_path / str(share), seeds=[7], size="tiny", with_mr=False, share=share)
+    assert contents(tmp_path / "0.5") == contents(tmp_path / "1.0")
