@@ -25,8 +25,8 @@ from oarseg.model.manifest import (  # noqa: E402
     write_manifest,
 )
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases  # noqa: E402
-from oarseg.phantom.case import ct_grid  # noqa: E402
-from oarseg.phantom.patient.anatomy import build  # noqa: E402
+from oarseg.phantom.grids import draw_ct_grid  # noqa: E402
+from oarseg.phantom.patient.anatomy import make_anatomy  # noqa: E402
 
 SEED = 1  # the shipped case's, on which nothing is trained
 CACHE = ROOT / "build" / "bench"
@@ -118,4 +118,4 @@ def folder(size: str) -> Path:
 def spacing_mm(size: str) -> tuple[float, float, float]:
     """The CT's, (z, y, x)."""
     spec = PhantomSpec(SEED, size)
-    return ct_grid(spec, build(spec.seed)).spacing_mm
+    return draw_ct_grid(spec, make_anatomy(spec.seed)).spacing_mm

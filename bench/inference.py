@@ -38,7 +38,7 @@ from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import find_body
 from oarseg.labels.overlap import dice_by_label
 from oarseg.model import bundle
-from oarseg.phantom.case import SIZES
+from oarseg.phantom.spec import CT_SIZES
 from oarseg.system.cpus import available_cpus
 
 HERE = Path(__file__).resolve().parent
@@ -270,7 +270,7 @@ def table(row: Row, found: dict[str, Any], arguments: argparse.Namespace) -> str
     """One row's runs in Markdown."""
     manifest = bundle.load_bundle(weights_of(row, arguments)).manifest
     kind = "toy network" if row.toy_mm else f"shipped ensemble, {len(manifest.folds)} folds"
-    shape = "×".join(str(n) for n in reversed(SIZES[row.size].ct_shape))
+    shape = "×".join(str(n) for n in reversed(CT_SIZES[row.size].shape))
     mm = "×".join(f"{n:g}" for n in reversed(manifest.spacing_mm))
     lines = [
         f"## {row.name}: {shape}, {len(manifest.labels)} classes, {kind} at {mm} mm",

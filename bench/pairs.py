@@ -14,8 +14,8 @@ from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume, from_sitk
 from oarseg.phantom import Phantom, PhantomSpec, make_phantom
-from oarseg.phantom.case import ct_to_mr, mr_grid
-from oarseg.phantom.patient.anatomy import build
+from oarseg.phantom.grids import draw_ct_to_mr, draw_mr_grid
+from oarseg.phantom.patient.anatomy import make_anatomy
 from oarseg.phantom.patient.neck import transverse_junction
 from oarseg.phantom.scanner import MrScanner, View
 
@@ -80,7 +80,7 @@ def phantom_pair(spec: PhantomSpec, kind: str) -> Pair:
 
 
 def _neck(spec: PhantomSpec, transform: RigidTransform) -> tuple[np.ndarray, np.ndarray]:
-    pose = build(spec.seed).pose
+    pose = make_anatomy(spec.seed).pose
     points = np.array(NECK_POINTS)
     bent = replace(pose, flexion_deg=pose.flexion_deg + spec.neck_flexion_deg)
     return pose.to_world(points), transform.apply(bent.to_world(points))
@@ -178,15 +178,15 @@ def _other(scale: float) -> Spoil:
 
 def _chest(phantom: Phantom, spec: PhantomSpec) -> tuple[Volume, Volume]:
     """The same patient's MR, taken of the chest, of which the CT shows nothing."""
-    anatomy = build(spec.seed, metal_rate=spec.metal_rate)
-    transform = ct_to_mr(spec, anatomy)
-    grid = mr_grid(spec, anatomy, transform)
+    anatomy = make_anatomy(spec.seed, metal_rate=spec.metal_rate)
+    transform = draw_ct_to_mr(spec, anatomy)
+    grid = draw_mr_grid(spec, anatomy, transform)
     lowest = phantom.ct.grid.origin_mm[2]
     place = transform.apply(np.array([[*phantom.ct.grid.origin_mm[:2], lowest]]))[0][2]
     reach = (grid.shape[0] - 1) * grid.spacing_mm[0]
     x, y, _ = grid.origin_mm
     grid = replace(grid, origin_mm=(x, y, float(place - reach - 40)))
-    mr = MrScanner.of(spec.seed).scan(View(anatomy, grid, transform.inverse()))
+    mr = MrScanner.draw(spec.seed).scan(View(anatomy, grid, transform.inverse()))
     return phantom.ct, mr
 
 

@@ -19,8 +19,7 @@ import numpy as np
 from oarseg.cases.case import Case
 from oarseg.challenges import catalogue
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.phantom import PhantomSpec
-from oarseg.phantom.profile import make_case
+from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.results.write_case import write_case
 from oarseg.system.usage import _reset_peak, peak_mib
 
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--enlarge", type=int, nargs=3, default=(2, 4, 4), help="z, y, x")
     factors = parser.parse_args().enlarge
     rules = catalogue.load_challenge("segrap_oar")
-    labels = make_case(PhantomSpec(201), rules).labels.array
+    labels = make_phantom(PhantomSpec(201), rules).labels.array
     for axis, factor in enumerate(factors):
         labels = labels.repeat(factor, axis)
     size = (labels.shape[0], labels.shape[1], labels.shape[2])

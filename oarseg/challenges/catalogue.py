@@ -9,6 +9,8 @@ from oarseg.challenges import label_table, toml_file
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 
+DEFAULT_CHALLENGE = "han_seg"
+
 
 def challenge_names() -> tuple[str, ...]:
     """The challenges that come with the package."""

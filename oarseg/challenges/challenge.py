@@ -106,6 +106,7 @@ class DataSet:
             be anywhere that is not labelled.
         presence: table at the data set's root that tells which organs lie in each case's
             field, against which the masks are checked.
+        patients: table at its root with each case's sex and age.
     """
 
     digits: Annotated[int, Field(ge=1, le=8)] = 2
@@ -115,6 +116,7 @@ class DataSet:
     map: str = "label.nii.gz"
     missing_mask: Literal["absent", "unknown"] = "unknown"
     presence: FileName | None = None
+    patients: FileName | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -60,11 +60,9 @@ class Structure(Outline):
 
     Attributes:
         label: its value, 1–255.
-        soft_tissue: whether its outline is seen on MR rather than on CT.
     """
 
     label: Annotated[int, Field(ge=1, le=255)]
-    soft_tissue: bool = False
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from oarseg.challenges import catalogue
+from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 
@@ -15,7 +16,9 @@ Subparsers = argparse._SubParsersAction  # argparse names no public type for it
 logger = logging.getLogger(__name__)
 
 
-def add_challenge(parser: argparse.ArgumentParser, *, default: str | None = "han_seg") -> None:
+def add_challenge(
+    parser: argparse.ArgumentParser, *, default: str | None = DEFAULT_CHALLENGE
+) -> None:
     """Options that choose a challenge."""
     known = ", ".join(catalogue.challenge_names())
     parser.add_argument(

@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli.options import (
     Subparsers,
@@ -170,7 +171,7 @@ def _trained_for(arguments: argparse.Namespace) -> Challenge:
 
     if arguments.challenge is None:
         told = challenge_of_dataset(open_results(arguments.results).dataset)
-        arguments.challenge = "han_seg"
+        arguments.challenge = DEFAULT_CHALLENGE
         if told is not None and arguments.label_table is None:
             say_notice(told)
             return told

@@ -1,7 +1,7 @@
-"""What phantoms can outline, by name: which voxels of a painted patient are which organ.
+"""The organs that phantoms know: which voxels of a painted patient are which organ.
 
-A voxel belongs to whatever was painted last, its owner. An organ is made of owners, of
-shapes, or of both; unlike owners, organs may overlap.
+A voxel belongs to its owner, the part painted last. An organ consists of owners, clipped
+by shapes or not; unlike owners, organs may overlap.
 """
 
 from __future__ import annotations
@@ -11,36 +11,35 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Mask
 from oarseg.phantom.patient.head import SIDES
-from oarseg.phantom.patient.shapes import Ellipsoid, Half, Shape, Stack
+from oarseg.phantom.patient.shapes import Ellipsoid, HalfSpace, Solid, Stack
 from oarseg.phantom.patient.structures import VOLUMES_CM3
 from oarseg.phantom.scanner import Slab
 
-Mask = NDArray[np.bool_]
 Window = tuple[slice, slice, slice]
-CHEST = frozenset({"Lung_L", "Lung_R", "Heart", "GTV_Lung"})
-# What nobody has painted as an organ of its own.
+CHEST_ORGANS = frozenset({"Lung_L", "Lung_R", "Heart", "GTV_Lung"})
+# The owner of voxels that no numbered part owns.
 OTHER = ""
 
 
 @dataclass(frozen=True)
 class Term:
-    """Voxels of some owners, within a shape if there is one."""
+    """Voxels of some owners, clipped by a shape if there is one."""
 
     owners: tuple[str, ...]
-    inside: Shape | None = None
+    inside: Solid | None = None
 
-    def found(self, slab: Slab, numbers: Mapping[str, int]) -> tuple[Window, Mask] | None:
-        """The window of the slab that it can lie in, and its voxels there."""
-        z, y, x = (slice(0, count) for count in slab.labels.shape)
+    def select(self, slab: Slab, numbers: Mapping[str, int]) -> tuple[Window, Mask] | None:
+        """Return the window of the slab that the term may lie in, and its mask there."""
+        z, y, x = (slice(0, count) for count in slab.owners.shape)
         window = slab.window(self.inside.box) if self.inside else (z, y, x)
         if window is None:
             return None
         owned = np.zeros(256, bool)
         owned[[numbers[owner] if owner else 0 for owner in self.owners]] = True
-        mask: Mask = owned[slab.labels[window]] & (slab.skin[window] < 0)
+        mask: Mask = owned[slab.owners[window]] & (slab.skin[window] < 0)
         if self.inside:
             xyz = (coordinate[window] for coordinate in slab.coordinates)
             mask &= self.inside.distance(*xyz) < 0
@@ -49,40 +48,46 @@ class Term:
 
 @dataclass(frozen=True)
 class PhantomOrgan:
-    """How a phantom outlines one organ.
+    """An organ as phantoms outline it.
 
     Attributes:
-        terms: its voxels are those of any of them.
-        volume_cm3: about; of organs that exclude each other the smaller takes the voxel.
+        terms: their union is the organ.
+        volume_cm3: typical volume; where organs exclude each other, the smaller one takes
+            the voxel.
     """
 
     terms: tuple[Term, ...]
     volume_cm3: float
 
     @property
+    def shaped(self) -> bool:
+        """Whether a shape clips any of its owners."""
+        return any(term.inside for term in self.terms)
+
+    @property
     def owners(self) -> frozenset[str]:
-        """Everything that has to be painted for it."""
+        """The owners that must be painted for it."""
         return frozenset(owner for term in self.terms for owner in term.owners if owner)
 
     def mask(self, slab: Slab, numbers: Mapping[str, int]) -> Mask:
-        """The organ's voxels of a painted slab."""
-        mask = np.zeros(slab.labels.shape, bool)
+        """Return the organ's mask of a painted slab."""
+        mask = np.zeros(slab.owners.shape, bool)
         for term in self.terms:
-            if found := term.found(slab, numbers):
-                mask[found[0]] |= found[1]
+            if selected := term.select(slab, numbers):
+                mask[selected[0]] |= selected[1]
         return mask
 
 
-def _made_of(*owners: str, cm3: float) -> PhantomOrgan:
+def _of_owners(*owners: str, cm3: float) -> PhantomOrgan:
     return PhantomOrgan((Term(owners),), cm3)
 
 
 @lru_cache(maxsize=1)
-def organs() -> dict[str, PhantomOrgan]:
-    """Every organ that phantoms know, by name."""
-    finer = {"Eye_AL": ("Lens_L",), "Eye_AR": ("Lens_R",)}
+def known_organs() -> dict[str, PhantomOrgan]:
+    """Return every organ that phantoms know, by name."""
+    lenses = {"Eye_AL": ("Lens_L",), "Eye_AR": ("Lens_R",)}
     known = {
-        name: _made_of(name, *finer.get(name, ()), cm3=volumes[1])
+        name: _of_owners(name, *lenses.get(name, ()), cm3=volumes[1])
         for name, volumes in VOLUMES_CM3.items()
     }
     for name, s in SIDES:
@@ -96,22 +101,22 @@ def _paired(name: str, s: float) -> dict[str, PhantomOrgan]:
     petrous = Ellipsoid((s * 32, -3, 0), (11, 6.5, 6.5))
     ear = [f"{part}_{name}" for part in ("Cochlea", "Canal_Auditory")]
     near = [f"{part}_{name}" for part in ("Vestibule", "Cavity_Tympanic", "Tube_Eustachian")]
-    half = Half((-s, 0.0, 0.0), 0.0)
+    half = HalfSpace((-s, 0.0, 0.0), 0.0)
     joint = Ellipsoid((s * 50, -13, -14), (9, 9, 8))
     single = {
         "Hippocampus": 4.5, "Lens": 0.25, "Canal_Auditory": 0.2, "Cavity_Tympanic": 0.5,
         "Vestibule": 0.18, "Tube_Eustachian": 0.2, "Mastoid": 14.0, "Lung": 1700.0,
     }  # fmt: skip
     return {
-        **{f"{stem}_{name}": _made_of(f"{stem}_{name}", cm3=v) for stem, v in single.items()},
-        f"Eye_{name}": _made_of(f"Eye_A{name}", f"Eye_P{name}", f"Lens_{name}", cm3=9.0),
+        **{f"{stem}_{name}": _of_owners(f"{stem}_{name}", cm3=v) for stem, v in single.items()},
+        f"Eye_{name}": _of_owners(f"Eye_A{name}", f"Eye_P{name}", f"Lens_{name}", cm3=9.0),
         f"Lobe_Temporal_{name}": PhantomOrgan(
             (Term(("Brain", f"Hippocampus_{name}"), lobe),), 100.0
         ),
         f"Ear_Middle_{name}": PhantomOrgan(
             (Term((OTHER, *ear, *near), petrous), Term(tuple(ear))), 1.4
         ),
-        f"Ear_Internal_{name}": _made_of(f"Cochlea_{name}", f"Vestibule_{name}", cm3=0.35),
+        f"Ear_Internal_{name}": _of_owners(f"Cochlea_{name}", f"Vestibule_{name}", cm3=0.35),
         f"Mandible_{name}": PhantomOrgan((Term(("Bone_Mandible",), half),), 45.0),
         f"Joint_TM_{name}": PhantomOrgan(
             (Term((OTHER, "Bone_Mandible"), joint), Term((f"Joint_TM_{name}",))), 2.0
@@ -121,7 +126,7 @@ def _paired(name: str, s: float) -> dict[str, PhantomOrgan]:
 
 def _brain() -> dict[str, PhantomOrgan]:
     inside = ("Brain", "Brainstem", "OpticChiasm", "Hippocampus_L", "Hippocampus_R")
-    return {"Brain": _made_of(*inside, cm3=1120.0)}
+    return {"Brain": _of_owners(*inside, cm3=1120.0)}
 
 
 def _throat() -> dict[str, PhantomOrgan]:
@@ -146,16 +151,16 @@ def _throat() -> dict[str, PhantomOrgan]:
     return {
         "Larynx": PhantomOrgan((Term((OTHER, "Airway", *voice), larynx), Term(voice)), 54.0),
         "Musc_Constrict": PhantomOrgan((Term((OTHER,), wall),), 19.0),
-        "Trachea": PhantomOrgan((Term(("Airway",), Half((0.0, 0.0, 1.0), -129.0)),), 37.0),
+        "Trachea": PhantomOrgan((Term(("Airway",), HalfSpace((0.0, 0.0, 1.0), -129.0)),), 37.0),
     }
 
 
 def _chest() -> dict[str, PhantomOrgan]:
     return {
-        "Heart": _made_of("Heart", cm3=800.0),
-        "Esophagus": _made_of("Esophagus_S", "Esophagus_Lower", cm3=18.0),
-        "SpinalCord_Whole": _made_of("SpinalCord", "SpinalCord_Lower", cm3=29.0),
-        "GTVp": _made_of("GTVp", cm3=40.0),
-        "GTVn": _made_of("GTVn", cm3=28.0),
-        "GTV_Lung": _made_of("GTV_Lung", cm3=30.0),
+        "Heart": _of_owners("Heart", cm3=800.0),
+        "Esophagus": _of_owners("Esophagus_S", "Esophagus_Lower", cm3=18.0),
+        "SpinalCord_Whole": _of_owners("SpinalCord", "SpinalCord_Lower", cm3=29.0),
+        "GTVp": _of_owners("GTVp", cm3=40.0),
+        "GTVn": _of_owners("GTVn", cm3=28.0),
+        "GTV_Lung": _of_owners("GTV_Lung", cm3=30.0),
     }

@@ -1,7 +1,7 @@
-"""Two scanners that paint an anatomy onto a grid, slab by slab.
+"""A CT and an MR scanner that paint an anatomy onto a grid, slab by slab.
 
-A slab is a few planes; every voxel's value depends on its own position and, for
-noise, on its plane's number, so the slab's size changes nothing.
+A slab is a few planes. A voxel's value depends on its own position only and, for noise,
+on the number of its plane, so the slab's size changes no voxel.
 """
 
 from __future__ import annotations
@@ -13,46 +13,50 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.phantom.patient.anatomy import Anatomy, label_values
+from oarseg.phantom.patient.anatomy import Anatomy
 from oarseg.phantom.patient.parts import Part
-from oarseg.phantom.patient.pose import as_fields
-from oarseg.phantom.patient.shapes import Bounds, Field, grown
+from oarseg.phantom.patient.pose import to_floats
+from oarseg.phantom.patient.shapes import Bounds, grow_box
+from oarseg.phantom.patient.structures import number_structures
 from oarseg.phantom.patient.tissues import SEQUENCES, TISSUES
 
 SLAB_VOXELS = 400_000
 HU_LIMITS = (-1024, 3000)
-FAR_MM = 50.0
-Labels = NDArray[np.uint8]
-Coordinates = tuple[Field, Field, Field]
+FAR_FROM_SKIN_MM = 50.0
+Coordinates = tuple[Image, Image, Image]
 
 
 @dataclass(frozen=True)
 class View:
-    """A grid, and the way from its world to the anatomy.
+    """A patient in a scanner.
 
     Attributes:
         anatomy: the patient.
-        grid: the scan's voxels.
-        to_ct: the grid's world → CT world.
-        flexion_deg: neck flexion added to the patient's own during this scan.
-        numbers: what is written for each owner of a part; None for HaN-Seg's labels.
+        grid: voxels of the scan.
+        to_ct: world of the grid → CT world.
+        flexion_deg: neck flexion during this scan, added to the patient's own.
+        numbers: owner of a part → number painted for it, 1–255; others paint 0. By
+            default, the reference structures are numbered.
+        slab_voxels: voxels painted at a time.
     """
 
     anatomy: Anatomy
     grid: Grid
     to_ct: RigidTransform = field(default_factory=RigidTransform)
     flexion_deg: float = 0.0
-    numbers: Mapping[str, int] | None = None
+    numbers: Mapping[str, int] = field(default_factory=number_structures)
+    slab_voxels: int = SLAB_VOXELS
 
     @property
     def edge_mm(self) -> float:
-        """Width over which edges blur: the mean voxel's."""
+        """Width over which edges blur: the mean voxel spacing."""
         return float(np.mean(self.grid.spacing_mm))
 
     def coordinates(self, first: int, last: int) -> Coordinates:
-        """Anatomical x, y, z of the planes first … last - 1."""
+        """Return anatomical x, y, z of the planes first … last - 1, each (z, y, x)."""
         pose = self.anatomy.pose
         shrink, shift = pose.linear()
         turn, move = np.asarray(self.to_ct.rotation), np.asarray(self.to_ct.translation_mm)
@@ -68,30 +72,39 @@ class View:
             by_row = (matrix[axis, 1] * rows).astype(np.float32)
             affine.append(by_plane + by_row + (matrix[axis, 2] * columns).astype(np.float32))
         total = pose.flexion_deg + self.flexion_deg
-        return cast(Coordinates, as_fields(*pose.deform(*affine, flexion_deg=total)))
+        return cast(Coordinates, to_floats(*pose.deform(*affine, flexion_deg=total)))
 
-    def slabs(self, slab_voxels: int = SLAB_VOXELS) -> Iterator[tuple[int, int]]:
-        """(first, last) of each slab."""
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """Yield the first plane of each slab and the one after its last."""
         depth, height, width = self.grid.shape
-        thick = max(1, slab_voxels // (height * width))
+        thick = max(1, self.slab_voxels // (height * width))
         for first in range(0, depth, thick):
             yield first, min(first + thick, depth)
 
 
 @dataclass
 class Slab:
-    """What is being painted: coordinates, image, labels, distance to the skin."""
+    """A few planes of a scan while they are painted; arrays are (z, y, x).
+
+    Attributes:
+        coordinates: anatomical x, y, z in mm.
+        ranges: lowest and highest x per column, y per row and z per plane.
+        image: HU or MR signal.
+        owners: number of the part that a voxel belongs to, 0 for none.
+        skin: signed distance to the skin in mm, negative inside.
+        edge_mm: width over which edges blur.
+    """
 
     coordinates: Coordinates
-    ranges: tuple[tuple[Field, Field], ...]
-    image: Field
-    labels: Labels
-    skin: Field
+    ranges: tuple[tuple[Image, Image], ...]
+    image: Image
+    owners: Labels
+    skin: Image
     edge_mm: float
 
     @classmethod
     def blank(cls, coordinates: Coordinates, edge_mm: float) -> Slab:
-        """An empty slab, far from any skin."""
+        """Make an empty slab, far from any skin."""
         shape = coordinates[0].shape
         others = ((0, 1), (0, 2), (1, 2))  # array axes across x, y, z
         ranges = tuple(
@@ -99,36 +112,39 @@ class Slab:
             for along, across in zip(coordinates, others, strict=True)
         )
         image = np.zeros(shape, np.float32)
-        labels = np.zeros(shape, np.uint8)
-        return cls(coordinates, ranges, image, labels, np.full(shape, FAR_MM, np.float32), edge_mm)
+        owners = np.zeros(shape, np.uint8)
+        skin = np.full(shape, FAR_FROM_SKIN_MM, np.float32)
+        return cls(coordinates, ranges, image, owners, skin, edge_mm)
 
     def window(self, box: Bounds) -> tuple[slice, slice, slice] | None:
-        """The slab's part that may lie in a box; None when nothing can."""
-        found = []
+        """Return the part of the slab that may lie in a box; None if none can."""
+        window = []
         for axis in (2, 1, 0):  # z, y, x
             low, high = self.ranges[axis]
             inside = np.flatnonzero((high >= box[0][axis]) & (low <= box[1][axis]))
             if inside.size == 0:
                 return None
-            found.append(slice(int(inside[0]), int(inside[-1]) + 1))
-        return found[0], found[1], found[2]
+            window.append(slice(int(inside[0]), int(inside[-1]) + 1))
+        return window[0], window[1], window[2]
 
-    def paint(self, part: Part, values: Mapping[str, float], label: int) -> None:
-        """Paint one part."""
+    def paint(self, part: Part, values: Mapping[str, float], owner: int) -> None:
+        """Paint a part and note its owner's number."""
         outer = part.layers[0][0]
         margin = max(outer + self.edge_mm, 0.0) * part.shape.stretch
-        window = self.window(grown(part.shape.box, margin))
+        window = self.window(grow_box(part.shape.box, margin))
         if window is None:
             return
         x, y, z = (c[window] for c in self.coordinates)
         distance = part.shape.distance(x, y, z)
         for offset, tissue in part.layers:
-            blend(self.image[window], distance, offset, values[tissue], self.edge_mm)
-        self.labels[window][distance < outer] = label
+            blend_inside(self.image[window], distance, offset, values[tissue], self.edge_mm)
+        self.owners[window][distance < outer] = owner
 
 
-def blend(image: Field, distance: Field, offset: float, value: float, edge_mm: float) -> None:
-    """Fill in place where distance < offset, with an edge as wide as a voxel."""
+def blend_inside(
+    image: Image, distance: Image, offset: float, value: float, edge_mm: float
+) -> None:
+    """Fill in place where distance < offset; the edge is as wide as a voxel."""
     cover = distance * (-1.0 / edge_mm)
     cover += 0.5 + offset / edge_mm
     np.clip(cover, 0.0, 1.0, out=cover)
@@ -136,10 +152,10 @@ def blend(image: Field, distance: Field, offset: float, value: float, edge_mm: f
 
 
 def paint_slab(view: View, first: int, last: int, values: Mapping[str, float]) -> Slab:
-    """Paint the patient, and air outside the skin."""
+    """Paint the patient, with air outside the skin."""
     slab = Slab.blank(view.coordinates(first, last), view.edge_mm)
     body = view.anatomy.body
-    window = slab.window(grown(body.box, (6.0 + slab.edge_mm) * body.stretch))
+    window = slab.window(grow_box(body.box, (6.0 + slab.edge_mm) * body.stretch))
     slab.image[...] = values["air"]
     if window is None:
         return slab
@@ -148,27 +164,25 @@ def paint_slab(view: View, first: int, last: int, values: Mapping[str, float]) -
     if not (slab.skin < slab.edge_mm).any():
         return slab
     slab.image[...] = values["fat"]
-    own, known = view.numbers, label_values()
     for part in view.anatomy.parts:
-        number = known.get(part.label, 0) if own is None else own.get(part.owner, 0)
-        slab.paint(part, values, number)
+        slab.paint(part, values, view.numbers.get(part.owner, 0))
     skin = slab.skin
     rind = np.clip((skin + 2.0) / slab.edge_mm + 0.5, 0.0, 1.0)
-    slab.image += rind * (values["skin"] - slab.image) * (slab.labels == 0)
-    blend(slab.image, -skin, 0.0, values["air"], slab.edge_mm)
-    slab.labels[skin > 0] = 0
+    slab.image += rind * (values["skin"] - slab.image) * (slab.owners == 0)
+    blend_inside(slab.image, -skin, 0.0, values["air"], slab.edge_mm)
+    slab.owners[skin > 0] = 0
     return slab
 
 
-def texture(coordinates: Coordinates) -> Field:
-    """Fine structure of tissue, within ±1."""
+def sample_texture(coordinates: Coordinates) -> Image:
+    """Return the fine structure of tissue, within ±1."""
     x, y, z = coordinates
     waves = np.sin(x * 0.71 + z * 0.23) * np.sin(y * 0.63 - x * 0.19)
-    return cast(Field, waves * np.cos(z * 0.57 + y * 0.31))
+    return cast(Image, waves * np.cos(z * 0.57 + y * 0.31))
 
 
 def plane_rng(seed: int, stream: int, plane: int) -> np.random.Generator:
-    """The noise generator of one plane of one scan."""
+    """Return the noise generator of one plane of one scan."""
     return np.random.default_rng(np.random.SeedSequence([seed, stream, plane]))
 
 
@@ -179,24 +193,24 @@ class CtScanner:
     Attributes:
         seed: of noise and tissue values.
         noise_hu: standard deviation of the noise in soft tissue.
-        couch_y_mm: CT world y of the table's top.
-        centre_x_mm: CT world x of the table's middle.
-        mask: whether the patient wears a thermoplastic mask.
-        contrast: whether blood is enhanced.
-        stream: of the noise, another one for every scan of a patient.
+        couch_y_mm: y of the table's top, CT world.
+        centre_x_mm: x of the table's middle, CT world.
+        face_mask: whether the patient wears a thermoplastic mask.
+        contrast: whether a contrast agent enhances blood.
+        stream: random stream of the noise; each scan of a patient has its own.
     """
 
     seed: int
     noise_hu: float
     couch_y_mm: float
     centre_x_mm: float
-    mask: bool
+    face_mask: bool
     contrast: bool
     stream: int = 101
 
     @classmethod
-    def of(cls, seed: int, anatomy: Anatomy) -> CtScanner:
-        """The scanner that a seed's patient meets."""
+    def draw(cls, seed: int, anatomy: Anatomy) -> CtScanner:
+        """Draw the scanner that takes a seed's CT."""
         rng = np.random.default_rng(np.random.SeedSequence([seed, 11]))
         place, scale = anatomy.pose.rigid.translation_mm, anatomy.pose.scale
         return cls(
@@ -204,12 +218,12 @@ class CtScanner:
             noise_hu=float(rng.uniform(10.0, 16.0)),
             couch_y_mm=place[1] + 134.0 * scale[1] + float(rng.uniform(0, 8)),
             centre_x_mm=place[0],
-            mask=bool(rng.random() < 0.85),
+            face_mask=bool(rng.random() < 0.85),
             contrast=bool(rng.random() < 0.4),
         )
 
-    def values(self) -> dict[str, float]:
-        """HU of each tissue for this patient."""
+    def draw_values(self) -> dict[str, float]:
+        """Draw the HU of each tissue in this patient."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 12]))
         result = {}
         for name, (hu, *_) in TISSUES.items():
@@ -223,38 +237,33 @@ class CtScanner:
         return result
 
     def scan(
-        self,
-        view: View,
-        *,
-        slab_voxels: int = SLAB_VOXELS,
-        progress: Callable[[float], None] | None = None,
-        describe: Callable[[Slab], Labels] | None = None,
+        self, view: View, *, label_slab: Callable[[Slab], Labels] | None = None
     ) -> tuple[Volume, Volume]:
-        """The CT (int16) and the label map (uint8) on the view's grid.
+        """Return the CT (int16) and its label map (uint8) on the view's grid.
 
-        ``describe`` makes a painted slab's labels from its owners and coordinates.
+        Args:
+            view: the patient in the scanner.
+            label_slab: labels a painted slab; by default, labels are the owners' numbers.
         """
         image = np.empty(view.grid.shape, np.int16)
         labels = np.empty(view.grid.shape, np.uint8)
-        values = self.values()
-        for first, last in view.slabs(slab_voxels):
+        values = self.draw_values()
+        for first, last in view.slabs():
             slab = paint_slab(view, first, last, values)
             self._add_table(view, slab)
-            slab.image += texture(slab.coordinates) * 5.0 * (slab.image > -300)
+            slab.image += sample_texture(slab.coordinates) * 5.0 * (slab.image > -300)
             _add_streaks(view, slab)
             for plane in range(first, last):
                 image[plane] = self._expose(slab.image[plane - first], plane)
-            labels[first:last] = describe(slab) if describe else slab.labels
-            if progress:
-                progress(last / view.grid.shape[0])
+            labels[first:last] = label_slab(slab) if label_slab else slab.owners
         return Volume(image, view.grid), Volume(labels, view.grid)
 
-    def _expose(self, plane: Field, number: int) -> NDArray[np.int16]:
+    def _expose(self, plane: Image, number: int) -> NDArray[np.int16]:
         noise = plane_rng(self.seed, self.stream, number).standard_normal(
             plane.shape, dtype=np.float32
         )
         grain = noise.copy()
-        for axis in (0, 1):  # correlate neighbours a little, as a reconstruction kernel does
+        for axis in (0, 1):  # neighbours correlate a little, as by a reconstruction kernel
             grain = 0.5 * grain + 0.25 * (np.roll(grain, 1, axis) + np.roll(grain, -1, axis))
         spread = np.where(plane < -700, 0.35 * self.noise_hu, self.noise_hu)
         exposed = plane + (0.5 * noise + 1.9 * grain) * (spread * 0.8).astype(np.float32)
@@ -262,12 +271,12 @@ class CtScanner:
 
     def _add_table(self, view: View, slab: Slab) -> None:
         skin, edge = slab.skin, slab.edge_mm
-        values = self.values()
+        values = self.draw_values()
         x, y, z = slab.coordinates
         outside = skin > 0.5 * edge
         rest = np.maximum(np.maximum(np.abs(x) - 95.0, 62.0 - y), -75.0 - z)
         rest = np.maximum(rest, 6.0 - skin)
-        _where(slab.image, outside, rest, values["foam"], edge)
+        _blend_where(slab.image, outside, rest, values["foam"], edge)
         step, origin = view.grid.index_to_world()
         rows = (origin[1] + step[1, 1] * np.arange(view.grid.shape[1])).astype(np.float32)
         columns = (origin[0] + step[0, 2] * np.arange(view.grid.shape[2])).astype(np.float32)
@@ -275,23 +284,21 @@ class CtScanner:
         wide = np.abs(columns - self.centre_x_mm) - 260.0
         board = np.maximum(np.abs(depth - 22.0) - 22.0, wide)[None]
         shell = np.broadcast_to(np.abs(board) - 1.5, skin.shape)
-        _where(slab.image, outside, np.broadcast_to(board, skin.shape), values["foam"], edge)
-        _where(slab.image, outside, shell, values["couch"], edge)
-        if self.mask:
+        _blend_where(slab.image, outside, np.broadcast_to(board, skin.shape), values["foam"], edge)
+        _blend_where(slab.image, outside, shell, values["couch"], edge)
+        if self.face_mask:
             sheet = np.abs(skin - 3.0) - 1.3
             sheet = np.maximum(sheet, np.maximum(y - 25.0, np.maximum(z - 112.0, -150.0 - z)))
-            _where(slab.image, outside, sheet, values["mask"], edge)
+            _blend_where(slab.image, outside, sheet, values["mask"], edge)
 
 
-def _where(
-    image: Field, mask: NDArray[np.bool_], distance: Field, value: float, edge: float
-) -> None:
+def _blend_where(image: Image, mask: Mask, distance: Image, value: float, edge: float) -> None:
     cover = np.clip(0.5 - distance / edge, 0.0, 1.0) * mask
     image += cover * (value - image)
 
 
 def _add_streaks(view: View, slab: Slab) -> None:
-    """Bands that metal throws across its planes."""
+    """Add the streaks of metal to its planes."""
     for number, (mx, my, mz) in enumerate(view.anatomy.metal):
         window = slab.window(((mx - 100, my - 60, mz - 7), (mx + 100, my + 130, mz + 7)))
         if window is None:
@@ -312,8 +319,8 @@ class MrScanner:
 
     Attributes:
         seed: of noise, bias field and tissue values.
-        sequence: column of the tissue table.
-        gain: signal units per table unit.
+        sequence: index into ``SEQUENCES``.
+        gain: signal units per unit of the tissue table.
         noise: standard deviation in signal units.
     """
 
@@ -323,15 +330,15 @@ class MrScanner:
     noise: float
 
     @classmethod
-    def of(cls, seed: int) -> MrScanner:
-        """The scanner that a seed's patient meets."""
+    def draw(cls, seed: int) -> MrScanner:
+        """Draw the scanner that takes a seed's MR."""
         rng = np.random.default_rng(np.random.SeedSequence([seed, 21]))
         sequence = int(rng.choice(len(SEQUENCES), p=[0.55, 0.2, 0.25]))
         gain = float(rng.uniform(0.8, 1.8))
         return cls(seed, sequence, gain, gain * float(rng.uniform(9.0, 15.0)))
 
-    def values(self) -> dict[str, float]:
-        """Signal of each tissue for this patient."""
+    def draw_values(self) -> dict[str, float]:
+        """Draw the signal of each tissue in this patient."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 22]))
         signals = {name: row[1 + self.sequence] for name, row in TISSUES.items()}
         return {
@@ -339,8 +346,8 @@ class MrScanner:
             for name, signal in signals.items()
         }
 
-    def bias(self, grid: Grid) -> tuple[Field, Field, Field]:
-        """Factors along z, y, x whose product is the coil's sensitivity."""
+    def draw_bias(self, grid: Grid) -> tuple[Image, Image, Image]:
+        """Draw the factors along z, y, x whose product is the coil's sensitivity."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 23]))
         factors = []
         for count in grid.shape:
@@ -349,30 +356,30 @@ class MrScanner:
             factors.append((1.0 + slope * t - bow * t * t).astype(np.float32))
         return factors[0], factors[1], factors[2]
 
-    def scan(self, view: View, *, slab_voxels: int = SLAB_VOXELS) -> Volume:
-        """The MR (int16, never all zero in the background) on the view's grid."""
+    def scan(self, view: View) -> Volume:
+        """Return the MR (int16, with noise in the background) on the view's grid."""
         image = np.empty(view.grid.shape, np.int16)
-        values = self.values()
-        along, down, across = self.bias(view.grid)
-        for first, last in view.slabs(slab_voxels):
+        values = self.draw_values()
+        along, down, across = self.draw_bias(view.grid)
+        for first, last in view.slabs():
             slab = paint_slab(view, first, last, values)
-            slab.image *= 1.0 + 0.05 * texture(slab.coordinates)
-            _void(view, slab)
+            slab.image *= 1.0 + 0.05 * sample_texture(slab.coordinates)
+            _displace_signal(view, slab)
             for plane in range(first, last):
                 signal = slab.image[plane - first] * (down[:, None] * across * along[plane])
                 image[plane] = self._receive(signal, plane)
         return Volume(image, view.grid)
 
-    def _receive(self, signal: Field, plane: int) -> NDArray[np.int16]:
-        """Magnitude of a signal with complex Gaussian noise: Rician."""
+    def _receive(self, signal: Image, plane: int) -> NDArray[np.int16]:
+        """Take the magnitude under complex Gaussian noise, which is Rician."""
         rng = plane_rng(self.seed, 201, plane)
         noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) * self.noise
         magnitude = np.sqrt(np.square(signal + noise[0]) + np.square(noise[1]))
         return cast(NDArray[np.int16], np.rint(np.minimum(magnitude, 32000)).astype(np.int16))
 
 
-def _void(view: View, slab: Slab) -> None:
-    """Metal takes the signal around it and piles it up at the rim."""
+def _displace_signal(view: View, slab: Slab) -> None:
+    """Void the signal around metal and pile it up at the rim."""
     for mx, my, mz in view.anatomy.metal:
         window = slab.window(((mx - 20, my - 20, mz - 20), (mx + 20, my + 20, mz + 20)))
         if window is None:

@@ -14,15 +14,15 @@ from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.phantom import Phantom, PhantomSpec, make_phantom, write_cases
-from oarseg.phantom.case import ct_grid, ct_to_mr, mr_grid
-from oarseg.phantom.patient.anatomy import build, label_values
+from oarseg.phantom.grids import draw_ct_grid, draw_ct_to_mr, draw_mr_grid
+from oarseg.phantom.patient.anatomy import make_anatomy
 from oarseg.phantom.patient.pose import unbend
 from oarseg.phantom.patient.shapes import (
     Arch,
     Cut,
     Ellipsoid,
     Rippled,
-    Shape,
+    Solid,
     Stack,
     Tube,
     Union,
@@ -34,6 +34,7 @@ from oarseg.phantom.scanner import CtScanner, MrScanner, View, paint_slab
 
 STRUCTURES = load_challenge("han_seg").structures
 NAMES = [structure.name for structure in STRUCTURES]
+LABELS = {structure.name: structure.label for structure in STRUCTURES}
 WHOLE_SEEDS = (201, 202, 203)  # their CTs start above the vertex
 
 
@@ -109,7 +110,7 @@ def test_volume_lies_in_the_reference_range(small: dict[int, Phantom], name: str
 
 
 def test_left_is_at_larger_x(small: dict[int, Phantom]) -> None:
-    middle = {seed: build(seed).pose.rigid.translation_mm[0] for seed in small}
+    middle = {seed: make_anatomy(seed).pose.rigid.translation_mm[0] for seed in small}
     for seed, phantom in small.items():
         for structure in STRUCTURES:
             if structure.side:
@@ -121,10 +122,9 @@ def test_structures_stand_in_anatomical_order(small: dict[int, Phantom]) -> None
     downwards = ["OpticChiasm", "Brainstem", "Cavity_Oral", "Larynx_SG", "Glottis"]
     downwards += ["Cricopharyngeus", "Esophagus_S"]
     backwards = ["Lips", "Cavity_Oral", "SpinalCord"]
-    values = label_values()
     for phantom in small.values():
-        z = [centroid_mm(phantom.labels, values[name])[2] for name in downwards]
-        y = [centroid_mm(phantom.labels, values[name])[1] for name in backwards]
+        z = [centroid_mm(phantom.labels, LABELS[name])[2] for name in downwards]
+        y = [centroid_mm(phantom.labels, LABELS[name])[1] for name in backwards]
         assert z == sorted(z, reverse=True)
         assert y == sorted(y)
 
@@ -135,7 +135,7 @@ def test_ct_is_clipped_and_spans_air_to_bone(small: dict[int, Phantom]) -> None:
         assert phantom.ct.array.min() >= -1024
         assert phantom.ct.array.max() <= 3000
         assert abs(np.median(phantom.ct.array[:, :20]) + 1000) < 5
-    metal = next(seed for seed in range(50) if build(seed).metal)
+    metal = next(seed for seed in range(50) if make_anatomy(seed).metal)
     assert make_phantom(PhantomSpec(metal, with_mr=False)).ct.array.max() == 3000
 
 
@@ -179,9 +179,9 @@ def test_frames_are_disjoint_for_some_seeds_and_rotated_at_most_7_degrees_an_axi
     shifts, angles = [], []
     for seed in range(30):
         spec = PhantomSpec(seed)
-        anatomy = build(seed)
-        transform = ct_to_mr(spec, anatomy)
-        ct, mr = ct_grid(spec, anatomy), mr_grid(spec, anatomy, transform)
+        anatomy = make_anatomy(seed)
+        transform = draw_ct_to_mr(spec, anatomy)
+        ct, mr = draw_ct_grid(spec, anatomy), draw_mr_grid(spec, anatomy, transform)
         gap = mr.origin_mm[2] + mr.shape[0] * mr.spacing_mm[0] < ct.origin_mm[2]
         shifts.append(gap)
         euler = sitk.Euler3DTransform()
@@ -195,14 +195,14 @@ def test_frames_are_disjoint_for_some_seeds_and_rotated_at_most_7_degrees_an_axi
 
 def test_mr_shows_the_structures_where_the_transform_says(small: dict[int, Phantom]) -> None:
     seed = WHOLE_SEEDS[0]
-    phantom, anatomy = small[seed], build(seed)
+    phantom, anatomy = small[seed], make_anatomy(seed)
     transform = phantom.truth.ct_to_mr
     assert phantom.mr is not None
-    view = View(anatomy, phantom.mr.grid, transform.inverse())
-    slab = paint_slab(view, 0, phantom.mr.grid.shape[0], MrScanner.of(seed).values())
-    seen = Volume(slab.labels, phantom.mr.grid)
+    view = View(anatomy, phantom.mr.grid, transform.inverse(), numbers=LABELS)
+    slab = paint_slab(view, 0, phantom.mr.grid.shape[0], MrScanner.draw(seed).draw_values())
+    seen = Volume(slab.owners, phantom.mr.grid)
     for name in ("Eye_PL", "Eye_PR", "Glnd_Submand_L", "Cavity_Oral", "Pituitary"):
-        value = label_values()[name]
+        value = LABELS[name]
         wanted = transform.apply(centroid_mm(phantom.labels, value)[None])[0]
         assert np.linalg.norm(centroid_mm(seen, value) - wanted) < 0.8, name
 
@@ -215,7 +215,7 @@ def test_body_of_mr_moved_onto_the_ct_is_the_body_of_the_ct(small: dict[int, Pha
     mr = sitk.GetArrayFromImage(moved)
     seen = mr >= 0
     bright = mr > 0.25 * np.percentile(phantom.mr.array, 99)
-    brain = np.isin(phantom.labels.array, [label_values()[n] for n in ("Brainstem", "Cavity_Oral")])
+    brain = np.isin(phantom.labels.array, [LABELS[n] for n in ("Brainstem", "Cavity_Oral")])
     assert bright[brain & seen].mean() > 0.97
     outside = (phantom.ct.array < -900) & seen
     assert bright[outside].mean() < 0.03
@@ -239,7 +239,7 @@ def test_nasal_tip_is_where_skin_meets_air_in_both_scans(small: dict[int, Phanto
 def test_mandibular_angle_is_on_the_mandible(small: dict[int, Phantom], side: str) -> None:
     for phantom in small.values():
         point = np.asarray(phantom.truth.landmarks_ct[f"mandibular_angle_{side}"])
-        value = label_values()["Bone_Mandible"]
+        value = LABELS["Bone_Mandible"]
         steps = sample(phantom.labels, point + np.outer([3.0, -4.0], [0, -1, 0]))
         assert steps[0] == value
         assert steps[1] != value
@@ -265,7 +265,7 @@ def test_flexion_moves_the_neck_and_not_the_head() -> None:
 
 
 def test_presence_tells_absent_and_cut_structures() -> None:
-    seed = next(s for s in range(300) if build(s).low_top is not None)
+    seed = next(s for s in range(300) if make_anatomy(s).low_top is not None)
     phantom = make_phantom(PhantomSpec(seed, with_mr=False))
     presence = phantom.truth.presence
     assert presence["OpticChiasm"] == 0
@@ -277,7 +277,7 @@ def test_presence_tells_absent_and_cut_structures() -> None:
 
 
 def test_world_and_anatomy_are_inverse() -> None:
-    pose = build(5).pose
+    pose = make_anatomy(5).pose
     points = np.array([[30.0, -70.0, 5.0], [0, 0, 0], [10, 20, -150]])
     np.testing.assert_allclose(pose.to_anatomy(pose.to_world(points)), points, atol=1e-5)
 
@@ -311,14 +311,14 @@ def test_unbend_leaves_the_head() -> None:
         ),
     ],
 )
-def test_distance(shape: Shape, point: tuple[float, float, float], distance: float) -> None:
+def test_distance(shape: Solid, point: tuple[float, float, float], distance: float) -> None:
     x, y, z = (np.array([[[v]]], np.float32) for v in point)
     assert float(shape.distance(x, y, z)[0, 0, 0]) == pytest.approx(distance, abs=0.02)
 
 
 def test_nothing_is_nearer_than_its_box_says() -> None:
     rng = np.random.default_rng(3)
-    for part in build(11).parts[::3]:
+    for part in make_anatomy(11).parts[::3]:
         shape, margin = part.shape, 3.0
         low, high = np.asarray(shape.box) + np.array([[-margin], [margin]]) * shape.stretch
         points = rng.uniform(low - 6, high + 6, (4000, 3)).astype(np.float32)
@@ -364,7 +364,7 @@ def test_files_hold_what_was_made(tmp_path: Path, tiny: Phantom) -> None:
     np.testing.assert_array_equal(sitk.GetArrayFromImage(ct), tiny.ct.array)
     np.testing.assert_allclose(ct.GetOrigin(), tiny.ct.grid.origin_mm)
     mask = sitk.ReadImage(str(folder / "case_07_OAR_Bone_Mandible.seg.nrrd"))
-    inside = tiny.labels.array == label_values()["Bone_Mandible"]
+    inside = tiny.labels.array == LABELS["Bone_Mandible"]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), inside)
     assert mask.GetMetaData("Segment0_Name") == "Bone_Mandible"
     assert mask.GetMetaData("Segment0_LabelValue") == "1"
@@ -420,8 +420,8 @@ def test_wrong_arguments(tmp_path: Path, arguments: dict[str, object], message: 
 
 
 def test_a_scan_of_empty_space_is_air() -> None:
-    anatomy = build(7)
-    scanner = replace(CtScanner.of(7, anatomy), couch_y_mm=1e6)
+    anatomy = make_anatomy(7)
+    scanner = replace(CtScanner.draw(7, anatomy), couch_y_mm=1e6)
     grid = Grid((2, 8, 8), (2.0, 2.0, 2.0), (5000.0, 5000.0, 5000.0))
     ct, labels = scanner.scan(View(anatomy, grid))
     assert labels.array.max() == 0

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Volume
-from oarseg.phantom import PhantomSpec, make_phantom, write_cases
-from oarseg.phantom.organs import organs
-from oarseg.phantom.patient.anatomy import build
+from oarseg.phantom import Phantom, PhantomSpec, make_phantom, write_cases
+from oarseg.phantom.labelling import Labelling
+from oarseg.phantom.organs import known_organs
+from oarseg.phantom.patient.anatomy import make_anatomy
+from oarseg.phantom.patient.anatomy import make_anatomy as build
 from oarseg.phantom.patient.structures import VOLUMES_CM3
-from oarseg.phantom.profile import Profile, ProfileCase, make_case
 
 SEGRAP = catalogue.load_challenge("segrap_oar")
 OWN = [name for name in catalogue.challenge_names() if name not in ("han_seg", "han5k")]
@@ -52,8 +54,8 @@ def test_scans_of_han_seg_stay_as_they_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def segrap() -> ProfileCase:
-    return make_case(PhantomSpec(201), SEGRAP)
+def segrap() -> Phantom:
+    return make_phantom(PhantomSpec(201), SEGRAP)
 
 
 def volume_cm3(labels: Volume, values: tuple[int, ...]) -> float:
@@ -63,25 +65,25 @@ def volume_cm3(labels: Volume, values: tuple[int, ...]) -> float:
 @pytest.mark.parametrize("name", OWN)
 def test_phantoms_know_every_organ(name: str) -> None:
     rules = catalogue.load_challenge(name)
-    profile = Profile(rules)
-    assert profile.of_chest == (name in ("structseg_thoracic_oar", "structseg_lung_gtv"))
-    assert set(VOLUMES_CM3) <= set(organs())
+    labelling = Labelling(rules)
+    assert labelling.of_chest == (name in ("structseg_thoracic_oar", "structseg_lung_gtv"))
+    assert set(VOLUMES_CM3) <= set(known_organs())
 
 
 @pytest.mark.parametrize("organ", SEGRAP.organs, ids=lambda organ: organ.name)
-def test_organs_of_segrap_are_about_as_large_as_patients(segrap: ProfileCase, organ) -> None:  # type: ignore[no-untyped-def]
+def test_organs_of_segrap_are_about_as_large_as_patients(segrap: Phantom, organ) -> None:  # type: ignore[no-untyped-def]
     found = volume_cm3(segrap.labels, organ.labels)
-    typical = organs()[organ.phantom_name].volume_cm3
+    typical = known_organs()[organ.phantom_name].volume_cm3
     cut = segrap.truth.presence[organ.name] < 1
     assert (0.15 if cut else 0.4) * typical <= found <= 1.8 * typical
 
 
-def test_every_label_of_segrap_is_there(segrap: ProfileCase) -> None:
+def test_every_label_of_segrap_is_there(segrap: Phantom) -> None:
     assert set(np.unique(segrap.labels.array)) == set(range(55))
 
 
-def test_left_and_right_of_segrap(segrap: ProfileCase) -> None:
-    middle = build(201).pose.rigid.translation_mm[0]
+def test_left_and_right_of_segrap(segrap: Phantom) -> None:
+    middle = make_anatomy(201).pose.rigid.translation_mm[0]
     for organ in SEGRAP.organs:
         if organ.side:
             points = np.argwhere(np.isin(segrap.labels.array, organ.labels)).astype(float)
@@ -89,7 +91,7 @@ def test_left_and_right_of_segrap(segrap: ProfileCase) -> None:
             assert (x > middle) == (organ.side == "left"), organ.name
 
 
-def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: ProfileCase) -> None:
+def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: Phantom) -> None:
     plain, enhanced = (segrap.images[s.channel] for s in SEGRAP.sockets)
     assert plain.grid == enhanced.grid
     assert (plain.array != enhanced.array).mean() > 0.5  # noise of its own
@@ -101,7 +103,7 @@ def test_second_ct_of_segrap_is_the_same_patient_with_contrast(segrap: ProfileCa
 
 def test_tumours_stand_out_with_contrast() -> None:
     rules = catalogue.load_challenge("segrap_gtv")
-    case = make_case(PhantomSpec(5, "tiny"), rules)
+    case = make_phantom(PhantomSpec(5, "tiny"), rules)
     plain, enhanced = (case.images[s.channel].array for s in rules.sockets)
     for label in (1, 2):
         inside = case.labels.array == label
@@ -111,7 +113,7 @@ def test_tumours_stand_out_with_contrast() -> None:
 
 def test_chest_holds_what_structseg_outlines() -> None:
     rules = catalogue.load_challenge("structseg_thoracic_oar")
-    case = make_case(PhantomSpec(6, "tiny"), rules)
+    case = make_phantom(PhantomSpec(6, "tiny"), rules)
     ct = case.images["CT"]
     for structure in rules.structures:
         inside = case.labels.array == structure.label
@@ -123,7 +125,7 @@ def test_chest_holds_what_structseg_outlines() -> None:
 
 
 def test_lung_tumour_lies_in_a_lung() -> None:
-    case = make_case(PhantomSpec(6, "tiny"), catalogue.load_challenge("structseg_lung_gtv"))
+    case = make_phantom(PhantomSpec(6, "tiny"), catalogue.load_challenge("structseg_lung_gtv"))
     ct, inside = case.images["CT"], case.labels.array == 1
     assert -150 < np.median(ct.array[inside]) < 120
     around = sitk.GetArrayFromImage(
@@ -152,7 +154,7 @@ def test_an_unknown_organ_is_named() -> None:
     rules = catalogue.load_challenge("structseg_naso_gtv")
     spleen = replace(rules.structures[0], name="Spleen", phantom="")
     with pytest.raises(InputError, match="'Spleen': phantoms do not know 'Spleen'; set its key"):
-        Profile(replace(rules, structures=(spleen,)))
+        Labelling(replace(rules, structures=(spleen,)))
 
 
 # --- written
@@ -203,3 +205,42 @@ def test_cases_labelled_in_part(tmp_path: Path) -> None:
         assert 1 <= len(found & set(names)) < len(names)
     with pytest.raises(InputError, match="share 0: expected more than 0"):
         write_cases(tmp_path / "data", seeds=[3], size="tiny", challenge=rules, share=0.0)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("layout", ["dataset", "platform"])
+def test_han_seg_is_written_as_a_challenge_of_any_other_name(
+    tmp_path: Path, layout: Literal["dataset", "platform"]
+) -> None:
+    rules = replace(catalogue.load_challenge("han_seg"), name="clinic", title="Our clinic")
+    for folder, chosen in (("clinic", rules), ("han_seg", None)):
+        write_cases(tmp_path / folder, seeds=[7], size="tiny", layout=layout, challenge=chosen)
+    assert contents(tmp_path / "clinic") == contents(tmp_path / "han_seg")
+
+
+def test_masks_that_slicer_opens_tell_where_the_organ_lies(tmp_path: Path) -> None:
+    data_set = replace(SEGRAP.data_set, mask="{structure}.seg.nrrd")
+    seed = next(s for s in range(300) if make_anatomy(s).low_top is not None)  # no chiasm
+    (folder,) = write_cases(
+        tmp_path, seeds=[seed], size="tiny", challenge=replace(SEGRAP, data_set=data_set)
+    )
+    extents = {}
+    for organ in SEGRAP.organs:
+        image = sitk.ReadImage(str(folder / f"{organ.name}.seg.nrrd"))
+        places = np.argwhere(sitk.GetArrayFromImage(image))[:, ::-1]
+        ends = zip(places.min(0), places.max(0), strict=True) if len(places) else [(0, -1)] * 3
+        extents[organ.name] = image.GetMetaData("Segment0_Extent")
+        assert extents[organ.name] == " ".join(f"{a} {b}" for a, b in ends), organ.name
+    assert extents["Chiasm"] == "0 -1 0 -1 0 -1"
+    assert extents["Brain"] != extents["BrainStem"]
+
+
+def test_organs_that_a_table_lists_are_all_labelled(tmp_path: Path) -> None:
+    for share in (1.0, 0.5):
+        write_cases(tmp_path / str(share), seeds=[7], size="tiny", with_mr=False, share=share)
+    assert contents(tmp_path / "0.5") == contents(tmp_path / "1.0")

@@ -14,8 +14,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.model.agreement import challenge_of_dataset
-from oarseg.phantom import PhantomSpec, write_cases
-from oarseg.phantom.profile import make_case
+from oarseg.phantom import PhantomSpec, make_phantom, write_cases
 from oarseg.training.dataset import prepare_dataset
 from oarseg.training.label_sources import TrainingLabels, find_sources, read_training_labels
 
@@ -192,7 +191,7 @@ def test_segrap_has_two_cts_and_54_labels(tmp_path: Path) -> None:
     assert document["oarseg"]["challenge"] == "segrap_oar"
     assert document["oarseg"]["unlabelled"] == {}
     labels = read(tmp_path / "Dataset109_Test/labelsTr/segrap_0003.nrrd").array
-    truth = make_case(PhantomSpec(3, "tiny"), rules).labels.array
+    truth = make_phantom(PhantomSpec(3, "tiny"), rules).labels.array
     assert np.array_equal(labels, truth)
 
 

@@ -1,1 +1,1 @@
-"""The made-up patient: anatomy, pose, tissues."""
+"""The patient: anatomy, pose and tissues."""

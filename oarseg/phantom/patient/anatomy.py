@@ -6,37 +6,35 @@ Everything follows from the seed; see ``parts.Draws``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
-from oarseg.challenges.catalogue import load_challenge
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient import head, landmarks, neck
 from oarseg.phantom.patient.parts import Draws, Part
 from oarseg.phantom.patient.pose import Pose, Wave
-from oarseg.phantom.patient.shapes import Shape, Union
-from oarseg.phantom.patient.structures import REMOVABLE, rank
+from oarseg.phantom.patient.shapes import Solid, Union
+from oarseg.phantom.patient.structures import REMOVABLE, painting_rank
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A patient.
+    """A patient; positions are in anatomical coordinates.
 
     Attributes:
-        body: everything below the skin.
-        parts: what fills it, in painting order.
-        metal: centres of metal, in anatomical coordinates.
-        pose: from CT world to anatomical coordinates.
-        landmarks: the paper's six, in anatomical coordinates.
+        body: everything inside the skin.
+        parts: what fills the body, in painting order.
+        metal: centres of metal crowns.
+        pose: CT world → anatomical coordinates.
+        landmarks: the HaN-Seg paper's six.
         sex: "F" or "M".
         age: years.
-        removed: the structure that surgery has taken, "" for none.
-        low_top: anatomical z where the CT's field ends above, if below the vertex.
+        removed: the structure that surgery has removed, "" for none.
+        low_top: z of the upper end of the CT's field, where that is below the vertex.
     """
 
-    body: Shape
+    body: Solid
     parts: tuple[Part, ...]
     metal: tuple[Vector, ...]
     pose: Pose
@@ -47,27 +45,21 @@ class Anatomy:
     low_top: float | None
 
 
-@lru_cache(maxsize=1)
-def label_values() -> dict[str, int]:
-    """Structure name → label value."""
-    return {structure.name: structure.label for structure in load_challenge("han_seg").structures}
-
-
-def build(seed: int, *, metal_rate: float | None = None) -> Anatomy:
-    """The patient of a seed; ``metal_rate`` as in ``head.teeth``."""
+def make_anatomy(seed: int, *, metal_rate: float | None = None) -> Anatomy:
+    """Make the patient of a seed; ``metal_rate`` as in ``head.teeth``."""
     d = Draws(seed)
     sex = "F" if d.chance("sex", 0.45) else "M"
     removed = ""
     if d.chance("surgery", 0.03):
         removed = REMOVABLE[int(d.uniform("removed", 0, len(REMOVABLE)))]
     parts, metal = _parts(d, removed, metal_rate)
-    body = Union((*head.outline(d), neck.outline(d)), blend=14.0)
+    body = Union((*head.head_skin(d), neck.neck_skin(d)), blend=14.0)
     return Anatomy(
         body=body,
         parts=parts,
         metal=metal,
         pose=_pose(d, sex),
-        landmarks=landmarks.find(d, body),
+        landmarks=landmarks.find_landmarks(d, body),
         sex=sex,
         age=int(d.uniform("age", 28, 84)),
         removed=removed,
@@ -80,8 +72,8 @@ def _parts(
 ) -> tuple[tuple[Part, ...], tuple[Vector, ...]]:
     context = [
         *neck.chest(d),
-        *neck.muscles(d),
-        *head.muscles(d),
+        *neck.neck_muscles(d),
+        *head.face_muscles(d),
         *neck.spine(d),
         *head.skull(d),
         *head.sinuses(d),
@@ -98,7 +90,7 @@ def _parts(
         *(part for part in context if part.label),
     ]
     kept = [part for part in outlined if part.label != removed]
-    kept.sort(key=lambda part: -rank(part.label))
+    kept.sort(key=lambda part: -painting_rank(part.label))
     teeth, metal = head.teeth(d, metal_rate=metal_rate)
     over = [*head.mandible(d), *teeth, *head.nasal_air(d), *neck.airway(d)]
     under = [part for part in context if not part.label]

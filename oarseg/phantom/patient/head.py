@@ -1,4 +1,4 @@
-"""The head: skull, brain, orbits, sinuses, nose, jaws, teeth and their structures."""
+"""Draw the head: skull, brain, orbits, sinuses, nose, jaws, teeth and their structures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from oarseg.phantom.patient.shapes import (
     Cut,
     Ellipsoid,
     Rippled,
-    Shape,
+    Solid,
     Stack,
     Tube,
     Union,
@@ -22,8 +22,8 @@ SIDES = (("L", 1.0), ("R", -1.0))
 FLOOR_NORMAL: Vector = (0.0, -0.2425, -0.9701)  # the anterior and middle skull base
 
 
-def outline(d: Draws) -> tuple[Shape, ...]:
-    """The skin of the head, as parts of the body's union."""
+def head_skin(d: Draws) -> tuple[Solid, ...]:
+    """Draw the skin of the head, to be merged with the neck's."""
     plump = d.uniform("plump", -1.5, 4.0)
     rows = (
         (-107.0, 0.0, -58.0, 12.0, 18.0, 20.0),
@@ -36,7 +36,7 @@ def outline(d: Draws) -> tuple[Shape, ...]:
         (25.0, 0.0, -19.0, 69.0, 73.0, 60.0),
     )
     face = Stack(tuple((z, x, y, rx + plump, f + 0.4 * plump, b) for z, x, y, rx, f, b in rows))
-    shapes: list[Shape] = [Ellipsoid((0, 4, 38), (78, 98, 83)), face, nose(d)]
+    shapes: list[Solid] = [Ellipsoid((0, 4, 38), (78, 98, 83)), face, nose(d)]
     for name, s in SIDES:
         lid = d.shift("Eye" + name)
         shapes.append(Ellipsoid(plus((s * 32, -80, 5), lid), (16, 13, 14)))
@@ -45,25 +45,25 @@ def outline(d: Draws) -> tuple[Shape, ...]:
 
 
 def nose(d: Draws) -> Tube:
-    """The nose, whose tip is a landmark."""
+    """Draw the nose; its tip is a landmark."""
     length = d.uniform("nose", -3.0, 4.0)
     return Tube(((0, -86, 6), (0, -97, -14), (0, -105 - length, -29)), (7, 9, 9.5))
 
 
 def brain_shape() -> Union:
-    """Cerebrum, temporal lobes and cerebellum."""
+    """Return cerebrum, temporal lobes and cerebellum, which are the same in all patients."""
     cerebrum = Cut(Ellipsoid((0, 3, 50), (64, 82, 55)), FLOOR_NORMAL, -3.9)
     lobes = tuple(Ellipsoid((s * 40, -14, 14), (22, 28, 17)) for _, s in SIDES)
     return Union((cerebrum, *lobes, Ellipsoid((0, 32, -1), (46, 28, 23))), blend=5.0)
 
 
 def skull_thickness(d: Draws) -> float:
-    """From the brain's surface to the skull's outer one, in mm."""
+    """Draw the distance from the brain's surface to the skull's outer one, in mm."""
     return d.uniform("skull", 6.8, 9.0)
 
 
-def muscles(d: Draws) -> list[Part]:
-    """Muscles of chewing and of the face."""
+def face_muscles(d: Draws) -> list[Part]:
+    """Draw the muscles of the face and of mastication."""
     parts = [
         fill(Arch((0, -38, -58), (34, 54), 5.0, 24.0, back=0), "muscle"),
         fill(Arch((0, -36, -58), (39, 52), 5.0, 21.0, back=6), "muscle"),
@@ -85,7 +85,7 @@ def muscles(d: Draws) -> list[Part]:
 
 
 def skull(d: Draws) -> list[Part]:
-    """Skull, brain with its fluid spaces, and the dense base."""
+    """Draw skull, brain with its fluid spaces, and the dense skull base."""
     brain = brain_shape()
     thick = skull_thickness(d)
     table = ((thick, "cortical"), (thick - 2.2, "marrow"), (3.6, "cortical"), (1.5, "csf"))
@@ -134,7 +134,7 @@ def _cochlea(d: Draws, name: str, s: float) -> list[Part]:
 
 
 def orbits(d: Draws) -> list[Part]:
-    """Orbits with eyes, their muscles, nerves and glands."""
+    """Draw the orbits: eyes, their muscles, nerves and glands."""
     parts: list[Part] = []
     for _, s in SIDES:
         front, apex = (s * 33.0, -84.0, 4.0), (s * 17.0, -42.0, 14.0)
@@ -171,7 +171,7 @@ def _eye(d: Draws, name: str, s: float) -> list[Part]:
 
 
 def sella(d: Draws) -> list[Part]:
-    """Pituitary and chiasm."""
+    """Draw pituitary and chiasm."""
     dx, dy, dz = d.shift("OpticChiasm", 0.8)
     arms = [
         Tube(((s * 7.5 + dx, -36 + dy, 24.5 + dz), (dx, -31 + dy, 27 + dz)), (1.9, 2.0))
@@ -190,7 +190,7 @@ def sella(d: Draws) -> list[Part]:
 
 
 def sinuses(d: Draws) -> list[Part]:
-    """Face bones and the air in them."""
+    """Draw the facial bones and the air in them."""
     parts = [
         fill(Arch((0, -36, -42), (28, 43), 6.0, 8.0, back=4), "marrow"),
         fill(Ellipsoid((0, -60, -38.5), (25, 25, 3.2), boxy=True), "bone"),
@@ -214,9 +214,9 @@ def sinuses(d: Draws) -> list[Part]:
 
 
 def nasal_air(d: Draws) -> list[Part]:
-    """Nasal cavity around its septum and turbinates."""
-    solid: list[Shape] = [Ellipsoid((d.normal("septum", 1.0), -62, -20), (1.4, 40, 24), boxy=True)]
-    air: list[Shape] = [Ellipsoid((0, -60, -20), (13, 32, 15), boxy=True)]
+    """Draw the air around septum and turbinates."""
+    solid: list[Solid] = [Ellipsoid((d.normal("septum", 1.0), -62, -20), (1.4, 40, 24), boxy=True)]
+    air: list[Solid] = [Ellipsoid((0, -60, -20), (13, 32, 15), boxy=True)]
     for name, s in SIDES:
         for z, r in ((-26.0, 4.4), (-13.0, 3.4)):
             r *= d.growth(f"turbinate{z}{name}", 0.25)
@@ -226,7 +226,7 @@ def nasal_air(d: Draws) -> list[Part]:
 
 
 def mouth(d: Draws) -> list[Part]:
-    """Oral cavity, lips and cheeks' lining."""
+    """Draw oral cavity, lips and buccal mucosa."""
     cavity = d.blob("Cavity_Oral", (0, -53, -61), (28.5, 31, 23), boxy=True)
     moved = plus((0, -40, -58), d.shift("Lips"))
     lips = Cut(Arch(moved, (31, 49.5), 5.4 * d.growth("Lips"), 17.0), (0.0, 1.0, 0.0), -69.0)
@@ -241,13 +241,13 @@ def mouth(d: Draws) -> list[Part]:
 
 
 def mandible(d: Draws) -> list[Part]:
-    """The mandible: body, rami, coronoid and condyle."""
+    """Draw the mandible: body, rami, coronoid processes and condyles."""
     size = d.growth("Bone_Mandible", 0.12)
     dx, dy, dz = d.shift("Bone_Mandible")
     body = Arch(
         (dx, -22 + dy, -70 + dz), (40, 57), 5.4 * size, 12.5 * size, slope=0.29, back=4, rounding=4
     )
-    shapes: list[Shape] = [body]
+    shapes: list[Solid] = [body]
     for _, s in SIDES:
         lean = ((1.0, 0.0, 0.0), (0.0, 0.97, -0.24), (0.0, 0.24, 0.97))
         ramus = Ellipsoid((s * 46 + dx, -25 + dy, -46 + dz), (4.0 * size, 15, 24), lean, boxy=True)
@@ -259,10 +259,11 @@ def mandible(d: Draws) -> list[Part]:
 
 
 def teeth(d: Draws, *, metal_rate: float | None = None) -> tuple[list[Part], tuple[Vector, ...]]:
-    """Teeth of both jaws, and where metal stands in for them.
+    """Draw the teeth of both jaws; return their parts and the centres of metal crowns.
 
     Args:
-        metal_rate: share of the teeth with a metal crown; None lets the patient decide.
+        d: the patient's draws.
+        metal_rate: fraction of teeth with a metal crown; None lets the seed decide.
     """
     dx, dy, dz = d.shift("Bone_Mandible")
     parts: list[Part] = []
@@ -288,7 +289,7 @@ def teeth(d: Draws, *, metal_rate: float | None = None) -> tuple[list[Part], tup
 
 
 def salivary(d: Draws) -> list[Part]:
-    """Parotid and submandibular glands."""
+    """Draw parotid and submandibular glands."""
     parts: list[Part] = []
     for name, s in SIDES:
         wide = d.blob("Parotid" + name, (s * 54, -6, -36), (12.8, 21.5, 27))
@@ -302,7 +303,7 @@ def salivary(d: Draws) -> list[Part]:
 
 
 def vessel_rows(s: float) -> tuple[tuple[float, float, float, float], ...]:
-    """(z, x, y, radius) of a carotid from the neck's base to the skull base."""
+    """Return (z, x, y, radius) of a carotid artery from the neck's base to the skull base."""
     return (
         (-168.0, s * 15, -9.0, 4.2),
         (-150.0, s * 21, -12.0, 4.0),
@@ -316,7 +317,7 @@ def vessel_rows(s: float) -> tuple[tuple[float, float, float, float], ...]:
 
 
 def vessels(d: Draws) -> list[Part]:
-    """Carotids, and the jugular veins beside them."""
+    """Draw the carotid arteries and the jugular veins beside them."""
     parts: list[Part] = []
     for name, s in SIDES:
         rows = vessel_rows(s)

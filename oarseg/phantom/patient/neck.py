@@ -1,19 +1,19 @@
-"""The neck and what is below: spine, muscles, larynx, thyroid, trachea, shoulders, chest."""
+"""Draw neck and trunk: spine, muscles, larynx, thyroid, trachea, shoulders, chest."""
 
 from __future__ import annotations
 
 from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient.head import SIDES
 from oarseg.phantom.patient.parts import Draws, Part, canal_y, fill, plus, round_rows
-from oarseg.phantom.patient.shapes import Arch, Cut, Ellipsoid, Rippled, Shape, Stack, Tube, Union
+from oarseg.phantom.patient.shapes import Arch, Cut, Ellipsoid, Rippled, Solid, Stack, Tube, Union
 
 CERVICAL_Z = (-35.0, -52.0, -69.0, -85.0, -101.0, -117.0, -134.0)  # C1 … C7
 THORACIC_Z = tuple(-153.0 - 22.0 * n for n in range(24))  # T1 and below
 CORD_END_Z = -158.0  # where the contoured cord ends
 
 
-def outline(d: Draws) -> Stack:
-    """The skin of neck, shoulders and chest."""
+def neck_skin(d: Draws) -> Stack:
+    """Draw the skin of neck, shoulders and chest."""
     wide = d.normal("shoulders", 0.06) + 1.0
     raised = d.normal("shrug", 5.0)
     plump = d.uniform("plump", -1.5, 4.0) + d.normal("neck", 1.5)
@@ -41,14 +41,14 @@ def outline(d: Draws) -> Stack:
 
 
 def spine(d: Draws) -> list[Part]:
-    """Vertebrae, canal and cord."""
+    """Draw vertebrae, spinal canal and cord."""
     parts: list[Part] = []
     for number, z in enumerate(CERVICAL_Z):
         parts += _atlas(z) if number == 0 else _vertebra(z, 8.2, 7.0, 24.0)
     parts.append(_bone(Tube(((0, 0, -54), (0, -1, -31)), (6.5, 5.0))))
     for number, z in enumerate(THORACIC_Z):
-        grown = min(1.0, 0.25 + number * 0.15)
-        parts += _vertebra(z, 10 + 4 * grown, 9.5, 30.0)
+        growth = min(1.0, 0.25 + number * 0.15)
+        parts += _vertebra(z, 10 + 4 * growth, 9.5, 30.0)
         parts.append(fill(_disc(z), "disc"))
     for z in CERVICAL_Z[2:]:
         parts.append(fill(_disc(z + 8.4 - 0.4), "disc"))
@@ -62,7 +62,7 @@ def spine(d: Draws) -> list[Part]:
     return [*parts, fill(kept, "SpinalCord", "SpinalCord")]
 
 
-def _bone(shape: Shape) -> Part:
+def _bone(shape: Solid) -> Part:
     return Part(shape, ((0.0, "cortical"), (-1.8, "marrow")))
 
 
@@ -97,18 +97,18 @@ def _vertebra(z: float, depth: float, height: float, reach: float) -> list[Part]
     )
     spinous = Tube(((0, y + 13, z - 4), (0, y + 31, z - 12)), (3.2, 4.2))
     sides = [Tube(((s * 12, y - 9, z), (s * reach, y - 12, z - 1)), (4.6, 3.6)) for _, s in SIDES]
-    shapes: list[Shape] = [body, lamina, spinous, *sides]
+    shapes: list[Solid] = [body, lamina, spinous, *sides]
     return [_bone(shape) for shape in shapes]
 
 
 def transverse_junction(level: int, s: float) -> Vector:
-    """Where a transverse process leaves its vertebra; level 4 is C4."""
+    """Return where a transverse process leaves its vertebra; level 4 is C4."""
     z = CERVICAL_Z[level - 1]
     return s * 13.0, canal_y(z) - 9.0, z
 
 
-def muscles(d: Draws) -> list[Part]:
-    """Muscles of the neck, back of the neck first."""
+def neck_muscles(d: Draws) -> list[Part]:
+    """Draw the muscles of the neck, the nape's first."""
     parts: list[Part] = []
     heights = (-330.0, -240.0, -180.0, -150.0, -115.0, -80.0, -50.0, -28.0)
     for name, s in SIDES:
@@ -145,7 +145,7 @@ def muscles(d: Draws) -> list[Part]:
 
 
 def larynx(d: Draws) -> list[Part]:
-    """Cartilages, then larynx, glottis, arytenoids and pharyngeal outlet."""
+    """Draw the cartilages, then supraglottis, glottis, arytenoids and cricopharyngeus."""
     shell = d.uniform("calcified", 0.0, 1.0)
     tissue = "cartilage" if shell < 0.5 else "ossified"
     frame = [
@@ -174,7 +174,7 @@ def larynx(d: Draws) -> list[Part]:
 
 
 def gullet(d: Draws) -> list[Part]:
-    """The oesophagus: its cervical part is the structure, the rest is not contoured."""
+    """Draw the oesophagus; HaN-Seg contours its cervical part only."""
     heights = (-700.0, -400.0, -300.0, -240.0, -200.0, -170.0, -152.0, -136.0)
     rows = tuple(
         (z, 1.5, canal_y(z) - 35.0 - max(0.0, -150 - z) * 0.06, 7.4, 4.4, 4.2) for z in heights
@@ -190,8 +190,8 @@ def gullet(d: Draws) -> list[Part]:
 
 
 def thyroid(d: Draws) -> list[Part]:
-    """The thyroid gland."""
-    shapes: list[Shape] = [Ellipsoid((0, -37, -138), (14, 3.4, 8))]
+    """Draw the thyroid gland."""
+    shapes: list[Solid] = [Ellipsoid((0, -37, -138), (14, 3.4, 8))]
     shift = d.shift("Glnd_Thyroid")
     size = d.growth("Glnd_Thyroid", 0.2)
     for name, s in SIDES:
@@ -202,7 +202,7 @@ def thyroid(d: Draws) -> list[Part]:
 
 
 def airway(d: Draws) -> list[Part]:
-    """Pharynx, larynx and trachea: the air itself."""
+    """Draw the air of pharynx, larynx and trachea."""
     open_mm = d.uniform("airway", 0.85, 1.2)
     rows = (
         (-275.0, 0.0, 10.0, 9.0, 8.0, 8.0),
@@ -233,7 +233,7 @@ def airway(d: Draws) -> list[Part]:
 
 
 def chest(d: Draws) -> list[Part]:
-    """Shoulders, ribs, lungs and great vessels, below what is contoured."""
+    """Draw shoulders, ribs, lungs, heart and great vessels."""
     parts: list[Part] = []
     parts.append(fill(Ellipsoid((0, 30, -330), (165, 95, 165), boxy=True), "muscle"))
     for name, s in SIDES:

@@ -1,4 +1,4 @@
-"""From a scanner's world to the anatomy's own coordinates and back."""
+"""Convert between a scanner's world and anatomical coordinates."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Doubles, Image, Points
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Vector
-from oarseg.phantom.patient.shapes import Field
 
 BEND_TOP_MM = -25.0  # the skull base: nothing above it bends
-BEND_LENGTH_MM = 130.0  # from there to the seventh cervical vertebra
+BEND_LENGTH_MM = 130.0  # from there to C7
 BEND_AXIS_MM = 10.0  # y of the line that keeps its length
 
 
 @dataclass(frozen=True)
 class Wave:
-    """One sinusoidal displacement: ``amplitude · sin(wave · p + phase)`` along an axis."""
+    """A sinusoidal displacement ``amplitude · sin(wave · p + phase)`` along an axis."""
 
     axis: int
     amplitude_mm: float
@@ -29,13 +28,13 @@ class Wave:
 
 @dataclass(frozen=True)
 class Pose:
-    """How a patient of general anatomy lies in the CT scanner.
+    """How a patient differs from the general anatomy and lies in the CT scanner.
 
     Attributes:
-        rigid: anatomical frame (scaled, mm) → CT world.
-        scale: size of the patient along x, y, z; 1 is the general anatomy.
-        flexion_deg: the neck's bend; positive moves the trunk forwards.
-        waves: small smooth deformations that make every patient different.
+        rigid: anatomical frame, scaled, in mm → CT world.
+        scale: size along x, y, z relative to the general anatomy.
+        flexion_deg: flexion of the neck; positive moves the trunk forwards.
+        waves: small smooth deformations.
     """
 
     rigid: RigidTransform
@@ -43,23 +42,20 @@ class Pose:
     flexion_deg: float
     waves: tuple[Wave, ...]
 
-    def linear(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(A, b): the affine part of the way from CT world to the anatomy."""
+    def linear(self) -> tuple[Doubles, Doubles]:
+        """Return (A, b), the affine part of CT world → anatomical coordinates."""
         inverse = self.rigid.inverse()
         shrink = np.diag(1.0 / np.asarray(self.scale))
         return shrink @ np.asarray(inverse.rotation), shrink @ np.asarray(inverse.translation_mm)
 
-    def to_anatomy(self, world_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Anatomical positions (n, 3) of CT world points (n, 3)."""
+    def to_anatomy(self, world_mm: Points) -> Doubles:
+        """Convert CT world points (n, 3) to anatomical ones (n, 3)."""
         matrix, offset = self.linear()
         x, y, z = (np.asarray(world_mm, float) @ matrix.T + offset).T
-        return cast(NDArray[np.float64], np.stack(self.deform(x, y, z), axis=1))
+        return cast(Doubles, np.stack(self.deform(x, y, z), axis=1))
 
     def deform(self, x: Any, y: Any, z: Any, *, flexion_deg: float | None = None) -> Any:
-        """Undo flexion and waves: affine coordinates → the anatomy's own.
-
-        Elementwise, so that slabs of any thickness give the same answer.
-        """
+        """Undo flexion and waves: affine coordinates → anatomical ones, elementwise."""
         angle = self.flexion_deg if flexion_deg is None else flexion_deg
         y, z = unbend(y, z, angle)
         shifted = [x, y, z]
@@ -68,8 +64,8 @@ class Pose:
             shifted[wave.axis] = shifted[wave.axis] + np.sin(argument) * wave.amplitude_mm
         return tuple(shifted)
 
-    def to_world(self, anatomy_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """CT world positions (n, 3) of anatomical points (n, 3), by fixed-point iteration."""
+    def to_world(self, anatomy_mm: Points) -> Doubles:
+        """Convert anatomical points (n, 3) to CT world (n, 3), by fixed-point iteration."""
         wanted = np.asarray(anatomy_mm, float)
         guess = wanted.copy()
         for _ in range(60):
@@ -78,10 +74,10 @@ class Pose:
 
 
 def unbend(y: Any, z: Any, angle_deg: float) -> tuple[Any, Any]:
-    """Straighten a neck that is bent by an angle between skull base and C7.
+    """Straighten a neck that is flexed by an angle between skull base and C7.
 
-    The bend is a parabola that ends in a straight line; below the skull base
-    everything shifts in y and shears in z, both small.
+    The neck follows a parabola that ends in a straight line. Below the skull base,
+    everything shifts in y and shears in z, both a little.
     """
     if angle_deg == 0.0:
         return y, z
@@ -94,6 +90,6 @@ def unbend(y: Any, z: Any, angle_deg: float) -> tuple[Any, Any]:
     return y + shift, z - turn * (y + shift - BEND_AXIS_MM)
 
 
-def as_fields(*coordinates: Any) -> tuple[Field, ...]:
-    """Contiguous float32 copies."""
+def to_floats(*coordinates: Any) -> tuple[Image, ...]:
+    """Copy coordinates to contiguous float32 arrays."""
     return tuple(np.ascontiguousarray(c, dtype=np.float32) for c in coordinates)

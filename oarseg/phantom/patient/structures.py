@@ -1,7 +1,7 @@
-"""The structures' reference volumes, which also order them where two claim a voxel.
+"""The reference structures: volumes and painting order.
 
-(smallest, mean, largest) in cm³, after the HaN-Seg paper's table. A smaller mean
-wins; bone wins over soft tissue; air and teeth win over everything.
+Volumes are (smallest, mean, largest) in cm³, after the HaN-Seg paper's table. Of two
+structures that claim a voxel, the one with the smaller mean takes it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,15 @@ SINGLE: dict[str, tuple[float, float, float]] = {
     "SpinalCord": (7.4, 10.5, 13.9),
 }
 VOLUMES_CM3 = SINGLE | {stem + side: v for stem, v in PAIRED.items() for side in "LR"}
+LENSES = ("Lens_L", "Lens_R")
 REMOVABLE = ("Glnd_Submand_L", "Glnd_Submand_R", "Glnd_Thyroid", "Parotid_L", "Parotid_R")
 
 
-def rank(label: str) -> float:
-    """Parts are painted in falling rank: the last one painted wins."""
+def number_structures() -> dict[str, int]:
+    """Number the structures, and the lenses, which are pieces of two of them."""
+    return {name: n for n, name in enumerate(sorted((*VOLUMES_CM3, *LENSES)), start=1)}
+
+
+def painting_rank(label: str) -> float:
+    """Return the mean volume; parts are painted in falling order, so the smaller wins."""
     return VOLUMES_CM3[label][1]

@@ -1,17 +1,14 @@
-"""What each tissue looks like: Hounsfield units, and T1 signal for three sequence types.
+"""What each tissue looks like: HU in CT, and T1 signal in three MR sequences.
 
-Neighbouring soft tissues differ by a few HU only, less than the noise, as in
-patients; their T1 signals differ clearly. Signals are relative to a scale that each
-scan draws anew. Columns: CT, spin echo, fat-saturated spin echo, gradient echo.
+As in patients, neighbouring soft tissues differ by a few HU, less than the noise, but
+clearly in T1 signal. Signals are relative to a gain that each scan draws.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+SEQUENCES = ("spin_echo", "fat_saturated", "gradient_echo")
 
-Sequence = Literal["spin_echo", "fat_saturated", "gradient_echo"]
-SEQUENCES: tuple[Sequence, ...] = ("spin_echo", "fat_saturated", "gradient_echo")
-
+# CT, then each of SEQUENCES.
 TISSUES: dict[str, tuple[float, float, float, float]] = {
     "air": (-1000, 0, 0, 0),
     "fat": (-100, 470, 105, 400),
@@ -63,7 +60,7 @@ TISSUES: dict[str, tuple[float, float, float, float]] = {
     "Parotid": (22, 375, 225, 345),
     "Pituitary": (38, 425, 420, 400),
     "SpinalCord": (35, 290, 285, 280),
-    # At the end, where they move no other tissue's draw.
+    # At the end, where they change no other tissue's draw.
     "hippocampus": (40, 215, 225, 220),
     "joint": (85, 150, 150, 160),
     "tumour": (52, 190, 320, 260),
