@@ -132,7 +132,7 @@ def test_without_bfloat16_nothing_is_told_of_it(
 ) -> None:
     instruction_sets.pretend(monkeypatch, bfloat16=False)
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
-    manifest = exporting.export(
+    manifest = exporting.export_ensemble(
         folder, out, folds=["0"], challenge=FIVE, card=CARD, precisions=["fp32"]
     )
     assert [(p.runtime, p.arithmetic) for p in manifest.parity] == [
@@ -146,15 +146,15 @@ def test_bfloat16_that_answers_otherwise_is_told_and_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instruction_sets.pretend(monkeypatch, bfloat16=True)
-    real = exporting.compare
+    real = exporting.compare_with_torch
 
     def poor(*arguments: Any, **options: Any) -> Parity:
         found = real(*arguments, **options)
         return replace(found, min_dice=0.5) if found.arithmetic == "bf16" else found
 
-    monkeypatch.setattr(exporting, "compare", poor)
+    monkeypatch.setattr(exporting, "compare_with_torch", poor)
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
-    manifest = exporting.export(
+    manifest = exporting.export_ensemble(
         folder, out, folds=["0"], challenge=FIVE, card=CARD, precisions=["fp32"]
     )
     assert [p.min_dice for p in manifest.parity if p.arithmetic == "bf16"] == [0.5]
@@ -261,7 +261,7 @@ def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
-    monkeypatch.setattr(exporting, "answers", no_long_work)
+    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD
@@ -274,7 +274,7 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0), folds=2))
     save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
-    monkeypatch.setattr(exporting, "answers", no_long_work)
+    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(InputError, match="is of another network than the plans"):
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD
