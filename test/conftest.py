@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import docker_engine
+import instruction_sets
 import pytest
 
 from oarseg.system import log
 
 Say = Callable[[str], None]
+
+# Torch's record of what it compiles, thousands of lines an export. It does not propagate, but
+# pytest listens to such loggers too and would bury what failed under it.
+logging.getLogger("torch.__trace").disabled = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,12 +27,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say what the suite runs on, quietly started as well."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(instruction_sets.described())
+
+
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """Leave the package's logger as it was: the command line configures it for good."""
-    before = log.LOGGER.handlers[:], log.LOGGER.level, log.LOGGER.propagate
+    """Leave the package's logger as it was made: the command line configures it for good.
+
+    Not as it was before the test: a fixture of a whole module may have configured it.
+    """
     yield
-    log.LOGGER.handlers[:], log.LOGGER.level, log.LOGGER.propagate = before
+    log.LOGGER.handlers.clear()
+    log.LOGGER.setLevel(logging.NOTSET)
+    log.LOGGER.propagate = True
+
+
+@pytest.fixture(params=[False, True], ids=["CPU of float32", "CPU of bfloat16"])
+def bfloat16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the CPU has bfloat16; a test that takes this runs on one without and one with."""
+    has: bool = request.param
+    instruction_sets.pretend(monkeypatch, bfloat16=has)
+    return has
 
 
 @pytest.fixture(scope="session")

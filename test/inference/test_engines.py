@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import instruction_sets
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, manifest_of
@@ -184,9 +187,31 @@ def test_openvino_is_taken_only_if_the_export_found_it_good(
     assert ("differ from torch" in choice.reason) == (expected == "onnxruntime")
 
 
-def test_what_the_cpu_says_of_bfloat16() -> None:
-    flags = Path("/proc/cpuinfo").read_text()
-    assert has_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
+def test_what_this_cpu_says_of_bfloat16(bundle: Bundle) -> None:
+    flags = instruction_sets.cpu_flags()
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        assert has_bf16() >= bool(flags & {"avx512_bf16", "amx_bf16"})
+    # Other CPUs may have it by a flag that the kernel does not list: OpenVINO then takes it.
+    if has_bf16():
+        core = openvino.Core()
+        hint = {"INFERENCE_PRECISION_HINT": "bf16"}
+        compiled = core.compile_model(bundle.folder / "fold_0.onnx", "CPU", hint)
+        taken = compiled.get_property("INFERENCE_PRECISION_HINT")
+        assert taken == openvino.Type.bf16
+
+
+def test_the_arithmetic_that_was_chosen_is_computed_in(bundle: Bundle, bfloat16: bool) -> None:
+    assert has_bf16() == bfloat16
+    compared = replace(bundle, manifest=replace(bundle.manifest, parity=measured(0.999, 0.999)))
+    opened = open_engines(compared, device="cpu", backend="openvino", threads=1)
+    assert opened.choice.reason.endswith("; bf16" if bfloat16 else "; f32")
+    # 1 + 1/512 lies between two values of bfloat16, whose step there is 1/128.
+    image = np.full((1, 1, *PATCH), 1 + 1 / 512, np.float32)
+    for fold in opened.folds:
+        doubled = fold(image)[0, 0]
+        assert np.allclose(doubled, 2 + 1 / 256, rtol=1 / 256 if bfloat16 else 1e-6, atol=0)
+        if bfloat16 and not instruction_sets.bfloat16_in_hardware():
+            assert (doubled == 2).all()  # as emulated; a CPU's own may keep a part in float32
 
 
 def test_without_cupy_the_gpu_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

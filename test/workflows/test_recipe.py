@@ -49,12 +49,16 @@ def test_from_the_published_data_set_to_masks(
     card = ("--title", "recipe", "--training", "6 tiny phantoms", "--licence", "none")
     oarseg("export", results, "--out", weights, "--folds", 0, 1, "--preprocessed", cases, *card)
     manifest = json.loads((weights / "manifest.json").read_text())
-    compared = {row["file"]: row for row in manifest["parity"]}
-    assert {model["file"] for model in manifest["models"]} <= set(compared)
+    assert {model["file"] for model in manifest["models"]} <= {
+        r["file"] for r in manifest["parity"]
+    }
     assert {model["fold"] for model in manifest["models"]} == {"0", "1"}
-    for model in manifest["models"]:
-        if model["precision"] == "fp32":
-            assert compared[model["file"]]["argmax_agreement"] >= 0.9999
+    in_float32 = {m["file"] for m in manifest["models"] if m["precision"] == "fp32"}
+    assert len(in_float32) == 2
+    for row in manifest["parity"]:
+        # A row in bfloat16, where the CPU has it, tells how good that is; see test_export.py.
+        if row["file"] in in_float32 and row["arithmetic"] == "f32":
+            assert row["argmax_agreement"] >= 0.9999
 
     oarseg("phantom", tmp_path / "in", "--seed", UNSEEN, "--size", "tiny", "--layout", "platform")
     folders = ("--input", tmp_path / "in", "--output", tmp_path / "out", "--weights", weights)
