@@ -45,7 +45,7 @@ test: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict oarseg process.py
+	$(BIN)/mypy --strict oarseg process.py bench
 	$(BIN)/lint-imports
 
 container-test: .venv/dev.stamp

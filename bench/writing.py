@@ -35,7 +35,7 @@ from oarseg.imaging.volume import Grid, Volume
 from oarseg.labels import deflate
 from oarseg.labels.boxes import enclosing_box, label_boxes
 from oarseg.phantom import PhantomSpec, make_phantom
-from oarseg.phantom.case import SIZES
+from oarseg.phantom.spec import CT_SIZES
 from oarseg.results.write_case import write_case
 from oarseg.system.usage import peak_mib, reset_peak, resident_mib
 
@@ -73,21 +73,22 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("case", "deflate"), nargs="?", default="case")
     parser.add_argument("--challenge", choices=catalogue.challenge_names(), default="han_seg")
-    parser.add_argument("--size", choices=tuple(SIZES), default="median", help="of the phantom")
+    parser.add_argument("--size", choices=tuple(CT_SIZES), default="median", help="of the phantom")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of phantoms' labels")
     parser.add_argument("--rounds", type=int, default=5, help="of deflate")
     arguments = parser.parse_args()
     rules = catalogue.load_challenge(arguments.challenge)
-    labels = _labels(arguments.challenge, rules, arguments.size)
+    labels = _labels(arguments.cache, rules, arguments.size)
     if arguments.what == "case":
         _write(labels, rules)
     else:
         _compare(labels.array, rules, arguments.rounds)
 
 
-def _labels(name: str, rules: Challenge, size: str) -> Volume:
+def _labels(cache: Path, rules: Challenge, size: str) -> Volume:
     """The phantom's label map, kept: a large one takes minutes."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    file = CACHE / f"labels-{name}-{size}.npy"
+    cache.mkdir(parents=True, exist_ok=True)
+    file = cache / f"labels-{rules.name}-{size}.npy"
     spec = PhantomSpec(SEED, size, with_mr=False)
     if not file.is_file():
         np.save(file, make_phantom(spec, rules).labels.array)
