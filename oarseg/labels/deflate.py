@@ -81,7 +81,6 @@ class Zeros:
         # A CRC-32 register is linear in its start value while zeros go through it:
         # the answers for its 32 bits hold the answer for every value.
         step: Bits = tuple(_through(zeros, 1 << bit) for bit in range(32))
-        self._row = row
         self._runs: list[tuple[int, bytes, Bits]] = [(1, _deflate(zeros), step)]
         while row * self._runs[-1][0] < LARGEST_PIECE:
             rows, _, step = self._runs[-1]
