@@ -8,12 +8,15 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint container-test profile-test gpu-test bench fuzz weights requirements
+.PHONY: help run test lint deadcode hooks package container-test profile-test gpu-test bench fuzz weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
 	@echo 'make test            all tests but those of the container'
 	@echo 'make lint            ruff, mypy, layering'
+	@echo 'make deadcode        code that nothing uses'
+	@echo 'make hooks           lint before each commit, by pre-commit'
+	@echo 'make package         sdist and wheel into dist/python, and the wheel tried on its own'
 	@echo 'make container-test  build the image, run it as the platform would'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
@@ -45,8 +48,19 @@ test: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict oarseg process.py
+	$(BIN)/mypy --strict oarseg process.py bench
 	$(BIN)/lint-imports
+
+# The package by itself first: what only tests use is dead too.
+deadcode: .venv/dev.stamp
+	$(BIN)/vulture
+	$(BIN)/vulture oarseg process.py bench test
+
+hooks: .venv/dev.stamp
+	$(BIN)/pre-commit install
+
+package: .venv/dev.stamp
+	.ci/package
 
 container-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m container

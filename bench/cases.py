@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,23 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "test" / "support")]
-
-from oarseg.challenges import catalogue  # noqa: E402
-from oarseg.imaging.volume import Volume  # noqa: E402
-from oarseg.inference import channels  # noqa: E402
-from oarseg.model.manifest import (  # noqa: E402
+from oarseg.challenges import catalogue
+from oarseg.imaging.volume import Volume
+from oarseg.inference import channels
+from oarseg.model.manifest import (
     Channel,
     ChannelRecipe,
     Label,
     Normalisation,
     write_manifest,
 )
-from oarseg.phantom import PhantomSpec, make_phantom, write_cases  # noqa: E402
-from oarseg.phantom.grids import draw_ct_grid  # noqa: E402
-from oarseg.phantom.patient.anatomy import make_anatomy  # noqa: E402
+from oarseg.phantom import PhantomSpec, make_phantom, write_cases
+from oarseg.phantom.grids import draw_ct_grid
+from oarseg.phantom.patient.anatomy import make_anatomy
 
+ROOT = Path(__file__).resolve().parent.parent
 SEED = 1  # the shipped case's, on which nothing is trained
 CACHE = ROOT / "build" / "bench"
 TOY_PATCH = (32, 160, 160)

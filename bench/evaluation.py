@@ -21,17 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
+from oarseg.cases.case import Case
+from oarseg.challenges import catalogue
+from oarseg.imaging.volume import Volume
+from oarseg.labels import deflate, write_labels
+from oarseg.labels.boxes import label_boxes
+from oarseg.phantom import PhantomSpec, make_phantom
+from oarseg.results.write_case import write_case
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from oarseg.cases.case import Case  # noqa: E402
-from oarseg.challenges import catalogue  # noqa: E402
-from oarseg.imaging.volume import Volume  # noqa: E402
-from oarseg.labels import deflate, write_labels  # noqa: E402
-from oarseg.labels.boxes import label_boxes  # noqa: E402
-from oarseg.phantom import PhantomSpec, make_phantom  # noqa: E402
-from oarseg.results.write_case import write_case  # noqa: E402
-
 RULES = catalogue.load_challenge("han_seg")
 STRAY_VOXELS = 3
 # The command, and the peak of its own memory in KiB as the last word: what the system tells
@@ -39,7 +37,7 @@ STRAY_VOXELS = 3
 WORKER = """
 import re, sys
 from pathlib import Path
-from oarseg import cli  # noqa: E402
+from oarseg import cli
 status = cli.main(sys.argv[1:])
 print(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 sys.exit(status)

@@ -20,11 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import fuzzing
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "test" / "support")]
-
-import fuzzing  # noqa: E402
-
 LONGEST_S = 20
 MOST_BYTES = 1 << 30
 

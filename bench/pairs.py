@@ -71,12 +71,23 @@ def phantom_pair(spec: PhantomSpec, kind: str) -> Pair:
     truth, mr = phantom.truth, phantom.mr
     if mr is None:
         raise ValueError(f"phantom {spec.seed} has no MR")
-    points = [np.array([where[name] for name in truth.landmarks_ct])
-              for where in (truth.landmarks_ct, truth.landmarks_mr)]  # fmt: skip
+    ct_points, mr_points = (
+        np.array([where[name] for name in truth.landmarks_ct])
+        for where in (truth.landmarks_ct, truth.landmarks_mr)
+    )
     neck = _neck(spec, truth.ct_to_mr)
     index = mr.grid.to_index(neck[1])
     inside = ((index >= 0) & (index <= np.array(mr.grid.shape) - 1)).all(1)
-    return Pair(f"{spec.seed}", kind, phantom.ct, mr, *points, neck[0][inside], neck[1][inside])
+    return Pair(
+        f"{spec.seed}",
+        kind,
+        phantom.ct,
+        mr,
+        ct_points,
+        mr_points,
+        ct_neck=neck[0][inside],
+        mr_neck=neck[1][inside],
+    )
 
 
 def _neck(spec: PhantomSpec, transform: RigidTransform) -> tuple[np.ndarray, np.ndarray]:
@@ -166,9 +177,10 @@ def _other(scale: float) -> Spoil:
         middle = (np.array([mr.grid.shape]) - 1) / 2
         centre = mr.grid.to_world(middle)[0]
         origin = centre + scale * (np.array(mr.grid.origin_mm) - centre)
+        sz, sy, sx = mr.grid.spacing_mm
         grid = replace(
             mr.grid,
-            spacing_mm=tuple(scale * s for s in mr.grid.spacing_mm),
+            spacing_mm=(scale * sz, scale * sy, scale * sx),
             origin_mm=tuple(origin.tolist()),
         )
         return phantom.ct, Volume(mr.array, grid)

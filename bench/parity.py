@@ -18,14 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import parity_cases
+from nnunet_oracle import images, make
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), *(str(ROOT / "test" / room) for room in ("support", "training"))]
-
-import test_parity as tests  # noqa: E402
-from nnunet_oracle import images, make  # noqa: E402
-
-from oarseg.labels.overlap import dice_by_label  # noqa: E402
+from oarseg.labels.overlap import dice_by_label
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Row:
     @property
     def passed(self) -> bool:
         """Whether the tests' bars hold."""
-        return self.equal >= tests.AGREEMENT and self.dice >= tests.DICE
+        return self.equal >= parity_cases.AGREEMENT and self.dice >= parity_cases.DICE
 
 
 def main() -> int:
@@ -60,7 +56,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = [run(enlarged(case, arguments.scale)) for case in tests.CASES]
+    rows = [run(enlarged(case, arguments.scale)) for case in parity_cases.CASES]
     text = table(rows, arguments.scale)
     print(text)
     if arguments.out:
@@ -69,23 +65,23 @@ def main() -> int:
     return 0 if all(row.passed for row in rows) else 1
 
 
-def enlarged(case: tests.Parity, scale: int) -> tests.Parity:
+def enlarged(case: parity_cases.Parity, scale: int) -> parity_cases.Parity:
     """The case with a larger image."""
     depth, height, width = (length * scale for length in case.shape)
     return replace(case, shape=(depth, height, width), margin=case.margin * scale)
 
 
-def run(case: tests.Parity) -> Row:
+def run(case: parity_cases.Parity) -> Row:
     """Both answers to one case, compared."""
     with tempfile.TemporaryDirectory() as scratch:
         oracle = make(case.recipe, Path(scratch))
         channels = images(case.shape, len(case.recipe.channels), margin=case.margin)
         theirs = oracle.predict(channels, case.spacing_mm, case.mirror)
-        mine = tests.ours(oracle, channels, case)
-        alike = tests.ours(oracle, channels, case, oracle.engines())
+        mine = parity_cases.ours(oracle, channels, case)
+        alike = parity_cases.ours(oracle, channels, case, oracle.engines())
     largest = max(case.values)
     dice = dice_by_label(mine, theirs, labels=largest)
-    counted = np.bincount(theirs.ravel(), minlength=largest + 1)[1:] > tests.SMALLEST
+    counted = np.bincount(theirs.ravel(), minlength=largest + 1)[1:] > parity_cases.SMALLEST
     differing = int(np.count_nonzero(mine != theirs))
     return Row(
         case.name,

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cases  # noqa: F401 — puts the project on the path
 import numpy as np
 
 from oarseg.imaging.volume import Grid, Volume

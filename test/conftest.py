@@ -70,9 +70,7 @@ def say(request: pytest.FixtureRequest) -> Say:
 @pytest.fixture(scope="session")
 def image(say: Say) -> str:
     seconds = docker_engine.build()
-    size = int(
-        docker_engine.docker("image", "inspect", "--format", "{{.Size}}", docker_engine.IMAGE)
-    )
+    size = docker_engine.image_size()
     say(f"image {docker_engine.IMAGE}: {size / 1e9:.2f} GB uncompressed, built in {seconds:.0f} s")
     say(f"flags: {' '.join(docker_engine.FLAGS)}")
     return docker_engine.IMAGE

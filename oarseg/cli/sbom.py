@@ -6,6 +6,8 @@ and every file of the shipped weights with its SHA-256. Code that a wheel carrie
 itself (CUDA's libraries have wheels of their own) is not told apart from the wheel. Equal
 images give equal documents: no date, no serial number. Format:
 https://cyclonedx.org/docs/1.6/json.
+
+``cyclonedx-py environment`` lists Python's packages alone: 32 of the image's 171 components.
 """
 
 from __future__ import annotations
@@ -26,18 +28,39 @@ from oarseg.model.manifest import MANIFEST
 
 DPKG_STATUS = Path("/var/lib/dpkg/status")
 OS_RELEASE = Path("/etc/os-release")
+COPYRIGHTS = Path("/usr/share/doc")
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 # What CycloneDX takes for an SPDX expression without knowing every licence.
 EXPRESSION = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+# Older packages name their licence in words of their own; these words are SPDX identifiers.
+SPDX = frozenset(
+    {
+        "0BSD",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "CC0-1.0",
+        "ISC",
+        "MIT",
+        "MPL-2.0",
+        "PSF-2.0",
+        "Zlib",
+    }
+)
+# Debian's machine-readable copyright files name a licence in up to so many characters;
+# a longer first line is the licence's own text.
+LONGEST_NAME = 48
 
 Component = dict[str, Any]
+Licence = dict[str, Any]
 
 
-def document(*, status: Path, release: Path, weights: Path) -> dict[str, Any]:
+def document(*, status: Path, copyrights: Path, release: Path, weights: Path) -> dict[str, Any]:
     """The whole document.
 
     Args:
         status: dpkg's list of packages; none are told where it is missing.
+        copyrights: folder of ``<package>/copyright``, where Debian keeps licences.
         release: the file that names the distribution.
         weights: folder of the shipped model.
 
@@ -45,8 +68,9 @@ def document(*, status: Path, release: Path, weights: Path) -> dict[str, Any]:
         OSError: a file cannot be read.
     """
     parts = [
-        _component("application", "python", platform.python_version(), "generic"),
-        *_debian(status, _distribution(release)),
+        _component("application", "python", platform.python_version(), "generic")
+        | {"licenses": [{"license": {"id": "PSF-2.0"}}]},
+        *_debian(status, _distribution(release), copyrights),
         *_python(distributions()),
         *_model(weights),
     ]
@@ -77,7 +101,7 @@ def _distribution(release: Path) -> tuple[str, str]:
     return told.get("ID", "linux"), told.get("VERSION_ID", "")
 
 
-def _debian(status: Path, distribution: tuple[str, str]) -> Iterator[Component]:
+def _debian(status: Path, distribution: tuple[str, str], copyrights: Path) -> Iterator[Component]:
     if not status.is_file():
         return
     family, release = distribution
@@ -86,7 +110,26 @@ def _debian(status: Path, distribution: tuple[str, str]) -> Iterator[Component]:
         if not found.get("Status", "").endswith(" installed"):
             continue
         query = f"?arch={found['Architecture']}&distro={family}-{release}"
-        yield _component("library", f"{family}/{found['Package']}", found["Version"], "deb", query)
+        part = _component("library", f"{family}/{found['Package']}", found["Version"], "deb", query)
+        licences = _debian_licences(copyrights / found["Package"] / "copyright")
+        yield part | {"licenses": licences} if licences else part
+
+
+def _debian_licences(file: Path) -> list[Licence]:
+    """The licences that a package's copyright file names, in its order.
+
+    A file in Debian's format (https://www.debian.org/doc/packaging-manuals/copyright-format)
+    names them in fields; another one may refer to the texts that Debian ships once for all.
+    """
+    if not file.is_file():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if re.search(r"(?mi)^Format:.*copyright-format", text):
+        found = re.findall(r"(?mi)^License:[ \t]*(\S.*?)[ \t]*$", text)
+        names = [name for name in found if len(name) <= LONGEST_NAME]
+    else:
+        names = re.findall(r"/common-licenses/([A-Za-z]+(?:-[0-9.]*[0-9])?)", text)
+    return [_named(name) for name in dict.fromkeys(names)] or [_named(f"see {file}")]
 
 
 def _python(found: Iterable[Distribution]) -> Iterator[Component]:
@@ -97,19 +140,35 @@ def _python(found: Iterable[Distribution]) -> Iterator[Component]:
         yield part | {"licenses": [licence]} if licence else part
 
 
-def _licence(distribution: Distribution) -> dict[str, Any] | None:
-    """The licence as an expression, or in the words of the package."""
+def _licence(distribution: Distribution) -> Licence | None:
+    """The licence as SPDX has it, or in the words of the package."""
     told = distribution.metadata.json
     expression = str(told.get("license_expression", ""))
     if EXPRESSION.fullmatch(expression):
         return {"expression": expression}
+    words = str(told.get("license", "")).strip()
+    if _is_spdx(words):
+        return {"expression": words}
     classified = [
         line.rpartition(" :: ")[2]
         for line in told.get("classifier", [])
         if line.startswith("License :: ")
     ]
-    words = expression or "; ".join(classified) or str(told.get("license", "")).strip()
-    return {"license": {"name": words.splitlines()[0][:200]}} if words else None
+    words = expression or "; ".join(classified) or words
+    return _named(words.splitlines()[0][:200]) if words else None
+
+
+def _is_spdx(words: str) -> bool:
+    """Whether each part of an expression is an identifier that is sure to be one."""
+    return EXPRESSION.fullmatch(words) is not None and all(
+        part in SPDX or part.startswith("LicenseRef-")
+        for part in words.split()
+        if part not in ("AND", "OR", "WITH")
+    )
+
+
+def _named(words: str) -> Licence:
+    return {"license": {"id" if words in SPDX else "name": words}}
 
 
 def _model(weights: Path) -> Iterator[Component]:
@@ -120,12 +179,12 @@ def _model(weights: Path) -> Iterator[Component]:
             digest = file_sha256(path)
             part = _component("machine-learning-model", path.name, digest[:12], "generic")
             hashes = [{"alg": "SHA-256", "content": digest}]
-            yield part | {"hashes": hashes, "licenses": [{"license": {"name": licence}}]}
+            yield part | {"hashes": hashes, "licenses": [_named(licence)]}
 
 
 def write_sbom() -> None:
     """Write the document of this installation to standard output."""
-    found = document(status=DPKG_STATUS, release=OS_RELEASE, weights=WEIGHTS)
+    found = document(status=DPKG_STATUS, copyrights=COPYRIGHTS, release=OS_RELEASE, weights=WEIGHTS)
     sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 

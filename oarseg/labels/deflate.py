@@ -3,7 +3,9 @@
 A mask is nearly all zeros, and a set of thirty masks of a large scan is gigabytes of
 them. Here a run of zeros is assembled from pieces that were compressed once, and its
 checksum follows from linear algebra instead of from the bytes; only the rows that a
-structure touches are compressed. The result is an ordinary stream.
+structure touches are compressed. The result is an ordinary stream, and the same on every
+CPU. Intel's ISA-L, the fastest library for whole masks, takes four times as long for them
+(``bench/writing.py deflate``), and its bytes may depend on the CPU.
 """
 
 from __future__ import annotations
@@ -79,7 +81,6 @@ class Zeros:
         # A CRC-32 register is linear in its start value while zeros go through it:
         # the answers for its 32 bits hold the answer for every value.
         step: Bits = tuple(_through(zeros, 1 << bit) for bit in range(32))
-        self._row = row
         self._runs: list[tuple[int, bytes, Bits]] = [(1, _deflate(zeros), step)]
         while row * self._runs[-1][0] < LARGEST_PIECE:
             rows, _, step = self._runs[-1]

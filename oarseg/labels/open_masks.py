@@ -268,15 +268,6 @@ def _moved(volume: Volume, grid: Grid) -> Volume:
     return from_sitk(moved)
 
 
-def read_label_map(path: Path) -> Volume:
-    """Read a label map or mask, an empty one too. Values must be whole numbers.
-
-    Raises:
-        InputError: not an image, damaged, not 3-D, or values with fractions.
-    """
-    return _read(open_stack(path))
-
-
 def read_grid(path: Path) -> Grid:
     """Read the grid of a label file or image, without its voxels.
 

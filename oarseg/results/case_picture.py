@@ -32,7 +32,6 @@ GAP = 8
 PICTURE_MARGIN_MM = 25.0
 
 Rgb = NDArray[np.uint8]
-PicturePlane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,18 @@ FRACTION_BETWEEN_LINES = 0.1
 
 
 class _Handler(logging.Handler):
-    """Writes to what is stderr at that moment, above a running bar instead of through it."""
+    """Writes to what is stderr at that moment, above a running bar instead of through it.
+
+    ``tqdm.contrib.logging`` does so for the first console handler of a logger and takes the
+    others away until the bar ends: of two handlers that part INFO from warnings it loses one.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            # A log that cannot be written, such as a closed pipe, must not end a run.
+            self.handleError(record)
 
 
 def configure_logging(*, verbose: bool = False) -> None:

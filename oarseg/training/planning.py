@@ -207,8 +207,7 @@ def optional_channels(raw: Path) -> tuple[tuple[int, float], ...]:
 def _apply(preset: Preset, plans: dict[str, Any]) -> dict[str, Any]:
     configuration = plans["configurations"][CONFIGURATION]
     stages = len(preset.features)
-    kernels = configuration["architecture"]["arch_kwargs"]
-    kernels |= {
+    configuration["architecture"]["arch_kwargs"] |= {
         "n_stages": stages,
         "features_per_stage": list(preset.features),
         "kernel_sizes": [[3, 3, 3]] * stages,

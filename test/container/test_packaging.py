@@ -20,6 +20,8 @@ CONTAINER = [
     Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["gpu"]
 ]
 
+SCRIPTS = ["build.sh", "export.sh", *(f".ci/{path.name}" for path in (ROOT / ".ci").iterdir())]
+
 
 @pytest.mark.parametrize("wanted", CONTAINER, ids=str)
 def test_container_has_an_allowed_version_of_each_dependency(wanted: Requirement) -> None:
@@ -65,7 +67,14 @@ def test_build_context_is_an_allow_list() -> None:
     }
 
 
-@pytest.mark.parametrize("script", ["build.sh", "export.sh", ".ci/run"])
+SCRIPTS = [
+    "build.sh",
+    "export.sh",
+    *sorted(f".ci/{path.name}" for path in (ROOT / ".ci").iterdir()),
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_strict_and_executable(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert "\nset -euo pipefail\n" in (ROOT / script).read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,34 @@ Version: 1:2.0
 """
 
 
+COPYRIGHT = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+
+Files: *
+License: LGPL-2.1+
+
+Files: tests/*
+License: MIT
+
+Files: debian/*
+License: LGPL-2.1+
+
+License: Permission to use, copy, modify, and distribute this software is granted
+"""
+
+
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("sbom")
     (folder / "status").write_text(STATUS)
+    (folder / "doc" / "libc6").mkdir(parents=True)
+    (folder / "doc" / "libc6" / "copyright").write_text(COPYRIGHT)
     (folder / "os-release").write_text('NAME="Debian"\nID=debian\nVERSION_ID="12"\n')
     return sbom.document(
-        status=folder / "status", release=folder / "os-release", weights=ROOT / "weights"
+        status=folder / "status",
+        copyrights=folder / "doc",
+        release=folder / "os-release",
+        weights=ROOT / "weights",
     )
 
 
@@ -68,7 +89,82 @@ def test_it_tells_each_once(document: dict[str, object]) -> None:
 
 def test_without_dpkg_only_debian_s_packages_are_missing(tmp_path: Path) -> None:
     found = references(
-        sbom.document(status=tmp_path / "none", release=tmp_path / "none", weights=ROOT / "weights")
+        sbom.document(
+            status=tmp_path / "none",
+            copyrights=tmp_path / "none",
+            release=tmp_path / "none",
+            weights=ROOT / "weights",
+        )
     )
     assert not any(reference.startswith("pkg:deb/") for reference in found)
     assert f"pkg:pypi/numpy@{version('numpy')}" in found
+
+
+def licences(document: dict[str, object], purl: str) -> list[dict[str, object]]:
+    (part,) = (p for p in document["components"] if p["purl"].startswith(purl))  # type: ignore[attr-defined]
+    found: list[dict[str, object]] = part["licenses"]
+    return found
+
+
+def test_debian_s_licences_are_those_of_the_copyright_file(document: dict[str, object]) -> None:
+    assert licences(document, "pkg:deb/debian/libc6@") == [
+        {"license": {"name": "LGPL-2.1+"}},
+        {"license": {"id": "MIT"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "licences"),
+    [
+        ("see /usr/share/common-licenses/GPL-2.", ["GPL-2"]),
+        (
+            "/usr/share/common-licenses/LGPL, and\n/usr/share/common-licenses/GPL-3\n",
+            ["LGPL", "GPL-3"],
+        ),
+        ("A licence of its own.", ["see {}"]),
+    ],
+)
+def test_a_copyright_file_in_words(tmp_path: Path, text: str, licences: list[str]) -> None:
+    file = tmp_path / "copyright"
+    file.write_text(text)
+    expected = [{"license": {"name": name.format(file)}} for name in licences]
+    assert sbom._debian_licences(file) == expected
+
+
+def test_python_and_the_weights_have_licences(document: dict[str, object]) -> None:
+    assert licences(document, "pkg:generic/python@") == [{"license": {"id": "PSF-2.0"}}]
+    assert licences(document, "pkg:generic/manifest.json@") == [{"license": {"id": "Apache-2.0"}}]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence"),
+    [
+        (
+            "License-Expression: MIT OR Apache-2.0\nLicense: other",
+            {"expression": "MIT OR Apache-2.0"},
+        ),
+        # The expression of a time before there was a field for it.
+        ("License: MPL-2.0 AND MIT", {"expression": "MPL-2.0 AND MIT"}),
+        (
+            "License: LicenseRef-Vendor\nClassifier: License :: Other/Proprietary License",
+            {"expression": "LicenseRef-Vendor"},
+        ),
+        # One word, but not an identifier: the classifier says more.
+        (
+            "License: Apache\nClassifier: License :: OSI Approved :: Apache Software License",
+            {"license": {"name": "Apache Software License"}},
+        ),
+        ("License: 3-Clause BSD License", {"license": {"name": "3-Clause BSD License"}}),
+        ("Summary: silent", None),
+    ],
+)
+def test_licence_of_a_python_package(
+    tmp_path: Path, metadata: str, licence: dict[str, object] | None
+) -> None:
+    folder = tmp_path / "some-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: some\nVersion: 1.0\n{metadata}\n"
+    )
+    (part,) = sbom._python(distributions(path=[str(tmp_path)]))
+    assert part.get("licenses") == ([licence] if licence else None)

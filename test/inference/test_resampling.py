@@ -23,8 +23,6 @@ from oarseg.model.manifest import Resampling
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 
-CUBIC = Resampling(order=3)
-
 
 def test_doubling_an_axis_blends_quarters() -> None:
     # Centres of the new voxels lie at −1/4, 1/4, 3/4 and 5/4; outside, the edge is repeated.

@@ -68,3 +68,29 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     shown = screen.getvalue()
     assert "tiles" in shown
     assert re.search(r"\d INFO between\n", shown)
+
+
+class ClosedPipe(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_log_that_nobody_reads_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", ClosedPipe())
+    log.configure_logging()
+    log.LOGGER.info("unheard")
+
+
+def test_two_handlers_keep_their_parts_beside_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, warnings = Terminal(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    log.configure_logging()
+    second = logging.StreamHandler(warnings)
+    second.setLevel(logging.WARNING)
+    log.LOGGER.addHandler(second)
+    with log.ProgressLine("tiles") as progress:
+        progress(1, 2)
+        log.LOGGER.info("information")
+        log.LOGGER.warning("a warning")
+    assert warnings.getvalue() == "a warning\n"
+    assert re.search(r"INFO information\n", screen.getvalue())
