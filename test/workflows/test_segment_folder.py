@@ -31,8 +31,11 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
+from oarseg.results import write_case
+from oarseg.results.write_case import Record
 from oarseg.system.memory import Room
-from oarseg.workflows import segment_folder
+from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows.settings import Settings
 from oarseg.workflows.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,11 +96,11 @@ def _quick_registration(
         verdict = Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ())
         return Registration(transform, verdict, 0.0)
 
-    monkeypatch.setattr(segment_folder.registration, "register_mr", found)
+    monkeypatch.setattr(segment_case.registration, "register_mr", found)
 
 
-def settings(input_dir: Path, output: Path, weights: Path) -> segment_folder.Settings:
-    return segment_folder.Settings(input_dir, output, weights, device="cpu", threads=2)
+def settings(input_dir: Path, output: Path, weights: Path) -> Settings:
+    return Settings(input_dir, output, weights, device="cpu", threads=2)
 
 
 def files_of(folder: Path) -> set[str]:
@@ -229,8 +232,8 @@ def test_failed_registration(
 ) -> None:
     verdict = Verdict("failed", 0.01, 0.01, 0.0, 0.1, 1.0, ("nothing in common",))
     monkeypatch.setattr(
-        segment_folder.registration,
-        "register",
+        segment_case.registration,
+        "register_mr",
         lambda *_, **__: Registration(RigidTransform(), verdict, 0.0),
     )
     model = weights if optional else with_required_mr(weights, tmp_path / "strict")
@@ -253,7 +256,7 @@ def test_a_defect_of_ours_costs_one_case_and_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    real = segment_folder.preprocess
+    real = segment_case.preprocess
     calls = iter([True, False])
 
     def broken(*arguments: object, **options: object) -> object:
@@ -261,7 +264,7 @@ def test_a_defect_of_ours_costs_one_case_and_keeps_its_traceback(
             raise ZeroDivisionError("by hand")
         return real(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segment_folder, "preprocess", broken)
+    monkeypatch.setattr(segment_case, "preprocess", broken)
     failures = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
     assert [f.case for f in failures] == ["case_03"]
     assert failures[0].message.startswith("internal error (ZeroDivisionError: by hand)")
@@ -272,7 +275,7 @@ def test_a_defect_of_ours_costs_one_case_and_keeps_its_traceback(
 def test_memory_that_ends_costs_one_case(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = segment_folder.preprocess
+    real = segment_case.preprocess
     calls = iter([True, False])
 
     def full(*arguments: Any, **options: Any) -> Any:
@@ -280,7 +283,7 @@ def test_memory_that_ends_costs_one_case(
             raise MemoryError
         return real(*arguments, **options)
 
-    monkeypatch.setattr(segment_folder, "preprocess", full)
+    monkeypatch.setattr(segment_case, "preprocess", full)
     output = tmp_path / "output"
     (failure,) = segment_folder.segment_folder(settings(input_dir, output, weights))
     assert failure.case == "case_03"
@@ -292,9 +295,9 @@ def test_what_will_not_fit_is_refused_before_the_work(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = Room("the container's limit", 2**30, 2**30 - 2**20)
-    monkeypatch.setattr(segment_folder.memory, "tightest", lambda: room)
+    monkeypatch.setattr(segment_case.memory, "tightest_room", lambda: room)
     monkeypatch.setattr(
-        segment_folder.registration, "register_mr", lambda *_, **__: pytest.fail("work")
+        segment_case.registration, "register_mr", lambda *_, **__: pytest.fail("work")
     )
     failures = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
     assert [f.case for f in failures] == ["case_03", "case_04"]
@@ -333,7 +336,7 @@ def test_a_gpu_that_fails_in_the_middle(
         folds = tuple(FailingGpu(fold, calls) for fold in on_cpu.folds)
         return choice.Engines(choice.DeviceChoice("cuda", "cuda", "a stand-in"), folds)
 
-    monkeypatch.setattr(segment_folder.engines, "open_engines", opened)
+    monkeypatch.setattr(choice, "open_engines", opened)
     output = tmp_path / "output"
     chosen = replace(settings(input_dir, output, weights), device=device)  # type: ignore[arg-type]
     failures = segment_folder.segment_folder(chosen)
@@ -384,17 +387,17 @@ def test_the_time_limit_comes_from_the_option_or_the_environment(
     variable: str | None,
     expected: float | None,
 ) -> None:
-    seen: list[segment_folder.Settings] = []
+    seen: list[Settings] = []
 
-    def kept(chosen: segment_folder.Settings, _: Journal) -> tuple[()]:
+    def kept(chosen: Settings, _: Journal) -> tuple[()]:
         seen.append(chosen)
         return ()
 
     monkeypatch.setattr(segment_folder, "segment_folder", kept)
-    monkeypatch.setattr(segment.supervisor, "run", unsupervised)
+    monkeypatch.setattr(segment.supervisor, "run_supervised", unsupervised)
     if variable is not None:
         monkeypatch.setenv("OARSEG_TIME_LIMIT", variable)
-    assert main.main(["segment", "--input", str(tmp_path), *options]) == 0
+    assert main(["segment", "--input", str(tmp_path), *options]) == 0
     assert seen[0].time_limit_s == expected
     assert seen[0].mirroring == ("--no-mirroring" not in options)
 
@@ -403,11 +406,11 @@ def test_the_time_limit_comes_from_the_option_or_the_environment(
 def test_a_time_limit_that_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    monkeypatch.setattr(segment.supervisor, "run", unsupervised)
+    monkeypatch.setattr(segment.supervisor, "run_supervised", unsupervised)
     monkeypatch.setenv("OARSEG_TIME_LIMIT", text)
-    assert main.main(["segment", "--input", str(tmp_path)]) == 1
+    assert main(["segment", "--input", str(tmp_path)]) == 1
     with pytest.raises(SystemExit):
-        main.main(["segment", "--time-limit", text])
+        main(["segment", "--time-limit", text])
 
 
 def test_weights_of_another_challenge(input_dir: Path, weights: Path, tmp_path: Path) -> None:
@@ -548,9 +551,9 @@ def test_results_are_true_at_every_moment(
     segment_folder.segment_folder(settings(input_dir, output, weights))
     path.write_bytes(path.read_bytes()[:-1000])
     seen = []
-    write = segment_folder.writing.write_results
+    write = write_case.write_results
 
-    def checked(folder: Path, records: Sequence[segment_folder.Record]) -> Path:
+    def checked(folder: Path, records: Sequence[Record]) -> Path:
         written = write(folder, records)
         files = files_of(output)
         for record in records:
@@ -560,7 +563,7 @@ def test_results_are_true_at_every_moment(
         seen.append(len(records))
         return written
 
-    monkeypatch.setattr(segment_folder.writing, "write_results", checked)
+    monkeypatch.setattr(write_case, "write_results", checked)
     segment_folder.segment_folder(settings(input_dir, output, weights))
     assert seen == [0, 0, 1, 2]
 
