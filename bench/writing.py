@@ -40,9 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _reset_peak()
         before, start = _resident_mib(), time.perf_counter()
-        files = write_case(
-            Path(folder), case=case, challenge=rules, labels=volume, report=lambda: {}
-        )
+        files = write_case(Path(folder), case=case, challenge=rules, labels=volume, report={})
         seconds, peak = time.perf_counter() - start, peak_mib()
         megabytes = [file.stat().st_size / 1e6 for file in files]
     print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from oarseg.model.manifest import Channel
 from oarseg.results import write_case
 from oarseg.system import memory
 from oarseg.system.log import ProgressLine
-from oarseg.system.usage import Step, peak_mib, resident_mib
+from oarseg.system.usage import resident_mib
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.report import Notes, Setting, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import Model
@@ -59,24 +59,22 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
     del prepared
     structures = organ_volumes_cm3(labels, model.challenge, grid)
     warn_of_empty(structures, notes)
-    start = time.perf_counter()
-
-    def told() -> dict[str, Any]:
-        notes.steps.done.append(Step("writing", time.perf_counter() - start, peak_mib()))
-        chosen = model.settings
+    with ExitStack() as stack:
+        with notes.steps.step("writing"):
+            staged = stack.enter_context(
+                write_case.stage_outputs(
+                    output, case=case, challenge=model.challenge, labels=Volume(labels, grid)
+                )
+            )
         setting = Setting(
             model.weights,
             model.challenge,
             model.engines,
             model.threads,
-            chosen.region,
-            chosen.assume_hu,
+            model.settings.region,
+            model.settings.assume_hu,
         )
-        return case_report(case, setting, notes, structures)
-
-    written = write_case.write_case(
-        output, case=case, challenge=model.challenge, labels=Volume(labels, grid), report=told
-    )
+        written = staged.commit(case_report(case, setting, notes, structures))
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",
         case.name,
