@@ -81,7 +81,7 @@ def write_sides(scratch: Path, size: str, seed: int) -> tuple[int, ...]:
             moved[tuple(rng.integers(0, count) for count in moved.shape)] = structure.label
     for side, labels in (("truth", truth), ("prediction", Volume(moved, truth.grid))):
         case = Case("case_01", {socket.channel: Path("case_01_CT.mha") for socket in RULES.sockets})
-        write_case(scratch / side, case=case, challenge=RULES, labels=labels, report=dict)
+        write_case(scratch / side, case=case, challenge=RULES, labels=labels, report={})
         (scratch / side / "channels").mkdir()
         zeros = deflate.Zeros(labels.array.shape[2])
         boxes = label_boxes(labels.array, len(RULES.structures))

@@ -103,9 +103,7 @@ def _write(labels: Volume, rules: Challenge) -> None:
         reset_peak()
         before, start = resident_mib(), time.perf_counter()
         with cost.round():
-            files = write_case(
-                Path(folder), case=case, challenge=rules, labels=labels, report=lambda: {}
-            )
+            files = write_case(Path(folder), case=case, challenge=rules, labels=labels, report={})
         seconds, peak = time.perf_counter() - start, peak_mib()
         megabytes = [file.stat().st_size / 1e6 for file in files]
     print(

@@ -1,40 +1,163 @@
-"""The network's input channels, made alike for training and for inference."""
+"""The network's input channels, built alike for training and for inference."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.cases.case import Case
+from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
+from oarseg.imaging.files import read_scan
 from oarseg.imaging.intensities import standardise_mr
+from oarseg.imaging.orientation import Turn, for_networks
 from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.model.manifest import ChannelRecipe
 
-TRAINING_RANGE_HU = (-1000, 3000)
+# Stands beyond the field of a CT that is resampled onto the reference's grid.
+OUTSIDE_CT_HU = -1000
 # Headers round; voxels that lie closer than this lie on one grid.
 SAME_GRID_MM = 1e-2
 
+Align = Callable[[ChannelRecipe, Volume, Volume], Transform | None]
 
-def ct_channel(ct: Volume) -> NDArray[Any]:
-    """The CT's values for training, limited to [−1000, 3000] HU, in the CT's own dtype.
+log = logging.getLogger(__name__)
 
-    Inference need not do it: normalisation clips to a range within this one.
+
+@dataclass(frozen=True)
+class CaseImages:
+    """A case's images, with their axes in the order that the challenge's networks know.
+
+    Attributes:
+        stored: the reference image's grid as its file has it.
+        turn: from the stored reference image to the one in ``volumes``.
+        volumes: channel name → image; CTs in HU, clipped as ``read_scan.check_ct`` does.
     """
-    low, high = TRAINING_RANGE_HU
-    clipped: NDArray[Any] = np.clip(ct.array, low, high).astype(ct.array.dtype, copy=False)
-    return clipped
+
+    stored: Grid
+    turn: Turn
+    volumes: dict[str, Volume]
+
+
+def read_images(
+    case: Case,
+    challenge: Challenge,
+    channels: Collection[str],
+    *,
+    limits: read_scan.Limits | None = None,
+    assume_hu: bool = False,
+    warn: read_scan.Warn = log.warning,
+) -> CaseImages:
+    """Read the reference image and the images of some channels; turn their axes.
+
+    Args:
+        case: names the files.
+        challenge: names the reference, each image's modality, and the orientation.
+        channels: names of channels; those that the case lacks are left out.
+        limits: what the headers may promise.
+        assume_hu: take a CT's values for Hounsfield units, whatever they look like.
+        warn: called with what was changed that a user may not expect.
+
+    Raises:
+        InputError: an image cannot be read or used; see ``read_scan``.
+        ResourceError: an image would not fit into memory.
+    """
+
+    def read(name: str) -> Volume:
+        path = case.files[name]
+        if challenge.socket(name).modality == "CT":
+            return read_scan.read_ct(path, limits=limits, assume_hu=assume_hu, warn=warn)
+        return read_scan.read_mr(path, limits=limits)
+
+    def turned(image: Volume) -> Volume:
+        return for_networks(image.grid, challenge.orientation).volume(image)
+
+    reference = challenge.reference.channel
+    ct = read(reference)
+    stored, volumes = ct.grid, {reference: turned(ct)}
+    del ct
+    for name in channels:
+        if name != reference and name in case.files:
+            volumes[name] = turned(read(name))
+    return CaseImages(stored, for_networks(stored, challenge.orientation), volumes)
+
+
+def is_registered(name: str, challenge: Challenge) -> bool:
+    """Whether a channel's image has to be registered to the reference image."""
+    socket = challenge.socket(name)
+    return not socket.reference and socket.placed == "registered"
+
+
+def build_channels(
+    volumes: dict[str, Volume],
+    recipes: Sequence[ChannelRecipe],
+    challenge: Challenge,
+    *,
+    files: Mapping[str, Path],
+    align: Align,
+    resample: bool,
+) -> list[NDArray[Any]]:
+    """Build the channels, each (z, y, x) on the reference image's grid.
+
+    The reference image keeps its values and its dtype: the network's own normalisation
+    clips them. A registered image is float32.
+
+    Args:
+        volumes: see ``CaseImages``. Emptied, so that each image is freed once it is used.
+        recipes: the channels, in the model's order.
+        challenge: says how each image comes onto the reference's grid.
+        files: channel name → file, for messages.
+        align: called with recipe, reference and moving image; returns the transform from
+            the reference's world to the other's, or None where that cannot be found and
+            the channel is to be absent.
+        resample: bring images that should lie on the reference's grid onto it.
+
+    Raises:
+        InputError: such an image lies on another grid, and ``resample`` is not set.
+    """
+    reference = challenge.reference.channel
+    ct = volumes.pop(reference)
+    channels: list[NDArray[Any]] = []
+    for recipe in recipes:
+        image = volumes.pop(recipe.name, None)
+        if recipe.name == reference:
+            channels.append(ct.array)
+        elif image is None:
+            channels.append(absent_channel(ct.grid, recipe))
+        elif is_registered(recipe.name, challenge):
+            transform = align(recipe, ct, image)
+            channels.append(
+                absent_channel(ct.grid, recipe)
+                if transform is None
+                else mr_channel(image, transform, ct.grid, recipe)
+            )
+        else:
+            is_ct = challenge.socket(recipe.name).modality == "CT"
+            channels.append(
+                aligned_channel(
+                    image,
+                    ct.grid,
+                    path=files[recipe.name],
+                    outside=OUTSIDE_CT_HU if is_ct else recipe.absent_value,
+                    resample=resample,
+                )
+            )
+    return channels
 
 
 def mr_channel(
     mr: Volume, transform: Transform, grid: Grid, recipe: ChannelRecipe
 ) -> NDArray[np.float32]:
-    """The MR on the CT's grid, (z, y, x) float32.
+    """Resample an MR onto the CT's grid, (z, y, x) float32.
 
     Args:
         mr: as read.
@@ -48,14 +171,14 @@ def mr_channel(
 
 
 def absent_channel(grid: Grid, recipe: ChannelRecipe) -> NDArray[np.float32]:
-    """A channel that was not taken: its absent value everywhere."""
+    """Fill a channel whose image was not taken with its absent value."""
     return np.full(grid.shape, recipe.absent_value, dtype=np.float32)
 
 
 def aligned_channel(
     image: Volume, grid: Grid, *, path: Path, outside: float, resample: bool
 ) -> NDArray[Any]:
-    """An image that should lie on the reference's grid already.
+    """Take an image that should lie on the reference's grid already.
 
     Args:
         image: as read.

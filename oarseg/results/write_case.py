@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,25 +62,54 @@ def check_output(output: Path) -> None:
         probe.unlink()
 
 
-def write_case(
-    output: Path,
-    *,
-    case: Case,
-    challenge: Challenge,
-    labels: Volume,
-    report: Callable[[], Mapping[str, Any]],
-) -> tuple[Path, ...]:
-    """Write all outputs of a case: label file, Slicer segmentation, masks and report.
+@dataclass(frozen=True)
+class StagedOutputs:
+    """A case's label file, segmentation and masks, written but not in place yet.
+
+    Attributes:
+        case: the case's name.
+        stage: the folder in which they wait.
+        files: where each of them goes, relative to the output folder; the label file first.
+        report_file: where the report goes.
+        placed: files and folders to rename into place, in this order.
+    """
+
+    case: str
+    stage: staging.CaseStage
+    files: tuple[Path, ...]
+    report_file: Path
+    placed: tuple[Path, ...]
+
+    def commit(self, report: Mapping[str, Any]) -> tuple[Path, ...]:
+        """Write the report and rename everything into place, all or nothing.
+
+        Returns:
+            The files in place, the challenge's label file first, the report last.
+
+        Raises:
+            OutputError: a file cannot be written or renamed; all is as it was.
+        """
+        output = self.stage.output
+        with _explained(output):
+            staging.write_text(self.stage.new / self.report_file, _json(report))
+            self.stage.commit(self.placed)
+            staging.remove_aside(output, self.case)
+        return tuple(output / file for file in (*self.files, self.report_file))
+
+
+@contextmanager
+def stage_outputs(
+    output: Path, *, case: Case, challenge: Challenge, labels: Volume
+) -> Iterator[StagedOutputs]:
+    """Write a case's label file, Slicer segmentation and masks beside their places.
+
+    The report can then tell how long that took. Nothing is left of what was not committed.
 
     Args:
         output: the output folder.
         case: names the files.
         challenge: names folder, structures and codes.
         labels: label map on the reference image's grid, uint8.
-        report: called when all the rest is written, so that it can tell how long it took.
-
-    Returns:
-        The files in place, the challenge's label file first.
 
     Raises:
         OutputError: disk full, read-only, or whatever the system says; nothing new is
@@ -96,11 +125,42 @@ def write_case(
         names = _write_labels(
             labels, challenge, stage.new / label_file, stage.new / whole, stage.new / masks
         )
-        staging.write_text(stage.new / report_file, _json(report()))
-        stage.commit((whole, masks, report_file, label_file))
-        staging.remove_aside(output, case.name)
-    files = (label_file, whole, *(masks / name for name in names), report_file)
-    return tuple(output / file for file in files)
+        yield StagedOutputs(
+            case.name,
+            stage,
+            files=(label_file, whole, *(masks / name for name in names)),
+            report_file=report_file,
+            placed=(whole, masks, report_file, label_file),
+        )
+
+
+def write_case(
+    output: Path,
+    *,
+    case: Case,
+    challenge: Challenge,
+    labels: Volume,
+    report: Mapping[str, Any],
+) -> tuple[Path, ...]:
+    """Write all outputs of a case at once: label file, Slicer segmentation, masks and report.
+
+    Args:
+        output: the output folder.
+        case: names the files.
+        challenge: names folder, structures and codes.
+        labels: label map on the reference image's grid, uint8.
+        report: JSON that lies beside the masks.
+
+    Returns:
+        The files in place, the challenge's label file first.
+
+    Raises:
+        OutputError: disk full, read-only, or whatever the system says; nothing new is
+            left in ``output``.
+        ValueError: labels that the challenge does not have, or not uint8.
+    """
+    with stage_outputs(output, case=case, challenge=challenge, labels=labels) as staged:
+        return staged.commit(report)
 
 
 def set_case_aside(output: Path, name: str, label_file: Path | None) -> str | None:

@@ -14,29 +14,20 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from oarseg import registration
 from oarseg.cases.case import Case
 from oarseg.cases.find_cases import find_cases
-from oarseg.challenges.challenge import Challenge, Socket
+from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OarsegError
 from oarseg.imaging.bspline import read_transform
-from oarseg.imaging.files import read_scan
-from oarseg.imaging.orientation import for_networks
-from oarseg.imaging.volume import Grid, Volume, to_sitk
-from oarseg.inference.channels import (
-    TRAINING_RANGE_HU,
-    absent_channel,
-    aligned_channel,
-    ct_channel,
-    mr_channel,
-)
+from oarseg.imaging.transform import Transform
+from oarseg.imaging.volume import Volume, to_sitk
+from oarseg.inference.channels import build_channels, read_images
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
 from oarseg.model.manifest import ChannelRecipe
@@ -223,22 +214,27 @@ def prepare_case(job: CaseJob) -> PreparedCase:
     Raises:
         OarsegError: the case cannot be used; says why.
     """
-    reference = job.challenge.reference
-    ct_path = job.case.files[reference.channel]
-    ct = read_scan.read_ct(ct_path)
-    labels = read_training_labels(job.labels, job.challenge, ct.grid, told=job.labelled)
-    turn = for_networks(ct.grid, job.challenge.orientation)
-    verdicts = []
-    for index, recipe in enumerate(job.recipes):
-        array, verdict = _channel(job, recipe, ct)
-        verdicts += [verdict] if verdict else []
+    names = [recipe.name for recipe in job.recipes]
+    images = read_images(job.case, job.challenge, names)
+    grid = images.turn.grid(images.stored)
+    labels = read_training_labels(job.labels, job.challenge, images.stored, told=job.labelled)
+    verdicts: list[str] = []
+    channels = build_channels(
+        images.volumes,
+        job.recipes,
+        job.challenge,
+        files=job.case.files,
+        align=lambda recipe, ct, mr: _align(job, recipe, ct, mr, verdicts),
+        resample=job.resample,
+    )
+    for index, array in enumerate(channels):
         name = f"{job.case.name}_{index:04d}{ENDING}"
-        _write(turn.volume(Volume(array, ct.grid)), job.out / "imagesTr" / name)
+        _write(Volume(array, grid), job.out / "imagesTr" / name)
     name = f"{job.case.name}{ENDING}"
-    _write(turn.volume(Volume(labels.array, ct.grid)), job.out / "labelsTr" / name)
+    _write(Volume(images.turn.array(labels.array), grid), job.out / "labelsTr" / name)
     record = PreparedCase(
         job.case.name,
-        ct.grid.shape,
+        images.stored.shape,
         labels.overlap_voxels,
         labels.missing,
         "; ".join(verdicts) or None,
@@ -256,35 +252,20 @@ def _unknown(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in missing if job.labelled.get(name) == 0)
 
 
-def _channel(job: CaseJob, recipe: ChannelRecipe, ct: Volume) -> tuple[NDArray[Any], str | None]:
-    if recipe.name == job.challenge.reference.channel:
-        return ct_channel(ct), None
-    path = job.case.files.get(recipe.name)
-    if path is None:
-        return absent_channel(ct.grid, recipe), None
-    socket = job.challenge.socket(recipe.name)
-    if socket.placed == "same_grid":
-        return _aligned(job, socket, path, ct.grid), None
-    mr = read_scan.read_mr(path)
+def _align(
+    job: CaseJob, recipe: ChannelRecipe, ct: Volume, mr: Volume, verdicts: list[str]
+) -> Transform | None:
+    """Register an MR, or read the user's transform; notes the verdict."""
     if job.transforms == "files":
-        transform = read_transform(path.parent / f"{job.case.name}_ct_to_mr.tfm")
-        verdict = "taken from file"
-    else:
-        result = registration.register_mr(ct, mr, method=job.method)
-        transform, verdict = result.transform, result.verdict.status
-        if verdict == "failed":
-            return absent_channel(ct.grid, recipe), "failed, trained on as absent"
-    # Three decimals are below any scanner's noise and let the file compress.
-    return np.round(mr_channel(mr, transform, ct.grid, recipe), 3), verdict
-
-
-def _aligned(job: CaseJob, socket: Socket, path: Path, grid: Grid) -> NDArray[Any]:
-    """An image that should lie on the reference's grid."""
-    is_ct = socket.modality == "CT"
-    image = read_scan.read_ct(path) if is_ct else read_scan.read_mr(path)
-    outside = TRAINING_RANGE_HU[0] if is_ct else 0.0
-    array = aligned_channel(image, grid, path=path, outside=outside, resample=job.resample)
-    return ct_channel(Volume(array, grid)) if is_ct else array
+        folder = job.case.files[recipe.name].parent
+        verdicts.append("taken from file")
+        return read_transform(folder / f"{job.case.name}_ct_to_mr.tfm")
+    found = registration.register_mr(ct, mr, method=job.method)
+    if found.verdict.status == "failed":
+        verdicts.append("failed, trained on as absent")
+        return None
+    verdicts.append(found.verdict.status)
+    return found.transform
 
 
 def _record_path(job: CaseJob) -> Path:

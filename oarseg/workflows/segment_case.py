@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-import time
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg import registration
 from oarseg.cases.case import Case
-from oarseg.challenges.challenge import Socket
 from oarseg.errors import DeviceError, RegistrationError
-from oarseg.imaging.files import read_scan
-from oarseg.imaging.orientation import Turn, for_networks
+from oarseg.imaging.orientation import Turn
+from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
-from oarseg.inference.channels import TRAINING_RANGE_HU, absent_channel, aligned_channel, mr_channel
+from oarseg.inference.channels import build_channels, is_registered, read_images
 from oarseg.inference.deadline import choose_effort, describe_losses
 from oarseg.inference.engines import choice
 from oarseg.inference.footprint import BlockMask
@@ -27,11 +25,11 @@ from oarseg.inference.preprocessing import IndexBox, NetworkInput
 from oarseg.inference.preprocessing import preprocess as preprocess
 from oarseg.inference.streaming import Effort
 from oarseg.inference.streaming import segment_streaming as stream
-from oarseg.model.manifest import Channel
+from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.system import memory
 from oarseg.system.log import ProgressLine
-from oarseg.system.usage import Step, peak_mib, resident_mib
+from oarseg.system.usage import resident_mib
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.report import Notes, Setting, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import Model
@@ -59,24 +57,22 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
     del prepared
     structures = organ_volumes_cm3(labels, model.challenge, grid)
     warn_of_empty(structures, notes)
-    start = time.perf_counter()
-
-    def told() -> dict[str, Any]:
-        notes.steps.done.append(Step("writing", time.perf_counter() - start, peak_mib()))
-        chosen = model.settings
+    with ExitStack() as stack:
+        with notes.steps.step("writing"):
+            staged = stack.enter_context(
+                write_case.stage_outputs(
+                    output, case=case, challenge=model.challenge, labels=Volume(labels, grid)
+                )
+            )
         setting = Setting(
             model.weights,
             model.challenge,
             model.engines,
             model.threads,
-            chosen.region,
-            chosen.assume_hu,
+            model.settings.region,
+            model.settings.assume_hu,
         )
-        return case_report(case, setting, notes, structures)
-
-    written = write_case.write_case(
-        output, case=case, challenge=model.challenge, labels=Volume(labels, grid), report=told
-    )
+        written = staged.commit(case_report(case, setting, notes, structures))
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",
         case.name,
@@ -157,40 +153,37 @@ def _choose_effort(prepared: _Prepared, model: Model, notes: Notes) -> None:
 
 def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
     """Everything up to the network; the images are freed on return."""
-    reference = model.challenge.reference.channel
+    rules, settings = model.challenge, model.settings
+    reference = rules.reference.channel
+    recipes = [channel.recipe for channel in model.weights.manifest.channels]
     with notes.steps.step("reading"):
-        used = {reference, *(channel.name for channel in model.weights.manifest.channels)}
-        stored = {
-            name: _read(model.challenge.socket(name), path, model, notes)
-            for name, path in case.files.items()
-            if name in used
-        }
-        grid = stored[reference].grid
-        orientation = model.challenge.orientation
-        turn = for_networks(grid, orientation)
-        images = {
-            name: for_networks(image.grid, orientation).volume(image)
-            for name, image in stored.items()
-        }
-        del stored
-        ct = images[reference]
+        images = read_images(
+            case,
+            rules,
+            [recipe.name for recipe in recipes],
+            limits=settings.limits,
+            assume_hu=settings.assume_hu,
+            warn=notes.warn,
+        )
+        ct = images.volumes[reference]
         body = find_body(ct)
     if body is None:
         notes.warn("no body found in the CT: the whole image is segmented")
-    box = body_box(body, ct.grid) if model.settings.region == "body" else None
-    _check_memory(ct, images, box, model)
-    channels: list[NDArray[Any]] = []
-    for channel in model.weights.manifest.channels:
-        image = images.pop(channel.name, None)
-        if channel.name == reference:
-            channels.append(ct.array)
-        elif image is None:
-            notes.warn(f"no {channel.name}: segmented from the {reference} alone")
-            channels.append(absent_channel(ct.grid, channel.recipe))
-        elif model.challenge.socket(channel.name).placed == "same_grid":
-            channels.append(_aligned(channel, ct, image, case, model))
-        else:
-            channels.append(_moved(channel, ct, image, model, notes))
+    box = body_box(body, ct.grid) if settings.region == "body" else None
+    _check_memory(ct, images.volumes, box, model)
+    for recipe in recipes:
+        if recipe.name not in images.volumes:
+            notes.warn(f"no {recipe.name}: segmented from the {reference} alone")
+    registering = any(is_registered(name, rules) for name in images.volumes)
+    with notes.steps.step("registration") if registering else nullcontext():
+        channels = build_channels(
+            images.volumes,
+            recipes,
+            rules,
+            files=case.files,
+            align=lambda recipe, fixed, mr: _align(recipe, fixed, mr, model, notes),
+            resample=settings.resample,
+        )
     with notes.steps.step("preprocessing"):
         network = preprocess(
             channels,
@@ -199,7 +192,7 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
             box=box,
             threads=model.threads,
         )
-    return _Prepared(network, grid, turn, body)
+    return _Prepared(network, images.stored, images.turn, body)
 
 
 def _check_memory(
@@ -224,44 +217,29 @@ def _check_memory(
     memory.check_memory(forecast, hint=", use --region body" if box is None else "")
 
 
-def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:
-    limits = model.settings.limits
-    if socket.modality != "CT":
-        return read_scan.read_mr(path, limits=limits)
-    return read_scan.read_ct(
-        path, limits=limits, assume_hu=model.settings.assume_hu, warn=notes.warn
+def _align(
+    recipe: ChannelRecipe, ct: Volume, mr: Volume, model: Model, notes: Notes
+) -> Transform | None:
+    """Register an MR to the CT; None where that failed and the model can do without it.
+
+    Raises:
+        RegistrationError: it failed, and the model cannot.
+    """
+    found = registration.register_mr(
+        ct, mr, method=model.settings.registration, threads=model.threads
     )
-
-
-def _aligned(channel: Channel, ct: Volume, image: Volume, case: Case, model: Model) -> NDArray[Any]:
-    """An image that shares the CT's grid, or is resampled onto it if the user wants that."""
-    is_ct = model.challenge.socket(channel.name).modality == "CT"
-    return aligned_channel(
-        image,
-        ct.grid,
-        path=case.files[channel.name],
-        outside=TRAINING_RANGE_HU[0] if is_ct else channel.absent_value,
-        resample=model.settings.resample,
-    )
-
-
-def _moved(channel: Channel, ct: Volume, mr: Volume, model: Model, notes: Notes) -> NDArray[Any]:
-    """An MR on the CT's grid; absent where its registration failed."""
-    with notes.steps.step("registration"):
-        method = model.settings.registration
-        found = registration.register_mr(ct, mr, method=method, threads=model.threads)
-        notes.registration = registration.registration_record(found)
-        verdict = found.verdict
-        log.info("registration %s (score %.3f)", verdict.status, verdict.score)
-        reasons = "; ".join(verdict.reasons)
-        if verdict.status == "failed":
-            if not channel.optional:
-                raise RegistrationError(
-                    f"{channel.name}: could not be registered to the CT ({reasons}); check that "
-                    "both are of this patient, the model does not work without it"
-                )
-            notes.warn(f"{channel.name} not used, registration failed: {reasons}")
-            return absent_channel(ct.grid, channel.recipe)
-        if verdict.status == "doubtful":
-            notes.warn(f"{channel.name}: registration is doubtful: {reasons}; check the masks")
-        return mr_channel(mr, found.transform, ct.grid, channel.recipe)
+    notes.registration = registration.registration_record(found)
+    verdict = found.verdict
+    log.info("registration %s (score %.3f)", verdict.status, verdict.score)
+    reasons = "; ".join(verdict.reasons)
+    if verdict.status == "failed":
+        if not recipe.optional:
+            raise RegistrationError(
+                f"{recipe.name}: could not be registered to the CT ({reasons}); check that "
+                "both are of this patient, the model does not work without it"
+            )
+        notes.warn(f"{recipe.name} not used, registration failed: {reasons}")
+        return None
+    if verdict.status == "doubtful":
+        notes.warn(f"{recipe.name}: registration is doubtful: {reasons}; check the masks")
+    return found.transform

@@ -150,7 +150,7 @@ def test_what_the_container_writes_is_what_is_scored(tmp_path: Path, name: str, 
     file = Path("/input") / "a.nii.gz"
     case = Case("a", {socket.channel: file for socket in rules.sockets})
     out = tmp_path / "container"
-    write_case(out, case=case, challenge=rules, labels=Volume(truth, GRID), report=dict)
+    write_case(out, case=case, challenge=rules, labels=Volume(truth, GRID), report={})
     predictions = tmp_path / "p"
     if part == "everything":
         out.rename(predictions)

@@ -36,7 +36,7 @@ def write(folder: Path, rules: Challenge, end: str = ".mha") -> tuple[Path, ...]
     file = Path("/input") / f"a{end}"
     case = Case("a", {socket.channel: file for socket in rules.sockets})
     labels = Volume(every_label(rules), GRID)
-    return write_case(folder, case=case, challenge=rules, labels=labels, report=dict)
+    return write_case(folder, case=case, challenge=rules, labels=labels, report={})
 
 
 def expected(organ: Organ, rules: Challenge = SEGRAP) -> NDArray[np.bool_]:

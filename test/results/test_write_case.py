@@ -25,7 +25,14 @@ from oarseg.imaging.volume import Grid, Volume, grid_of, to_sitk
 from oarseg.labels import deflate, write_labels
 from oarseg.labels.boxes import label_boxes
 from oarseg.results import staging
-from oarseg.results.write_case import Record, check_output, write_case, write_results
+from oarseg.results.write_case import (
+    Record,
+    check_output,
+    set_case_aside,
+    stage_outputs,
+    write_case,
+    write_results,
+)
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 NAMES = {structure.label: structure.name for structure in HAN_SEG.structures}
@@ -60,7 +67,7 @@ def write(
         case=case(name, end),
         challenge=HAN_SEG,
         labels=labels or label_map(),
-        report=lambda: report or {"seconds": 1.5},
+        report=report or {"seconds": 1.5},
     )
 
 
@@ -117,7 +124,7 @@ def test_label_file_reads_back(tmp_path: Path, end: str) -> None:
 def test_label_file_of_the_platform_keeps_its_name(tmp_path: Path) -> None:
     files = {"CT": Path("9b1d.mha")}
     written = write_case(
-        tmp_path, case=Case("9b1d", files), challenge=HAN_SEG, labels=label_map(), report=dict
+        tmp_path, case=Case("9b1d", files), challenge=HAN_SEG, labels=label_map(), report={}
     )
     assert written[0] == tmp_path / "images/head_neck_oar/9b1d.mha"
 
@@ -289,12 +296,23 @@ def test_failure_while_renaming_restores_what_was_there(
 
 
 def test_interruption_leaves_nothing(tmp_path: Path) -> None:
-    def interrupted() -> dict[str, Any]:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stage_outputs(tmp_path, case=case(), challenge=HAN_SEG, labels=label_map()),
+    ):
         raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_case(tmp_path, case=case(), challenge=HAN_SEG, labels=label_map(), report=interrupted)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_committed_leaves_nothing_and_what_was_set_aside_stays(tmp_path: Path) -> None:
+    write(tmp_path)
+    set_case_aside(tmp_path, "case_01", None)
+    before = tree(tmp_path)
+    with stage_outputs(tmp_path, case=case(), challenge=HAN_SEG, labels=label_map()) as staged:
+        waiting = tree(staged.stage.new)
+    assert str(staged.files[0]) in waiting
+    assert str(staged.report_file) not in waiting
+    assert tree(tmp_path) == before
 
 
 def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ import nnunet_oracle as oracle
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
+from oarseg import registration
 from oarseg.challenges import catalogue
 from oarseg.cli import main, segment
 from oarseg.errors import DeviceError, OutputError, WeightsError
 from oarseg.imaging.arrays import Image
-from oarseg.imaging.files.read_scan import Limits
+from oarseg.imaging.files.read_scan import Limits, read_volume
+from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.protocol import Engine
@@ -31,8 +35,12 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
+from oarseg.results import write_case
+from oarseg.results.write_case import Record
 from oarseg.system.memory import Room
+from oarseg.training import dataset
 from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows.settings import Settings
 from oarseg.workflows.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,8 +104,8 @@ def _quick_registration(
     monkeypatch.setattr(segment_case.registration, "register_mr", found)
 
 
-def settings(input_dir: Path, output: Path, weights: Path) -> segment_folder.Settings:
-    return segment_folder.Settings(input_dir, output, weights, device="cpu", threads=2)
+def settings(input_dir: Path, output: Path, weights: Path) -> Settings:
+    return Settings(input_dir, output, weights, device="cpu", threads=2)
 
 
 def files_of(folder: Path) -> set[str]:
@@ -384,9 +392,9 @@ def test_the_time_limit_comes_from_the_option_or_the_environment(
     variable: str | None,
     expected: float | None,
 ) -> None:
-    seen: list[segment_folder.Settings] = []
+    seen: list[Settings] = []
 
-    def kept(chosen: segment_folder.Settings, _: Journal) -> tuple[()]:
+    def kept(chosen: Settings, _: Journal) -> tuple[()]:
         seen.append(chosen)
         return ()
 
@@ -548,9 +556,9 @@ def test_results_are_true_at_every_moment(
     segment_folder.segment_folder(settings(input_dir, output, weights))
     path.write_bytes(path.read_bytes()[:-1000])
     seen = []
-    write = segment_folder.write_case.write_results
+    write = write_case.write_results
 
-    def checked(folder: Path, records: Sequence[segment_folder.Record]) -> Path:
+    def checked(folder: Path, records: Sequence[Record]) -> Path:
         written = write(folder, records)
         files = files_of(output)
         for record in records:
@@ -560,7 +568,7 @@ def test_results_are_true_at_every_moment(
         seen.append(len(records))
         return written
 
-    monkeypatch.setattr(segment_folder.write_case, "write_results", checked)
+    monkeypatch.setattr(write_case, "write_results", checked)
     segment_folder.segment_folder(settings(input_dir, output, weights))
     assert seen == [0, 0, 1, 2]
 
@@ -653,3 +661,53 @@ def test_damaged_onnx_file_ends_the_run_before_any_case(
     assert path.name in last
     assert "SHA-256" in last
     assert not (tmp_path / "output").exists()
+
+
+TILT = np.reshape(sitk.Euler3DTransform((0.0, 0.0, 0.0), 0.1, -0.07, 0.13).GetMatrix(), (3, 3))
+
+
+def oblique(path: Path, code: str) -> None:
+    """Store an image in another order of its axes, and tilt it in the world."""
+    image = sitk.DICOMOrient(sitk.ReadImage(str(path)), code)
+    image.SetOrigin((TILT @ image.GetOrigin()).tolist())
+    image.SetDirection((TILT @ np.reshape(image.GetDirection(), (3, 3))).ravel().tolist())
+    sitk.WriteImage(image, str(path), True)
+
+
+@pytest.mark.parametrize("method", ["rigid", "stand-in"])
+@pytest.mark.real_registration
+def test_prepare_and_segment_give_the_same_channels(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """What a network is trained on is what it is given, to the bit."""
+    data = tmp_path / "data"
+    write_cases(data, seeds=[3], size="tiny")
+    for path in data.glob("case_03/*.nrrd"):
+        oblique(path, "ASR" if "_MR_" in path.name else "RPI")
+    if method == "stand-in":
+        true = RigidTransform.read(data / "case_03/case_03_ct_to_mr.tfm")
+        rotation, shift = np.reshape(true.rotation, (3, 3)), np.array(true.translation_mm)
+        tilted = RigidTransform.from_arrays(TILT @ rotation @ TILT.T, TILT @ shift)
+        found = Registration(tilted, Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ()), 0.0)
+        monkeypatch.setattr(registration, "register_mr", lambda *_, **__: found)
+    # Workers see what this process was given, however they are started.
+    monkeypatch.setattr(dataset, "ProcessPoolExecutor", ThreadPoolExecutor)
+    out = tmp_path / "Dataset101_Test"
+    dataset.prepare_dataset(data, out, challenge=HAN_SEG, progress=lambda _: None)
+    given: list[NDArray[Any]] = []
+    real = segment_case.preprocess
+
+    def seen(channels: Sequence[NDArray[Any]], *arguments: Any, **options: Any) -> Any:
+        given.extend(channels)
+        return real(channels, *arguments, **options)
+
+    monkeypatch.setattr(segment_case, "preprocess", seen)
+    assert segment_folder.segment_folder(settings(data, tmp_path / "output", weights)) == ()
+    ct, mr = (read_volume(out / f"imagesTr/case_03_000{i}.nrrd") for i in (0, 1))
+    assert to_lps(ct.grid).is_none
+    assert not to_lps(read_volume(data / "case_03/case_03_IMG_CT.nrrd").grid).is_none
+    assert np.abs(np.array(ct.grid.direction)[~np.eye(3, dtype=bool)]).min() > 0.01
+    for trained_on, segmented in zip((ct.array, mr.array), given, strict=True):
+        assert trained_on.dtype == segmented.dtype
+        assert np.array_equal(trained_on, segmented)
+    assert np.count_nonzero(mr.array) > mr.array.size / 10
