@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from oarseg.cases.case import MASKS, REPORTS, RESULTS, Case, label_path
+from oarseg.cases.case import Case, label_path
+from oarseg.cases.places import MASKS, REPORTS, RESULTS
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import OutputError
 from oarseg.imaging.volume import Grid, Volume
