@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from oarseg.cases.places import (
+    IMAGES,
+    NAME_BYTES,
+    fold_path,
+    masks_path,
+    report_path,
+    segmentation_path,
+)
 from oarseg.challenges.challenge import Challenge
-from oarseg.imaging.files.locate import image_ending
-
-INPUTS = "inputs.json"
-IMAGES = "images"
-RESULTS = "results.json"
-MASKS = "oar_masks"
-REPORTS = "reports"
+from oarseg.imaging.files.locate import ENDINGS, image_ending
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,60 @@ def label_path(case: Case, challenge: Challenge) -> Path:
     if output.path:
         return Path(output.path.replace("{case}", case.name))
     reference = case.files[socket.channel]
-    stem = _stem(reference)
+    stem = file_stem(reference)
     end = output.ending or reference.name[len(stem) :]
-    # A file that is called alike in every case tells nothing of its own.
+    # A file that has the same name in every case says nothing of its own.
     named = case.name if socket.file and stem.lower() == socket.file.lower() else stem
     if output.replace:
         named = named.replace(output.replace, output.by)
     return Path(IMAGES, output.slug, named + end)
 
 
-def _stem(path: Path) -> str:
+def output_paths(case: Case, challenge: Challenge) -> tuple[Path, ...]:
+    """Every file and folder that a case's outputs take, below the output folder.
+
+    Returns:
+        Segmentation, folder of masks, report and label file.
+    """
+    name = case.name
+    label_file = label_path(case, challenge)
+    return segmentation_path(name), masks_path(name), report_path(name), label_file
+
+
+def mask_name(case: str, organ: str) -> str:
+    """The file name of a case's mask of an organ."""
+    return f"{case}_OAR_{organ}.seg.nrrd"
+
+
+def longest_output_name(case: Case, challenge: Challenge) -> str:
+    """The longest file name among a case's outputs, in bytes."""
+    masks = [mask_name(case.name, organ.name) for organ in challenge.organs]
+    parts = [part for path in output_paths(case, challenge) for part in path.parts]
+    return max(masks + parts, key=lambda name: len(name.encode(errors="surrogateescape")))
+
+
+def fits_file_name(name: str) -> bool:
+    """Whether a file can have this name."""
+    return len(name.encode(errors="surrogateescape")) <= NAME_BYTES
+
+
+def owns_label_path(name: str, path: Path, challenge: Challenge) -> bool:
+    """Whether a label file can be that of a case of this name, whatever its input was called.
+
+    Args:
+        name: the case's name.
+        path: below the output folder, as an earlier run's report gives it.
+        challenge: the rules by which label files are named.
+    """
+    socket = challenge.reference
+    marks = {"", *socket.suffixes, *(suffix.lower() for suffix in socket.suffixes)}
+    inputs = [Path(f"{name}{suffix}{end}") for suffix in marks for end in ENDINGS]
+    known = {
+        fold_path(label_path(Case(name, {socket.channel: file}), challenge)) for file in inputs
+    }
+    return fold_path(path) in known
+
+
+def file_stem(path: Path) -> str:
+    """A file's name without its image ending."""
     return path.name[: len(path.name) - len(image_ending(path.name) or "")]

@@ -10,31 +10,68 @@ Three layouts are known, and the first that is there counts:
    of plain images, where the challenge has one input and says so.
 
 Files pair by case key: the name without the socket's suffix and without regard to
-case. Never by their order.
+case. Never by their order. One faulty entry costs its own case and no other.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oarseg.cases.admission import fault_message, find_file_fault, not_an_image, printable_path
-from oarseg.cases.case import IMAGES, INPUTS, Case, CaseProblem, _stem, label_path
+from oarseg.cases.admission import (
+    fault_message,
+    find_file_fault,
+    is_no_image,
+    not_an_image,
+    printable_path,
+)
+from oarseg.cases.case import (
+    Case,
+    CaseProblem,
+    file_stem,
+    fits_file_name,
+    label_path,
+    longest_output_name,
+    output_paths,
+)
+from oarseg.cases.places import (
+    EARLIER,
+    HIDDEN,
+    IMAGES,
+    INPUTS,
+    NAME_BYTES,
+    RESULTS,
+    fold_path,
+    is_case_name,
+)
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
 from oarseg.imaging.files.locate import image_ending
+from oarseg.imaging.files.pixels import open_plain_file
+
+# The platform lists a handful of sockets in a few KiB; more is no list of inputs.
+INPUTS_BYTES = 1 << 20
+RESERVED = tuple(Path(name) for name in (RESULTS, EARLIER, HIDDEN))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the input holds, both parts in the order of their names."""
+    """What the input holds, every part in the order of its names.
+
+    Attributes:
+        cases: what can be segmented.
+        problems: what should have been a case, and why it is none.
+        ignored: files beside the images that certainly are none.
+    """
 
     cases: tuple[Case, ...]
     problems: tuple[CaseProblem, ...]
+    ignored: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +86,15 @@ class _Candidate:
     @property
     def key(self) -> str:
         return self.name.casefold()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a layout gave before files are paired."""
+
+    candidates: list[_Candidate]
+    problems: list[CaseProblem]
+    ignored: list[Path]
 
 
 def find_cases(
@@ -69,10 +115,8 @@ def find_cases(
     if not input_dir.is_dir():
         raise InputError(f"{input_dir}: expected a folder with images, found none; pass --input")
     by_socket = _uses_sockets(input_dir, challenge)
-    candidates, problems = (
-        _in_sockets(input_dir, challenge) if by_socket else (_in_data_set(input_dir, challenge), [])
-    )
-    if not candidates and not problems:
+    layout = (_read_sockets if by_socket else _read_data_set)(input_dir, challenge)
+    if not layout.candidates and not layout.problems:
         folders = " and ".join(f"{IMAGES}/{socket.slug}" for socket in challenge.sockets)
         raise InputError(
             f"{input_dir}: expected images in {folders} or case folders as in the data set, "
@@ -81,40 +125,45 @@ def find_cases(
     channels = {socket.channel for socket in challenge.sockets}
     needed = (channels if required is None else set(required)) | {challenge.reference.channel}
     cases: list[Case] = []
-    for group in _groups(candidates, single=by_socket):
-        made = _case(group, challenge, needed, candidates)
+    problems = layout.problems
+    for group in _groups(layout.candidates, single=by_socket):
+        made = _case(group, challenge, needed, layout.candidates)
         if isinstance(made, Case):
             cases.append(made)
         else:
             problems.append(made)
     distinct, clashes = _distinct(cases, challenge)
     problems = sorted([*problems, *clashes], key=lambda problem: problem.name)
-    return Found(tuple(sorted(distinct, key=lambda case: case.name)), tuple(problems))
+    cases = sorted(distinct, key=lambda case: case.name)
+    return Found(tuple(cases), tuple(problems), tuple(sorted(layout.ignored)))
 
 
 def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:
     """Whether the platform's layout is there rather than the data set's."""
     slugs = (socket.slug for socket in challenge.sockets)
-    return (input_dir / INPUTS).exists() or any((input_dir / IMAGES / s).exists() for s in slugs)
+    # A link that leads nowhere is there too: what is wrong with it is said.
+    listed = os.path.lexists(input_dir / INPUTS)
+    return listed or any(os.path.lexists(input_dir / IMAGES / slug) for slug in slugs)
 
 
-def _in_sockets(
-    input_dir: Path, challenge: Challenge
-) -> tuple[list[_Candidate], list[CaseProblem]]:
+def _read_sockets(input_dir: Path, challenge: Challenge) -> _Layout:
     listed = input_dir / INPUTS
     folders = {socket.slug: input_dir / IMAGES / socket.slug for socket in challenge.sockets}
-    if listed.exists():
+    if os.path.lexists(listed):
         slugs = _listed_slugs(listed, challenge)
         folders = {slug: folder for slug, folder in folders.items() if slug in slugs}
-    candidates: list[_Candidate] = []
-    problems: list[CaseProblem] = []
+    layout = _Layout([], [], [])
+    layout.problems.extend(_broken_links(folders.values(), input_dir))
     for socket in challenge.sockets:
-        for path in _visible(folders[socket.slug]) if socket.slug in folders else ():
-            if image_ending(path.name) is None:
-                problems.append(CaseProblem(printable_path(path.name), not_an_image(path)))
+        for path in _entries(folders[socket.slug], layout) if socket.slug in folders else ():
+            if image_ending(path.name) is not None:
+                layout.candidates.append(_candidate(path, socket, input_dir))
+            elif is_no_image(path, input_dir):
+                layout.ignored.append(path)
             else:
-                candidates.append(_candidate(path, socket, input_dir))
-    return candidates, problems
+                name = printable_path(path.name)
+                layout.problems.append(CaseProblem(name, not_an_image(path)))
+    return layout
 
 
 def _listed_slugs(listed: Path, challenge: Challenge) -> set[str]:
@@ -134,9 +183,16 @@ def _read_list(listed: Path) -> list[Any]:
     refused = find_file_fault(listed, listed.parent)
     if refused:
         raise InputError(refused)
+    with open_plain_file(listed) as stream:
+        content = stream.read(INPUTS_BYTES + 1)
+    if len(content) > INPUTS_BYTES:
+        raise InputError(
+            f"{listed}: expected the platform's JSON list of inputs, at most "
+            f"{INPUTS_BYTES >> 20} MiB, found more; correct it or remove it"
+        )
     try:
-        document = json.loads(listed.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{listed}: expected the platform's JSON list of inputs, found a file that cannot "
             f"be read ({error}); correct it or remove it"
@@ -166,58 +222,162 @@ def _gives_image(item: Any) -> bool:
     return not given or any(value is not None for value in given)
 
 
-def _in_data_set(input_dir: Path, challenge: Challenge) -> list[_Candidate]:
+def _read_data_set(input_dir: Path, challenge: Challenge) -> _Layout:
     """Images named with a socket's suffix, in the folder and its subfolders."""
-    here = _visible(input_dir)
-    inside = [path for folder in here if folder.is_dir() for path in _visible(folder)]
-    found: list[_Candidate] = []
+    layout = _Layout([], [], [])
+    here = _input_entries(input_dir)
+    layout.problems.extend(_broken_links(here, input_dir))
+    inside = [path for folder in here for path in _entries(folder, layout)]
     for path in [*here, *inside]:
         socket = _socket_by_file(path, challenge)
         if socket:
-            found.append(_candidate(path, socket, input_dir, name=path.absolute().parent.name))
+            layout.candidates.append(_candidate(path, socket, input_dir, name=_folder_name(path)))
         elif socket := _socket_by_suffix(path, challenge):
-            found.append(_candidate(path, socket, input_dir))
-    return found or _unmarked(here, challenge, input_dir)
+            layout.candidates.append(_candidate(path, socket, input_dir))
+    if not layout.candidates:
+        _add_unmarked(layout, here, challenge, input_dir)
+    _add_misnamed(layout, [*here, *inside], challenge, input_dir)
+    return layout
 
 
-def _unmarked(files: list[Path], challenge: Challenge, input_dir: Path) -> list[_Candidate]:
-    """Every image of a folder, where the challenge has a socket for what nothing marks."""
-    sockets = [socket for socket in challenge.sockets if socket.unmarked]
-    return [
-        _candidate(path, socket, input_dir)
-        for socket in sockets
-        for path in files
-        if image_ending(path.name)
-    ]
+def _folder_name(path: Path) -> str:
+    return path.absolute().parent.name
+
+
+def _broken_links(paths: Iterable[Path], input_dir: Path) -> Iterator[CaseProblem]:
+    """Links that lead nowhere and are not called like an image: a case's folder may be meant."""
+    for path in paths:
+        broken = os.path.islink(path) and not os.path.exists(path)
+        if broken and image_ending(path.name) is None:
+            fault = find_file_fault(path, input_dir)
+            yield CaseProblem(printable_path(path.name), fault or not_an_image(path))
+
+
+def _add_unmarked(
+    layout: _Layout, files: list[Path], challenge: Challenge, input_dir: Path
+) -> None:
+    """Add every image of a folder, where the challenge has a socket for what nothing marks."""
+    socket = next((socket for socket in challenge.sockets if socket.unmarked), None)
+    if socket is None:
+        return
+    images = [path for path in files if image_ending(path.name)]
+    layout.candidates.extend(_candidate(path, socket, input_dir) for path in images)
+    found = {candidate.key for candidate in layout.candidates}
+    for path in files:
+        if not os.path.isfile(path) or path in images:
+            continue
+        meant = Path(file_stem(path.with_suffix("")))
+        if is_no_image(path, input_dir) or meant.name.casefold() in found:
+            layout.ignored.append(path)
+        else:
+            named = _candidate(path, socket, input_dir, name=meant.name)
+            layout.candidates.append(replace(named, fault=named.fault or not_an_image(path)))
+
+
+def _add_misnamed(
+    layout: _Layout, files: list[Path], challenge: Challenge, input_dir: Path
+) -> None:
+    """Add files that are named like an image of a case but for their ending.
+
+    Where the image itself is there too, the other file is a preview, a copy or a note.
+    """
+    known = {candidate.path for candidate in layout.candidates}
+    whole = {(candidate.key, candidate.socket.slug) for candidate in layout.candidates}
+    for path in files:
+        if image_ending(path.name) or os.path.isdir(path) or path in known:
+            continue
+        candidate = _misnamed(path, challenge, input_dir)
+        if candidate is None:
+            continue
+        taken = (candidate.key, candidate.socket.slug) in whole
+        if taken or is_no_image(path, input_dir):
+            layout.ignored.append(path)
+        else:
+            layout.candidates.append(candidate)
+
+
+def _misnamed(path: Path, challenge: Challenge, input_dir: Path) -> _Candidate | None:
+    """The image that a file's name means if one or more of its endings are taken off."""
+    stem = path.name
+    while stem:
+        meant = path.with_name(f"{stem}.nrrd")
+        socket = _socket_by_file(meant, challenge)
+        name = _folder_name(path) if socket else ""
+        socket = socket or _socket_by_suffix(meant, challenge)
+        if socket:
+            name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
+            named = _candidate(path, socket, input_dir, name=name)
+            return replace(named, fault=named.fault or not_an_image(path))
+        stem = stem.rpartition(".")[0]
+    return None
 
 
 def _socket_by_file(path: Path, challenge: Challenge) -> Socket | None:
     """The socket whose images have this name in every case's folder."""
     if image_ending(path.name) is None:
         return None
-    stem = _stem(path).lower()
+    stem = file_stem(path).lower()
     return next((s for s in challenge.sockets if s.file and s.file.lower() == stem), None)
 
 
 def _socket_by_suffix(path: Path, challenge: Challenge) -> Socket | None:
     if image_ending(path.name) is None:
         return None
-    matches = [(_suffix(_stem(path), socket), socket) for socket in challenge.sockets]
+    matches = [(_suffix(file_stem(path), socket), socket) for socket in challenge.sockets]
     length, socket = max(matches, key=lambda match: match[0])
     return socket if length else None
 
 
-def _visible(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+def _input_entries(folder: Path) -> list[Path]:
+    """What lies in the input folder itself, hidden entries aside."""
+    try:
+        return _visible(folder)
+    except OSError as error:
+        raise InputError(_unreadable(folder, error)) from error
+
+
+def _entries(folder: Path, layout: _Layout) -> list[Path]:
+    """What lies in a folder below the input; nothing where it is none, or cannot be read."""
+    if not os.path.isdir(folder):
         return []
+    try:
+        return _visible(folder)
+    except OSError as error:
+        name = printable_path(folder.name)
+        layout.problems.append(CaseProblem(name, _unreadable(folder, error)))
+        return []
+
+
+def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _unreadable(folder: Path, error: OSError) -> str:
+    return fault_message(
+        folder,
+        expected="a folder that can be read",
+        found=f"{error.strerror}",
+        do="give it permissions to be read, or remove it",
+    )
+
+
 def _candidate(path: Path, socket: Socket, input_dir: Path, name: str = "") -> _Candidate:
-    stem = _stem(path)
+    stem = file_stem(path)
     # A file that is called nothing but its suffix keeps its whole stem.
     name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
-    return _Candidate(socket, path, printable_path(name), find_file_fault(path, input_dir))
+    fault = find_file_fault(path, input_dir) or _name_fault(path, name)
+    return _Candidate(socket, path, printable_path(name), fault)
+
+
+def _name_fault(path: Path, name: str) -> str | None:
+    if is_case_name(name):
+        return None
+    return fault_message(
+        Path(printable_path(str(path))),
+        expected="a name for its case that a file can have",
+        found=printable_path(name) or "none",
+        do="rename the file or its folder",
+    )
 
 
 def _suffix(stem: str, socket: Socket) -> int:
@@ -236,7 +396,7 @@ def _groups(candidates: list[_Candidate], *, single: bool) -> list[list[_Candida
             show that somebody named them, and named two cases.
     """
     sockets = Counter(candidate.socket.slug for candidate in candidates)
-    named = all(_suffix(_stem(c.path), c.socket) for c in candidates)
+    named = all(_suffix(file_stem(c.path), c.socket) for c in candidates)
     two_cases = named and len({candidate.key for candidate in candidates}) > 1
     if single and candidates and max(sockets.values()) == 1 and not two_cases:
         return [candidates]
@@ -263,7 +423,20 @@ def _case(
     )
     if message:
         return CaseProblem(first.name, message)
-    return Case(first.name, {channel: files[0].path for channel, files in by_channel.items()})
+    case = Case(first.name, {channel: files[0].path for channel, files in by_channel.items()})
+    longest = longest_output_name(case, challenge)
+    if not fits_file_name(longest):
+        return CaseProblem(case.name, _too_long(first.path, longest))
+    return case
+
+
+def _too_long(path: Path, longest: str) -> str:
+    return fault_message(
+        path,
+        expected=f"a name that leaves room for the outputs', {NAME_BYTES} bytes each",
+        found=f"{len(longest.encode())} bytes for {longest[:16]}…{longest[-32:]}",
+        do="rename the file",
+    )
 
 
 def _repeated(channels: Iterable[list[_Candidate]], name: str) -> str | None:
@@ -301,22 +474,45 @@ def _missing(
 
 
 def _distinct(cases: list[Case], challenge: Challenge) -> tuple[list[Case], list[CaseProblem]]:
-    """Part the cases whose label files would overwrite one another from the rest."""
-    channel = challenge.reference.channel
-    names = {id(case): str(label_path(case, challenge)) for case in cases}
-    count = Counter(name.casefold() for name in names.values())
-    good = [case for case in cases if count[names[id(case)].casefold()] == 1]
-    clashing = [case for case in cases if count[names[id(case)].casefold()] > 1]
+    """Part the cases whose outputs would overwrite one another, or the run's own files."""
+    owners: dict[Path, list[str]] = {fold_path(path): [""] for path in RESERVED}
+    for case in cases:
+        for path in output_paths(case, challenge):
+            owners.setdefault(fold_path(path), []).append(case.name)
+    clashes = {case.name: clash for case in cases if (clash := _clash(case, challenge, owners))}
+    # The other side of a clash may be what lies above: it must not win by its shape.
+    above = {name for _, names in clashes.values() for name in names}
+    good = [case for case in cases if case.name not in clashes and case.name not in above]
+    lost = [case for case in cases if case.name in clashes or case.name in above]
     problems = [
-        CaseProblem(
-            case.name,
-            fault_message(
-                case.files[channel],
-                expected="an output name of its own",
-                found=f"{names[id(case)]}, which another case has too",
-                do="rename the file",
-            ),
-        )
-        for case in clashing
+        CaseProblem(case.name, _clash_message(case, challenge, clashes.get(case.name)))
+        for case in lost
     ]
     return good, problems
+
+
+def _clash(
+    case: Case, challenge: Challenge, owners: Mapping[Path, list[str]]
+) -> tuple[Path, list[str]] | None:
+    """The first output of a case that is another's, or lies below it, and whose that is."""
+    # The label file first: it is what a user knows of.
+    for path in reversed(output_paths(case, challenge)):
+        folded = fold_path(path)
+        for place in (folded, *folded.parents):
+            names = owners.get(place, [])
+            others = [name for name in names if name != case.name]
+            twice = len(names) > 1 or place != folded
+            if others or (names and twice):
+                return path, names
+    return None
+
+
+def _clash_message(case: Case, challenge: Challenge, clash: tuple[Path, list[str]] | None) -> str:
+    path = clash[0] if clash else label_path(case, challenge)
+    kept = clash is not None and "" in clash[1]
+    return fault_message(
+        case.files[challenge.reference.channel],
+        expected="an output name of its own",
+        found=f"{path}, which {'the run itself needs' if kept else 'another case has too'}",
+        do="rename the file",
+    )

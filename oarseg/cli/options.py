@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from oarseg.challenges import catalogue
@@ -14,6 +15,75 @@ from oarseg.errors import InputError
 Subparsers = argparse._SubParsersAction  # argparse names no public type for it
 
 logger = logging.getLogger(__name__)
+
+
+# Far beyond any machine, and far below what a library could not count with.
+MOST_THREADS = 4096
+MOST_CASES = 10**6
+MOST_SEED = 2**32 - 1
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Make an option's type: a whole number within limits; "2e9" is one too."""
+
+    def parse(text: str) -> int:
+        number = _whole(text)
+        if number is None or not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {least} to {most}, found {text!r}"
+            )
+        return number
+
+    return parse
+
+
+def _whole(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None
+
+
+def number_above(least: float, *, most: float) -> Callable[[str], float]:
+    """Make an option's type: a finite number above one limit and up to another."""
+    return _number(
+        lambda value: least < value <= most, f"a number above {least:g}, at most {most:g}"
+    )
+
+
+def number_within(least: float, most: float) -> Callable[[str], float]:
+    """Make an option's type: a number between two limits, both allowed."""
+    return _number(lambda value: least <= value <= most, f"a number from {least:g} to {most:g}")
+
+
+def _number(allowed: Callable[[float], bool], expected: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        # No comparison holds for NaN.
+        if not allowed(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+        return value
+
+    return parse
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads``, where 0 stands for every core."""
+    parser.add_argument(
+        "--threads",
+        type=whole_number(0, MOST_THREADS),
+        default=0,
+        metavar="N",
+        help="0: every core there is",
+    )
 
 
 def add_challenge(

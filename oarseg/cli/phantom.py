@@ -6,7 +6,17 @@ import argparse
 import logging
 from pathlib import Path
 
-from oarseg.cli.options import Subparsers, add_challenge, chosen_challenge
+from oarseg.cli.options import (
+    MOST_CASES,
+    MOST_SEED,
+    MOST_THREADS,
+    Subparsers,
+    add_challenge,
+    chosen_challenge,
+    number_above,
+    number_within,
+    whole_number,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -15,8 +25,10 @@ def add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """``oarseg phantom``."""
     parser = commands.add_parser("phantom", help="make cases with known truth")
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--seed", type=int, default=0, help="first seed")
-    parser.add_argument("--cases", type=int, default=1, help="cases, a seed each")
+    parser.add_argument("--seed", type=whole_number(0, MOST_SEED), default=0, help="first seed")
+    parser.add_argument(
+        "--cases", type=whole_number(1, MOST_CASES), default=1, help="cases, a seed each"
+    )
     parser.add_argument(
         "--size", choices=("tiny", "small", "medium", "median", "maximum"), default="small"
     )
@@ -24,13 +36,13 @@ def add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
     add_challenge(parser)
     parser.add_argument(
         "--share",
-        type=float,
+        type=number_above(0, most=1),
         default=1.0,
         help="of the organs that are labelled in a case, for training on partial labels",
     )
-    parser.add_argument("--neck-flexion", type=float, default=0.0, metavar="DEG")
+    parser.add_argument("--neck-flexion", type=number_within(-10, 10), default=0.0, metavar="DEG")
     parser.add_argument("--no-mr", action="store_true")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=whole_number(1, MOST_THREADS), default=1)
     parser.set_defaults(command=run_phantom)
 
 

@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oarseg.cli.options import add_registration_argument
+from oarseg.cli.options import (
+    add_registration_argument,
+    add_threads,
+)
 
 if TYPE_CHECKING:
     from oarseg.workflows.register_pair import Registered
@@ -33,7 +36,7 @@ def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a CSV (name,ct_x,ct_y,ct_z,mr_x,mr_y,mr_z; LPS), a phantom's _truth.json, or the "
         "CT's and the MR's .mrk.json of 3D Slicer",
     )
-    parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
+    add_threads(parser)
     parser.set_defaults(command=run_register)
 
 

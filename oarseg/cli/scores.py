@@ -6,7 +6,15 @@ import argparse
 import logging
 from pathlib import Path
 
-from oarseg.cli.options import Subparsers, add_challenge, chosen_challenge
+from oarseg.cli.options import (
+    MOST_SEED,
+    MOST_THREADS,
+    Subparsers,
+    add_challenge,
+    chosen_challenge,
+    number_above,
+    whole_number,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +59,7 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FILE.md",
         help="also write the table between <!-- scores --> and <!-- /scores --> of this file",
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=whole_number(1, MOST_THREADS), default=2)
     parser.add_argument("--no-plot", action="store_true")
     parser.set_defaults(command=run_evaluate)
 
@@ -98,9 +106,11 @@ def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="compare only what all have; else what one lacks counts as missed",
     )
-    parser.add_argument("--alpha", type=float, default=0.05)
-    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap over cases")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alpha", type=number_above(0, most=1), default=0.05)
+    parser.add_argument(
+        "--draws", type=whole_number(1, 10**9), default=1000, help="of the bootstrap over cases"
+    )
+    parser.add_argument("--seed", type=whole_number(0, MOST_SEED), default=0)
     parser.set_defaults(command=run_rank)
 
 

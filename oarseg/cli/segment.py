@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import time
 from pathlib import Path
 
-from oarseg.cli.options import add_registration_argument
+from oarseg.cli.options import (
+    add_registration_argument,
+    add_threads,
+    number_above,
+    whole_number,
+)
 from oarseg.errors import InputError
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
 from oarseg.workflows.supervisor import Journal
 
 VARIABLE = "OARSEG_TIME_LIMIT"
+# Thirty years: what a timer of the system can count.
+seconds = number_above(0, most=1e9)
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +53,21 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         "--assume-hu", action="store_true", help="take a CT's values for HU, as they are"
     )
     parser.add_argument(
-        "--max-voxels", type=int, default=2 * 10**9, metavar="N", help="an image's; default: 2e9"
+        "--max-voxels",
+        type=whole_number(1, 10**15),
+        default=2 * 10**9,
+        metavar="N",
+        help="an image's; default: 2e9",
     )
     parser.add_argument(
-        "--max-gib", type=float, default=8.0, metavar="N", help="an image's, as stored; default: 8"
+        "--max-gib",
+        type=number_above(0, most=2**20),
+        default=8.0,
+        metavar="N",
+        help="an image's, as stored; default: 8",
     )
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="0: every core there is")
+    add_threads(parser)
     parser.add_argument(
         "--region",
         choices=("body", "full"),
@@ -67,18 +83,10 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--time-limit",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="for the whole run; default: OARSEG_TIME_LIMIT, else none: everything is computed",
     )
-
-
-def _seconds(text: str) -> float:
-    """A positive number of seconds."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(text)
-    return seconds
 
 
 def _time_limit(arguments: argparse.Namespace) -> float | None:
@@ -92,9 +100,9 @@ def _time_limit(arguments: argparse.Namespace) -> float | None:
         limit: float | None = arguments.time_limit
         return limit
     try:
-        return _seconds(text)
-    except ValueError as error:
-        raise InputError(f"{VARIABLE}: expected seconds above 0, found {text!r}") from error
+        return seconds(text)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"{VARIABLE}: {error}; correct it, or leave it unset") from error
 
 
 def run_segment(arguments: argparse.Namespace) -> int:
@@ -128,7 +136,7 @@ def _segment(
         started_s=started_s,
         resample=arguments.resample,
         assume_hu=arguments.assume_hu,
-        limits=Limits(arguments.max_voxels, int(arguments.max_gib * (1 << 30))),
+        limits=Limits(arguments.max_voxels, math.ceil(arguments.max_gib * (1 << 30))),
         registration=arguments.registration,
     )
     failures = segment_folder.segment_folder(settings, journal)

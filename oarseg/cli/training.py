@@ -9,11 +9,13 @@ from pathlib import Path
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli.options import (
+    MOST_THREADS,
     Subparsers,
     add_challenge,
     add_registration_argument,
     chosen_challenge,
     say_notice,
+    whole_number,
 )
 from oarseg.errors import InputError
 
@@ -40,7 +42,7 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="register each MR, or read <case>_ct_to_mr.tfm beside the images",
     )
     add_registration_argument(parser)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=whole_number(1, MOST_THREADS), default=1)
     parser.set_defaults(command=run_prepare)
 
 
@@ -73,11 +75,13 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
     parser.add_argument("--settings", default="{}", help="JSON of trainer settings")
-    parser.add_argument("--epochs", type=int, help="short for the setting of that name")
+    parser.add_argument(
+        "--epochs", type=whole_number(1, 10**6), help="short for the setting of that name"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--gpus", type=whole_number(1, MOST_THREADS), default=1)
+    parser.add_argument("--threads", type=whole_number(0, MOST_THREADS), default=0)
+    parser.add_argument("--workers", type=whole_number(1, MOST_THREADS), default=2)
     parser.add_argument(
         "--initial-weights", type=Path, help="a checkpoint, or a results folder with the folds"
     )

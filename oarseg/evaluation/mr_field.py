@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.cases.case import REPORTS
+from oarseg.cases.places import REPORTS
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from oarseg.cases.case import IMAGES, MASKS, CaseProblem
+from oarseg.cases.case import CaseProblem
+from oarseg.cases.places import IMAGES, MASKS
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.files.locate import ENDINGS, image_ending

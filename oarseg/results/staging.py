@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from oarseg.cases.places import safe_relative_path
+
 PARTIAL = ".partial-"
 EARLIER = "earlier"
 PLACING = "placing.json"
@@ -142,14 +144,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def safe_relative_path(text: object) -> Path | None:
-    """A path that was read from a file, if it is relative and leads nowhere else."""
-    if not isinstance(text, str) or not text.isprintable():
-        return None
-    path = Path(text)
-    return None if path.is_absolute() or ".." in path.parts or not path.parts else path
 
 
 def _stage(output: Path, case: str) -> CaseStage:

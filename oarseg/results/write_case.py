@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from oarseg.cases.case import MASKS, REPORTS, RESULTS, Case, label_path
+from oarseg.cases.case import Case, label_path
+from oarseg.cases.places import MASKS, REPORTS, RESULTS, safe_relative_path
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import OutputError
 from oarseg.imaging.volume import Grid, Volume
@@ -197,11 +198,7 @@ def _told(report: Path) -> Path | None:
     except (OSError, ValueError, RecursionError):
         # No earlier run, or not a report of ours: there is nothing to learn from it.
         return None
-    return (
-        staging.safe_relative_path(document.get("label_file"))
-        if isinstance(document, dict)
-        else None
-    )
+    return safe_relative_path(document.get("label_file")) if isinstance(document, dict) else None
 
 
 def write_results(output: Path, records: Sequence[Record]) -> Path:

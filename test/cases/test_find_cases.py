@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -162,20 +164,89 @@ def test_two_cts_for_one_mr(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("folder", [False, True])
-def test_what_is_no_image_spoils_no_other_case(tmp_path: Path, folder: bool) -> None:
-    put(tmp_path, "images/ct/x.mha", "images/t1-mri/x.mha")
-    put(tmp_path, "images/ct/dicom/1.dcm" if folder else "images/ct/notes.txt")
+ANOTHER = "expected an image (.mha, .mhd, .nrrd, .nii, .nii.gz), found another file"
+DO = "remove it from this folder, or convert or rename it if it is an image"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("scan.nrd", b"NRRD0004\n# a typo"),
+        ("scan.nii.gz.part", b"\x1f\x8b"),
+        ("scan.dcm", bytes(128) + b"DICM"),
+        ("scan", b"\0\1\2\3"),
+        ("scan.nrd", b""),
+        ("notes.txt", b"NDims = 3\nElementDataFile = LOCAL\n"),
+        ("notes.txt", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("dicom/1.dcm", b""),
+    ],
+)
+def test_what_may_be_an_image_is_a_problem(tmp_path: Path, name: str, content: bytes) -> None:
+    put(tmp_path, "images/ct/x.mha", "images/t1-mri/x.mha", f"images/ct/{name}")
+    (tmp_path / "images/ct" / name).write_bytes(content)
     found = find_cases(tmp_path, HAN_SEG)
     assert [case.name for case in found.cases] == ["x"]
-    name, kind = ("dicom", "a folder") if folder else ("notes.txt", "another file")
+    name = name.split("/")[0]
+    expected = ANOTHER.replace("another file", "a folder") if name == "dicom" else ANOTHER
+    assert found.problems == (CaseProblem(name, f"{tmp_path}/images/ct/{name}: {expected}; {DO}"),)
+    assert found.ignored == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("Thumbs.db", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+        ("desktop.ini", "\ufeff[.ShellClassInfo]".encode("utf-16")),
+        ("README", b"CTs of \xc3\xa4 study"),
+        ("README.pdf", b"%PDF-1.7 \xff\xfe"),
+        ("x.mha.sha256", b"0c1f  x.mha\n"),
+        ("SHA256SUMS", b"0c1f  x.mha\n"),
+        ("notes.txt", b""),
+        ("who knows", "a note, \u00e4\n".encode() * 9000),
+    ],
+)
+def test_what_is_no_image_is_left_out(tmp_path: Path, name: str, content: bytes) -> None:
+    put(tmp_path, "images/ct/x.mha", "images/t1-mri/x.mha")
+    (tmp_path / "images/ct" / name).write_bytes(content)
+    found = find_cases(tmp_path, HAN_SEG)
+    assert [case.name for case in found.cases] == ["x"]
+    assert found.problems == ()
+    assert found.ignored == (tmp_path / "images/ct" / name,)
+
+
+def test_a_folder_that_an_archiver_left_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "images/ct/x.mha", "images/t1-mri/x.mha", "images/ct/__MACOSX/._x.mha")
+    assert find_cases(tmp_path, HAN_SEG).problems == ()
+
+
+def test_a_pipe_beside_the_images_is_not_waited_for(tmp_path: Path) -> None:
+    put(tmp_path, "images/ct/x.mha", "images/t1-mri/x.mha")
+    os.mkfifo(tmp_path / "images/ct/README")
+    assert [problem.name for problem in find_cases(tmp_path, HAN_SEG).problems] == ["README"]
+
+
+def test_a_misspelt_ending_does_not_make_a_case_vanish(tmp_path: Path) -> None:
+    """In the data set's layout other files are expected, but none that is named like an image."""
+    put(tmp_path, *(f"case_0{n}/case_0{n}_IMG_MR_T1.nrrd" for n in (1, 2)))
+    put(tmp_path, "case_01/case_01_IMG_CT.nrrd", "case_01/case_01_IMG_CT.png")
+    put(tmp_path, "case_02/case_02_IMG_CT.nii.g", "case_02/case_02_IMG_CT.json", "OAR_data.csv")
+    found = find_cases(tmp_path, HAN_SEG)
+    assert [case.name for case in found.cases] == ["case_01"]
     assert found.problems == (
-        CaseProblem(
-            name,
-            f"{tmp_path}/images/ct/{name}: expected an image (.mha, .mhd, .nrrd, .nii, .nii.gz), "
-            f"found {kind}; remove it from this folder",
-        ),
+        CaseProblem("case_02", f"{tmp_path}/case_02/case_02_IMG_CT.nii.g: {ANOTHER}; {DO}"),
     )
+    assert [path.name for path in found.ignored] == [
+        "case_01_IMG_CT.png",
+        "case_02_IMG_CT.json",
+    ]
+
+
+def test_a_misspelt_ending_of_an_image_that_nothing_marks(tmp_path: Path) -> None:
+    put(tmp_path, "RADCURE-0005.nii.gz", "RADCURE-0006.nii.g", "dataset.json")
+    found = find_cases(tmp_path, catalogue.load_challenge("han5k"))
+    assert [case.name for case in found.cases] == ["RADCURE-0005"]
+    assert [problem.name for problem in found.problems] == ["RADCURE-0006"]
+    assert [path.name for path in found.ignored] == ["dataset.json"]
 
 
 def test_output_names_that_coincide(tmp_path: Path) -> None:
@@ -187,6 +258,111 @@ def test_output_names_that_coincide(tmp_path: Path) -> None:
         "found images/head_neck_oar/a_seg.mha, which another case has too; rename the file"
         for name in ("a_CT.mha", "a_seg.mha")
     ]
+
+
+@pytest.mark.parametrize("names", [("x", "x.seg.nrrd"), ("\u00e4", "A\u0308.seg.nrrd")])
+def test_outputs_of_two_cases_at_one_path(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The masks' folder of one is the segmentation of the other, also where case is ignored."""
+    put(tmp_path, *(f"images/ct/{name}.mha" for name in (*names, "y")))
+    found = find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+    assert [case.name for case in found.cases] == ["y"]
+    assert sorted(problem.name for problem in found.problems) == sorted(names)
+    messages = "".join(problem.message for problem in found.problems)
+    assert f"found oar_masks/{names[1]}, which another case has too; rename the file" in messages
+
+
+@pytest.mark.parametrize("name", ["results.json", "earlier", "EARLIER", "Results.JSON"])
+def test_a_case_in_the_place_of_the_runs_own_files(tmp_path: Path, name: str) -> None:
+    put(tmp_path, f"{name}/data.nii.gz", "7/data.nii.gz")
+    found = find_cases(tmp_path, catalogue.load_challenge("structseg_lung_gtv"))
+    assert [case.name for case in found.cases] == ["7"]
+    (problem,) = found.problems
+    assert f"found {name}/label.nii.gz, which the run itself needs" in problem.message
+
+
+def test_a_hidden_folder_that_is_given_as_the_input(tmp_path: Path) -> None:
+    put(tmp_path, ".oarseg/data.nii.gz")
+    found = find_cases(tmp_path / ".oarseg", catalogue.load_challenge("structseg_lung_gtv"))
+    assert [problem.name for problem in found.problems] == [".oarseg"]
+
+
+@pytest.mark.parametrize("fault", [None, "MR missing"])
+def test_a_name_that_leaves_no_room_for_the_masks(tmp_path: Path, fault: str | None) -> None:
+    name = "n" * 248
+    put(tmp_path, f"images/ct/{name}.mha", "images/ct/good.mha", "images/t1-mri/good.mha")
+    found = find_cases(tmp_path, HAN_SEG, required=None if fault else CT_ONLY)
+    assert [case.name for case in found.cases] == ["good"]
+    (problem,) = found.problems
+    if not fault:
+        longest = f"{name}_OAR_Glnd_Lacrimal_L.seg.nrrd"
+        assert f"255 bytes each, found {len(longest)} bytes for nnnn" in problem.message
+
+
+def test_the_longest_name_that_fits(tmp_path: Path) -> None:
+    organ = max((organ.name for organ in HAN_SEG.organs), key=len)
+    name = "\u00e4" * ((255 - len(f"_OAR_{organ}.seg.nrrd")) // 2)
+    put(tmp_path, f"images/ct/{name}.mha", f"images/ct/{name}\u00e4.mha")
+    found = find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+    assert [case.name for case in found.cases] == [name]
+    assert [problem.name for problem in found.problems] == [f"{name}\u00e4"]
+
+
+def test_a_line_break_in_the_folder_that_names_a_case(tmp_path: Path) -> None:
+    put(tmp_path, "7\n8/data.nii.gz", "9/data.nii.gz")
+    found = find_cases(tmp_path, catalogue.load_challenge("structseg_lung_gtv"))
+    assert [case.name for case in found.cases] == ["9"]
+    (problem,) = found.problems
+    assert "\n" not in problem.name + problem.message
+    assert "expected a name for its case that a file can have" in problem.message
+
+
+@pytest.mark.parametrize("name", ["images/ct/x.mha", "images/ct", "case_02", "inputs.json"])
+def test_a_link_that_refers_to_itself(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "case_01/case_01_CT.mha", "images/t1-mri/y.mha")
+    if name == "case_02":
+        shutil.rmtree(tmp_path / "images")
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.symlink_to(path.name)
+    expected = f"{path}: expected a readable file, found Too many levels of symbolic links"
+    if name == "inputs.json":
+        with pytest.raises(InputError) as caught:
+            find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+        assert str(caught.value).startswith(expected)
+        return
+    found = find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+    assert any(problem.message.startswith(expected) for problem in found.problems)
+    assert [case.name for case in found.cases] == (["case_01"] if name == "case_02" else [])
+
+
+@pytest.mark.parametrize("below", ["images/ct", "case_02", "."])
+def test_a_folder_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    put(tmp_path, f"{below}/z.txt", "case_01/case_01_CT.mha")
+    listed = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder == tmp_path / below:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    expected = f"{tmp_path / below}: expected a folder that can be read, found Permission denied"
+    if below == ".":
+        with pytest.raises(InputError, match="expected a folder that can be read"):
+            find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+        return
+    found = find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+    assert [problem.message.startswith(expected) for problem in found.problems] == [True]
+    assert [case.name for case in found.cases] == (["case_01"] if below == "case_02" else [])
+
+
+def test_inputs_json_beyond_its_limit_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "inputs.json").open("wb") as stream:
+        stream.truncate(6 << 30)
+    with pytest.raises(InputError, match="list of inputs, at most 1 MiB, found more"):
+        find_cases(tmp_path, HAN_SEG)
 
 
 def test_link_out_of_the_input(tmp_path: Path) -> None:
