@@ -13,7 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 from oarseg.errors import DeviceError, WeightsError
 from oarseg.inference.engines.protocol import INPUT, OUTPUT, check_interface, first_line
 
-_CUDA = "CUDAExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 # ONNX Runtime's exceptions share no base class of their own.
 _ORT_ERRORS = (
@@ -29,7 +29,7 @@ _ORT_ERRORS = (
 )
 
 
-class _NoCudaError(Exception):
+class NoCudaError(Exception):
     """Why CUDA cannot be used."""
 
 
@@ -50,7 +50,7 @@ class OnnxEngine:
 
         Raises:
             WeightsError: the file cannot be loaded or has other shapes.
-            _NoCudaError: ONNX Runtime did not take the GPU.
+            NoCudaError: ONNX Runtime did not take the GPU.
         """
         self.name = path.name
         self._xp = xp
@@ -103,14 +103,14 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
     # An arena would keep every fold's peak; freeing after each tile costs little.
     options.enable_cpu_mem_arena = cuda
     search = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
-    providers: list[Any] = [(_CUDA, search), _CPU] if cuda else [_CPU]
+    providers: list[Any] = [(CUDA_PROVIDER, search), _CPU] if cuda else [_CPU]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except _ORT_ERRORS as error:
         if cuda:
-            raise _NoCudaError(first_line(error)) from error
+            raise NoCudaError(first_line(error)) from error
         raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
     # ONNX Runtime falls back to the CPU with no more than a log line.
-    if cuda and _CUDA not in session.get_providers():
-        raise _NoCudaError("ONNX Runtime could not start its CUDA provider")
+    if cuda and CUDA_PROVIDER not in session.get_providers():
+        raise NoCudaError("ONNX Runtime could not start its CUDA provider")
     return session
