@@ -11,10 +11,17 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from oarseg.errors import DeviceError, WeightsError
-from oarseg.inference.engines.protocol import INPUT, OUTPUT, check_interface, first_line
+from oarseg.inference.engines.protocol import (
+    INPUT,
+    OUTPUT,
+    array_text,
+    check_interface,
+    first_line,
+)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # ONNX Runtime's exceptions share no base class of their own.
 _ORT_ERRORS = (
     _ort.Fail,
@@ -49,18 +56,15 @@ class OnnxEngine:
             xp: CuPy, to run on the GPU; None runs on the CPU.
 
         Raises:
-            WeightsError: the file cannot be loaded or has other shapes.
+            WeightsError: the file cannot be loaded or has other types or shapes.
             NoCudaError: ONNX Runtime did not take the GPU.
         """
         self.name = path.name
         self._xp = xp
         self._session = _session(path, threads, xp is not None)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        check_interface(
-            path,
-            {node.name: tuple(node.shape) for node in (*inputs, *outputs)},
-            {INPUT: tuple(tile.shape), OUTPUT: tuple(logits.shape)},
-        )
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        found = {n.name: array_text(_ELEMENTS.get(n.type, n.type), n.shape) for n in nodes}
+        check_interface(path, found, tile, logits)
         self._logits = logits
 
     def __call__(self, tile: Any) -> Any:
