@@ -13,6 +13,9 @@ from oarseg.errors import WeightsError
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label
 
+# Values that scanners give, from air to metal.
+CT_RANGE_HU = (-1000.0, 3000.0)
+
 
 class ModelInterface(Protocol):
     """What a model takes and gives; a manifest is one."""
@@ -76,6 +79,11 @@ def _differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
     for channel in model.channels:
         if channel.name not in known:
             yield f"it takes {channel.name}, the challenge gives {', '.join(known)}"
+        elif rules.socket(channel.name).modality == "CT" and not _sees_a_ct(channel):
+            yield (
+                f"its {channel.name} is clipped to {channel.normalisation.lower:g} … "
+                f"{channel.normalisation.upper:g}, where no CT has a value"
+            )
     wanted = {structure.label: structure.name for structure in rules.structures}
     values = [label.value for label in model.labels]
     if model.regions:
@@ -88,6 +96,12 @@ def _differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
         mine, theirs = found.get(value), wanted.get(value)
         if mine != theirs:
             yield f"label {value} is {mine or 'unknown'} to it and {theirs or 'unknown'} there"
+
+
+def _sees_a_ct(channel: Channel) -> bool:
+    """Whether anything of a CT is left by a channel's clipping."""
+    how = channel.normalisation
+    return how.scheme != "ct" or (how.lower < CT_RANGE_HU[1] and how.upper > CT_RANGE_HU[0])
 
 
 def challenge_of_dataset(document: Mapping[str, Any]) -> Challenge | None:

@@ -9,7 +9,15 @@ from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.outlines import STRICT
 from oarseg.errors import WeightsError
-from oarseg.model.manifest import MANIFEST, Manifest, ModelFile, Precision, parse_manifest
+from oarseg.model.manifest import (
+    LARGEST_MANIFEST_BYTES,
+    MANIFEST,
+    Manifest,
+    ModelFile,
+    Precision,
+    parse_manifest,
+)
+from oarseg.model.network import check_network
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -34,30 +42,39 @@ def file_sha256(path: Path) -> str:
 def load_bundle(folder: Path) -> Bundle:
     """Open a weights folder and check every file in it against the manifest.
 
+    Each file has the manifest's SHA-256, and is a network of its channels, labels and patch
+    (``network.check_network``); nothing of it has run.
+
     Raises:
-        WeightsError: no manifest, a broken one, or a file that is missing or changed.
+        WeightsError: no manifest, a broken one, or a file that is missing, changed or no
+            network as ``oarseg export`` writes it.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        raise WeightsError(
-            f"{folder}: expected a folder with {MANIFEST}, found none; "
-            "make one with 'oarseg export' or pass --weights"
-        )
     try:
-        text = path.read_bytes()
+        if not path.is_file():
+            raise WeightsError(
+                f"{folder}: expected a folder with {MANIFEST}, found none; "
+                "make one with 'oarseg export' or pass --weights"
+            )
+        with path.open("rb") as stream:
+            text = stream.read(LARGEST_MANIFEST_BYTES + 1)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     manifest = parse_manifest(text, source=str(path))
     for model in manifest.models:
         _check_file(folder, model)
+        check_network(folder / model.file, manifest)
     return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
 
 
 def _check_file(folder: Path, model: ModelFile) -> None:
     path = folder / model.file
-    if path.parent != folder or not path.is_file():
-        raise WeightsError(f"{path}: named by {MANIFEST} and not in the folder; export again")
-    found = file_sha256(path)
+    try:
+        if not path.is_file():
+            raise WeightsError(f"{path}: named by {MANIFEST} and not in the folder; export again")
+        found = file_sha256(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     if found != model.sha256:
         raise WeightsError(
             f"{path}: SHA-256 {found[:12]}… is not the manifest's {model.sha256[:12]}…; "

@@ -13,20 +13,36 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import FailFast, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.outlines import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
+from oarseg.model.value_types import (
+    Axis,
+    Intensity,
+    LongText,
+    OnnxFileName,
+    Share,
+    ShortName,
+    ShortText,
+    Spacing,
+    SplineOrder,
+)
 
 FORMAT_VERSION: Final = 1
 MANIFEST = "manifest.json"
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# A normalised channel varies by less than this share of its deviation, or by more than its
+# inverse: to the network it would be constant, or nothing but its two bounds.
+MIN_CT_SPREAD = 0.01
+# The shipped one has 6 KiB; a challenge of 255 structures of its own adds 64.
+LARGEST_MANIFEST_BYTES = 1 << 18
+
 Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["f32", "bf16"]
 Runtime = Literal["onnxruntime", "openvino"]
@@ -45,11 +61,25 @@ class Normalisation:
     """
 
     scheme: Literal["ct", "zscore", "none", "rescale_0_1", "rgb_0_1"]
-    mean: float = 0.0
-    std: float = 1.0
-    lower: float = 0.0
-    upper: float = 0.0
+    mean: Intensity = 0.0
+    std: Intensity = 1.0
+    lower: Intensity = 0.0
+    upper: Intensity = 0.0
     use_mask: bool = False
+
+    @model_validator(mode="after")
+    def _varies(self) -> Self:
+        """Refuse bounds and a deviation that would make the channel constant."""
+        if self.scheme != "ct":
+            return self
+        spread = self.upper - self.lower
+        if spread <= 0:
+            raise ValueError("lower must be below upper")
+        if not MIN_CT_SPREAD * spread <= self.std <= spread / MIN_CT_SPREAD:
+            raise ValueError(f"std must fit the range from lower to upper, {spread:g}")
+        if not self.lower - self.std <= self.mean <= self.upper + self.std:
+            raise ValueError("mean must lie between lower and upper")
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -64,9 +94,9 @@ class ChannelRecipe:
             scanner gain does not matter; ``none`` leaves its values.
     """
 
-    name: str
+    name: ShortName
     optional: bool = False
-    absent_value: float = 0.0
+    absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
 
 
@@ -74,10 +104,10 @@ class ChannelRecipe:
 class Channel:
     """One input channel: how it is made and how nnU-Net normalises it."""
 
-    name: str
+    name: ShortName
     normalisation: Normalisation
     optional: bool = False
-    absent_value: float = 0.0
+    absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
 
     @property
@@ -98,10 +128,10 @@ class Resampling:
             separate-z applies.
     """
 
-    order: int
-    order_z: int = 0
+    order: SplineOrder
+    order_z: SplineOrder = 0
     force_separate_z: bool | None = None
-    separate_z_threshold: Positive = 3.0
+    separate_z_threshold: Annotated[float, Field(ge=1, le=1e6)] = 3.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -109,16 +139,16 @@ class Label:
     """A class of the network and the structure it stands for."""
 
     value: Annotated[int, Field(ge=0, le=255)]
-    name: str
+    name: ShortName
 
 
 @dataclass(frozen=True, config=STRICT)
 class ModelFile:
     """One ONNX file: one fold at one precision."""
 
-    file: str
+    file: OnnxFileName
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    fold: str
+    fold: ShortName
     precision: Precision
 
 
@@ -133,12 +163,12 @@ class Parity:
         runtime: what ran it.
     """
 
-    file: str
-    source: str
-    patches: int
-    max_logit_difference: float
-    argmax_agreement: float
-    min_dice: float
+    file: OnnxFileName
+    source: ShortText
+    patches: Annotated[int, Field(ge=1, le=1_000_000)]
+    max_logit_difference: Annotated[float, Field(ge=0)]
+    argmax_agreement: Share
+    min_dice: Share
     arithmetic: Arithmetic = "f32"
     runtime: Runtime = "onnxruntime"
 
@@ -159,33 +189,54 @@ class Manifest:
     """
 
     format_version: Literal[1]
-    challenge: str
-    title: str
-    warning: str
-    channels: Annotated[tuple[Channel, ...], Field(min_length=1)]
-    spacing_mm: tuple[Positive, Positive, Positive]
+    challenge: ShortName
+    title: ShortText
+    warning: ShortText
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=64), FailFast()]
+    spacing_mm: tuple[Spacing, Spacing, Spacing]
     patch_size: Triple
-    transpose_forward: Triple
+    transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
     logits_resampling: Resampling
-    labels: Annotated[tuple[Label, ...], Field(min_length=2)]
+    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=256), FailFast()]
     regions: bool
-    mirror_axes: tuple[int, ...]
-    models: Annotated[tuple[ModelFile, ...], Field(min_length=1)]
-    parity: tuple[Parity, ...]
-    training: str
-    licence: str
-    versions: dict[str, str]
+    mirror_axes: Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
+    models: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
+    parity: Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
+    training: LongText
+    licence: LongText
+    versions: Annotated[dict[ShortName, ShortName], Field(max_length=100)]
     own_challenge: Challenge | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if sorted(self.transpose_forward) != [0, 1, 2]:
             raise ValueError("transpose_forward must be a permutation of 0, 1, 2")
-        if any(axis not in (0, 1, 2) for axis in self.mirror_axes):
-            raise ValueError("mirror_axes may name only 0, 1 and 2")
         if min(self.patch_size) < 1 or math.prod(self.patch_size) > LARGEST_PATCH:
             raise ValueError(f"patch_size must be positive, and {LARGEST_PATCH} voxels at most")
+        values = [label.value for label in self.labels]
+        if self.regions and 0 in values:
+            raise ValueError("labels of regions must be above 0, which is the background")
+        if not self.regions and values[0] != 0:
+            raise ValueError("labels must begin with the background, value 0")
+        if self.own_challenge is not None and self.own_challenge.name != self.challenge:
+            raise ValueError(f"own_challenge must be named {self.challenge!r}, as challenge says")
+        return self
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        """Refuse what is named twice: one of the two would be lost."""
+        lists: dict[str, list[object]] = {
+            "mirror_axes": list(self.mirror_axes),
+            "names of channels": [channel.name for channel in self.channels],
+            "names of labels": [label.name for label in self.labels],
+            "values of labels": [label.value for label in self.labels],
+            "files of models": [model.file for model in self.models],
+            "folds of one precision": [(model.fold, model.precision) for model in self.models],
+        }
+        for what, entries in lists.items():
+            if len(set(entries)) != len(entries):
+                raise ValueError(f"{what} must differ from each other")
         return self
 
     @property
@@ -210,14 +261,38 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     """Read a manifest.
 
     Raises:
-        WeightsError: not JSON, or a key is missing, unknown or of the wrong kind.
+        WeightsError: too long, not JSON, or a key is missing, unknown, of the wrong kind or
+            out of its range.
     """
+    if len(text) > LARGEST_MANIFEST_BYTES:
+        raise WeightsError(
+            f"{source}: file: expected at most {LARGEST_MANIFEST_BYTES} bytes, found {len(text)}; "
+            "export the model again"
+        )
     try:
         return TypeAdapter(Manifest).validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise WeightsError(f"{source}: {where}: {first['msg']}") from error
+        raise WeightsError(f"{source}: {_first_problem(error)}; export the model again") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Where a manifest is wrong first, and how, in one short line."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "file"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{_shortened(where)}: {_shortened(message)}{_found(first['input'])}"
+
+
+def _shortened(text: str) -> str:
+    """At most 200 characters, all printable."""
+    line = "".join(c if c.isprintable() else "?" for c in text[:200])
+    return line if len(text) <= 200 else f"{line}…"
+
+
+def _found(value: object) -> str:
+    """The value that was refused, where it is short enough to help."""
+    text = repr(value) if isinstance(value, str | int | float | list | None) else ""
+    return f", found {text}" if 0 < len(text) <= 60 and text.isprintable() else ""
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

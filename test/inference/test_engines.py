@@ -16,6 +16,7 @@ import pytest
 from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, manifest_of
 from onnx import TensorProto, helper, numpy_helper
+from small_onnx import write_pointwise
 
 from oarseg.errors import ResourceError, WeightsError
 from oarseg.inference.engines import choice as engines
@@ -31,17 +32,7 @@ WEIGHTS = (2.0, -1.0)
 
 def write_network(path: Path, patch: tuple[int, int, int] = PATCH) -> None:
     """logits[k] = WEIGHTS[k] · image + k."""
-    kernel = helper.make_tensor("w", TensorProto.FLOAT, (2, 1, 1, 1, 1), WEIGHTS)
-    bias = helper.make_tensor("b", TensorProto.FLOAT, (2,), (0.0, 1.0))
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "w", "b"], ["logits"], kernel_shape=[1, 1, 1])],
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 1, *patch))],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, 2, *patch))],
-        [kernel, bias],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.save(model, path)
+    write_pointwise(path, patch, WEIGHTS)
 
 
 @pytest.fixture

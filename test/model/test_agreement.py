@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import nnunet_oracle as oracle
 import pytest
 
-from oarseg.challenges import catalogue, challenge
+from oarseg.challenges import catalogue
 from oarseg.errors import InputError, WeightsError
 from oarseg.model import agreement
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Channel, Label, Manifest, parse_manifest, write_manifest
+from oarseg.model.manifest import (
+    Channel,
+    Label,
+    Manifest,
+    Normalisation,
+    parse_manifest,
+    write_manifest,
+)
 
 GTV = catalogue.load_challenge("segrap_gtv")
 
@@ -33,6 +41,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     )
 
 
+def clipped(lower: float, upper: float) -> Channel:
+    """A CT channel of a range that makes it constant."""
+    how = Normalisation("ct", (lower + upper) / 2, upper - lower, lower, upper)
+    return Channel("CT", how)
+
+
 def opened(manifest: Manifest) -> Bundle:
     return Bundle(Path("weights"), manifest, "0" * 64)
 
@@ -48,6 +62,14 @@ def test_weights_that_fit(made: Manifest) -> None:
         (
             lambda m: replace(m, channels=(Channel("MR_T1", oracle.CT),)),
             "it takes MR_T1, the challenge gives CT, CT_contrast",
+        ),
+        (
+            lambda m: replace(m, channels=(clipped(3500, 9000), m.channels[1])),
+            "its CT is clipped to 3500 … 9000, where no CT has a value",
+        ),
+        (
+            lambda m: replace(m, channels=(clipped(-9000, -1000), m.channels[1])),
+            "its CT is clipped to -9000 … -1000, where no CT has a value",
         ),
         (
             lambda m: replace(m, labels=(Label(0, "background"), Label(1, "GTVnd"))),
@@ -112,7 +134,7 @@ def test_a_changed_copy_of_a_shipped_challenge_is_the_users_own() -> None:
 
 
 def test_the_users_file_may_describe_a_known_challenge_anew(made: Manifest, tmp_path: Path) -> None:
-    source = challenge.resources.files("oarseg") / "challenges" / "segrap_gtv.toml"
+    source = resources.files("oarseg") / "challenges" / "segrap_gtv.toml"
     path = tmp_path / "own.toml"
     path.write_text(source.read_text().replace("identity_frame = true", "identity_frame = false"))
     assert not agreement.challenge_of(opened(made), str(path)).output.identity_frame

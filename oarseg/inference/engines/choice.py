@@ -1,4 +1,4 @@
-"""One ONNX file on CUDA, OpenVINO or plain ONNX Runtime, behind one call.
+"""Choose what runs an ensemble, CUDA, OpenVINO or plain ONNX Runtime, and say why.
 
 A file has one input ``image`` (1, channels, *patch) and one output ``logits``
 (1, classes, *patch), both float32 and static, whatever its inner precision.
@@ -6,20 +6,20 @@ A file has one input ``image`` (1, channels, *patch) and one output ``logits``
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import onnxruntime
 
-from oarseg.errors import DeviceError, ResourceError
-from oarseg.inference.engines.onnx_runtime import _CUDA, OnnxEngine, _NoCudaError
+from oarseg.errors import ResourceError
+from oarseg.inference.engines.buffers import allocate_buffers
+from oarseg.inference.engines.cuda import open_cuda
+from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
-from oarseg.inference.engines.protocol import Engine, first_line
+from oarseg.inference.engines.protocol import Engine
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Arithmetic, Manifest, Precision
 from oarseg.system.cpus import available_cpus
@@ -82,7 +82,7 @@ def open_engines(
     if device != "cpu" and backend in ("auto", "cuda"):
         try:
             return _logged(_open_cuda(bundle, threads))
-        except _NoCudaError as why:
+        except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
                     f"--device {device}: expected a working CUDA GPU, found none ({why}); "
@@ -116,22 +116,6 @@ def _precision(bundle: Bundle, wanted: Precision) -> Precision:
     return "fp32" if wanted == "fp16" else "fp16"
 
 
-@dataclass(frozen=True, eq=False)
-class _Buffers:
-    """One tile and its logits, shared by the folds."""
-
-    tile: Any
-    logits: Any
-
-
-def _buffers(bundle: Bundle, xp: ModuleType = np) -> _Buffers:
-    manifest = bundle.manifest
-    return _Buffers(
-        xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32),
-        xp.zeros((1, len(manifest.labels), *manifest.patch_size), np.float32),
-    )
-
-
 def cpu_arithmetic(manifest: Manifest) -> Arithmetic:
     """bfloat16 where the CPU has it and every fold was found good enough in it, else float32."""
     files = {model.file for model in manifest.models if model.precision == "fp32"}
@@ -154,7 +138,7 @@ def openvino_answers(manifest: Manifest) -> bool:
 
 def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
-    shared = _buffers(bundle)
+    shared = allocate_buffers(bundle.manifest)
     reason = f"{reason}; {threads} thread(s)"
     installed = importlib.util.find_spec("openvino") is not None
     usable = installed and openvino_answers(bundle.manifest)
@@ -185,32 +169,7 @@ def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> En
 
 
 def _open_cuda(bundle: Bundle, threads: int) -> Engines:
-    """Every fold on the GPU, the first one tried on a tile.
-
-    Raises:
-        _NoCudaError: it does not work.
-    """
-    if _CUDA not in onnxruntime.get_available_providers():
-        raise _NoCudaError("this onnxruntime has no CUDA provider")
-    try:
-        xp = importlib.import_module("cupy")
-    except ImportError as error:
-        raise _NoCudaError(f"CuPy cannot be loaded: {first_line(error)}") from error
-    onnxruntime.preload_dlls()
     precision = _precision(bundle, "fp16")
-    try:
-        shared = _buffers(bundle, xp)
-        folds = tuple(
-            OnnxEngine(path, shared.tile, shared.logits, threads=threads, xp=xp)
-            for path in bundle.paths(precision)
-        )
-        folds[0](shared.tile)
-    except _device_errors(xp) as error:
-        raise _NoCudaError(first_line(error)) from error
-    return Engines(DeviceChoice("cuda", "cuda", f"the GPU works; {precision}"), folds, xp)
-
-
-def _device_errors(xp: ModuleType) -> tuple[type[Exception], ...]:
-    """What is raised where the driver, the GPU or its memory fails."""
-    failed: type[Exception] = xp.cuda.runtime.CUDARuntimeError
-    return (DeviceError, MemoryError, failed)
+    opened = open_cuda(bundle, precision, threads)
+    choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}")
+    return Engines(choice, opened.folds, opened.xp)

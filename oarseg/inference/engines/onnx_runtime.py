@@ -11,10 +11,17 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from oarseg.errors import DeviceError, WeightsError
-from oarseg.inference.engines.protocol import INPUT, OUTPUT, check_interface, first_line
+from oarseg.inference.engines.protocol import (
+    INPUT,
+    OUTPUT,
+    array_text,
+    check_interface,
+    first_line,
+)
 
-_CUDA = "CUDAExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 # ONNX Runtime's exceptions share no base class of their own.
 _ORT_ERRORS = (
     _ort.Fail,
@@ -29,7 +36,7 @@ _ORT_ERRORS = (
 )
 
 
-class _NoCudaError(Exception):
+class NoCudaError(Exception):
     """Why CUDA cannot be used."""
 
 
@@ -49,18 +56,15 @@ class OnnxEngine:
             xp: CuPy, to run on the GPU; None runs on the CPU.
 
         Raises:
-            WeightsError: the file cannot be loaded or has other shapes.
-            _NoCudaError: ONNX Runtime did not take the GPU.
+            WeightsError: the file cannot be loaded or has other types or shapes.
+            NoCudaError: ONNX Runtime did not take the GPU.
         """
         self.name = path.name
         self._xp = xp
         self._session = _session(path, threads, xp is not None)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        check_interface(
-            path,
-            {node.name: tuple(node.shape) for node in (*inputs, *outputs)},
-            {INPUT: tuple(tile.shape), OUTPUT: tuple(logits.shape)},
-        )
+        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
+        found = {n.name: array_text(_ELEMENTS.get(n.type, n.type), n.shape) for n in nodes}
+        check_interface(path, found, tile, logits)
         self._logits = logits
 
     def __call__(self, tile: Any) -> Any:
@@ -103,14 +107,14 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
     # An arena would keep every fold's peak; freeing after each tile costs little.
     options.enable_cpu_mem_arena = cuda
     search = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
-    providers: list[Any] = [(_CUDA, search), _CPU] if cuda else [_CPU]
+    providers: list[Any] = [(CUDA_PROVIDER, search), _CPU] if cuda else [_CPU]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except _ORT_ERRORS as error:
         if cuda:
-            raise _NoCudaError(first_line(error)) from error
+            raise NoCudaError(first_line(error)) from error
         raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
     # ONNX Runtime falls back to the CPU with no more than a log line.
-    if cuda and _CUDA not in session.get_providers():
-        raise _NoCudaError("ONNX Runtime could not start its CUDA provider")
+    if cuda and CUDA_PROVIDER not in session.get_providers():
+        raise NoCudaError("ONNX Runtime could not start its CUDA provider")
     return session

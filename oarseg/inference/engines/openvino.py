@@ -9,9 +9,10 @@ import numpy as np
 
 from oarseg.errors import DeviceError, WeightsError
 from oarseg.imaging.arrays import Image
-from oarseg.inference.engines.protocol import INPUT, OUTPUT, check_interface, first_line
+from oarseg.inference.engines.protocol import array_text, check_interface, first_line
 from oarseg.model.manifest import Arithmetic
 
+_ELEMENTS = {"f32": "float32", "f16": "float16"}
 # From 16 channels on OpenVINO's CPU plugin turns its channels-last result into planes by a
 # plain loop; in pieces of 8 a vectorised one does it.
 _CHANNELS = 8
@@ -43,15 +44,10 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             model = core.read_model(path)
+            check_interface(path, _interface(model), tile, logits)
+            self._compiled = core.compile_model(_split(model), "CPU", _settings(threads, precision))
         except RuntimeError as error:
             raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
-        found = {
-            port.any_name: tuple(port.get_partial_shape().to_shape())
-            for port in (*model.inputs, *model.outputs)
-            if port.get_partial_shape().is_static
-        }
-        check_interface(path, found, {INPUT: tile.shape, OUTPUT: logits.shape})
-        self._compiled = core.compile_model(_split(model), "CPU", _settings(threads, precision))
         self._request = self._compiled.create_infer_request()
         self._logits = logits
         self._alone = alone
@@ -78,6 +74,17 @@ class OpenVinoEngine:
         if not self._alone:
             self._compiled.release_memory()
         return self._logits
+
+
+def _interface(model: Any) -> dict[str, str]:
+    """What a model takes and gives, by name."""
+    found = {}
+    for port in (*model.inputs, *model.outputs):
+        element = port.get_element_type().get_type_name()
+        shape = port.get_partial_shape()
+        lengths = shape.to_shape() if shape.is_static else [shape]
+        found[port.any_name] = array_text(_ELEMENTS.get(element, element), lengths)
+    return found
 
 
 def has_bf16() -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Image
-
-INPUT, OUTPUT = "image", "logits"
+from oarseg.model.network import INPUT as INPUT
+from oarseg.model.network import OUTPUT as OUTPUT
 
 
 class Engine(Protocol):
@@ -27,16 +28,30 @@ class Engine(Protocol):
         """
 
 
-def check_interface(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Make sure that a file has the inputs and outputs, by name and shape, that it should.
+def check_interface(path: Path, found: dict[str, str], tile: Any, logits: Any) -> None:
+    """Make sure that a loaded file takes a tile and gives logits, by name, type and shape.
+
+    Args:
+        path: the file.
+        found: ``array_text`` of its inputs and outputs, by name.
+        tile, logits: arrays as the engine binds them, float32.
 
     Raises:
         WeightsError: it has others.
     """
+    expected = {
+        INPUT: array_text("float32", tile.shape),
+        OUTPUT: array_text("float32", logits.shape),
+    }
     if found != expected:
         raise WeightsError(
             f"{path}: expected the static shapes {expected}, found {found}; export it again"
         )
+
+
+def array_text(element: str, shape: Iterable[object]) -> str:
+    """An array's type and shape in words; lengths that are not known stand as they are."""
+    return f"{element} {'×'.join(map(str, shape))}"
 
 
 def first_line(error: BaseException) -> str:
