@@ -5,7 +5,6 @@ Read here rather than by ITK, which can crash on one. Format: https://docs.itk.o
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +20,7 @@ from oarseg.imaging.files.pixels import (
 )
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
+LAST_KEY = b"ElementDataFile"
 ELEMENT_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2",
     "MET_INT": "i4", "MET_UINT": "u4", "MET_LONG": "i4", "MET_ULONG": "u4",
@@ -29,8 +29,10 @@ ELEMENT_TYPES = {
 
 
 def is_metaimage(head: bytes) -> bool:
-    """Whether a file begins like a MetaImage."""
-    return bool(re.match(rb"\s*[A-Za-z]+\s*[=:]", head)) and b"ElementDataFile" in head
+    """Return whether a file begins like a MetaImage."""
+    first = head[: header_text.LONGEST_LINE].lstrip()
+    key = first[: min((at for at in map(first.find, (b"=", b":")) if at >= 0), default=0)]
+    return key.strip().isalpha() and LAST_KEY in head
 
 
 def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
@@ -46,16 +48,17 @@ def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -
             is not read, or numbers that are none.
     """
     # MetaIO stops at the first ElementDataFile; no word of that name may come before it.
-    first = head.index(b"ElementDataFile")
-    line = re.match(rb"ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)\r?\n", head[first:])
-    if line is None or (first and head[first - 1 : first] != b"\n"):
+    first = head.index(LAST_KEY)
+    line, newline, _ = head[first : first + header_text.LONGEST_LINE].partition(b"\n")
+    key, target = header_text.split_field(line.decode("latin-1"), "=:")
+    ends = newline and key.encode("latin-1") == LAST_KEY and b"\r" not in line[:-1]
+    if not ends or (first and head[first - 1 : first] != b"\n"):
         raise unsupported_encoding(path, "a header whose end cannot be told")
-    target = line[1].decode("latin-1").strip()
     if target not in ("LOCAL", "Local", "local"):
         raise detached_data(path, target)
-    fields = header_text.parse_fields(path, head[:first], separator=r"[=:]")
+    fields = header_text.parse_fields(path, head[:first], separators="=:")
     grid, count = _grid(path, fields, channels=channels)
-    compressed, start = _is_true(fields, "CompressedData"), first + line.end()
+    compressed, start = _is_true(fields, "CompressedData"), first + len(line) + 1
     return Pixels("MetaImage", _dtype(path, fields), compressed, start, grid, count)
 
 

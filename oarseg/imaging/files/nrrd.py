@@ -64,10 +64,8 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
             is not read, geometry that is missing or ambiguous, or numbers that are none.
     """
     text = _text(path, head)
-    other = re.search(r"(?im)^\s*data\s*file\s*:=?\s*(.*?)\s*$", text.decode("latin-1"))
-    if other:
-        raise detached_data(path, other[1])
-    fields = header_text.parse_fields(path, text.lower(), separator=":")
+    _check_attached(path, text)
+    fields = header_text.parse_fields(path, text.lower(), separators=":")
     axes = _axes(path, fields, channels=channels)
     grid = _grid(path, fields, axes)
     name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
@@ -83,14 +81,23 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
     return Pixels("NRRD", dtype, how != "raw", len(text), grid, axes.channels, axes.interleaved)
 
 
+def _check_attached(path: Path, text: bytes) -> None:
+    """Refuse ``data file``, in whatever way it is spelled."""
+    for line in header_text.split_lines(path, text):
+        key, colon, target = line.partition(":")
+        if colon and "".join(key.split()).lower() == "datafile":
+            raise detached_data(path, target.removeprefix("=").strip())
+
+
 def read_key_values(path: Path, head: bytes) -> dict[str, str]:
-    """The ``key:=value`` pairs of a header.
+    """Return the ``key:=value`` pairs of a header.
 
     Raises:
-        InputError: the header does not end.
+        InputError: the header does not end, or is longer than one is read.
     """
-    lines = _text(path, head).decode("utf-8", errors="replace").splitlines()
-    pairs = (line.partition(":=") for line in lines if not line.startswith("#"))
+    lines = header_text.split_lines(path, _text(path, head))
+    texts = (line.encode("latin-1").decode("utf-8", errors="replace") for line in lines)
+    pairs = (text.partition(":=") for text in texts if not text.startswith("#"))
     return {key: value for key, separator, value in pairs if separator}
 
 
