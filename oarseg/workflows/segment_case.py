@@ -227,7 +227,7 @@ def _check_memory(
 def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:
     limits = model.settings.limits
     if socket.modality != "CT":
-        return read_scan.read_mr(path, limits=limits)
+        return read_scan.read_mr(path, limits=limits, warn=notes.warn)
     return read_scan.read_ct(
         path, limits=limits, assume_hu=model.settings.assume_hu, warn=notes.warn
     )

@@ -50,6 +50,7 @@ class Pixels:
         interleaved: the channels of a voxel lie together, as Slicer writes layers.
         skip: bytes to leave out of the (inflated) data before the first voxel.
         slope, intercept: NIfTI's scaling, ``value = stored × slope + intercept``.
+        notes: what the user should be warned of, a sentence each.
     """
 
     format: Format
@@ -62,6 +63,7 @@ class Pixels:
     skip: int = 0
     slope: float = 1.0
     intercept: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def unusable_file(path: Path, *, expected: str, found: str, do: str) -> InputError:
@@ -86,6 +88,17 @@ def not_scalar(path: Path, found: str) -> InputError:
         expected="one value a voxel",
         found=found,
         do="give the scalar image, not colours or vectors",
+    )
+
+
+def sheared_axes(path: Path, angle_deg: float) -> InputError:
+    """Return the error for axes that are not at right angles, as a tilted gantry leaves them."""
+    return unusable_file(
+        path,
+        expected="orthonormal axis directions",
+        found=f"a shear of {angle_deg:.2f}°",
+        do="correct the gantry's tilt first: resample it to right angles, as dcm2niix does for "
+        "the file that it names _Tilt",
     )
 
 

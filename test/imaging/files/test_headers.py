@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from oarseg.errors import InputError
 from oarseg.imaging.files import locate, nrrd
-from oarseg.imaging.files.read_scan import read_volume
-from oarseg.imaging.volume import Grid, grid_of
+from oarseg.imaging.files.read_scan import read_ct, read_mr, read_volume
+from oarseg.imaging.volume import Grid, Volume, grid_of
 
 SIZE = (7, 6, 5)
 VALUES = np.arange(np.prod(SIZE), dtype="<i2")
@@ -91,7 +92,7 @@ def test_nrrd_with_spacings_alone(tmp_path: Path) -> None:
         (("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,0)"), "expected spacings of 0.05"),
         (
             ("space: LPS", "space directions: (1,0,0) (0,1,0) (1,1,0)"),
-            "expected orthonormal axis directions, found ",
+            "expected orthonormal axis directions, found a shear of 45.00°; correct the gantry's",
         ),
         (
             ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", 'space units: "cm"'),
@@ -140,6 +141,7 @@ def write_nifti(
     qfac: float = 1.0,
     rows: NDArray[np.float64] | None = None,
     units: int = 2,
+    values: NDArray[np.int16] = VALUES,
 ) -> Path:
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
@@ -153,7 +155,7 @@ def write_nifti(
     if rows is None:
         rows = np.column_stack([np.diag(spacing), offset])
     struct.pack_into("<12f", header, 280, *rows.ravel())
-    path.write_bytes(bytes(header) + VALUES.tobytes())
+    path.write_bytes(bytes(header) + values.tobytes())
     return path
 
 
@@ -229,11 +231,10 @@ def test_nifti_matrix_that_is_not_finite(tmp_path: Path, bad: float, at: tuple[i
         ({"quaternion": (1.0, 1.0, 0)}, "a quaternion of length 1, found b, c, d of 1, 1, 0"),
         ({"spacing": (np.nan, 1, 1)}, "finite spacings, found"),
         ({"spacing": (0.0, 1, 1)}, ""),
-        ({"spacing": (-1.0, 1, 1)}, ""),
         ({"codes": (0, 1), "rows": np.eye(3, 4)}, "the same spacing in pixdim and in the matrix"),
         (
             {"codes": (0, 1), "rows": np.array([[1.0, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])},
-            "orthogonal axis directions, found [[1.0, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]",
+            "orthonormal axis directions, found a shear of 11.31°; correct the gantry's tilt first",
         ),
         ({"offset": (0.0, 0.0, np.inf)}, ""),
         ({"offset": (0.0, 0.0, 2e6)}, "an origin within 1e+06 mm"),
@@ -242,3 +243,92 @@ def test_nifti_matrix_that_is_not_finite(tmp_path: Path, bad: float, at: tuple[i
 def test_nifti_geometry_of_no_scan(tmp_path: Path, fields: dict[str, object], message: str) -> None:
     path = write_nifti(tmp_path / "x.nii", **fields)  # type: ignore[arg-type]
     assert refusal(path).startswith(f"expected {message}")
+
+
+TILT_DEG = 15.0
+
+
+def skewed(skew: float, spacing: tuple[float, ...] = (0.9, 0.9, 2.5)) -> NDArray[np.float64]:
+    """A matrix whose slices are displaced along y, as those of a tilted gantry are."""
+    axes = np.eye(3)
+    axes[1, 2] = skew
+    return np.column_stack([axes * spacing, (10.0, -20.0, 30.0)])
+
+
+@pytest.mark.parametrize("code", [1, 2])
+@pytest.mark.parametrize("degrees", [TILT_DEG, -7.5, 22.0])
+def test_nifti_of_a_tilted_gantry(tmp_path: Path, degrees: float, code: int) -> None:
+    """dcm2niix writes the shear into the sform, and a qform that lacks it."""
+    rows = skewed(np.tan(np.radians(degrees)))
+    spacing = (0.9, 0.9, 2.5 / np.cos(np.radians(degrees)))
+    path = write_nifti(tmp_path / "x.nii", codes=(code, code), spacing=spacing, rows=rows)
+    assert refusal(path) == (
+        f"expected orthonormal axis directions, found a shear of {abs(degrees):.2f}°; correct the "
+        "gantry's tilt first: resample it to right angles, as dcm2niix does for the file that it "
+        "names _Tilt"
+    )
+
+
+def test_a_shear_without_effect_is_left_to_the_qform(tmp_path: Path) -> None:
+    """As ITK reads it: 2e-4 moves no corner of this image by 0.1 mm."""
+    path = write_nifti(tmp_path / "x.nii", spacing=(0.9, 0.9, 2.5), rows=skewed(2e-4))
+    assert read_volume(path, warn=pytest.fail).grid == by_itk(path)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (0, 1), (0, 2), (2, 2)])
+@pytest.mark.parametrize("skew", [1e-6, 1e-5, 2.5e-5, 4e-5])
+def test_a_slight_skew_is_kept(tmp_path: Path, skew: float, codes: tuple[int, int]) -> None:
+    path = write_nifti(tmp_path / "x.nii", codes=codes, spacing=(0.9, 0.9, 2.5), rows=skewed(skew))
+    grid = read_volume(path, warn=pytest.fail).grid
+    assert grid == by_itk(path)
+    assert grid.direction[1][2] == pytest.approx(-skew, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("codes", "apart_mm", "used"),
+    [((1, 1), 0.2, "sform"), ((1, 2), 0.2, "qform"), ((2, 1), 5, "sform"), ((1, 1), 0.09, "")],
+)
+@pytest.mark.parametrize("read", [read_ct, read_mr, read_volume])
+def test_nifti_whose_two_places_disagree(
+    tmp_path: Path,
+    codes: tuple[int, int],
+    apart_mm: float,
+    used: str,
+    read: Callable[..., Volume],
+) -> None:
+    rows = np.column_stack([np.diag((0.5, 0.75, 2.0)), (10.0, -20.0, 30.0 + apart_mm)])
+    path = write_nifti(tmp_path / "x.nii", codes=codes, rows=rows, values=VALUES * 10 - 1000)
+    told: list[str] = []
+    grid = read(path, warn=told.append).grid
+    assert grid.origin_mm == by_itk(path).origin_mm
+    other = {"sform": "qform", "qform": "sform", "": ""}[used]
+    expected = (
+        f"x.nii: sform and qform disagree by {apart_mm:g} mm at a corner; the {used} was taken, "
+        f"as ITK does, and not the {other}; check where the image lies"
+    )
+    assert [text for text in told if "sform" in text] == ([expected] if used else [])
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (0, 1), (1, 0), (2, 1), (0, 0)])
+@pytest.mark.parametrize("signs", [(-1, 1, 1), (1, -1, 1), (-1, -1, -1)])
+@pytest.mark.parametrize("signed_matrix", [False, True])
+def test_nifti_of_negative_spacing_is_read_as_itk_reads_it(
+    tmp_path: Path, codes: tuple[int, int], signs: tuple[int, ...], signed_matrix: bool
+) -> None:
+    spacing = np.array((0.5, 0.75, 2.0))
+    if signed_matrix and codes[0] and codes[1]:
+        pytest.skip("sform and qform would disagree")
+    matrix = np.diag(spacing * signs if signed_matrix else spacing)
+    path = write_nifti(
+        tmp_path / "x.nii",
+        codes=codes,
+        spacing=tuple(spacing * signs),
+        rows=np.column_stack([matrix, (10.0, -20.0, 30.0)]),
+    )
+    told: list[str] = []
+    # Its header's reader alone leaves the spacing negative.
+    assert read_volume(path, warn=told.append).grid == grid_of(sitk.ReadImage(str(path)))
+    assert told == [
+        "x.nii: axes of negative spacing (pixdim) are taken as reversed, as ITK takes them and "
+        "others do not; check left and right"
+    ]
