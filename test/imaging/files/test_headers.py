@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from random import Random
 
@@ -16,6 +18,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.files import locate, nrrd
 from oarseg.imaging.files.read_scan import read_ct, read_mr, read_volume
 from oarseg.imaging.volume import Grid, Volume, grid_of
+from oarseg.labels.open_masks import read_label_map
 
 SIZE = (7, 6, 5)
 VALUES = np.arange(np.prod(SIZE), dtype="<i2")
@@ -99,6 +102,10 @@ def test_nrrd_with_spacings_alone(tmp_path: Path) -> None:
             "expected space units of mm, found '\"cm\"'; write it again in mm",
         ),
         (("spacings: 1 1 1", "spacings: 2 2 2"), "expected 'spacings' once in the header, found"),
+        (
+            ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", "spacings: 1 1 1"),
+            "expected 'space directions' once in the header, found also 'spacings', which means",
+        ),
         (("spacings: 1 1 1", "kinds: RGB-color domain domain"), "expected one value a voxel"),
     ],
 )
@@ -126,6 +133,131 @@ def test_nrrd_of_channels(tmp_path: Path, first: bool, lines: tuple[str, ...]) -
     assert (found.channels, found.interleaved, found.grid.shape) == (2, first, (5, 6, 7))
     assert nrrd.read_key_values(path, path.read_bytes()) == {"a": "b: c"}
     assert refusal(path).startswith("expected a 3-D image, found a 4-D image")
+
+
+def one_frame() -> sitk.Image:
+    image = sitk.GetImageFromArray(VALUES.reshape(1, 5, 6, 7), isVector=False)
+    image.SetOrigin((1.5, 2.5, -3.0, 0.0))
+    image.SetSpacing((0.5, 0.75, 2.0, 3.0))
+    image.SetDirection((0, -1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1))
+    return image
+
+
+@pytest.mark.parametrize("end", ["mha", "nrrd", "nii", "nii.gz"])
+def test_one_frame_of_four_dimensions_is_a_volume(tmp_path: Path, end: str) -> None:
+    sitk.WriteImage(one_frame(), str(tmp_path / f"x.{end}"))
+    volume = read_volume(tmp_path / f"x.{end}", warn=pytest.fail)
+    assert volume.array.ravel().tolist() == VALUES.tolist()
+    expected = Grid(
+        (5, 6, 7), (2.0, 0.75, 0.5), (1.5, 2.5, -3.0), ((0, -1, 0), (1, 0, 0), (0, 0, 1))
+    )
+    assert volume.grid == expected
+    assert read_label_map(tmp_path / f"x.{end}").grid == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lines"),
+    [
+        ("7 6 5 1", ("kinds: domain domain domain time", "spacings: 0.5 0.75 2 nan")),
+        ("1 7 6 5", ("kinds: list domain domain domain", "spacings: nan 0.5 0.75 2")),
+        ("7 6 5 1", ("space: LPS", "space directions: (0.5,0,0) (0,0.75,0) (0,0,2) none")),
+        ("1 7 6 5", ("space: LPS", "space directions: none (0.5,0,0) (0,0.75,0) (0,0,2)")),
+        (
+            "7 6 5 1",
+            (
+                "space: left-posterior-superior-time",
+                "space directions: (0.5,0,0,0) (0,0.75,0,0) (0,0,2,0) (0,0,0,1)",
+                "space origin: (0,0,0,5)",
+                'space units: "mm" "mm" "mm" "s"',
+            ),
+        ),
+    ],
+)
+def test_nrrd_of_one_frame(tmp_path: Path, sizes: str, lines: tuple[str, ...]) -> None:
+    path = tmp_path / "x.nrrd"
+    header = ["NRRD0004", "type: short", "dimension: 4", f"sizes: {sizes}", "endian: little"]
+    text = "\n".join([*header, "encoding: raw", *lines]) + "\n\n"
+    path.write_bytes(text.encode() + VALUES.tobytes())
+    assert read_volume(path).grid == Grid((5, 6, 7), (2.0, 0.75, 0.5))
+
+
+# --- MetaImage
+
+
+def write_meta(path: Path, *lines: str, data: bytes = VALUES.tobytes()) -> Path:
+    header = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "DimSize = 7 6 5", *lines]
+    text = "\n".join([*header, "ElementType = MET_SHORT", "ElementDataFile = LOCAL"]) + "\n"
+    path.write_bytes(text.encode() + data)
+    return path
+
+
+PLACES = tuple(f"{key} = 1 2 3" for key in ("Offset", "Position", "Origin", "ImagePosition"))
+TURNS = tuple(
+    f"{key} = 0 1 0 -1 0 0 0 0 1" for key in ("TransformMatrix", "Rotation", "Orientation")
+)
+ORDERS = tuple(f"{key} = True" for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
+
+
+@pytest.mark.parametrize("line", [*PLACES, *TURNS, *ORDERS])
+def test_meta_image_synonyms_are_read_as_itk_reads_them(tmp_path: Path, line: str) -> None:
+    path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", line)
+    volume, image = read_volume(path), sitk.ReadImage(str(path))
+    assert volume.grid == grid_of(image)
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+
+
+@pytest.mark.parametrize("lines", [PLACES, TURNS, ORDERS])
+def test_meta_image_with_two_keys_for_one_thing(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    """Even if they agree, as two equal lines are refused too."""
+    for one, other in permutations(lines, 2):
+        path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", one, other)
+        first, second = one.split()[0], other.split()[0]
+        assert refusal(path) == (
+            f"expected '{first}' once in the header, found also '{second}', which means the same; "
+            "correct the header"
+        )
+
+
+@pytest.mark.parametrize("text", ["True", "true", "T", "1", "False", "F", "0"])
+@pytest.mark.parametrize("key", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+def test_meta_image_truth_is_itks(tmp_path: Path, key: str, text: str) -> None:
+    path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", f"{key} = {text}")
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(read_volume(path).array, array)
+
+
+@pytest.mark.parametrize("key", ["BinaryDataByteOrderMSB", "CompressedData", "BinaryData"])
+def test_meta_image_that_is_neither_true_nor_false(tmp_path: Path, key: str) -> None:
+    lines = [f"{key} = Maybe", "ElementSpacing = 1 1 2"]
+    path = write_meta(tmp_path / "x.mha", *lines)
+    if key == "BinaryData":
+        path.write_bytes(path.read_bytes().replace(b"BinaryData = True\n", b""))
+    assert refusal(path).startswith(f"expected {key} True or False, found 'Maybe'; correct")
+
+
+@pytest.mark.parametrize(
+    ("lines", "before"),
+    [
+        (("ElementSize = 0.9 0.9 2.5",), b""),
+        (("ElementSize = 3 3 3", "ElementSpacing = 0.9 0.9 2.5"), b""),
+        (("ElementSpacing = 0.9 0.9 2.5", "HeaderSize = -1"), b""),
+        (("ElementSpacing = 0.9 0.9 2.5", "HeaderSize = -1"), b"anything in between"),
+    ],
+)
+def test_meta_image_as_itk_reads_it(tmp_path: Path, lines: tuple[str, ...], before: bytes) -> None:
+    path = write_meta(tmp_path / "x.mha", *lines, data=before + VALUES.tobytes())
+    volume, image = read_volume(path), sitk.ReadImage(str(path))
+    assert volume.grid == grid_of(image)
+    assert volume.grid.spacing_mm == (2.5, 0.9, 0.9)
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+
+
+def test_meta_image_whose_voxels_would_begin_in_the_header(tmp_path: Path) -> None:
+    lines = ("ElementSpacing = 1 1 2", "HeaderSize = -1")
+    path = write_meta(tmp_path / "x.mha", *lines, data=VALUES.tobytes()[:-1])
+    assert refusal(path).startswith("expected 420 bytes of voxels, found only 419 bytes in the")
+    path = write_meta(path, *lines, "CompressedData = True", data=zlib.compress(VALUES.tobytes()))
+    assert "found ElementType 'MET_SHORT', BinaryData 'True', HeaderSize '-1'" in refusal(path)
 
 
 # --- NIfTI
