@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from oarseg import registration
 from oarseg.cases.case import Case
 from oarseg.challenges.challenge import Socket
-from oarseg.errors import DeviceError, RegistrationError
+from oarseg.errors import DeviceError, NonFiniteError, RegistrationError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.orientation import Turn, for_networks
 from oarseg.imaging.volume import Grid, Volume
@@ -161,9 +161,9 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
     with notes.steps.step("reading"):
         used = {reference, *(channel.name for channel in model.weights.manifest.channels)}
         stored = {
-            name: _read(model.challenge.socket(name), path, model, notes)
+            name: image
             for name, path in case.files.items()
-            if name in used
+            if name in used and (image := _read_channel(name, path, model, notes)) is not None
         }
         grid = stored[reference].grid
         orientation = model.challenge.orientation
@@ -222,6 +222,17 @@ def _check_memory(
     )
     log.debug("forecast: %.0f MiB on top of %.0f MiB", forecast.bytes / 2**20, resident_mib())
     memory.check_memory(forecast, hint=", use --region body" if box is None else "")
+
+
+def _read_channel(name: str, path: Path, model: Model, notes: Notes) -> Volume | None:
+    """Read an image; None where it is optional and its values are not finite."""
+    try:
+        return _read(model.challenge.socket(name), path, model, notes)
+    except NonFiniteError as error:
+        if not any(c.name == name and c.optional for c in model.weights.manifest.channels):
+            raise
+        notes.warn(f"{name} not used: {error}")
+        return None
 
 
 def _read(socket: Socket, path: Path, model: Model, notes: Notes) -> Volume:

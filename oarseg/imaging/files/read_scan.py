@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg.errors import NonFiniteError
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.imaging.files.pixels import (
     CHUNK_BYTES,
@@ -71,7 +72,8 @@ def read_volume(path: Path, *, limits: Limits | None = None, warn: Warn = log.wa
     Raises:
         ResourceError: its voxels would not fit into memory.
         InputError: not such an image, a header beyond the limits, geometry that is not
-            that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
+            that of a scan, damaged or missing voxels, or a constant image.
+        NonFiniteError: NaN or infinities.
     """
     limits = limits or Limits()
     pixels = locate_voxels(path)
@@ -222,12 +224,13 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f":
         wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
         if wrong:
-            raise unusable_file(
+            problem = unusable_file(
                 path,
                 expected="finite values",
                 found=f"{wrong} voxels that are NaN or infinite",
                 do="fill them, and check what made them",
             )
+            raise NonFiniteError(str(problem))
     first = array.flat[0]
     if all(bool((plane == first).all()) for plane in array):
         raise unusable_file(
