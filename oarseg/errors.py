@@ -2,6 +2,7 @@
 
     OarsegError             anything below: one sentence a user can act on
     ├── InputError          a file or value that the user gave
+    │   └── NonFiniteError  an image holds NaN or infinities
     ├── WeightsError        the weights folder: manifest or ONNX files
     ├── RegistrationError   the MR could not be brought onto the CT
     ├── InferenceError      the network gave no usable answer
@@ -20,6 +21,10 @@ class OarsegError(Exception):
 
 class InputError(OarsegError):
     """A file or value that the user gave cannot be used."""
+
+
+class NonFiniteError(InputError):
+    """An image holds NaN or infinities; what can do without it may go on."""
 
 
 class WeightsError(OarsegError):

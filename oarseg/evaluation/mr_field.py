@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.cases.places import REPORTS
 from oarseg.cases.find_cases import find_cases
+from oarseg.cases.places import REPORTS
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform

@@ -59,6 +59,7 @@ class Turn:
             spacing_mm=cast(Vector, tuple(grid.spacing_mm[axis] for axis in self.order)),
             origin_mm=cast(Vector, tuple(grid.to_world(np.array([corner], float))[0].tolist())),
             direction=cast(Matrix, tuple(tuple(row) for row in rows)),
+            nifti=None,
         )
 
     def volume(self, volume: Volume) -> Volume:
@@ -67,6 +68,17 @@ class Turn:
 
     def _steps(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1 if flipped else 1) for flipped in self.reversed)
+
+
+def shear_deg(axes: NDArray[np.floating[Any]]) -> float:
+    """Return how far the pair of axes that is farthest from a right angle is from it.
+
+    Args:
+        axes: (3, 3), one a column, of any length but 0.
+    """
+    units = np.asarray(axes, float) / np.linalg.norm(axes, axis=0)
+    cosines = np.abs(units.T @ units - np.diag(np.sum(units * units, axis=0)))
+    return float(np.degrees(np.arcsin(np.minimum(1.0, cosines.max()))))
 
 
 def for_networks(grid: Grid, orientation: Literal["LPS", "stored"]) -> Turn:

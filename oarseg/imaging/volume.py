@@ -8,12 +8,14 @@ and every transform has them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+
+from oarseg.imaging.nifti_placement import NiftiPlacement
 
 Shape = tuple[int, int, int]
 Vector = tuple[float, float, float]
@@ -32,12 +34,15 @@ class Grid:
         origin_mm: world position (x, y, z) of voxel (0, 0, 0), LPS.
         direction: rows of ITK's direction matrix; column j is the world
             direction of index axis j in the order (x, y, z).
+        nifti: the fields of the NIfTI header that the grid was read from, for writing
+            labels of the same image; no part of where the voxels lie.
     """
 
     shape: Shape
     spacing_mm: Vector
     origin_mm: Vector = (0.0, 0.0, 0.0)
     direction: Matrix = IDENTITY
+    nifti: NiftiPlacement | None = field(default=None, compare=False, repr=False)
 
     @property
     def voxels(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from oarseg.cases.case import Case
 from oarseg.challenges.challenge import Challenge
-from oarseg.errors import InputError
+from oarseg.errors import InputError, NonFiniteError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.intensities import standardise_mr
 from oarseg.imaging.orientation import Turn, for_networks
@@ -53,6 +53,7 @@ def read_images(
     challenge: Challenge,
     channels: Collection[str],
     *,
+    optional: Collection[str] = (),
     limits: read_scan.Limits | None = None,
     assume_hu: bool = False,
     warn: read_scan.Warn = log.warning,
@@ -63,6 +64,8 @@ def read_images(
         case: names the files.
         challenge: names the reference, each image's modality, and the orientation.
         channels: names of channels; those that the case lacks are left out.
+        optional: channels to leave out, with a warning, where their image holds NaN or
+            infinities.
         limits: what the headers may promise.
         assume_hu: take a CT's values for Hounsfield units, whatever they look like.
         warn: called with what was changed that a user may not expect.
@@ -76,7 +79,16 @@ def read_images(
         path = case.files[name]
         if challenge.socket(name).modality == "CT":
             return read_scan.read_ct(path, limits=limits, assume_hu=assume_hu, warn=warn)
-        return read_scan.read_mr(path, limits=limits)
+        return read_scan.read_mr(path, limits=limits, warn=warn)
+
+    def read_if_finite(name: str) -> Volume | None:
+        try:
+            return read(name)
+        except NonFiniteError as error:
+            if name not in optional:
+                raise
+            warn(f"{name} not used: {error}")
+            return None
 
     def turned(image: Volume) -> Volume:
         return for_networks(image.grid, challenge.orientation).volume(image)
@@ -86,8 +98,10 @@ def read_images(
     stored, volumes = ct.grid, {reference: turned(ct)}
     del ct
     for name in channels:
-        if name != reference and name in case.files:
-            volumes[name] = turned(read(name))
+        if name == reference or name not in case.files:
+            continue
+        if (image := read_if_finite(name)) is not None:
+            volumes[name] = turned(image)
     return CaseImages(stored, for_networks(stored, challenge.orientation), volumes)
 
 

@@ -22,6 +22,9 @@ from oarseg.labels.stacks import LabelStack, open_stack
 IntegerLabels = NDArray[np.integer[Any]]
 # Headers tell a grid with seven digits or more; a voxel is half a millimetre or more.
 CORNER_TOLERANCE_MM = 1e-2
+# Of a label from a whole number; half a step of 255 that hold fifty labels.
+LABEL_TOLERANCE = 1e-4
+COARSEST_ROUNDING = 0.1
 
 
 class Masks(Protocol):
@@ -290,10 +293,11 @@ def _whole(array: NDArray[Any], stack: LabelStack) -> IntegerLabels:
     if array.dtype.kind != "f" and (slope, intercept) == (1.0, 0.0):
         return array
     labels = np.empty(array.shape, np.int16)
+    off = _rounding(array, slope)
     for number, plane in enumerate(array):
         values = plane * slope + intercept
         rounded = np.rint(values)
-        if not (np.abs(values - rounded) <= 1e-4).all() or np.abs(rounded).max() > 32767:
+        if not (np.abs(values - rounded) <= off).all() or np.abs(rounded).max() > 32767:
             raise unusable_file(
                 stack.path,
                 expected="labels, which are whole numbers",
@@ -302,6 +306,17 @@ def _whole(array: NDArray[Any], stack: LabelStack) -> IntegerLabels:
             )
         labels[number] = rounded
     return labels
+
+
+def _rounding(array: NDArray[Any], slope: float) -> float:
+    """Return how far a label may be from a whole number.
+
+    Where integers are scaled, as nibabel stores an array of floats, a whole number comes
+    back to within half a step; steps so coarse that any image would pass are not labels'.
+    """
+    if array.dtype.kind == "f":
+        return LABEL_TOLERANCE
+    return min(max(LABEL_TOLERANCE, abs(slope) / 2), COARSEST_ROUNDING)
 
 
 def _bytes(labels: IntegerLabels, count: int) -> NDArray[np.uint8]:

@@ -161,6 +161,7 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
             case,
             rules,
             [recipe.name for recipe in recipes],
+            optional=[recipe.name for recipe in recipes if recipe.optional],
             limits=settings.limits,
             assume_hu=settings.assume_hu,
             warn=notes.warn,

@@ -347,6 +347,41 @@ def test_fractions_are_no_labels(tmp_path: Path) -> None:
     assert "expected labels, which are whole numbers" in messages(summary)[0]
 
 
+def write_scaled(path: Path, labels: NDArray[np.generic], dtype: str) -> None:
+    """As nibabel stores an array of floats in a file of integers: over the type's range."""
+    held, highest = np.iinfo(dtype), int(labels.max())
+    slope = np.float32(highest / (int(held.max) - int(held.min)))
+    intercept = np.float32(-int(held.min) * float(slope))
+    stored = np.clip(np.rint((labels - intercept) / slope), held.min, held.max)
+    write(path, stored.astype(dtype))
+    data = bytearray(path.read_bytes())
+    data[112:120] = np.array([slope, intercept], "<f4").tobytes()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "uint16"])
+def test_labels_that_were_scaled_to_be_stored(tmp_path: Path, dtype: str) -> None:
+    """https://github.com/nipy/nibabel/issues/1344"""
+    write_scaled(tmp_path / "p" / "case_01.nii", truth(), dtype)
+    write(tmp_path / "r" / "case_01.mha", truth())
+    summary = run(tmp_path)
+    assert messages(summary) == []
+    for name in ("Parotid_L", "Parotid_R", "Bone_Mandible"):
+        assert by_structure(summary)[name].dsc == 1.0
+
+
+def test_a_scaled_image_is_no_label_map(tmp_path: Path) -> None:
+    """Steps of 0.7 are within half a step of a whole number, and no labels."""
+    path = tmp_path / "p" / "case_01.nii"
+    write(path, truth().astype(np.int16))
+    data = bytearray(path.read_bytes())
+    data[112:120] = np.array([0.7, 0.0], "<f4").tobytes()
+    path.write_bytes(data)
+    write(tmp_path / "r" / "case_01.mha", truth())
+    with pytest.raises(InputError, match="expected labels, which are whole numbers"):
+        run(tmp_path)
+
+
 def test_nothing_to_score_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     write(tmp_path / "r" / "case_01.mha", truth())

@@ -201,6 +201,29 @@ def test_missing_optional_mr_is_a_warning(input_dir: Path, weights: Path, tmp_pa
     assert report["registration"] is None
 
 
+@pytest.mark.parametrize("channel", ["MR_T1", "MR_T1, required", "CT"])
+def test_nan_costs_an_optional_mr_and_no_more(
+    input_dir: Path, weights: Path, tmp_path: Path, channel: str
+) -> None:
+    folder, optional = ("ct", False) if channel == "CT" else ("t1-mri", channel == "MR_T1")
+    path = input_dir / f"images/{folder}/case_03_{channel.split(',')[0]}.mha"
+    image = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32)
+    image[1, 2, 3] = float("nan")
+    sitk.WriteImage(image, str(path))
+    model = weights if channel != "MR_T1, required" else with_required_mr(weights, tmp_path / "w")
+    output = tmp_path / "output"
+    failures = segment_folder.segment_folder(settings(input_dir, output, model))
+    problem = f"{path}: expected finite values, found 1 voxels that are NaN or infinite; "
+    if optional:
+        assert failures == ()
+        warnings = json.loads((output / "reports/case_03.json").read_text())["warnings"]
+        assert warnings[-2].startswith(f"MR_T1 not used: {problem}")
+        assert warnings[-1] == "no MR_T1: segmented from the CT alone"
+    else:
+        (failure,) = failures
+        assert failure.message.startswith(problem)
+
+
 def test_missing_required_mr_fails_that_case_only(
     input_dir: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -41,11 +41,13 @@ NRRD_TYPES = {
     "uint64": "u8", "uint64_t": "u8",
     "float": "f4", "double": "f8",
 }  # fmt: skip
+LPS_AND_TIME = "left-posterior-superior-time"
 # What x and y are multiplied by to be LPS.
 SPACES = {
     "left-posterior-superior": (1.0, 1.0), "lps": (1.0, 1.0),
     "right-anterior-superior": (-1.0, -1.0), "ras": (-1.0, -1.0),
     "left-anterior-superior": (1.0, -1.0), "las": (1.0, -1.0),
+    LPS_AND_TIME: (1.0, 1.0), "lpst": (1.0, 1.0),
 }  # fmt: skip
 SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")
 DOMAINS = ("domain", "space", "???")
@@ -64,10 +66,8 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
             is not read, geometry that is missing or ambiguous, or numbers that are none.
     """
     text = _text(path, head)
-    other = re.search(r"(?im)^\s*data\s*file\s*:=?\s*(.*?)\s*$", text.decode("latin-1"))
-    if other:
-        raise detached_data(path, other[1])
-    fields = header_text.parse_fields(path, text.lower(), separator=":")
+    _check_attached(path, text)
+    fields = header_text.parse_fields(path, text.lower(), separators=":")
     axes = _axes(path, fields, channels=channels)
     grid = _grid(path, fields, axes)
     name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
@@ -83,14 +83,23 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
     return Pixels("NRRD", dtype, how != "raw", len(text), grid, axes.channels, axes.interleaved)
 
 
+def _check_attached(path: Path, text: bytes) -> None:
+    """Refuse ``data file``, in whatever way it is spelled."""
+    for line in header_text.split_lines(path, text):
+        key, colon, target = line.partition(":")
+        if colon and "".join(key.split()).lower() == "datafile":
+            raise detached_data(path, target.removeprefix("=").strip())
+
+
 def read_key_values(path: Path, head: bytes) -> dict[str, str]:
-    """The ``key:=value`` pairs of a header.
+    """Return the ``key:=value`` pairs of a header.
 
     Raises:
-        InputError: the header does not end.
+        InputError: the header does not end, or is longer than one is read.
     """
-    lines = _text(path, head).decode("utf-8", errors="replace").splitlines()
-    pairs = (line.partition(":=") for line in lines if not line.startswith("#"))
+    lines = header_text.split_lines(path, _text(path, head))
+    texts = (line.encode("latin-1").decode("utf-8", errors="replace") for line in lines)
+    pairs = (text.partition(":=") for text in texts if not text.startswith("#"))
     return {key: value for key, separator, value in pairs if separator}
 
 
@@ -112,8 +121,9 @@ class _Axes:
 
 
 def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
+    """Return the sizes; a fourth axis of one voxel, such as a single frame's, does not count."""
     (count,) = header_text.parse_integers(path, "dimension", fields.get("dimension", "").split(), 1)
-    if count != 3 and not (channels and count == 4):
+    if count not in (3, 4):
         raise not_three_dimensional(path, count)
     sizes = header_text.parse_integers(path, "sizes", fields.get("sizes", "").split(), count)
     # Without kinds a direction of "none" tells which axis is not one of space.
@@ -122,20 +132,28 @@ def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
     )
     kinds = (told or "domain " * count).split()
     domain = [kind in DOMAINS for kind in kinds]
+    axes = None
     if count == 3 and all(domain):
-        return _Axes(sizes)
-    if count == 4 and domain == [False, True, True, True]:
-        return _Axes(sizes[1:], sizes[0], interleaved=True)
-    if count == 4 and len(domain) == 4 and all(domain[:3]):
-        return _Axes(sizes[:3], sizes[3])
-    raise not_scalar(path, f"axes of the kinds {quote_header_text(' '.join(kinds))}")
+        axes = _Axes(sizes)
+    elif count == 4 and domain == [False, True, True, True]:
+        axes = _Axes(sizes[1:], sizes[0], interleaved=True)
+    elif count == 4 and len(domain) == 4 and all(domain[:3]):
+        axes = _Axes(sizes[:3], sizes[3])
+    if count == 4 and not channels and (axes is None or axes.channels != 1):
+        raise not_three_dimensional(path, count)
+    if axes is None:
+        raise not_scalar(path, f"axes of the kinds {quote_header_text(' '.join(kinds))}")
+    return axes
 
 
 def _grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
     shape = reversed_triple(axes.sizes)
     if "space directions" in fields or "space" in fields:
         return _placed(path, fields, shape)
-    spacing = header_text.parse_vector(path, "spacings", fields.get("spacings", "").split()[-3:])
+    steps = fields.get("spacings", "").split()
+    if len(steps) == 4:
+        steps = steps[1:] if axes.interleaved else steps[:3]
+    spacing = header_text.parse_vector(path, "spacings", steps)
     if "axis mins" in fields or "axismins" in fields:
         raise unusable_file(
             path,
@@ -146,9 +164,11 @@ def _grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
     return Grid(shape, reversed_triple(spacing))
 
 
-def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> Grid:
-    """The geometry from space, space directions and space origin."""
-    signs = SPACES.get(fields.get("space", ""))
+def _signs(path: Path, fields: dict[str, str]) -> tuple[float, float]:
+    """Return what x and y are multiplied by to be LPS."""
+    # ITK writes no name for four dimensions; they are LPS and time, as those of three are LPS.
+    unnamed = LPS_AND_TIME if fields.get("space dimension") == "4" else ""
+    signs = SPACES.get(fields.get("space", unnamed))
     if signs is None:
         raise unusable_file(
             path,
@@ -156,8 +176,18 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
             found=quote_header_text(fields.get("space")),
             do="correct the header: nothing else tells left from right",
         )
+    return signs
+
+
+def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> Grid:
+    """Return the geometry from space, space directions and space origin."""
+    flip = (*_signs(path, fields), 1.0)
     _check_units(path, fields)
+    if "spacings" in fields:
+        raise header_text.given_twice(path, "space directions", "spacings")
     vectors = re.findall(r"\(([^()]*)\)", fields.get("space directions", ""))
+    if len(vectors) == 4:
+        del vectors[3]
     if len(vectors) != 3:
         raise unusable_file(
             path,
@@ -165,7 +195,6 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
             found=quote_header_text(fields.get("space directions")),
             do="correct the header",
         )
-    flip = (*signs, 1.0)
     columns = [_vector(path, "space directions", text) for text in vectors]
     spacing = [math.sqrt(x * x + y * y + z * z) for x, y, z in columns]
     units = [
@@ -182,11 +211,14 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
 
 
 def _vector(path: Path, key: str, text: str) -> Vector:
-    return header_text.parse_vector(path, key, [part.strip() for part in text.split(",")])
+    """Return a vector's part in space; a fourth, of time, does not count."""
+    parts = [part.strip() for part in text.split(",")]
+    return header_text.parse_vector(path, key, parts[:3] if len(parts) == 4 else parts)
 
 
 def _check_units(path: Path, fields: dict[str, str]) -> None:
-    units = {unit.strip() for unit in re.findall(r'"([^"]*)"', fields.get("space units", ""))}
+    given = re.findall(r'"([^"]*)"', fields.get("space units", ""))
+    units = {unit.strip() for unit in given[:3]}
     if not units <= {"mm", ""}:
         raise unusable_file(
             path,

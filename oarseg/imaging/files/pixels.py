@@ -24,6 +24,11 @@ from oarseg.errors import InputError
 from oarseg.imaging.volume import Grid
 
 CHUNK_BYTES = 1 << 20
+# What is left of the input is copied after every member, so it is fed in smaller pieces.
+INPUT_BYTES = 1 << 16
+# bgzip, the writer of many members, puts up to 64 KiB in each and an empty one at the end.
+SMALL_MEMBER_BYTES = 512
+MOST_SMALL_MEMBERS = 1024
 # Deflate cannot compress better than 1032:1.
 MAX_RATIO = 1100
 GZIP_MAGIC = b"\x1f\x8b"
@@ -45,6 +50,7 @@ class Pixels:
         interleaved: the channels of a voxel lie together, as Slicer writes layers.
         skip: bytes to leave out of the (inflated) data before the first voxel.
         slope, intercept: NIfTI's scaling, ``value = stored × slope + intercept``.
+        notes: what the user should be warned of, a sentence each.
     """
 
     format: Format
@@ -57,6 +63,7 @@ class Pixels:
     skip: int = 0
     slope: float = 1.0
     intercept: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def unusable_file(path: Path, *, expected: str, found: str, do: str) -> InputError:
@@ -81,6 +88,17 @@ def not_scalar(path: Path, found: str) -> InputError:
         expected="one value a voxel",
         found=found,
         do="give the scalar image, not colours or vectors",
+    )
+
+
+def sheared_axes(path: Path, angle_deg: float) -> InputError:
+    """Return the error for axes that are not at right angles, as a tilted gantry leaves them."""
+    return unusable_file(
+        path,
+        expected="orthonormal axis directions",
+        found=f"a shear of {angle_deg:.2f}°",
+        do="correct the gantry's tilt first: resample it to right angles, as dcm2niix does for "
+        "the file that it names _Tilt",
     )
 
 
@@ -229,17 +247,28 @@ def _raw(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _inflated(stream: BinaryIO) -> Iterator[bytes]:
-    """Inflate zlib, or all members of gzip, by parts of bounded size; checks the checksums."""
+    """Inflate zlib, or all members of gzip, by parts of bounded size; checks the checksums.
+
+    Raises:
+        zlib.error: damaged, or too many members that hold next to nothing.
+    """
     member = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    data = b""
+    data, held, small = b"", 0, 0
     while True:
-        data = data or stream.read(CHUNK_BYTES)
+        data = data or stream.read(INPUT_BYTES)
         if member.eof:
+            if len(data) < len(GZIP_MAGIC):
+                data += stream.read(INPUT_BYTES)
             if not data.startswith(GZIP_MAGIC):
                 return
-            member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            small += held < SMALL_MEMBER_BYTES
+            if small > MOST_SMALL_MEMBERS:
+                raise zlib.error(f"more than {MOST_SMALL_MEMBERS} members of next to nothing")
+            member, held = zlib.decompressobj(zlib.MAX_WBITS | 16), 0
         elif not data:
             # The checksum stands last, so a stream whose end was read has given all it holds.
             raise zlib.error("its end is missing")
-        yield member.decompress(data, CHUNK_BYTES)
+        part = member.decompress(data, CHUNK_BYTES)
+        held += len(part)
+        yield part
         data = member.unused_data if member.eof else member.unconsumed_tail

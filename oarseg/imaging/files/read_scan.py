@@ -12,8 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg.errors import NonFiniteError
 from oarseg.imaging.files.locate import locate_voxels
-from oarseg.imaging.files.pixels import CHUNK_BYTES, Pixels, read_voxels, unusable_file
+from oarseg.imaging.files.pixels import (
+    CHUNK_BYTES,
+    Pixels,
+    read_voxels,
+    sheared_axes,
+    unusable_file,
+)
+from oarseg.imaging.orientation import shear_deg
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.system import memory
 from oarseg.system.memory import Need
@@ -50,16 +58,22 @@ class Limits:
     spacing_mm: tuple[float, float] = (0.05, 50.0)
 
 
-def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
+def read_volume(path: Path, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
     """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1, in one file.
 
     Integers keep their type; floating point numbers, and values that NIfTI scales,
     become float32. Memory: one copy, and a second one while a type is converted.
 
+    Args:
+        path: the file.
+        limits: what its header may promise.
+        warn: called with what the header says twice and differently.
+
     Raises:
         ResourceError: its voxels would not fit into memory.
         InputError: not such an image, a header beyond the limits, geometry that is not
-            that of a scan, damaged or missing voxels, NaN, infinities or a constant image.
+            that of a scan, damaged or missing voxels, or a constant image.
+        NonFiniteError: NaN or infinities.
     """
     limits = limits or Limits()
     pixels = locate_voxels(path)
@@ -70,6 +84,8 @@ def read_volume(path: Path, *, limits: Limits | None = None) -> Volume:
         pixels.grid.shape
     )
     _check_values(path, array)
+    for note in pixels.notes:
+        warn(note)
     return Volume(array, pixels.grid)
 
 
@@ -81,12 +97,13 @@ def read_ct(
     warn: Warn = log.warning,
 ) -> Volume:
     """Read a CT in Hounsfield units; see ``read_volume`` and ``check_ct``."""
-    return check_ct(read_volume(path, limits=limits), path, assume_hu=assume_hu, warn=warn)
+    volume = read_volume(path, limits=limits, warn=warn)
+    return check_ct(volume, path, assume_hu=assume_hu, warn=warn)
 
 
-def read_mr(path: Path, *, limits: Limits | None = None) -> Volume:
+def read_mr(path: Path, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
     """Read an MR image. Any scale will do, negative values included."""
-    return read_volume(path, limits=limits)
+    return read_volume(path, limits=limits, warn=warn)
 
 
 def check_ct(
@@ -166,6 +183,9 @@ def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(matrix.T @ matrix - np.eye(3)).max()
     if not error <= ORTHONORMAL_TOLERANCE:
+        norms = np.linalg.norm(matrix, axis=0)
+        if np.abs(norms - 1.0).max() <= ORTHONORMAL_TOLERANCE:
+            raise sheared_axes(path, shear_deg(matrix))
         raise unusable_file(
             path,
             expected="orthonormal axis directions",
@@ -204,12 +224,13 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f":
         wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
         if wrong:
-            raise unusable_file(
+            problem = unusable_file(
                 path,
                 expected="finite values",
                 found=f"{wrong} voxels that are NaN or infinite",
                 do="fill them, and check what made them",
             )
+            raise NonFiniteError(str(problem))
     first = array.flat[0]
     if all(bool((plane == first).all()) for plane in array):
         raise unusable_file(

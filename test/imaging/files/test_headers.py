@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import zlib
+from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 from random import Random
 
@@ -13,8 +16,9 @@ from numpy.typing import NDArray
 
 from oarseg.errors import InputError
 from oarseg.imaging.files import locate, nrrd
-from oarseg.imaging.files.read_scan import read_volume
-from oarseg.imaging.volume import Grid, grid_of
+from oarseg.imaging.files.read_scan import read_ct, read_mr, read_volume
+from oarseg.imaging.volume import Grid, Volume, grid_of
+from oarseg.labels.open_masks import read_label_map
 
 SIZE = (7, 6, 5)
 VALUES = np.arange(np.prod(SIZE), dtype="<i2")
@@ -91,13 +95,17 @@ def test_nrrd_with_spacings_alone(tmp_path: Path) -> None:
         (("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,0)"), "expected spacings of 0.05"),
         (
             ("space: LPS", "space directions: (1,0,0) (0,1,0) (1,1,0)"),
-            "expected orthonormal axis directions, found ",
+            "expected orthonormal axis directions, found a shear of 45.00°; correct the gantry's",
         ),
         (
             ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", 'space units: "cm"'),
             "expected space units of mm, found '\"cm\"'; write it again in mm",
         ),
         (("spacings: 1 1 1", "spacings: 2 2 2"), "expected 'spacings' once in the header, found"),
+        (
+            ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", "spacings: 1 1 1"),
+            "expected 'space directions' once in the header, found also 'spacings', which means",
+        ),
         (("spacings: 1 1 1", "kinds: RGB-color domain domain"), "expected one value a voxel"),
     ],
 )
@@ -127,6 +135,131 @@ def test_nrrd_of_channels(tmp_path: Path, first: bool, lines: tuple[str, ...]) -
     assert refusal(path).startswith("expected a 3-D image, found a 4-D image")
 
 
+def one_frame() -> sitk.Image:
+    image = sitk.GetImageFromArray(VALUES.reshape(1, 5, 6, 7), isVector=False)
+    image.SetOrigin((1.5, 2.5, -3.0, 0.0))
+    image.SetSpacing((0.5, 0.75, 2.0, 3.0))
+    image.SetDirection((0, -1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1))
+    return image
+
+
+@pytest.mark.parametrize("end", ["mha", "nrrd", "nii", "nii.gz"])
+def test_one_frame_of_four_dimensions_is_a_volume(tmp_path: Path, end: str) -> None:
+    sitk.WriteImage(one_frame(), str(tmp_path / f"x.{end}"))
+    volume = read_volume(tmp_path / f"x.{end}", warn=pytest.fail)
+    assert volume.array.ravel().tolist() == VALUES.tolist()
+    expected = Grid(
+        (5, 6, 7), (2.0, 0.75, 0.5), (1.5, 2.5, -3.0), ((0, -1, 0), (1, 0, 0), (0, 0, 1))
+    )
+    assert volume.grid == expected
+    assert read_label_map(tmp_path / f"x.{end}").grid == expected
+
+
+@pytest.mark.parametrize(
+    ("sizes", "lines"),
+    [
+        ("7 6 5 1", ("kinds: domain domain domain time", "spacings: 0.5 0.75 2 nan")),
+        ("1 7 6 5", ("kinds: list domain domain domain", "spacings: nan 0.5 0.75 2")),
+        ("7 6 5 1", ("space: LPS", "space directions: (0.5,0,0) (0,0.75,0) (0,0,2) none")),
+        ("1 7 6 5", ("space: LPS", "space directions: none (0.5,0,0) (0,0.75,0) (0,0,2)")),
+        (
+            "7 6 5 1",
+            (
+                "space: left-posterior-superior-time",
+                "space directions: (0.5,0,0,0) (0,0.75,0,0) (0,0,2,0) (0,0,0,1)",
+                "space origin: (0,0,0,5)",
+                'space units: "mm" "mm" "mm" "s"',
+            ),
+        ),
+    ],
+)
+def test_nrrd_of_one_frame(tmp_path: Path, sizes: str, lines: tuple[str, ...]) -> None:
+    path = tmp_path / "x.nrrd"
+    header = ["NRRD0004", "type: short", "dimension: 4", f"sizes: {sizes}", "endian: little"]
+    text = "\n".join([*header, "encoding: raw", *lines]) + "\n\n"
+    path.write_bytes(text.encode() + VALUES.tobytes())
+    assert read_volume(path).grid == Grid((5, 6, 7), (2.0, 0.75, 0.5))
+
+
+# --- MetaImage
+
+
+def write_meta(path: Path, *lines: str, data: bytes = VALUES.tobytes()) -> Path:
+    header = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "DimSize = 7 6 5", *lines]
+    text = "\n".join([*header, "ElementType = MET_SHORT", "ElementDataFile = LOCAL"]) + "\n"
+    path.write_bytes(text.encode() + data)
+    return path
+
+
+PLACES = tuple(f"{key} = 1 2 3" for key in ("Offset", "Position", "Origin", "ImagePosition"))
+TURNS = tuple(
+    f"{key} = 0 1 0 -1 0 0 0 0 1" for key in ("TransformMatrix", "Rotation", "Orientation")
+)
+ORDERS = tuple(f"{key} = True" for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
+
+
+@pytest.mark.parametrize("line", [*PLACES, *TURNS, *ORDERS])
+def test_meta_image_synonyms_are_read_as_itk_reads_them(tmp_path: Path, line: str) -> None:
+    path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", line)
+    volume, image = read_volume(path), sitk.ReadImage(str(path))
+    assert volume.grid == grid_of(image)
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+
+
+@pytest.mark.parametrize("lines", [PLACES, TURNS, ORDERS])
+def test_meta_image_with_two_keys_for_one_thing(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    """Even if they agree, as two equal lines are refused too."""
+    for one, other in permutations(lines, 2):
+        path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", one, other)
+        first, second = one.split()[0], other.split()[0]
+        assert refusal(path) == (
+            f"expected '{first}' once in the header, found also '{second}', which means the same; "
+            "correct the header"
+        )
+
+
+@pytest.mark.parametrize("text", ["True", "true", "T", "1", "False", "F", "0"])
+@pytest.mark.parametrize("key", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+def test_meta_image_truth_is_itks(tmp_path: Path, key: str, text: str) -> None:
+    path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", f"{key} = {text}")
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(read_volume(path).array, array)
+
+
+@pytest.mark.parametrize("key", ["BinaryDataByteOrderMSB", "CompressedData", "BinaryData"])
+def test_meta_image_that_is_neither_true_nor_false(tmp_path: Path, key: str) -> None:
+    lines = [f"{key} = Maybe", "ElementSpacing = 1 1 2"]
+    path = write_meta(tmp_path / "x.mha", *lines)
+    if key == "BinaryData":
+        path.write_bytes(path.read_bytes().replace(b"BinaryData = True\n", b""))
+    assert refusal(path).startswith(f"expected {key} True or False, found 'Maybe'; correct")
+
+
+@pytest.mark.parametrize(
+    ("lines", "before"),
+    [
+        (("ElementSize = 0.9 0.9 2.5",), b""),
+        (("ElementSize = 3 3 3", "ElementSpacing = 0.9 0.9 2.5"), b""),
+        (("ElementSpacing = 0.9 0.9 2.5", "HeaderSize = -1"), b""),
+        (("ElementSpacing = 0.9 0.9 2.5", "HeaderSize = -1"), b"anything in between"),
+    ],
+)
+def test_meta_image_as_itk_reads_it(tmp_path: Path, lines: tuple[str, ...], before: bytes) -> None:
+    path = write_meta(tmp_path / "x.mha", *lines, data=before + VALUES.tobytes())
+    volume, image = read_volume(path), sitk.ReadImage(str(path))
+    assert volume.grid == grid_of(image)
+    assert volume.grid.spacing_mm == (2.5, 0.9, 0.9)
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(image))
+
+
+def test_meta_image_whose_voxels_would_begin_in_the_header(tmp_path: Path) -> None:
+    lines = ("ElementSpacing = 1 1 2", "HeaderSize = -1")
+    path = write_meta(tmp_path / "x.mha", *lines, data=VALUES.tobytes()[:-1])
+    assert refusal(path).startswith("expected 420 bytes of voxels, found only 419 bytes in the")
+    path = write_meta(path, *lines, "CompressedData = True", data=zlib.compress(VALUES.tobytes()))
+    assert "found ElementType 'MET_SHORT', BinaryData 'True', HeaderSize '-1'" in refusal(path)
+
+
 # --- NIfTI
 
 
@@ -140,6 +273,7 @@ def write_nifti(
     qfac: float = 1.0,
     rows: NDArray[np.float64] | None = None,
     units: int = 2,
+    values: NDArray[np.int16] = VALUES,
 ) -> Path:
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
@@ -153,7 +287,7 @@ def write_nifti(
     if rows is None:
         rows = np.column_stack([np.diag(spacing), offset])
     struct.pack_into("<12f", header, 280, *rows.ravel())
-    path.write_bytes(bytes(header) + VALUES.tobytes())
+    path.write_bytes(bytes(header) + values.tobytes())
     return path
 
 
@@ -229,11 +363,10 @@ def test_nifti_matrix_that_is_not_finite(tmp_path: Path, bad: float, at: tuple[i
         ({"quaternion": (1.0, 1.0, 0)}, "a quaternion of length 1, found b, c, d of 1, 1, 0"),
         ({"spacing": (np.nan, 1, 1)}, "finite spacings, found"),
         ({"spacing": (0.0, 1, 1)}, ""),
-        ({"spacing": (-1.0, 1, 1)}, ""),
         ({"codes": (0, 1), "rows": np.eye(3, 4)}, "the same spacing in pixdim and in the matrix"),
         (
             {"codes": (0, 1), "rows": np.array([[1.0, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])},
-            "orthogonal axis directions, found [[1.0, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]",
+            "orthonormal axis directions, found a shear of 11.31°; correct the gantry's tilt first",
         ),
         ({"offset": (0.0, 0.0, np.inf)}, ""),
         ({"offset": (0.0, 0.0, 2e6)}, "an origin within 1e+06 mm"),
@@ -242,3 +375,92 @@ def test_nifti_matrix_that_is_not_finite(tmp_path: Path, bad: float, at: tuple[i
 def test_nifti_geometry_of_no_scan(tmp_path: Path, fields: dict[str, object], message: str) -> None:
     path = write_nifti(tmp_path / "x.nii", **fields)  # type: ignore[arg-type]
     assert refusal(path).startswith(f"expected {message}")
+
+
+TILT_DEG = 15.0
+
+
+def skewed(skew: float, spacing: tuple[float, ...] = (0.9, 0.9, 2.5)) -> NDArray[np.float64]:
+    """A matrix whose slices are displaced along y, as those of a tilted gantry are."""
+    axes = np.eye(3)
+    axes[1, 2] = skew
+    return np.column_stack([axes * spacing, (10.0, -20.0, 30.0)])
+
+
+@pytest.mark.parametrize("code", [1, 2])
+@pytest.mark.parametrize("degrees", [TILT_DEG, -7.5, 22.0])
+def test_nifti_of_a_tilted_gantry(tmp_path: Path, degrees: float, code: int) -> None:
+    """dcm2niix writes the shear into the sform, and a qform that lacks it."""
+    rows = skewed(np.tan(np.radians(degrees)))
+    spacing = (0.9, 0.9, 2.5 / np.cos(np.radians(degrees)))
+    path = write_nifti(tmp_path / "x.nii", codes=(code, code), spacing=spacing, rows=rows)
+    assert refusal(path) == (
+        f"expected orthonormal axis directions, found a shear of {abs(degrees):.2f}°; correct the "
+        "gantry's tilt first: resample it to right angles, as dcm2niix does for the file that it "
+        "names _Tilt"
+    )
+
+
+def test_a_shear_without_effect_is_left_to_the_qform(tmp_path: Path) -> None:
+    """As ITK reads it: 2e-4 moves no corner of this image by 0.1 mm."""
+    path = write_nifti(tmp_path / "x.nii", spacing=(0.9, 0.9, 2.5), rows=skewed(2e-4))
+    assert read_volume(path, warn=pytest.fail).grid == by_itk(path)
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (0, 1), (0, 2), (2, 2)])
+@pytest.mark.parametrize("skew", [1e-6, 1e-5, 2.5e-5, 4e-5])
+def test_a_slight_skew_is_kept(tmp_path: Path, skew: float, codes: tuple[int, int]) -> None:
+    path = write_nifti(tmp_path / "x.nii", codes=codes, spacing=(0.9, 0.9, 2.5), rows=skewed(skew))
+    grid = read_volume(path, warn=pytest.fail).grid
+    assert grid == by_itk(path)
+    assert grid.direction[1][2] == pytest.approx(-skew, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("codes", "apart_mm", "used"),
+    [((1, 1), 0.2, "sform"), ((1, 2), 0.2, "qform"), ((2, 1), 5, "sform"), ((1, 1), 0.09, "")],
+)
+@pytest.mark.parametrize("read", [read_ct, read_mr, read_volume])
+def test_nifti_whose_two_places_disagree(
+    tmp_path: Path,
+    codes: tuple[int, int],
+    apart_mm: float,
+    used: str,
+    read: Callable[..., Volume],
+) -> None:
+    rows = np.column_stack([np.diag((0.5, 0.75, 2.0)), (10.0, -20.0, 30.0 + apart_mm)])
+    path = write_nifti(tmp_path / "x.nii", codes=codes, rows=rows, values=VALUES * 10 - 1000)
+    told: list[str] = []
+    grid = read(path, warn=told.append).grid
+    assert grid.origin_mm == by_itk(path).origin_mm
+    other = {"sform": "qform", "qform": "sform", "": ""}[used]
+    expected = (
+        f"x.nii: sform and qform disagree by {apart_mm:g} mm at a corner; the {used} was taken, "
+        f"as ITK does, and not the {other}; check where the image lies"
+    )
+    assert [text for text in told if "sform" in text] == ([expected] if used else [])
+
+
+@pytest.mark.parametrize("codes", [(1, 1), (0, 1), (1, 0), (2, 1), (0, 0)])
+@pytest.mark.parametrize("signs", [(-1, 1, 1), (1, -1, 1), (-1, -1, -1)])
+@pytest.mark.parametrize("signed_matrix", [False, True])
+def test_nifti_of_negative_spacing_is_read_as_itk_reads_it(
+    tmp_path: Path, codes: tuple[int, int], signs: tuple[int, ...], signed_matrix: bool
+) -> None:
+    spacing = np.array((0.5, 0.75, 2.0))
+    if signed_matrix and codes[0] and codes[1]:
+        pytest.skip("sform and qform would disagree")
+    matrix = np.diag(spacing * signs if signed_matrix else spacing)
+    path = write_nifti(
+        tmp_path / "x.nii",
+        codes=codes,
+        spacing=tuple(spacing * signs),
+        rows=np.column_stack([matrix, (10.0, -20.0, 30.0)]),
+    )
+    told: list[str] = []
+    # Its header's reader alone leaves the spacing negative.
+    assert read_volume(path, warn=told.append).grid == grid_of(sitk.ReadImage(str(path)))
+    assert told == [
+        "x.nii: axes of negative spacing (pixdim) are taken as reversed, as ITK takes them and "
+        "others do not; check left and right"
+    ]
