@@ -23,7 +23,7 @@ from oarseg.model.onnx_file import (
     Attribute,
     Graph,
     Node,
-    Shape,
+    TensorShape,
     quote,
     read_graph,
 )
@@ -74,7 +74,7 @@ def _text(inputs: dict[str, ArrayType], outputs: dict[str, ArrayType]) -> str:
     return f"{side(inputs) or 'nothing'} → {side(outputs) or 'nothing'}"
 
 
-def _check_nodes(graph: Graph, patch: Shape) -> None:
+def _check_nodes(graph: Graph, patch: TensorShape) -> None:
     """Work out every array in turn; each is made once, before it is used."""
     known = {**graph.weights, **graph.inputs}
     if len(known) != len(graph.weights) + len(graph.inputs):
@@ -121,7 +121,7 @@ def _attribute_text(node: Node) -> str:
     return quote(", ".join(pairs), longest=150) if pairs else ""
 
 
-def _check_size(name: str, array: ArrayType, patch: Shape) -> None:
+def _check_size(name: str, array: ArrayType, patch: TensorShape) -> None:
     if len(array.shape) != len(patch) + 2:
         return  # a parameter, as large as it was in the file
     space = array.shape[2:]
@@ -140,7 +140,7 @@ def _require(condition: bool) -> None:
         raise _NoShape
 
 
-def _volume(array: ArrayType) -> tuple[int, Shape]:
+def _volume(array: ArrayType) -> tuple[int, TensorShape]:
     """Channels and spatial shape of an array (1, channels, z, y, x)."""
     _require(len(array.shape) == 5 and array.shape[0] == 1)
     return array.shape[1], array.shape[2:]
@@ -161,7 +161,7 @@ class _Options:
         value = self._left.pop(name, default)
         _require(isinstance(value, float) and low <= value <= high)
 
-    def integers(self, name: str, default: Shape, allowed: range) -> Shape:
+    def integers(self, name: str, default: TensorShape, allowed: range) -> TensorShape:
         value = self._left.pop(name, default)
         _require(isinstance(value, tuple) and len(value) == len(default))
         _require(all(number in allowed for number in value))  # type: ignore[union-attr]
@@ -171,7 +171,9 @@ class _Options:
         _require(self._left.pop("auto_pad", "NOTSET") == "NOTSET" and not self._left)
 
 
-def _window(options: _Options, kernel: Shape, *, dilates: bool) -> Iterator[tuple[int, int, int]]:
+def _window(
+    options: _Options, kernel: TensorShape, *, dilates: bool
+) -> Iterator[tuple[int, int, int]]:
     """Along each axis: step, padding on both sides together, and extent of a window."""
     steps = options.integers("strides", (1, 1, 1), range(1, LARGEST_STEP + 1))
     pads = options.integers("pads", (0,) * 6, range(LARGEST_STEP + 1))
@@ -184,7 +186,7 @@ def _window(options: _Options, kernel: Shape, *, dilates: bool) -> Iterator[tupl
         yield steps[axis], pads[axis] + pads[axis + 3], extent
 
 
-def _shrunk(space: Shape, windows: Iterator[tuple[int, int, int]]) -> Shape:
+def _shrunk(space: TensorShape, windows: Iterator[tuple[int, int, int]]) -> TensorShape:
     sizes = tuple(
         (length + pad - extent) // step + 1
         for length, (step, pad, extent) in zip(space, windows, strict=True)

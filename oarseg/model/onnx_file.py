@@ -28,14 +28,14 @@ from oarseg.model.protobuf import (
 
 ElementType = Literal["float32", "float16"]
 Attribute = int | float | str | tuple[int, ...]
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 
 # The operators' versions that torch's exporters write for these networks.
 OPSETS: Final = range(17, 19)
 TYPES: Final[dict[int, ElementType]] = {1: "float32", 10: "float16"}
 BYTES: Final[dict[ElementType, int]] = {"float32": 4, "float16": 2}
 # Beyond these a number is damaged: the largest patch along one axis, the largest layer.
-MOST_AXES, LONGEST_AXIS = 5, 1 << 25
+MOST_DIMENSIONS, LONGEST_AXIS = 5, 1 << 25
 _ATTRIBUTE_KINDS: Final = {1: "f", 2: "i", 3: "s", 7: "ints"}
 
 _DIMENSION: Final[Schema] = {
@@ -113,7 +113,7 @@ class ArrayType:
     """What is known of an array before anything runs."""
 
     element: ElementType
-    shape: Shape
+    shape: TensorShape
 
     def __str__(self) -> str:
         """As in messages: ``float32 1×2×32×64×64``."""
@@ -251,7 +251,7 @@ def _array_type(name: str, element: int, shape: Sequence[int]) -> ArrayType:
         raise MalformedMessageError(
             f"{quote(name)} of element type {element} instead of float32 or float16"
         )
-    if len(shape) > MOST_AXES or any(not 0 < length <= LONGEST_AXIS for length in shape):
+    if len(shape) > MOST_DIMENSIONS or any(not 0 < length <= LONGEST_AXIS for length in shape):
         raise MalformedMessageError(f"{quote(name)} of the shape {tuple(shape[:6])}")
     return ArrayType(TYPES[element], tuple(shape))
 
