@@ -17,6 +17,9 @@ from oarseg.cli.training import _add_export, _add_prepare, _add_train
 from oarseg.errors import OarsegError
 from oarseg.system import log
 
+# 128 and the number of SIGINT, as a shell has it.
+INTERRUPTED = 130
+
 Command = Callable[[argparse.Namespace], int]
 logger = logging.getLogger(__name__)
 
@@ -24,8 +27,8 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status.
 
-    What the user did wrong ends as one line on stderr and status 1; a defect of ours
-    keeps its traceback.
+    What the user did wrong ends as one line on stderr and status 1, Ctrl-C as one and
+    status 130; a defect of ours keeps its traceback.
     """
     arguments = build_parser().parse_args(argv)
     log.configure_logging(verbose=arguments.verbose)
@@ -35,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OarsegError as error:
         logger.error("%s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("stopped by Ctrl-C")
+        return INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:

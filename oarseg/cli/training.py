@@ -47,7 +47,7 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
-    """Prepare a data set for training."""
+    """Prepare a data set for training; 0 only when no case was left out."""
     from oarseg.training.dataset import prepare_dataset as run
 
     done = run(
@@ -62,8 +62,16 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         progress=logger.info,
     )
-    print(f"{len(done)} cases in {arguments.out}")
-    return 0
+    print(f"{len(done.cases)} cases in {arguments.out}")
+    if not done.left_out:
+        return 0
+    logger.warning(
+        "%d of %d cases left out: %s",
+        len(done.left_out),
+        len(done.cases) + len(done.left_out),
+        ", ".join(problem.name for problem in done.left_out),
+    )
+    return 1
 
 
 def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -58,6 +58,11 @@ class LabelFiles:
         return self.case.casefold()
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file."""
+        return (self.label_map,) if self.label_map else tuple(self.masks.values())
+
+    @property
     def first(self) -> Path:
         """A file to name in messages, and whose grid is the case's."""
         return self.label_map or next(iter(self.masks.values()))

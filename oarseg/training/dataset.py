@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import SimpleITK as sitk
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from oarseg import registration
-from oarseg.cases.case import Case
+from oarseg.cases.case import Case, CaseProblem
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OarsegError
@@ -31,6 +34,15 @@ from oarseg.inference.channels import build_channels, read_images
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
 from oarseg.model.manifest import ChannelRecipe
+from oarseg.training.dataset_origin import (
+    Options,
+    check_options,
+    check_sources,
+    check_strays,
+    digest_sources,
+    prepare_options,
+    replace_text,
+)
 from oarseg.training.label_sources import find_sources, merged_classes, read_training_labels
 from oarseg.training.presence import Presence, find_contradictions, read_presence
 
@@ -51,7 +63,9 @@ class PreparedCase:
         registration: verdict and reasons; None without an MR.
         contradictions: between the masks and the table of what lies in the field.
         unlabelled: labels that the case cannot tell from another one; see
-            ``sources.merged_classes``.
+            ``label_sources.merged_classes``.
+        warnings: what reading the images changed, or went without.
+        sources: what a file is for, and its name → SHA-256; see ``dataset_origin``.
     """
 
     name: str
@@ -61,6 +75,21 @@ class PreparedCase:
     registration: str | None
     contradictions: tuple[str, ...] = ()
     unlabelled: dict[int, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """What became a dataset, and what did not.
+
+    Attributes:
+        cases: in the dataset, by name.
+        left_out: cases that could not be used, and why.
+    """
+
+    cases: tuple[PreparedCase, ...]
+    left_out: tuple[CaseProblem, ...]
 
 
 @dataclass(frozen=True)
@@ -101,7 +130,8 @@ def prepare_dataset(
     method: registration.Method = "rigid",
     workers: int = 1,
     progress: Callable[[str], None] = log.info,
-) -> tuple[PreparedCase, ...]:
+    warn: Callable[[str], None] = log.warning,
+) -> PreparedDataset:
     """Turn a data set in the challenge's layout into a raw nnU-Net dataset.
 
     Args:
@@ -116,9 +146,12 @@ def prepare_dataset(
         method: of ``registration.register``; inference should use the same.
         workers: cases at a time, a process each.
         progress: called with one line a case.
+        warn: called with one line for each case that is left out.
 
     Raises:
-        InputError: ``out`` is not named as nnU-Net wants it, or no case can be used.
+        InputError: ``out`` is not named as nnU-Net wants it, holds cases of another data
+            set, of other options or of files that have changed since, or no case can be
+            used.
     """
     _check_name(out)
     presence = _presence(data, challenge)
@@ -126,35 +159,101 @@ def prepare_dataset(
     recipes = default_recipes(challenge)
     required = frozenset(recipe.name for recipe in recipes if not recipe.optional)
     found = find_cases(data, challenge, required=required)
-    for problem in found.problems:
-        progress(f"{problem.name}: left out: {problem.message}")
-    for folder in ("imagesTr", "labelsTr", RECORDS):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     sources = find_sources(labels or data, challenge, progress=progress)
-    jobs = [
-        CaseJob(
-            case=case,
-            labels=sources[case.name.casefold()],
-            challenge=challenge,
-            recipes=recipes,
-            out=out,
-            transforms=transforms,
-            method=method,
-            resample=resample,
-            presence=presence.get(case.name, {}),
-            labelled=told.get(case.name, {}),
-        )
-        for case in found.cases
-        if case.name.casefold() in sources
-    ]
+    left_out = list(found.problems)
+    jobs: list[CaseJob] = []
     for case in found.cases:
         if case.name.casefold() not in sources:
-            progress(f"{case.name}: left out: found no labels of it")
-    done = _run_all(jobs, workers=workers, progress=progress)
-    if not done:
+            left_out.append(CaseProblem(case.name, "found no labels of it"))
+            continue
+        jobs.append(
+            CaseJob(
+                case=case,
+                labels=sources[case.name.casefold()],
+                challenge=challenge,
+                recipes=recipes,
+                out=out,
+                transforms=transforms,
+                method=method,
+                resample=resample,
+                presence=presence.get(case.name, {}),
+                labelled=told.get(case.name, {}),
+            )
+        )
+    for problem in left_out:
+        warn(f"{problem.name}: left out: {problem.message}")
+    options = prepare_options(
+        challenge, recipes, transforms=transforms, registration=method, resample=resample
+    )
+    done = _continue_dataset(data, out, jobs, options)
+    todo = [job for job in jobs if job.case.name not in {case.name for case in done}]
+    if done:
+        progress(f"{len(done)} cases were finished by an earlier run")
+    prepared, failed = _run_all(todo, workers=workers, progress=progress, warn=warn)
+    cases = tuple(sorted((*done, *prepared), key=lambda case: case.name))
+    if not cases:
         raise InputError(f"{data}: expected at least one usable case, found none")
-    _write_dataset_json(out, challenge, recipes, cases=done)
+    _write_dataset_json(out, challenge, recipes, cases=cases)
+    return PreparedDataset(cases, (*left_out, *failed))
+
+
+def _continue_dataset(
+    data: Path, out: Path, jobs: Sequence[CaseJob], options: Options
+) -> list[PreparedCase]:
+    """Make the folders; return the cases that an earlier run has finished.
+
+    Raises:
+        InputError: the folder holds cases of other options, files or data sets.
+    """
+    for folder in ("imagesTr", "labelsTr", RECORDS):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for remnant in (out / RECORDS).glob("tmp-*"):
+        remnant.unlink()
+    there = _cases_there(out)
+    check_options(out, options, begun=bool(there))
+    check_strays(out, data, there=there, usable=[job.case.name for job in jobs])
+    done = []
+    for job in jobs:
+        record = _read_record(job)
+        if record is not None:
+            check_sources(out, job.case.name, recorded=record.sources, found=_digest_sources(job))
+            done.append(record)
     return done
+
+
+def _cases_there(out: Path) -> set[str]:
+    """The cases that a dataset has images, labels or a record of."""
+    images = {path.name[: -len(f"_0000{ENDING}")] for path in (out / "imagesTr").iterdir()}
+    labels = {path.name.removesuffix(ENDING) for path in (out / "labelsTr").iterdir()}
+    return images | labels | {path.stem for path in (out / RECORDS).iterdir()}
+
+
+def _digest_sources(job: CaseJob) -> dict[str, str]:
+    """Hash what a case is made of.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    names = {recipe.name for recipe in job.recipes}
+    files = {
+        f"{channel} {path.name}": path
+        for channel, path in job.case.files.items()
+        if channel in names
+    }
+    files |= {f"label {path.name}": path for path in job.labels.files}
+    if job.transforms == "files":
+        paths = [_transform_path(job, name) for name in sorted(names & job.case.files.keys())]
+        files |= {f"transform {path.name}": path for path in paths if path.is_file()}
+    rows = {
+        "table of what is labelled": job.labelled,
+        "table of what is in the field": job.presence,
+    }
+    try:
+        return digest_sources(files, rows)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: expected a readable file, found {error.strerror}; check the file"
+        ) from error
 
 
 def _presence(data: Path, challenge: Challenge) -> dict[str, dict[str, float]]:
@@ -173,30 +272,88 @@ def _check_name(out: Path) -> None:
 
 
 def _run_all(
-    jobs: Sequence[CaseJob], *, workers: int, progress: Callable[[str], None]
-) -> tuple[PreparedCase, ...]:
+    jobs: Sequence[CaseJob],
+    *,
+    workers: int,
+    progress: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> tuple[list[PreparedCase], list[CaseProblem]]:
+    """Prepare cases; what goes wrong with one costs no other."""
     done: list[PreparedCase] = []
-    todo: list[CaseJob] = []
+    failed: list[CaseProblem] = []
+
+    def finish(job: CaseJob, future: Future[PreparedCase]) -> None:
+        message = _failure(job, future)
+        if message is None:
+            done.append(future.result())
+            progress(f"{job.case.name}: {_summary(done[-1])} ({len(done)}/{len(jobs)})")
+            return
+        _remove_outputs(job)
+        failed.append(CaseProblem(job.case.name, message))
+        warn(f"{job.case.name}: left out: {message}")
+
+    for job, future in _run_in_processes(jobs, workers):
+        finish(job, future)
+    # A worker that was killed takes all that waited with it; alone, it takes only its own case.
+    finished = {case.name for case in done} | {problem.name for problem in failed}
     for job in jobs:
-        record = _read_record(job)
-        if record:
-            done.append(record)
-        else:
-            todo.append(job)
-    if done:
-        progress(f"{len(done)} cases were finished by an earlier run")
-    with ProcessPoolExecutor(max_workers=workers) as pool:
-        futures = {pool.submit(prepare_case, job): job for job in todo}
+        if job.case.name not in finished:
+            for _, future in _run_in_processes([job], 1, keep_killed=True):
+                finish(job, future)
+    return done, failed
+
+
+def _run_in_processes(
+    jobs: Sequence[CaseJob], workers: int, *, keep_killed: bool = False
+) -> Iterator[tuple[CaseJob, Future[PreparedCase]]]:
+    """Run jobs in processes of their own; yield each as it finishes.
+
+    Args:
+        jobs: what to run.
+        workers: processes at a time.
+        keep_killed: also yield the jobs whose process was killed.
+    """
+    pool = ProcessPoolExecutor(max_workers=workers, initializer=_let_interrupts_kill)
+    try:
+        futures = {pool.submit(prepare_case, job): job for job in jobs}
         for future in as_completed(futures):
-            name = futures[future].case.name
-            try:
-                prepared = future.result()
-            except OarsegError as error:
-                progress(f"{name}: left out: {error}")
-                continue
-            done.append(prepared)
-            progress(f"{name}: {_summary(prepared)} ({len(done)}/{len(jobs)})")
-    return tuple(sorted(done, key=lambda case: case.name))
+            if keep_killed or not isinstance(future.exception(), BrokenProcessPool):
+                yield futures[future], future
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _let_interrupts_kill() -> None:
+    # A terminal sends Ctrl-C to every process: the first one says what there is to say.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _failure(job: CaseJob, future: Future[PreparedCase]) -> str | None:
+    """Say why a case was not prepared; None where it was."""
+    error = future.exception()
+    if error is None:
+        return None
+    if isinstance(error, OarsegError):
+        return str(error)
+    if isinstance(error, BrokenProcessPool):
+        return "its process was killed, as happens where memory runs out; give it more memory"
+    if isinstance(error, MemoryError):
+        return "not enough memory for this case; give it more, or take fewer --workers"
+    # A defect of ours must not cost the user the other cases; the traceback stays.
+    log.error("%s", job.case.name, exc_info=error)
+    return f"internal error ({type(error).__name__}: {error}); please report it"
+
+
+def _remove_outputs(job: CaseJob) -> None:
+    """Remove what there is of a case that was not finished: nnU-Net would train on it."""
+    name = job.case.name
+    for index in range(len(job.recipes)):
+        (job.out / "imagesTr" / f"{name}_{index:04d}{ENDING}").unlink(missing_ok=True)
+    (job.out / "labelsTr" / f"{name}{ENDING}").unlink(missing_ok=True)
 
 
 def _summary(case: PreparedCase) -> str:
@@ -204,6 +361,7 @@ def _summary(case: PreparedCase) -> str:
     if case.missing:
         parts.append(f"no mask of {', '.join(case.missing)}")
     parts += case.contradictions
+    parts += case.warnings
     parts.append(f"registration {case.registration}" if case.registration else "no MR")
     return "; ".join(parts)
 
@@ -215,7 +373,16 @@ def prepare_case(job: CaseJob) -> PreparedCase:
         OarsegError: the case cannot be used; says why.
     """
     names = [recipe.name for recipe in job.recipes]
-    images = read_images(job.case, job.challenge, names)
+    # First: what changes while the case is prepared is not taken for what it was made of.
+    sources = _digest_sources(job)
+    warnings: list[str] = []
+    images = read_images(
+        job.case,
+        job.challenge,
+        names,
+        optional=[recipe.name for recipe in job.recipes if recipe.optional],
+        warn=warnings.append,
+    )
     grid = images.turn.grid(images.stored)
     labels = read_training_labels(job.labels, job.challenge, images.stored, told=job.labelled)
     verdicts: list[str] = []
@@ -240,8 +407,10 @@ def prepare_case(job: CaseJob) -> PreparedCase:
         "; ".join(verdicts) or None,
         find_contradictions(job.presence, labels.missing),
         merged_classes(job.challenge, _unknown(job, labels.missing)),
+        tuple(warnings),
+        sources,
     )
-    _write_text(_record_path(job), json.dumps(asdict(record)))
+    replace_text(_record_path(job), json.dumps(asdict(record)))
     return record
 
 
@@ -257,15 +426,18 @@ def _align(
 ) -> Transform | None:
     """Register an MR, or read the user's transform; notes the verdict."""
     if job.transforms == "files":
-        folder = job.case.files[recipe.name].parent
         verdicts.append("taken from file")
-        return read_transform(folder / f"{job.case.name}_ct_to_mr.tfm")
+        return read_transform(_transform_path(job, recipe.name))
     found = registration.register_mr(ct, mr, method=job.method)
     if found.verdict.status == "failed":
         verdicts.append("failed, trained on as absent")
         return None
     verdicts.append(found.verdict.status)
     return found.transform
+
+
+def _transform_path(job: CaseJob, channel: str) -> Path:
+    return job.case.files[channel].parent / f"{job.case.name}_ct_to_mr.tfm"
 
 
 def _record_path(job: CaseJob) -> Path:
@@ -276,19 +448,17 @@ def _read_record(job: CaseJob) -> PreparedCase | None:
     path = _record_path(job)
     if not path.is_file():
         return None
-    return TypeAdapter(PreparedCase).validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return TypeAdapter(PreparedCase).validate_json(path.read_bytes())
+    except ValidationError:
+        # Damaged: the case is prepared anew.
+        return None
 
 
 def _write(volume: Volume, path: Path) -> None:
     # Beside the records: what a killed run leaves in imagesTr nnU-Net would take for a case.
     temporary = path.parent.parent / RECORDS / f"tmp-{os.getpid()}-{path.name}"
     sitk.WriteImage(to_sitk(volume), str(temporary), True, -1)
-    temporary.replace(path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f"tmp-{path.name}")
-    temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
@@ -319,7 +489,7 @@ def _write_dataset_json(
             "unlabelled": {case.name: case.unlabelled for case in cases if case.unlabelled},
         },
     }
-    _write_text(out / "dataset.json", json.dumps(document, indent=1))
+    replace_text(out / "dataset.json", json.dumps(document, indent=1))
 
 
 def _nnunets_name(challenge: Challenge, recipe: ChannelRecipe) -> str:

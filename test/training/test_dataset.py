@@ -1,7 +1,13 @@
 """From a data set in the published layout to a raw nnU-Net dataset."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +16,17 @@ import pytest
 import SimpleITK as sitk
 
 from oarseg.challenges import catalogue, challenge
+from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.model.agreement import challenge_of_dataset
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases
-from oarseg.training.dataset import prepare_dataset
+from oarseg.training import dataset
+from oarseg.training.dataset import CaseJob, PreparedDataset, prepare_dataset
 from oarseg.training.label_sources import TrainingLabels, find_sources, read_training_labels
 
+ROOT = Path(__file__).resolve().parents[2]
 HAN_SEG = catalogue.load_challenge("han_seg")
 GRID = Grid((2, 2, 3), (3.0, 1.0, 1.0))
 
@@ -86,7 +95,7 @@ def test_dataset_as_nnunet_wants_it(data: Path, tmp_path: Path) -> None:
     done = prepare_dataset(
         data, out, challenge=HAN_SEG, transforms="files", progress=lambda _: None
     )
-    assert [case.name for case in done] == ["case_03", "case_04"]
+    assert [case.name for case in done.cases] == ["case_03", "case_04"]
     document = json.loads((out / "dataset.json").read_text())
     assert document["numTraining"] == 2
     assert document["channel_names"] == {"0": "CT", "1": "noNorm"}
@@ -132,9 +141,9 @@ def test_bad_case_is_named_and_left_out(data: Path, tmp_path: Path) -> None:
         tmp_path / "Dataset101_Test",
         challenge=HAN_SEG,
         transforms="files",
-        progress=lines.append,
+        warn=lines.append,
     )
-    assert [case.name for case in done] == ["case_03"]
+    assert [case.name for case in done.cases] == ["case_03"]
     assert any(line.startswith("case_04: left out:") and "_IMG_CT" in line for line in lines)
 
 
@@ -170,6 +179,157 @@ def test_a_structure_without_mask_is_unlabelled_not_background(data: Path, tmp_p
         line.startswith("case_04:") and "no mask though the table has it in the field: Lips" in line
         for line in lines
     )
+
+
+# --- a dataset that is begun and continued
+
+
+def prepare(data: Path, out: Path, **options: Any) -> PreparedDataset:
+    chosen = {"challenge": HAN_SEG, "transforms": "files", "progress": lambda _: None} | options
+    return prepare_dataset(data, out, **chosen)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transforms": "register"}, "found transforms register in place of files"),
+        ({"method": "bspline"}, "found registration bspline in place of rigid"),
+        ({"resample": True}, "found resample true in place of false"),
+    ],
+)
+def test_a_dataset_is_continued_with_its_own_options(
+    data: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    out = tmp_path / "Dataset101_Test"
+    shutil.rmtree(data / "case_04")
+    prepare(data, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=message):
+        prepare(data, out, **options)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_dataset_of_unknown_options_is_not_continued(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    (out / "labelsTr").mkdir(parents=True)
+    (out / "labelsTr/case_99.nrrd").touch()
+    with pytest.raises(InputError, match=r"says in oarseg_prepare\.json how it was prepared"):
+        prepare(data, out)
+
+
+def test_files_that_have_changed_since_are_named(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    shutil.rmtree(data / "case_04")
+    prepare(data, out)
+    mask = data / "case_03/case_03_OAR_Lips.seg.nrrd"
+    empty = sitk.ReadImage(str(mask)) * 0
+    sitk.WriteImage(empty, str(mask))
+    (data / "case_03/case_03_OAR_Brainstem.seg.nrrd").unlink()
+    with pytest.raises(InputError) as caught:
+        prepare(data, out)
+    assert "case case_03: expected the files that it was prepared from" in str(caught.value)
+    assert "label case_03_OAR_Lips.seg.nrrd (changed)" in str(caught.value)
+    assert "label case_03_OAR_Brainstem.seg.nrrd (gone)" in str(caught.value)
+
+
+def test_another_data_set_is_not_mixed_in(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    other = tmp_path / "other"
+    shutil.copytree(data / "case_03", other / "case_03")
+    shutil.rmtree(data / "case_03")
+    prepare(data, out)
+    with pytest.raises(InputError, match="found also case_04, which is not among its usable"):
+        prepare(other, out)
+    assert not (out / "imagesTr/case_03_0000.nrrd").exists()
+    # More cases of the same data set are welcome.
+    shutil.copytree(other / "case_03", data / "case_03")
+    assert [case.name for case in prepare(data, out).cases] == ["case_03", "case_04"]
+
+
+def test_nan_costs_an_optional_mr_and_no_more(data: Path, tmp_path: Path) -> None:
+    path = data / "case_03/case_03_IMG_MR_T1.nrrd"
+    mr = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32)
+    mr[3, 3, 3] = float("nan")
+    sitk.WriteImage(mr, str(path))
+    lines: list[str] = []
+    done = prepare(data, tmp_path / "Dataset101_Test", progress=lines.append)
+    assert [case.registration for case in done.cases] == [None, "taken from file"]
+    assert any(line.startswith("case_03:") and "MR_T1 not used" in line for line in lines)
+
+
+def fail(job: CaseJob) -> None:
+    raise ZeroDivisionError("by hand")
+
+
+def die(job: CaseJob) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (fail, "internal error (ZeroDivisionError: by hand)"),
+        (die, "its process was killed, as happens where memory runs out"),
+    ],
+)
+def test_what_ends_one_case_costs_no_other(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[[CaseJob], None],
+    message: str,
+) -> None:
+    real = dataset._unknown
+
+    def faulty(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
+        if job.case.name == "case_03":
+            fault(job)
+        return real(job, missing)
+
+    monkeypatch.setattr(dataset, "_unknown", faulty)
+    lines: list[str] = []
+    out = tmp_path / "Dataset101_Test"
+    done = prepare(data, out, warn=lines.append)
+    assert [case.name for case in done.cases] == ["case_04"]
+    assert [problem.name for problem in done.left_out] == ["case_03"]
+    assert lines[0].startswith(f"case_03: left out: {message}")
+    # Nor does nnU-Net find what there was of it already.
+    assert not list(out.glob("*Tr/case_03*"))
+
+
+def test_the_status_tells_of_lost_cases(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = data / "case_04/case_04_IMG_CT.nrrd"
+    path.write_bytes(path.read_bytes()[:-100])
+    out = tmp_path / "Dataset101_Test"
+    arguments = ["prepare", str(data), "--out", str(out), "--transforms", "files"]
+    assert main(arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.out == f"1 cases in {out}\n"
+    assert "WARNING case_04: left out: " in shown.err
+    assert shown.err.splitlines()[-1].endswith("WARNING 1 of 2 cases left out: case_04")
+    shutil.rmtree(data / "case_04")
+    assert main(arguments) == 0
+
+
+def test_ctrl_c_ends_in_one_line(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset101_Test"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oarseg.cli", "prepare", str(data), "--out", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    while not (out / "oarseg_prepare.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    # As a terminal does, to all processes at once.
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in told
+    assert told.splitlines()[-1].endswith("ERROR stopped by Ctrl-C")
 
 
 # --- other challenges
@@ -228,7 +388,7 @@ def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) ->
     lines: list[str] = []
     with pytest.raises(InputError, match="expected at least one usable case"):
         prepare_dataset(
-            tmp_path / "data", tmp_path / "Dataset109_T", challenge=rules, progress=lines.append
+            tmp_path / "data", tmp_path / "Dataset109_T", challenge=rules, warn=lines.append
         )
     assert any("image_contrast.nii.gz: expected the reference image's grid" in x for x in lines)
     done = prepare_dataset(
@@ -238,4 +398,4 @@ def test_a_second_ct_on_another_grid_is_left_out_unless_asked(tmp_path: Path) ->
         resample=True,
         progress=lines.append,
     )
-    assert len(done) == 1
+    assert len(done.cases) == 1

@@ -715,6 +715,7 @@ def test_prepare_and_segment_give_the_same_channels(
         monkeypatch.setattr(registration, "register_mr", lambda *_, **__: found)
     # Workers see what this process was given, however they are started.
     monkeypatch.setattr(dataset, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(dataset, "_let_interrupts_kill", lambda: None)
     out = tmp_path / "Dataset101_Test"
     dataset.prepare_dataset(data, out, challenge=HAN_SEG, progress=lambda _: None)
     given: list[NDArray[Any]] = []
