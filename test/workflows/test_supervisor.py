@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from oarseg import log, supervisor
-from oarseg.supervisor import Finished
+from oarseg.system import log
+from oarseg.workflows import supervisor
+from oarseg.workflows.supervisor import Finished
 
 output, at, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -29,7 +30,7 @@ def work(journal):
             continue
         journal.begins(case)
         if case == at and how == "sleep":
-            (output / ".partial-b").mkdir()
+            (output / ".oarseg/stage/b").mkdir(parents=True)
             print("asleep", flush=True)
             time.sleep(60)
         if case == at and how == "exit":
@@ -44,8 +45,8 @@ def work(journal):
 if at == "start":
     def work(journal, signal=int(how)):
         os.kill(os.getpid(), signal)
-log.configure()
-sys.exit(supervisor.run(work, output=output))
+log.configure_logging()
+sys.exit(supervisor.run_supervised(work, output=output))
 """
 
 
