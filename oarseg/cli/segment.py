@@ -16,6 +16,7 @@ from oarseg.cli.options import (
     whole_number,
 )
 from oarseg.errors import InputError
+from oarseg.results.lock import lock_output
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
 from oarseg.workflows.supervisor import Journal
@@ -110,9 +111,12 @@ def run_segment(arguments: argparse.Namespace) -> int:
     # Before any worker: a second one has no more time than the first left.
     started_s = time.monotonic() - process_age_s()
     limit_s = _time_limit(arguments)
-    return supervisor.run_supervised(
-        lambda journal: _segment(arguments, journal, limit_s, started_s), output=arguments.output
-    )
+    # The supervisor holds the folder, so that no other run slips in between two workers.
+    with lock_output(arguments.output):
+        return supervisor.run_supervised(
+            lambda journal: _segment(arguments, journal, limit_s, started_s),
+            output=arguments.output,
+        )
 
 
 def _segment(

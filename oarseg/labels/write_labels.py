@@ -262,7 +262,8 @@ def _write_nifti(path: Path, labels: Volume) -> None:
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> None:
-    with path.open("wb") as stream:
+    # Exclusively: what lies there, a link for one, is not written through.
+    with path.open("xb") as stream:
         stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())

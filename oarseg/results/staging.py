@@ -1,10 +1,12 @@
 """A case's outputs appear together, or none of them.
 
-Everything is written into a hidden folder beside its destination, synced, and renamed
-into place. What a rename replaces is kept until the last one is done and put back if one
-fails. A process that is killed between two renames leaves a list of them; ``recover_case``
-takes them back. Outputs of an earlier run are set aside before a case is begun anew, so
-that nothing in its place is of another run.
+Everything is written into a hidden folder below the output folder, synced, and renamed into
+place; the label file comes last, and its rename decides. What another rename replaces is kept
+until then and put back if one fails. A process that is killed between two renames leaves a
+mark; ``recover_case`` takes back what was placed without the label file.
+
+What the mark says is not trusted beyond the case's own places, which follow from its name, and
+its own hidden folder. No link is followed anywhere.
 
 This module needs nothing but Python, so that a process without much memory can use it.
 """
@@ -12,92 +14,166 @@ This module needs nothing but Python, so that a process without much memory can 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from oarseg.cases.places import safe_relative_path
+from oarseg.cases.places import (
+    EARLIER,
+    HIDDEN,
+    is_case_name,
+    masks_path,
+    report_path,
+    safe_relative_path,
+    segmentation_path,
+)
+from oarseg.errors import OutputError
+from oarseg.results.folder import (
+    entry_kind,
+    list_folder,
+    make_folder,
+    move_entry,
+    read_text,
+    remove_empty_folder,
+    remove_entry,
+    sync_folder,
+    write_new_text,
+)
 
-PARTIAL = ".partial-"
-EARLIER = "earlier"
+STAGES = Path(HIDDEN, "stage")
 PLACING = "placing.json"
+# A handful of paths, each within what the system allows.
+PLACING_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class CaseStage:
-    """Where a case's outputs wait: ``new`` mirrors the output folder, ``old`` keeps
-    what they replace.
+    """Where a case's outputs wait: ``new`` mirrors the output folder, ``old`` keeps what
+    they replace.
+
+    Attributes:
+        output: the output folder.
+        case: the case's name.
     """
 
     output: Path
-    folder: Path
+    case: str
+
+    @property
+    def folder(self) -> Path:
+        """The stage, relative to the output folder."""
+        return STAGES / self.case
 
     @property
     def new(self) -> Path:
         """Where to write."""
-        return self.folder / "new"
+        return self.output / self.folder / "new"
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Write a file that waits with the others."""
+        write_new_text(self.output, self._waiting(file), text)
 
     def commit(self, files: Sequence[Path]) -> None:
         """Rename files and folders into place, all or none.
 
+        Args:
+            files: relative to the output folder: those that the case's name gives, and last
+                the label file.
+
         Raises:
+            OutputError: something of another kind lies in a place; all is as it was.
             OSError: a rename failed; all is as it was.
         """
+        *others, last = files
+        for file in files:
+            self._check_place(file)
         marker = self.folder / PLACING
-        write_text(marker, json.dumps([str(file) for file in files]))
-        sync_folder(self.folder)
+        write_new_text(self.output, marker, json.dumps([str(file) for file in files]))
+        sync_folder(self.output, self.folder)
         try:
-            for file in files:
+            for file in others:
                 self._place(file)
+            for folder in {file.parent for file in others}:
+                sync_folder(self.output, folder)
+            self._place_last(last)
         except BaseException:
-            self.restore(files)
+            self.restore(others, last)
             raise
-        for folder in {(self.output / file).parent for file in files}:
-            sync_folder(folder)
-        # From here on the case counts as written.
-        marker.unlink()
+        # The case is written; a kill from here on takes nothing back.
+        sync_folder(self.output, last.parent)
+        remove_entry(self.output, marker)
 
-    def restore(self, files: Iterable[Path]) -> None:
-        """Take back what ``commit`` has done so far; harmless where it has done nothing."""
-        for file in reversed(tuple(files)):
-            target, kept = self.output / file, self.folder / "old" / file
-            # What still waits in `new` never reached its place.
-            if not (self.new / file).exists() and target.exists():
-                target.rename(self.new / file)
-            if kept.exists():
-                kept.rename(target)
+    def restore(self, others: Sequence[Path], last: Path) -> None:
+        """Take back what ``commit`` has done so far, unless the last file is in place."""
+        if entry_kind(self.output, self._waiting(last)) == "none":
+            return
+        for file in reversed(others):
+            waiting, kept = self._waiting(file), self._kept(file)
+            # What still waits never reached its place.
+            placed = entry_kind(self.output, waiting) == "none"
+            if placed and entry_kind(self.output, file) != "none":
+                move_entry(self.output, file, waiting)
+            if entry_kind(self.output, kept) != "none":
+                move_entry(self.output, kept, file)
+
+    def _waiting(self, file: Path) -> Path:
+        return self.folder / "new" / file
+
+    def _kept(self, file: Path) -> Path:
+        return self.folder / "old" / file
+
+    def _check_place(self, file: Path) -> None:
+        found = entry_kind(self.output, file)
+        expected = entry_kind(self.output, self._waiting(file))
+        # A link in the place is replaced itself.
+        if found not in ("none", "link", expected):
+            raise OutputError(
+                f"{self.output / file}: expected a {expected} of this case or nothing, found a "
+                f"{found}; move it away, or pass another --output"
+            )
 
     def _place(self, file: Path) -> None:
-        target, kept = self.output / file, self.folder / "old" / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            target.rename(kept)
-        (self.new / file).rename(target)
+        if entry_kind(self.output, file) != "none":
+            move_entry(self.output, file, self._kept(file))
+        move_entry(self.output, self._waiting(file), file)
+
+    def _place_last(self, file: Path) -> None:
+        """Rename the file that decides, over an older one in one step."""
+        move_entry(self.output, self._waiting(file), file)
 
 
 @contextmanager
 def stage_case(output: Path, case: str) -> Iterator[CaseStage]:
-    """A hidden folder in the output folder, gone afterwards whatever happens."""
+    """Make a hidden folder in the output folder, gone afterwards whatever happens."""
     recover_case(output, case)
-    stage = _stage(output, case)
+    stage = CaseStage(output, case)
     try:
-        stage.new.mkdir(parents=True)
+        make_folder(output, stage.folder / "new")
         yield stage
     finally:
-        _remove(stage.folder)
+        _remove_stage(stage)
 
 
 def recover_case(output: Path, case: str) -> None:
     """Undo what a process left of a case that was killed while it wrote."""
-    stage = _stage(output, case)
-    marker = stage.folder / PLACING
-    if marker.is_file():
-        stage.restore(_listed(marker))
-    _remove(stage.folder)
+    stage = CaseStage(output, case)
+    last = _decisive_file(stage)
+    if last is not None:
+        own = (segmentation_path(case), masks_path(case), report_path(case))
+        stage.restore(own, last)
+    _remove_stage(stage)
+
+
+def recover_cases(output: Path) -> None:
+    """Undo what a killed process left of any case; nothing else may be writing here."""
+    for name in list_folder(output, STAGES):
+        if is_case_name(name):
+            recover_case(output, name)
+        else:
+            remove_entry(output, STAGES / name)
+    remove_empty_folder(output, STAGES)
+    remove_empty_folder(output, Path(HIDDEN))
 
 
 def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
@@ -112,59 +188,31 @@ def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
         Whether there is anything of the case in ``earlier`` now.
     """
     recover_case(output, case)
-    aside = output / EARLIER / case
+    aside = Path(EARLIER, case)
     for file in files:
-        if (output / file).exists():
-            _remove(aside / file)
-            (aside / file).parent.mkdir(parents=True, exist_ok=True)
-            (output / file).rename(aside / file)
-    return aside.exists()
+        if entry_kind(output, file) != "none":
+            remove_entry(output, aside / file)
+            move_entry(output, file, aside / file)
+    return entry_kind(output, aside) == "folder"
 
 
 def remove_aside(output: Path, case: str) -> None:
     """Remove what was set aside of a case that has been written anew."""
-    _remove(output / EARLIER / case)
-    folder = output / EARLIER
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    remove_entry(output, Path(EARLIER, case))
+    remove_empty_folder(output, Path(EARLIER))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is on the disk when this returns."""
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _remove_stage(stage: CaseStage) -> None:
+    remove_entry(stage.output, stage.folder)
+    remove_empty_folder(stage.output, STAGES)
+    remove_empty_folder(stage.output, Path(HIDDEN))
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _decisive_file(stage: CaseStage) -> Path | None:
+    """The label file of a case that was being placed; None where no rename had begun."""
+    text = read_text(stage.output, stage.folder / PLACING, limit=PLACING_BYTES)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _stage(output: Path, case: str) -> CaseStage:
-    return CaseStage(output, output / f"{PARTIAL}{case}")
-
-
-def _listed(marker: Path) -> list[Path]:
-    """The files of a list that may be cut off; then no rename had begun."""
-    try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-    except ValueError:
-        return []
-    return (
-        [path for text in found if (path := safe_relative_path(text))]
-        if isinstance(found, list)
-        else []
-    )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        found = json.loads(text or "")
+    except (ValueError, RecursionError):
+        return None
+    return safe_relative_path(found[-1]) if isinstance(found, list) and found else None

@@ -1,4 +1,4 @@
-"""A case's outputs: label file, Slicer segmentation, masks and report; and ``results.json``."""
+"""A case's outputs: label file, Slicer segmentation, masks and report."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oarseg.cases.case import Case, label_path
-from oarseg.cases.places import MASKS, REPORTS, RESULTS, safe_relative_path
+from oarseg.cases.case import Case, mask_name, output_paths
+from oarseg.cases.places import EARLIER, HIDDEN, IMAGES, MASKS, REPORTS, masks_path
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.errors import OutputError
 from oarseg.imaging.volume import Grid, Volume
@@ -28,39 +28,54 @@ from oarseg.labels.write_labels import (
     write_nrrd,
 )
 from oarseg.results import staging
+from oarseg.results.folder import (
+    EntryKind,
+    entry_kind,
+    explained_refusal,
+    list_folder,
+    remove_empty_folder,
+    remove_entry,
+    write_new_text,
+)
 
 # Compression lets go of the interpreter's lock; more threads than this wait for the disk.
 THREADS = 2
-
-
-@dataclass(frozen=True)
-class Record:
-    """What became of one case, for ``results.json``.
-
-    Attributes:
-        case: its name.
-        inputs: channel name → file; empty where the files did not make a case.
-        label_file: the label file, if it was written.
-        error_messages: sentences for the user; empty for a case that was written.
-    """
-
-    case: str
-    inputs: Mapping[str, Path] = field(default_factory=dict)
-    label_file: Path | None = None
-    error_messages: tuple[str, ...] = ()
 
 
 def check_output(output: Path) -> None:
     """Make sure, before any work, that the output folder exists and takes files.
 
     Raises:
-        OutputError: it cannot be made, or a file in it cannot be written.
+        OutputError: it cannot be made, a file in it cannot be written, or a link lies where
+            outputs go.
     """
-    probe = output / f"{staging.PARTIAL}probe"
-    with _explained(output):
+    probe = Path(HIDDEN, "probe")
+    with explained_refusal(output):
         output.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        for folder in (IMAGES, MASKS, REPORTS, EARLIER):
+            list_folder(output, Path(folder))
+        remove_entry(output, probe)
+        write_new_text(output, probe, "\0")
+        remove_entry(output, probe)
+        remove_empty_folder(output, probe.parent)
+
+
+def check_places(output: Path, case: Case, challenge: Challenge) -> None:
+    """Make sure, before a case is computed, that its outputs can take their places.
+
+    Raises:
+        OutputError: something else lies there, or a link on the way.
+    """
+    expected: dict[Path, EntryKind] = dict.fromkeys(output_paths(case, challenge), "file")
+    expected[masks_path(case.name)] = "folder"
+    with explained_refusal(output):
+        for path, kind in expected.items():
+            found = entry_kind(output, path)
+            if found not in (kind, "none", "link"):
+                raise OutputError(
+                    f"{output / path}: expected a {kind} of this case or nothing, found a "
+                    f"{found}; move it away, or pass another --output"
+                )
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,8 @@ class StagedOutputs:
             OutputError: a file cannot be written or renamed; all is as it was.
         """
         output = self.stage.output
-        with _explained(output):
-            staging.write_text(self.stage.new / self.report_file, _json(report))
+        with explained_refusal(output):
+            self.stage.write_text(self.report_file, json.dumps(report, indent=1) + "\n")
             self.stage.commit(self.placed)
             staging.remove_aside(output, self.case)
         return tuple(output / file for file in (*self.files, self.report_file))
@@ -118,9 +133,10 @@ def stage_outputs(
         ValueError: labels that the challenge does not have, or not uint8.
     """
     _check_labels(labels, challenge)
-    label_file = label_path(case, challenge)
-    whole, masks, report_file = _places(case.name)
-    with _explained(output), staging.stage_case(output, case.name) as stage:
+    whole, masks, report_file, label_file = output_paths(case, challenge)
+    with explained_refusal(output):
+        output.mkdir(parents=True, exist_ok=True)
+    with explained_refusal(output), staging.stage_case(output, case.name) as stage:
         for file in (label_file, whole, masks / "mask", report_file):
             (stage.new / file).parent.mkdir(parents=True, exist_ok=True)
         names = _write_labels(
@@ -162,79 +178,6 @@ def write_case(
     """
     with stage_outputs(output, case=case, challenge=challenge, labels=labels) as staged:
         return staged.commit(report)
-
-
-def set_case_aside(output: Path, name: str, label_file: Path | None) -> str | None:
-    """Move a case's outputs of an earlier run out of the way, to ``earlier/<case>``.
-
-    Args:
-        output: the output folder.
-        name: the case's.
-        label_file: where its label file would be, relative to ``output``, if that is known.
-
-    Returns:
-        A sentence for the user where there are such outputs.
-
-    Raises:
-        OutputError: they cannot be moved.
-    """
-    whole, masks, report = _places(name)
-    files = {whole, masks, report, *filter(None, (label_file, _told(output / report)))}
-    with _explained(output):
-        if not staging.move_aside(output, name, files):
-            return None
-    return f"its outputs of an earlier run are in {Path(staging.EARLIER, name)}"
-
-
-def _places(name: str) -> tuple[Path, Path, Path]:
-    """Segmentation, masks and report of a case."""
-    return Path(MASKS, f"{name}.seg.nrrd"), Path(MASKS, name), Path(REPORTS, f"{name}.json")
-
-
-def _told(report: Path) -> Path | None:
-    """The label file that an earlier run's report names."""
-    try:
-        document = json.loads(report.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        # No earlier run, or not a report of ours: there is nothing to learn from it.
-        return None
-    return safe_relative_path(document.get("label_file")) if isinstance(document, dict) else None
-
-
-def write_results(output: Path, records: Sequence[Record]) -> Path:
-    """Replace ``results.json`` by one that tells of these cases.
-
-    The layout is that of evalutils 0.4, with the input types of the HaN-Seg example.
-
-    Raises:
-        OutputError: the file cannot be written; an older one is left as it was.
-    """
-    path = output / RESULTS
-    draft = output / f"{staging.PARTIAL}{RESULTS}"
-    with _explained(path):
-        try:
-            staging.write_text(draft, _json([_entry(record) for record in records]))
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        staging.sync_folder(output)
-    return path
-
-
-def _entry(record: Record) -> dict[str, Any]:
-    label_file = record.label_file
-    return {
-        "outputs": [_file("metaio_image", label_file)] if label_file else [],
-        "inputs": [
-            _file(f"metaio_{channel.lower().replace('_', '')}_image", path)
-            for channel, path in record.inputs.items()
-        ],
-        "error_messages": list(record.error_messages),
-    }
-
-
-def _file(kind: str, path: Path) -> dict[str, str]:
-    return {"type": kind, "filename": path.name}
 
 
 def _check_labels(labels: Volume, challenge: Challenge) -> None:
@@ -308,25 +251,8 @@ def _write_masks(
     pool: Executor,
 ) -> list[str]:
     def write(organ: Organ, box: Box | None, body: Deflated) -> str:
-        name = f"{folder.name}_OAR_{organ.name}.seg.nrrd"
+        name = mask_name(folder.name, organ.name)
         write_nrrd(folder / name, grid, body, segmentation_fields([Segment(organ, box)]))
         return name
 
     return list(pool.map(write, organs, boxes, bodies))
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise OutputError(
-            f"{path}: expected a folder that can be written, found "
-            f"{error.strerror or error}{where}; free space, or pass another --output"
-        ) from error
-
-
-def _json(document: Any) -> str:
-    return json.dumps(document, indent=1) + "\n"

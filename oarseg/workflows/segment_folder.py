@@ -1,25 +1,31 @@
-"""Segment cases: the only file that knows the order of the steps."""
+"""Segment every case of a folder: what fails costs one case."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from oarseg.cases.admission import printable_path
 from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
-from oarseg.errors import OarsegError
+from oarseg.errors import InputError, OarsegError, OutputError
+from oarseg.imaging.files.locate import locate_voxels
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import MANIFEST
-from oarseg.results import write_case
-from oarseg.results.write_case import Record
+from oarseg.results import staging, write_case
+from oarseg.results.lock import lock_output
+from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results
+from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
+from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.segment_case import segment_case
 from oarseg.workflows.settings import Model, Settings
 from oarseg.workflows.supervisor import Finished, Journal
@@ -55,42 +61,193 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
 
     Args:
         settings: what to do.
-        journal: cases that a former process has finished, and where to tell of these.
+        journal: cases that a former process has finished, and where to report on these. Its
+            supervisor holds the output folder; without a supervisor, this function does.
 
     Returns:
         The cases that failed; ``results.json`` lists them too.
 
     Raises:
-        OarsegError: nothing can be done at all: no case, no weights, no output folder.
+        OarsegError: nothing can be done at all: no case, no weights, no output folder, or
+            one that another run writes to.
     """
+    if journal is not None and journal.pipe is not None:
+        return _segment_folder(settings, journal)
+    with lock_output(settings.output):
+        return _segment_folder(settings, journal or Journal())
+
+
+def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]:
     weights = bundle.load_bundle(settings.weights)
     rules = challenge_of(weights, settings.challenge)
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
     found = find_cases(settings.input, rules, required=required | {rules.reference.channel})
-    write_case.check_output(settings.output)
+    _log_ignored(found.ignored)
+    _check_output(settings)
     if weights.manifest.warning:
         log.warning("weights %s: %s", weights.manifest.title, weights.manifest.warning)
-    write_case.write_results(settings.output, ())
-    records = [_problem(problem, settings.output) for problem in found.problems]
-    write_case.write_results(settings.output, records)
-    journal = journal or Journal()
-    model = None
-    for number, case in enumerate(found.cases):
-        known = journal.finished.get(case.name)
-        if known is None:
-            model = model or _model(settings, weights, rules)
-            model.deadline = _deadline(settings, found.cases[number:], journal)
-            journal.begins(case.name)
-            record = _attempt(case, model, settings.output)
-            label_file = str(record.label_file) if record.label_file else None
-            journal.ends(case.name, Finished(label_file, record.error_messages))
-        else:
-            record = _known(case, known, rules, settings.output)
-        records.append(record)
-        write_case.write_results(settings.output, records)
-    return tuple(Failure(r.case, r.error_messages[0]) for r in records if r.error_messages)
+    staging.recover_cases(settings.output)
+    complete_results(settings.output)
+    plan = plan_outputs(settings.output, rules, found)
+    records = [_record_problem(problem, plan) for problem in plan.problems]
+    with open_results(settings.output, kept=plan.kept, records=records) as results:
+        plan.earlier.move_pending()
+        run = _Run(settings, weights, rules, plan, journal, results)
+        failures = [*map(_failure, records), *run.segment_cases()]
+    plan.earlier.move_pending()
+    return tuple(failures)
+
+
+def _failure(record: Record) -> Failure:
+    return Failure(record.case, record.error_messages[0])
+
+
+def _log_ignored(ignored: Sequence[Path]) -> None:
+    if ignored:
+        names = ", ".join(printable_path(path.name) for path in ignored[:5])
+        rest = " …" if len(ignored) > 5 else ""
+        log.info("%d files beside the images are none, left out: %s%s", len(ignored), names, rest)
+
+
+def _check_output(settings: Settings) -> None:
+    """Make sure that the output folder takes files, and is not the input.
+
+    Raises:
+        OutputError: it does not.
+        InputError: label files could replace those of the data set.
+    """
+    write_case.check_output(settings.output)
+    if os.path.samefile(settings.input, settings.output):
+        raise InputError(
+            f"{settings.output}: expected an output folder of its own, found the input folder; "
+            "pass another --output"
+        )
+
+
+@dataclass
+class _Run:
+    """The cases of one run, one after the other."""
+
+    settings: Settings
+    weights: Bundle
+    rules: Challenge
+    plan: OutputPlan
+    journal: Journal
+    results: ResultsFile
+    model: Model | None = None
+
+    def segment_cases(self) -> list[Failure]:
+        """Segment all cases; returns those that failed."""
+        failures: list[Failure] = []
+        for number, case in enumerate(self.plan.cases):
+            known = self.journal.finished.get(case.name)
+            try:
+                record = self._record_known(case, known) if known else self._begin(case, number)
+            except DiskFullError as error:
+                return [*failures, *self._leave_out(number, error)]
+            self._keep(record)
+            if record.error_messages:
+                failures.append(_failure(record))
+        return failures
+
+    def _begin(self, case: Case, number: int) -> Record:
+        """Segment a case, and tell the supervisor.
+
+        Raises:
+            DiskFullError: there is no room for any case.
+        """
+        check_disk(self.settings.output)
+        self.model = self.model or _model(self.settings, self.weights, self.rules)
+        left = self.plan.cases[number:]
+        self.model.deadline = _deadline(self.settings, left, self.journal)
+        self.journal.begins(case.name)
+        record = self._attempt(case, self.model)
+        label_file = str(record.label_file) if record.label_file else None
+        self.journal.ends(case.name, Finished(label_file, record.error_messages))
+        return record
+
+    def _keep(self, record: Record) -> None:
+        self.results.append(record)
+        if self.results.is_due:
+            self.results.write()
+            self.plan.earlier.move_pending()
+
+    def _leave_out(self, number: int, error: DiskFullError) -> list[Failure]:
+        """Record the cases that are not begun; what an earlier run made of them stays."""
+        log.error("%s", error)
+        left = [case for case in self.plan.cases[number:] if case.name not in self.journal.finished]
+        for case in left:
+            if not self.results.keeps(case.name):
+                self._keep(Record(case.name, case.files, error_messages=(str(error),)))
+        return [Failure(case.name, str(error)) for case in left]
+
+    def _record_known(self, case: Case, known: Finished) -> Record:
+        """Record a case that a former process has finished, or that ended it."""
+        if known.label_file is not None:
+            return Record(case.name, case.files, Path(known.label_file))
+        return self._record_failure(case, known.messages[0])
+
+    def _record_failure(self, case: Case, message: str) -> Record:
+        """Record a failed case, and get an earlier run's outputs of it out of their places."""
+        earlier = self.plan.earlier
+        # What is listed has to stay until it is no longer.
+        move = earlier.set_aside_later if self.results.keeps(case.name) else earlier.set_aside
+        aside = None
+        try:
+            aside = move(case.name, label_path(case, self.rules))
+        except OutputError as error:
+            log.error("%s: its outputs of an earlier run stay in place: %s", case.name, error)
+        messages = (message, aside) if aside else (message,)
+        return Record(case.name, case.files, error_messages=messages)
+
+    def _attempt(self, case: Case, model: Model) -> Record:
+        """Segment one case; what goes wrong ends in its record, not in the other cases."""
+        log.info("case %s", case.name)
+        output = self.settings.output
+        try:
+            if not self.results.keeps(case.name):
+                self.plan.earlier.set_aside(case.name, label_path(case, self.rules))
+            write_case.check_places(output, case, self.rules)
+            _check_space(output, case, self.rules)
+            return Record(case.name, case.files, segment_case(case, model, output))
+        except OarsegError as error:
+            log.error("%s: %s", case.name, error)
+            message = str(error)
+        except MemoryError:
+            message = "not enough memory for this case; give the container more, or crop the CT"
+            log.exception("%s: %s", case.name, message)
+        except Exception as error:
+            # A defect of ours must not cost the user the other cases; the traceback stays.
+            message = f"internal error ({type(error).__name__}: {error}); please report it"
+            log.exception("%s: %s", case.name, message)
+        return self._record_failure(case, message)
+
+
+def _check_space(output: Path, case: Case, rules: Challenge) -> None:
+    """Make sure that the disk has room for a case's outputs, before it is computed.
+
+    Raises:
+        OutputError: it has not.
+    """
+    try:
+        voxels = locate_voxels(case.files[rules.reference.channel]).grid.voxels
+    except InputError:
+        # Reading the image says what is wrong with it.
+        return
+    check_space(output, case, rules, voxels)
+
+
+def _record_problem(problem: CaseProblem, plan: OutputPlan) -> Record:
+    """Record what is no case; outputs of that name, from when it was one, go aside."""
+    aside = None
+    try:
+        aside = plan.earlier.set_aside_later(problem.name)
+    except OutputError as error:
+        log.error("%s: its outputs of an earlier run stay in place: %s", problem.name, error)
+    messages = (problem.message, aside) if aside else (problem.message,)
+    return Record(problem.name, error_messages=messages)
 
 
 def _model(settings: Settings, weights: Bundle, rules: Challenge) -> Model:
@@ -106,50 +263,3 @@ def _deadline(settings: Settings, cases: Sequence[Case], journal: Journal) -> De
         return None
     left = sum(case.name not in journal.finished for case in cases)
     return Deadline(settings.time_limit_s, left, settings.started_s)
-
-
-def _problem(problem: CaseProblem, output: Path) -> Record:
-    """The record of what is no case; outputs of that name, when it was one, go aside."""
-    earlier = (
-        write_case.set_case_aside(output, problem.name, None) if _is_name(problem.name) else None
-    )
-    return Record(problem.name, error_messages=_messages(problem.message, earlier))
-
-
-def _is_name(name: str) -> bool:
-    """Whether a name can be that of a case, and so of files."""
-    return name.isprintable() and name not in ("", ".", "..") and "/" not in name
-
-
-def _known(case: Case, known: Finished, rules: Challenge, output: Path) -> Record:
-    """The record of a case that a former process has finished, or that ended it."""
-    if known.label_file is not None:
-        return Record(case.name, case.files, Path(known.label_file))
-    earlier = write_case.set_case_aside(output, case.name, label_path(case, rules))
-    return Record(case.name, case.files, error_messages=_messages(known.messages[0], earlier))
-
-
-def _messages(cause: str, earlier: str | None) -> tuple[str, ...]:
-    return (cause, earlier) if earlier else (cause,)
-
-
-def _attempt(case: Case, model: Model, output: Path) -> Record:
-    """Segment one case; what goes wrong ends in its record, not in the other cases."""
-    log.info("case %s", case.name)
-    earlier = None
-    try:
-        earlier = write_case.set_case_aside(output, case.name, label_path(case, model.challenge))
-        label_file = segment_case(case, model, output)
-    except OarsegError as error:
-        log.error("%s: %s", case.name, error)
-        message = str(error)
-    except MemoryError:
-        message = "not enough memory for this case; give the container more, or crop the CT"
-        log.exception("%s: %s", case.name, message)
-    except Exception as error:
-        # A defect of ours must not cost the user the other cases; the traceback stays.
-        message = f"internal error ({type(error).__name__}: {error}); please report it"
-        log.exception("%s: %s", case.name, message)
-    else:
-        return Record(case.name, case.files, label_file)
-    return Record(case.name, case.files, error_messages=_messages(message, earlier))

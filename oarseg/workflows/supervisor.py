@@ -19,7 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from oarseg.errors import OutputError
 from oarseg.results import staging
+from oarseg.results.folder import explained_refusal
+from oarseg.results.results_file import complete_results
 from oarseg.system import memory
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -99,7 +102,7 @@ def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
 
     Args:
         work: gets the journal; returns the exit status.
-        output: the folder in which unfinished files are taken back.
+        output: the folder in which unfinished files are taken back, held by this process.
 
     Returns:
         In the worker what ``work`` returns, in the supervisor its exit status, or 128 and
@@ -124,6 +127,7 @@ def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
             return status
         reason = _reason(-status, out_of_memory=_kills_for_memory() > kills)
         if ledger.current is None:
+            _tidy_output(output)
             log.error("%s before a case was begun", reason)
             return 1
         log.error("%s: %s", ledger.current, reason)
@@ -180,10 +184,20 @@ def _end(worker: int, pipe: int, ledger: _Ledger, output: Path, number: int) -> 
     while ledger.read(pipe):
         pass
     os.waitpid(worker, 0)
-    if ledger.current is not None:
-        staging.recover_case(output, ledger.current)
+    _tidy_output(output)
     log.error("stopped by signal %d; nothing of the unfinished case was written", number)
     return 128 + number
+
+
+def _tidy_output(output: Path) -> None:
+    """Take back unfinished files, and list in ``results.json`` every case that was recorded."""
+    try:
+        with explained_refusal(output):
+            staging.recover_cases(output)
+            complete_results(output)
+    except OutputError as error:
+        # The next run in this folder does it.
+        log.error("%s", error)
 
 
 def _reason(number: int, *, out_of_memory: bool) -> str:

@@ -25,13 +25,12 @@ from oarseg.imaging.volume import Grid, Volume, grid_of, to_sitk
 from oarseg.labels import deflate, write_labels
 from oarseg.labels.boxes import label_boxes
 from oarseg.results import staging
+from oarseg.results.earlier import EarlierOutputs
 from oarseg.results.write_case import (
-    Record,
     check_output,
-    set_case_aside,
+    check_places,
     stage_outputs,
     write_case,
-    write_results,
 )
 
 HAN_SEG = catalogue.load_challenge("han_seg")
@@ -141,6 +140,7 @@ def test_oblique_geometry_is_the_ct_s_to_the_last_bit(tmp_path: Path, seed: int,
     with ThreadPoolExecutor(1) as pool:
         body = deflate.deflate_array(labels.array, pool)
     out = tmp_path / f"out.{end}"
+    out.unlink(missing_ok=True)
     write_labels.write_label_file(out, labels, body)
     assert grid_of(header_of(out)) == grid
 
@@ -290,6 +290,7 @@ def test_failure_while_renaming_restores_what_was_there(
     place = staging.CaseStage._place
     calls = Full(place, nth)
     monkeypatch.setattr(staging.CaseStage, "_place", lambda stage, file: calls(stage, file))
+    monkeypatch.setattr(staging.CaseStage, "_place_last", lambda stage, file: calls(stage, file))
     with pytest.raises(OutputError, match="No space left"):
         write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
     assert tree(tmp_path) == before
@@ -306,7 +307,8 @@ def test_interruption_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_is_not_committed_leaves_nothing_and_what_was_set_aside_stays(tmp_path: Path) -> None:
     write(tmp_path)
-    set_case_aside(tmp_path, "case_01", None)
+    earlier = EarlierOutputs(tmp_path, HAN_SEG, {})
+    assert earlier.set_aside("case_01") == "its outputs of an earlier run are in earlier/case_01"
     before = tree(tmp_path)
     with stage_outputs(tmp_path, case=case(), challenge=HAN_SEG, labels=label_map()) as staged:
         waiting = tree(staged.stage.new)
@@ -317,8 +319,8 @@ def test_what_is_not_committed_leaves_nothing_and_what_was_set_aside_stays(tmp_p
 
 def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     write(tmp_path, report={"run": 1})
-    (tmp_path / ".partial-case_01").mkdir()
-    (tmp_path / ".partial-case_01/left by a killed run").touch()
+    (tmp_path / ".oarseg/stage/case_01").mkdir(parents=True)
+    (tmp_path / ".oarseg/stage/case_01/left by a killed run").touch()
     stale = tmp_path / "oar_masks/case_01/case_01_OAR_Gone.seg.nrrd"
     stale.touch()
     write(tmp_path, Volume(np.zeros(GRID.shape, np.uint8), GRID), report={"run": 2})
@@ -333,6 +335,48 @@ def test_output_is_checked_before_any_work(tmp_path: Path) -> None:
     assert list((tmp_path / "new/folder").iterdir()) == []
 
 
+@pytest.mark.parametrize("planted", ["images", "oar_masks", "reports", "earlier", ".oarseg"])
+def test_links_in_the_output_are_refused_before_any_work(tmp_path: Path, planted: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / planted).symlink_to(tmp_path / "outside")
+    with pytest.raises(OutputError, match=f"{planted}: expected a folder, found a link"):
+        check_output(tmp_path / "output")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    check_output(tmp_path / "link")
+    assert len(write(tmp_path / "link")) == 33
+    assert len(tree(tmp_path / "real")) == 33
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("oar_masks/case_01.seg.nrrd", True), ("oar_masks/case_01", False), ("reports", False)],
+)
+def test_places_are_checked_before_a_case_is_computed(
+    tmp_path: Path, name: str, folder: bool
+) -> None:
+    check_places(tmp_path, case(), HAN_SEG)
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.mkdir() if folder else place.touch()
+    with pytest.raises(OutputError, match=f"{name}.*: expected a .*, found a"):
+        check_places(tmp_path, case(), HAN_SEG)
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "out.mha").symlink_to(tmp_path / "outside")
+    with ThreadPoolExecutor(1) as pool:
+        body = deflate.deflate_array(label_map().array, pool)
+    with pytest.raises(FileExistsError):
+        write_labels.write_label_file(tmp_path / "out.mha", label_map(), body)
+    assert not (tmp_path / "outside").exists()
+
+
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file/below", Path("/proc/oarseg")):
@@ -341,35 +385,3 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
         message = str(caught.value)
         assert message.startswith(f"{output}: expected a folder that can be written, found ")
         assert message.endswith("; free space, or pass another --output")
-
-
-def test_results_tell_of_good_and_failed_cases(tmp_path: Path) -> None:
-    path = write_results(
-        tmp_path,
-        [
-            Record("case_01", case().files, tmp_path / "images/head_neck_oar/case_01_IMG_seg.nrrd"),
-            Record("b", error_messages=("b_MR.mha: expected the CT",)),
-        ],
-    )
-    assert json.loads(path.read_text()) == [
-        {
-            "outputs": [{"type": "metaio_image", "filename": "case_01_IMG_seg.nrrd"}],
-            "inputs": [
-                {"type": "metaio_ct_image", "filename": "case_01_IMG_CT.nrrd"},
-                {"type": "metaio_mrt1_image", "filename": "case_01_MR_T1.nrrd"},
-            ],
-            "error_messages": [],
-        },
-        {"outputs": [], "inputs": [], "error_messages": ["b_MR.mha: expected the CT"]},
-    ]
-    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
-
-
-def test_results_are_replaced_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_results(tmp_path, [])
-    monkeypatch.setattr(os, "fsync", Full(os.fsync, 1))
-    with pytest.raises(OutputError, match=r"results\.json: expected a folder that can be written"):
-        write_results(tmp_path, [Record("a")])
-    assert tree(tmp_path) == {"results.json": b"[]\n"}

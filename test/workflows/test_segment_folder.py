@@ -35,8 +35,7 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
-from oarseg.results import write_case
-from oarseg.results.write_case import Record
+from oarseg.results import results_file
 from oarseg.system.memory import Room
 from oarseg.training import dataset
 from oarseg.workflows import segment_case, segment_folder
@@ -572,40 +571,38 @@ def test_outputs_of_a_case_that_is_none_any_more_go_aside(
 def test_results_are_true_at_every_moment(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whenever results.json is written, the label files that it lists are there, and no others
-    of the cases that it lists."""
+    """Whenever results.json is written, the label files that it lists are there; what an earlier
+    run listed is listed until this run has replaced it or failed to."""
     output = tmp_path / "output"
     path = input_dir / "images/ct/case_04_CT.mha"
     segment_folder.segment_folder(settings(input_dir, output, weights))
     path.write_bytes(path.read_bytes()[:-1000])
     seen = []
-    write = write_case.write_results
+    write = results_file.write_results
 
-    def checked(folder: Path, records: Sequence[Record]) -> Path:
-        written = write(folder, records)
-        files = files_of(output)
-        for record in records:
-            mine = {f for f in files if record.case in f and not f.startswith("earlier")}
-            assert bool(mine) == (record.label_file is not None)
-            assert record.label_file is None or record.label_file.is_file()
-        seen.append(len(records))
-        return written
+    def checked(folder: Path, entries: Sequence[results_file.Entry]) -> None:
+        write(folder, entries)
+        names = [output["filename"] for entry in entries for output in entry["outputs"]]
+        assert all((folder / "images/head_neck_oar" / name).is_file() for name in names)
+        seen.append(names)
 
-    monkeypatch.setattr(write_case, "write_results", checked)
+    monkeypatch.setattr(results_file, "write_results", checked)
     segment_folder.segment_folder(settings(input_dir, output, weights))
-    assert seen == [0, 0, 1, 2]
+    both = ["case_03_seg.mha", "case_04_seg.mha"]
+    assert seen == [both, both, both[:1], both[:1]]
+    assert not [name for name in files_of(output) if "case_04" in name and "earlier" not in name]
 
 
 def test_a_new_worker_goes_on_behind_the_case_that_killed_the_last(
     input_dir: Path, weights: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
-    (output / ".partial-case_03").mkdir(parents=True)
+    (output / ".oarseg/stage/case_03").mkdir(parents=True)
     journal = Journal({"case_03": Finished(messages=("killed because memory ran out",))})
     failures = segment_folder.segment_folder(settings(input_dir, output, weights), journal)
     assert [(f.case, f.message) for f in failures] == [("case_03", "killed because memory ran out")]
     assert [len(record["outputs"]) for record in results(output)] == [0, 1]
-    assert not (output / ".partial-case_03").exists()
+    assert not (output / ".oarseg").exists()
 
 
 @pytest.mark.parametrize("code", ["RAS", "ASL"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from oarseg import log, supervisor
-from oarseg.supervisor import Finished
+from oarseg.system import log
+from oarseg.workflows import supervisor
+from oarseg.workflows.supervisor import Finished
 
 output, at, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -29,7 +31,7 @@ def work(journal):
             continue
         journal.begins(case)
         if case == at and how == "sleep":
-            (output / ".partial-b").mkdir()
+            (output / ".oarseg/stage/b").mkdir(parents=True)
             print("asleep", flush=True)
             time.sleep(60)
         if case == at and how == "exit":
@@ -44,8 +46,8 @@ def work(journal):
 if at == "start":
     def work(journal, signal=int(how)):
         os.kill(os.getpid(), signal)
-log.configure()
-sys.exit(supervisor.run(work, output=output))
+log.configure_logging()
+sys.exit(supervisor.run_supervised(work, output=output))
 """
 
 
@@ -112,6 +114,35 @@ def test_a_signal_ends_it_at_once(tmp_path: Path, number: signal.Signals) -> Non
         f"stopped by signal {int(number)}; nothing of the unfinished case was written"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_completes_results(tmp_path: Path) -> None:
+    """What was recorded and not listed yet is listed when the run was stopped."""
+    entry = {"outputs": [{"type": "metaio_image", "filename": "a.mha"}]}
+    (tmp_path / ".oarseg").mkdir()
+    (tmp_path / ".oarseg/journal").write_text(json.dumps({"case": "a", "entry": entry}) + "\n")
+    process = start(tmp_path, "b", "sleep")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asleep\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert json.loads((tmp_path / "results.json").read_text()) == [entry]
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_crash_before_any_case_completes_results(tmp_path: Path) -> None:
+    (tmp_path / ".oarseg").mkdir()
+    (tmp_path / ".oarseg/journal").write_text('{"case": "a", "entry": {}}\n')
+    assert outcome(tmp_path, "start", int(signal.SIGABRT))[0] == 1
+    assert json.loads((tmp_path / "results.json").read_text()) == [{}]
+
+
+def test_an_output_folder_that_cannot_be_tidied_ends_with_the_same_status(tmp_path: Path) -> None:
+    (tmp_path / ".oarseg").symlink_to(tmp_path)
+    status, _, stderr = outcome(tmp_path, "start", int(signal.SIGABRT))
+    assert status == 1
+    assert ".oarseg: expected a folder, found a link" in stderr
+    assert "Traceback" not in stderr
 
 
 def write_cgroup(root: Path, limit: int, kills: int, *, version: int) -> None:

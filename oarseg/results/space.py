@@ -1,0 +1,90 @@
+"""Whether a disk has room for a case's outputs, before the case is computed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from oarseg.cases.case import Case, label_path
+from oarseg.challenges.challenge import Challenge
+from oarseg.errors import OutputError
+
+# Deflate cannot make less than this of a run of zeros.
+DEFLATE_RATIO = 1032
+# What organs add, in bytes per voxel over all the files that repeat them: twice what the 30 of
+# HaN-Seg take in phantoms of 5 and 31 million voxels (0.12 to 0.14).
+CONTENT_BYTES = 0.25
+# Headers, the blocks of a file system, the report.
+FILE_BYTES = 16 << 10
+# What is written beside a case: results.json, the journal, folders.
+RESERVE_BYTES = 1 << 20
+MIB = 1 << 20
+
+
+class DiskFullError(OutputError):
+    """The disk is too full for any case."""
+
+
+def estimate_output_bytes(case: Case, challenge: Challenge, voxels: int) -> int:
+    """Estimate the bytes that a case's outputs take, from above.
+
+    It holds for organs, whose surfaces are smooth: a label map of noise takes more, and then
+    writing it fails.
+
+    Args:
+        case: names the label file, which is stored as it is where its ending is ``.nii``.
+        challenge: gives the number of organs.
+        voxels: of the label map.
+    """
+    organs = len(challenge.organs)
+    maps = 2 + organs * (2 if challenge.output.form == "channels" else 1)
+    if challenge.overlapping:
+        maps += organs
+    compressed = voxels * (maps / DEFLATE_RATIO + CONTENT_BYTES)
+    stored = voxels if label_path(case, challenge).name.lower().endswith(".nii") else 0
+    return int(compressed) + stored + maps * FILE_BYTES
+
+
+def free_bytes(output: Path) -> int | None:
+    """Bytes that this user may still write to a folder's disk; None where it does not say."""
+    try:
+        found = os.statvfs(output)
+    except OSError:
+        return None
+    # Some network and memory file systems have no size.
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
+def check_disk(output: Path) -> None:
+    """Make sure that the disk has room for anything.
+
+    Raises:
+        DiskFullError: no case would fit.
+    """
+    free = free_bytes(output)
+    if free is not None and free < RESERVE_BYTES:
+        raise DiskFullError(
+            f"{output}: expected a disk with room, found {free >> 10} KiB: No space left on "
+            "device; free space, or pass another --output"
+        )
+
+
+def check_space(output: Path, case: Case, challenge: Challenge, voxels: int) -> None:
+    """Make sure that the disk has room for a case's outputs.
+
+    Args:
+        output: the output folder.
+        case: names the label file.
+        challenge: gives the number of organs.
+        voxels: of the label map.
+
+    Raises:
+        OutputError: it has not.
+    """
+    free = free_bytes(output)
+    needed = estimate_output_bytes(case, challenge, voxels) + RESERVE_BYTES
+    if free is not None and needed > free:
+        raise OutputError(
+            f"{output}: expected about {needed / MIB:.0f} MiB for the outputs of this case, "
+            f"found {free / MIB:.0f} MiB left; free space, or pass another --output"
+        )
