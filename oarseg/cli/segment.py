@@ -18,7 +18,7 @@ from oarseg.cli.options import (
 from oarseg.errors import InputError
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Journal
+from oarseg.workflows.supervisor import Journal, TimeLimit
 
 VARIABLE = "OARSEG_TIME_LIMIT"
 # Thirty years: what a timer of the system can count.
@@ -111,7 +111,9 @@ def run_segment(arguments: argparse.Namespace) -> int:
     started_s = time.monotonic() - process_age_s()
     limit_s = _time_limit(arguments)
     return supervisor.run_supervised(
-        lambda journal: _segment(arguments, journal, limit_s, started_s), output=arguments.output
+        lambda journal: _segment(arguments, journal, limit_s, started_s),
+        output=arguments.output,
+        limit=None if limit_s is None else TimeLimit(limit_s, started_s),
     )
 
 

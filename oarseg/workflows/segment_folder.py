@@ -78,7 +78,7 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
     journal = journal or Journal()
     model = None
     for number, case in enumerate(found.cases):
-        known = journal.finished.get(case.name)
+        known = journal.outcome(case.name)
         if known is None:
             model = model or _model(settings, weights, rules)
             model.deadline = _deadline(settings, found.cases[number:], journal)
