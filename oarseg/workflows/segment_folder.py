@@ -16,7 +16,7 @@ from oarseg.inference.engines import choice
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import MANIFEST
+from oarseg.model.model_folder import find_model
 from oarseg.results import write_case
 from oarseg.results.write_case import Record
 from oarseg.system.cpus import available_cpus
@@ -44,10 +44,12 @@ class Failure:
 
 
 def default_weights() -> Path:
-    """The platform's model folder when it holds a manifest, else the shipped weights."""
-    if (PLATFORM_WEIGHTS / MANIFEST).is_file():
-        return PLATFORM_WEIGHTS
-    return SHIPPED_WEIGHTS
+    """The platform's model folder when there is anything in it, else the shipped weights.
+
+    Raises:
+        WeightsError: what is in it is no model, or there is none at all.
+    """
+    return find_model(PLATFORM_WEIGHTS, SHIPPED_WEIGHTS)
 
 
 def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[Failure, ...]:

@@ -517,6 +517,9 @@ def test_platform_weights_take_precedence(
 ) -> None:
     monkeypatch.setattr(segment_folder, "PLATFORM_WEIGHTS", tmp_path)
     assert segment_folder.default_weights() == segment_folder.SHIPPED_WEIGHTS
+    (tmp_path / "plans.json").write_text("{}")
+    with pytest.raises(WeightsError, match="found results of nnU-Net"):
+        segment_folder.default_weights()
     (tmp_path / "manifest.json").write_text("{}")
     assert segment_folder.default_weights() == tmp_path
 
