@@ -455,6 +455,22 @@ def test_no_case_is_begun_when_the_time_is_over(
     assert [len(record["outputs"]) for record in results(output)] == [1, 0]
 
 
+def test_no_home_and_no_temporary_folder(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    (input_dir / "images/t1-mri/case_04_MR_T1.mha").unlink()
+    nowhere = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME"), "/nonexistent")
+    folders = ("--input", input_dir, "--output", tmp_path / "output", "--weights", weights)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "process.py"), *map(str, folders), "--registration", "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | nowhere,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output/images/head_neck_oar/case_03_seg.mha").is_file()
+
+
 HANGING_LIBRARY = """
 import os, signal, time
 class Core:
