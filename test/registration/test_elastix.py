@@ -52,5 +52,7 @@ def test_elastix_that_cannot_be_loaded_is_one_sentence(monkeypatch: pytest.Monke
         raise ImportError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    with pytest.raises(ResourceError, match=r"itk-elastix cannot be loaded \(.*--registration none"):
+    with pytest.raises(
+        ResourceError, match=r"itk-elastix cannot be loaded \(.*--registration none"
+    ):
         elastix._parameters({})
