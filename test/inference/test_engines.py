@@ -24,6 +24,7 @@ from oarseg.inference.engines import cuda
 from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
+from oarseg.inference.half_precision import PlainArithmetic, half_arithmetic
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.system.cpus import _cgroup_quota, available_cpus
@@ -264,7 +265,9 @@ def test_openvino_that_cannot_be_loaded_gives_onnxruntime_and_says_why(
     for name in [name for name in sys.modules if name.split(".")[0] == "openvino"]:
         monkeypatch.delitem(sys.modules, name)
     choice = open_engines(bundle, device="cpu", threads=1).choice
+    arithmetic = half_arithmetic()
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    assert isinstance(arithmetic, PlainArithmetic)
     assert choice.engine == "onnxruntime"
     assert "; OpenVINO cannot be loaded (" in choice.reason
 
