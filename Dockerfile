@@ -22,6 +22,9 @@ RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-comp
 COPY process.py /opt/app/
 COPY oarseg /opt/app/oarseg
 COPY weights /opt/app/weights
+# 0 leaves the phantom weights out, so that a run without a model is an error.
+ARG WITH_WEIGHTS=1
+RUN [ "$WITH_WEIGHTS" = 1 ] || find /opt/app/weights -mindepth 1 -delete
 # The build context's modes are those of whoever cloned; any uid must be able to read.
 RUN /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/app \
     && chmod -R u=rwX,go=rX /opt/app

@@ -19,7 +19,7 @@ from oarseg.errors import InputError
 from oarseg.results.lock import lock_output
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Journal
+from oarseg.workflows.supervisor import Journal, TimeLimit
 
 VARIABLE = "OARSEG_TIME_LIMIT"
 # Thirty years: what a timer of the system can count.
@@ -116,6 +116,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
         return supervisor.run_supervised(
             lambda journal: _segment(arguments, journal, limit_s, started_s),
             output=arguments.output,
+            limit=None if limit_s is None else TimeLimit(limit_s, started_s),
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from oarseg.imaging.arrays import Half, Image
 from oarseg.imaging.volume import Shape
+from oarseg.inference.engines.openvino import openvino_fault
 
 
 class HalfArithmetic(Protocol):
@@ -167,6 +168,7 @@ _GRAPHS: dict[str, Callable[[Shape], Any]] = {
 
 def half_arithmetic(xp: ModuleType = np) -> HalfArithmetic:
     """The fastest arithmetic for an array module."""
-    if xp is np and importlib.util.find_spec("openvino") is not None:
+    installed = importlib.util.find_spec("openvino") is not None
+    if xp is np and installed and openvino_fault() is None:
         return OpenVinoArithmetic()
     return PlainArithmetic()

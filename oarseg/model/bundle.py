@@ -17,6 +17,7 @@ from oarseg.model.manifest import (
     Precision,
     parse_manifest,
 )
+from oarseg.model.model_folder import describe_folder
 from oarseg.model.network import check_network
 
 
@@ -52,10 +53,7 @@ def load_bundle(folder: Path) -> Bundle:
     path = folder / MANIFEST
     try:
         if not path.is_file():
-            raise WeightsError(
-                f"{folder}: expected a folder with {MANIFEST}, found none; "
-                "make one with 'oarseg export' or pass --weights"
-            )
+            raise WeightsError(describe_folder(folder))
         with path.open("rb") as stream:
             text = stream.read(LARGEST_MANIFEST_BYTES + 1)
     except OSError as error:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.errors import RegistrationError
+from oarseg.errors import RegistrationError, ResourceError
 from oarseg.imaging.bspline import BSplineTransform
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector, Volume, reversed_triple
@@ -65,6 +65,7 @@ def refine_rigid(
 
     Raises:
         RegistrationError: elastix gave up, as a rule because too few samples met the MR.
+        ResourceError: elastix cannot be loaded.
     """
     found = _run(fixed, mask, moving, start, _rigid_map(stage))
     return start.after(_rigid(found))
@@ -105,7 +106,7 @@ def _run(
     values: Map,
 ) -> Any:
     """The parameter map of the transform it found after ``start``."""
-    method = importlib.import_module("itk.itkElastixRegistrationMethodPython")
+    method = _itk_module("itkElastixRegistrationMethodPython")
     elastix = method.itkElastixRegistrationMethodIF3IF3_New()
     elastix.SetFixedImage(_image(fixed.array.astype(np.float32, copy=False), fixed.grid))
     elastix.SetFixedMask(_image(mask.astype(np.uint8), fixed.grid))
@@ -126,6 +127,25 @@ def _run(
     return elastix.GetTransformParameterObject().GetParameterMap(0)
 
 
+def _itk_module(name: str) -> Any:
+    """One of ITK's extension modules, without torch and xarray.
+
+    ITK imports both wherever they are installed, to take their arrays: two seconds, and a
+    failure where one of them is broken. Only NumPy's arrays are passed to it here.
+
+    Raises:
+        ResourceError: it cannot be loaded.
+    """
+    try:
+        helpers: Any = importlib.import_module("itk.support.helpers")
+        helpers._HAVE_TORCH = helpers._HAVE_XARRAY = False
+        return importlib.import_module(f"itk.{name}")
+    except (ImportError, OSError) as error:
+        raise ResourceError(
+            f"itk-elastix cannot be loaded ({error}); install it again, or pass --registration none"
+        ) from error
+
+
 def _seen_from_fixed(grid: Grid, start: RigidTransform) -> Grid:
     """The moving grid where ``start`` puts it in the fixed world: elastix then starts at 0."""
     back = start.inverse()
@@ -141,7 +161,7 @@ def _seen_from_fixed(grid: Grid, start: RigidTransform) -> Grid:
 
 def _image(array: NDArray[Any], grid: Grid) -> Any:
     kind = {"float32": "IF3", "uint8": "IUC3"}[array.dtype.name]
-    buffers = importlib.import_module("itk.itkPyBufferPython")
+    buffers = _itk_module("itkPyBufferPython")
     # A copy of a small image: elastix may outlive the array it was made from.
     image = getattr(buffers, f"itkPyBuffer{kind}").GetImageFromArray(array, False)
     image.SetSpacing(reversed_triple(grid.spacing_mm))
@@ -151,7 +171,7 @@ def _image(array: NDArray[Any], grid: Grid) -> Any:
 
 
 def _parameters(values: Map) -> Any:
-    module = importlib.import_module("itk.elxParameterObjectPython")
+    module = _itk_module("elxParameterObjectPython")
     parameters = module.elastixParameterObject_New()
     parameters.AddParameterMap(values)
     return parameters

@@ -19,7 +19,7 @@ from oarseg.inference.engines import choice
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import MANIFEST
+from oarseg.model.model_folder import find_model
 from oarseg.results import staging, write_case
 from oarseg.results.lock import lock_output
 from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results
@@ -50,10 +50,12 @@ class Failure:
 
 
 def default_weights() -> Path:
-    """The platform's model folder when it holds a manifest, else the shipped weights."""
-    if (PLATFORM_WEIGHTS / MANIFEST).is_file():
-        return PLATFORM_WEIGHTS
-    return SHIPPED_WEIGHTS
+    """The platform's model folder when there is anything in it, else the shipped weights.
+
+    Raises:
+        WeightsError: what is in it is no model, or there is none at all.
+    """
+    return find_model(PLATFORM_WEIGHTS, SHIPPED_WEIGHTS)
 
 
 def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[Failure, ...]:
@@ -142,7 +144,7 @@ class _Run:
         """Segment all cases; returns those that failed."""
         failures: list[Failure] = []
         for number, case in enumerate(self.plan.cases):
-            known = self.journal.finished.get(case.name)
+            known = self.journal.outcome(case.name)
             try:
                 record = self._record_known(case, known) if known else self._begin(case, number)
             except DiskFullError as error:

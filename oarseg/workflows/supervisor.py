@@ -3,7 +3,9 @@
 What kills the worker – the kernel where memory ran out, a crash in native code – costs the
 case that it was at, and no other: the supervisor starts a new worker that goes on behind
 it. And a supervisor always has time for a signal, whatever library the worker is in: the
-worker is ended at once and its unfinished files are taken back.
+worker is ended at once and its unfinished files are taken back. So it is when the time limit
+is over, whatever the worker is in, some grace after it; a last worker then writes down what
+was finished and what was not.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +31,11 @@ from oarseg.system import memory
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1
+# What a run that chose its work by the time limit may be late: the larger of the two.
+GRACE_SHARE, LEAST_GRACE_S = 0.1, 10.0
+# For the last worker, which lists the cases and writes results.json; seconds as a rule.
+CLOSING_S = 60.0
+_TIME_IS_OVER = -1
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +60,16 @@ class Journal:
     Attributes:
         finished: cases, by name, that need no more work.
         pipe: where to write; None without a supervisor.
+        over: what to write down of every other case, where no time is left for any; else None.
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
     pipe: int | None = None
+    over: Finished | None = None
+
+    def outcome(self, case: str) -> Finished | None:
+        """What is known of a case; None if it is to be segmented."""
+        return self.finished.get(case, self.over)
 
     def begins(self, case: str) -> None:
         """Tell that a case is begun."""
@@ -68,6 +82,36 @@ class Journal:
     def _tell(self, line: dict[str, object]) -> None:
         if self.pipe is not None:
             os.write(self.pipe, json.dumps(line).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """How long a run may take.
+
+    Attributes:
+        seconds: the limit.
+        started_s: when the run began, by ``time.monotonic``.
+    """
+
+    seconds: float
+    started_s: float
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds after the limit at which the worker is ended."""
+        return max(LEAST_GRACE_S, GRACE_SHARE * self.seconds)
+
+    @property
+    def end_s(self) -> float:
+        """When the worker is ended, by ``time.monotonic``."""
+        return self.started_s + self.seconds + self.grace_s
+
+    def passed(self, while_: str) -> str:
+        """What is said of work that the limit has ended."""
+        return (
+            f"the time limit of {self.seconds:g} s passed {while_}; give more time, a GPU or more "
+            "CPUs"
+        )
 
 
 @dataclass
@@ -95,7 +139,9 @@ class _Ledger:
             self.current = None
 
 
-def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
+def run_supervised(
+    work: Callable[[Journal], int], *, output: Path, limit: TimeLimit | None = None
+) -> int:
     """Do work in a process of its own, and again without the cases that killed it.
 
     Must be called before threads are started, and before much memory is used.
@@ -103,6 +149,7 @@ def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
     Args:
         work: gets the journal; returns the exit status.
         output: the folder in which unfinished files are taken back, held by this process.
+        limit: ends the worker, whatever it is in; the cases that it did not finish fail.
 
     Returns:
         In the worker what ``work`` returns, in the supervisor its exit status, or 128 and
@@ -110,17 +157,29 @@ def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
     """
     ledger = _Ledger()
     bell = _bell()
+    end_s, over = (limit.end_s if limit else None), None
     while True:
         kills = _kills_for_memory()
         reading, writing = os.pipe()
         worker = _fork()
         if worker == 0:
             os.close(reading)
-            return work(Journal(ledger.finished, writing))
+            return work(Journal(ledger.finished, writing, over))
         os.close(writing)
-        number = _wait(reading, bell, ledger)
-        if number:
-            return _end(worker, reading, ledger, output, number)
+        number = _wait(reading, bell, ledger, end_s)
+        if number > 0:
+            _kill(worker, reading, ledger, output)
+            log.error("stopped by signal %d; nothing of the unfinished case was written", number)
+            return 128 + number
+        if number == _TIME_IS_OVER and limit is not None:
+            _kill(worker, reading, ledger, output)
+            os.close(reading)
+            _note_time_over(ledger, limit)
+            if over is not None:
+                return 1
+            over = Finished(messages=(limit.passed("before this case was begun"),))
+            end_s = time.monotonic() + CLOSING_S
+            continue
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
         os.close(reading)
         if status >= 0:
@@ -128,11 +187,23 @@ def run_supervised(work: Callable[[Journal], int], *, output: Path) -> int:
         reason = _reason(-status, out_of_memory=_kills_for_memory() > kills)
         if ledger.current is None:
             _tidy_output(output)
-            log.error("%s before a case was begun", reason)
+            log.error("before a case was begun: %s", reason)
             return 1
+        _note_failure(ledger, reason)
+
+
+def _note_failure(ledger: _Ledger, reason: str) -> None:
+    """Write down why the case in work failed, which a later worker must not try again."""
+    if ledger.current is not None:
         log.error("%s: %s", ledger.current, reason)
         ledger.finished[ledger.current] = Finished(messages=(reason,))
         ledger.current = None
+
+
+def _note_time_over(ledger: _Ledger, limit: TimeLimit) -> None:
+    if ledger.current is None:
+        log.error("%s", limit.passed("while no case was in work"))
+    _note_failure(ledger, limit.passed("while this case was segmented"))
 
 
 def _bell() -> int:
@@ -146,12 +217,15 @@ def _bell() -> int:
     return reading
 
 
-def _wait(pipe: int, bell: int, ledger: _Ledger) -> int:
-    """Follow a worker until its end (0) or until a signal has come (its number)."""
+def _wait(pipe: int, bell: int, ledger: _Ledger, end_s: float | None) -> int:
+    """Follow a worker until its end (0), a signal (its number) or the end of its time."""
     while True:
-        ready, _, _ = select.select([pipe, bell], [], [])
+        left = None if end_s is None else max(0.0, end_s - time.monotonic())
+        ready, _, _ = select.select([pipe, bell], [], [], left)
         if bell in ready:
             return os.read(bell, 1)[0]
+        if not ready:
+            return _TIME_IS_OVER
         if not ledger.read(pipe):
             return 0
 
@@ -178,15 +252,13 @@ def _die_with(supervisor: int) -> None:
         sys.exit(1)
 
 
-def _end(worker: int, pipe: int, ledger: _Ledger, output: Path, number: int) -> int:
+def _kill(worker: int, pipe: int, ledger: _Ledger, output: Path) -> None:
     """Kill the worker and take its unfinished files back."""
     os.kill(worker, signal.SIGKILL)
     while ledger.read(pipe):
         pass
     os.waitpid(worker, 0)
     _tidy_output(output)
-    log.error("stopped by signal %d; nothing of the unfinished case was written", number)
-    return 128 + number
 
 
 def _tidy_output(output: Path) -> None:
@@ -208,7 +280,7 @@ def _reason(number: int, *, out_of_memory: bool) -> str:
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
         return f"killed by signal {number} ({name}), as happens where memory runs out; give it more"
-    return f"a library crashed (signal {number}, {name}); please report it with these images"
+    return f"a library crashed (signal {number}, {name}); please report it with these files"
 
 
 def _kills_for_memory() -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from oarseg import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -78,3 +81,50 @@ SCRIPTS = [
 def test_scripts_are_strict_and_executable(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
     assert "\nset -euo pipefail\n" in (ROOT / script).read_text()
+
+
+def scripted(tmp_path: Path, *command: str) -> list[str]:
+    """What a script asks of Docker, a line each, where a stand-in notes it."""
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "docker"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    stand_in.chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        [ROOT / command[0], *command[1:]],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PATH": path},
+    )
+    return (tmp_path / "asked").read_text().splitlines()
+
+
+def test_an_image_without_weights_is_built_and_saved_under_a_name_of_its_own(
+    tmp_path: Path,
+) -> None:
+    dist = tmp_path / "dist"
+    asked = scripted(tmp_path, "export.sh", "image", str(dist), "--without-weights")
+    name = f"oarseg:{__version__}-without-weights"
+    assert [line.split()[0] for line in asked] == ["build", "save", "run"]
+    assert f"--tag {name} --build-arg WITH_WEIGHTS=0" in asked[0]
+    assert ":latest" not in asked[0]
+    assert asked[1] == f"save {name}"
+    assert f" {name} -m " in asked[2]
+    stem = f"oarseg-{__version__}-without-weights"
+    assert {path.name for path in dist.iterdir()} == {
+        "SHA256SUMS",
+        f"{stem}.tar.gz",
+        f"{stem}.cdx.json",
+    }
+
+
+def test_an_image_with_weights_is_saved_as_it_was_built(tmp_path: Path) -> None:
+    asked = scripted(tmp_path, "export.sh", "image", str(tmp_path / "dist"))
+    assert [line.split()[0] for line in asked] == ["save", "run"]
+    assert asked[0] == f"save oarseg:{__version__}"
+
+
+def test_the_image_holds_the_weights_unless_told_otherwise() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    copied, left_out = text.index("COPY weights"), text.index('[ "$WITH_WEIGHTS" = 1 ] ||')
+    assert copied < text.index("ARG WITH_WEIGHTS=1") < left_out < text.rindex("FROM ")

@@ -20,8 +20,11 @@ from small_onnx import write_pointwise
 
 from oarseg.errors import ResourceError, WeightsError
 from oarseg.inference.engines import choice as engines
+from oarseg.inference.engines import cuda
+from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
+from oarseg.inference.half_precision import PlainArithmetic, half_arithmetic
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.system.cpus import _cgroup_quota, available_cpus
@@ -210,6 +213,99 @@ def test_without_cupy_the_gpu_is_not_taken(bundle: Bundle, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ResourceError, match="CuPy cannot be loaded"):
         open_engines(bundle, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "raise FileNotFoundError(2, 'No usable temporary directory found in', ['/tmp'])",
+        "raise RuntimeError('CUDA driver version is insufficient')",
+        "raise PermissionError(13, 'Permission denied', '/nonexistent')",
+        "import absent_library",
+        "def ones(*_): raise OSError(30, 'Read-only file system')",
+        "def ones(*_): return 1",
+    ],
+)
+def test_cupy_that_fails_in_any_way_gives_the_cpu_and_says_why(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    (tmp_path / "cupy.py").write_text(fault)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    choice = open_engines(bundle, threads=1).choice
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    assert choice.device == "cpu"
+    assert choice.reason.startswith("no GPU: CuPy ")
+    with pytest.raises(ResourceError, match=r"found none \(CuPy "):
+        open_engines(bundle, device="cuda")
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_kernels_stay_in_memory_where_there_is_no_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "")
+    monkeypatch.delenv("CUPY_CACHE_IN_MEMORY")
+    monkeypatch.setattr(os, "access", lambda *_: writable)
+    cuda._keep_kernels_in_memory()
+    assert os.environ.get("CUPY_CACHE_IN_MEMORY") == (None if writable else "1")
+
+
+@pytest.mark.parametrize("fault", ["import absent_library", "def Core(): raise RuntimeError('no')"])
+def test_openvino_that_cannot_be_loaded_gives_onnxruntime_and_says_why(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    (tmp_path / "openvino.py").write_text(fault)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    choice = open_engines(bundle, device="cpu", threads=1).choice
+    arithmetic = half_arithmetic()
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    assert isinstance(arithmetic, PlainArithmetic)
+    assert choice.engine == "onnxruntime"
+    assert "; OpenVINO cannot be loaded (" in choice.reason
+
+
+def test_memory_that_does_not_do_for_one_tile_is_an_error(bundle: Bundle) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    device = FakeDevice()
+    device.zeros = full
+    with pytest.raises(ResourceError, match="not enough memory for one tile of the model"):
+        allocate_buffers(bundle.manifest, device)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("side", "kind"), [("input", TensorProto.FLOAT16), ("output", TensorProto.FLOAT16)]
+)
+def test_a_network_of_another_element_type_is_named(
+    bundle: Bundle, backend: engines.Backend, side: str, kind: int
+) -> None:
+    """What ``load_bundle`` refuses already, an engine does too."""
+    path = bundle.folder / "fold_1.onnx"
+    model = onnx.load(path)
+    value = getattr(model.graph, side)[0]
+    value.type.tensor_type.elem_type = kind
+    node = model.graph.node[0]
+    if side == "input":
+        node.input[0] = "cast"
+        cast = helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT)
+        model.graph.node.insert(0, cast)
+    else:
+        node.output[0] = "plain"
+        cast = helper.make_node("Cast", ["plain"], ["logits"], to=kind)
+        model.graph.node.append(cast)
+    onnx.save(model, path)
+    with pytest.raises(WeightsError, match=r"fold_1\.onnx: expected the static shapes .*float16"):
+        open_engines(bundle, device="cpu", backend=backend)
 
 
 def test_what_a_network_takes_while_it_runs(bundle: Bundle) -> None:

@@ -68,7 +68,7 @@ def test_written_manifest_reads_back_equal(tmp_path: Path) -> None:
 
 
 def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"expected a folder with manifest\.json, found none"):
+    with pytest.raises(WeightsError, match=r"expected a model with manifest\.json, found an empty"):
         bundle.load_bundle(tmp_path)
 
 

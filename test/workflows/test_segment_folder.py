@@ -393,7 +393,7 @@ def test_a_time_limit_says_what_was_left_out(
     assert any("the time limit will be missed" in text for text in report["warnings"])
 
 
-def unsupervised(work: Callable[[Journal], int], *, output: Path) -> int:
+def unsupervised(work: Callable[[Journal], int], *, output: Path, limit: object) -> int:
     """The work in this process, where a test sees what it is given."""
     return work(Journal())
 
@@ -440,6 +440,87 @@ def test_a_time_limit_that_is_none(
         main(["segment", "--time-limit", text])
 
 
+def test_no_case_is_begun_when_the_time_is_over(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last worker writes down what the ones before it have done, and loads no network."""
+    output = tmp_path / "output"
+    monkeypatch.setattr(choice, "open_engines", lambda *_, **__: pytest.fail("networks loaded"))
+    finished = {"case_03": Finished("images/head_neck_oar/case_03_seg.mha")}
+    over = Finished(messages=("the time limit of 10 s passed before this case was begun",))
+    journal = Journal(finished, over=over)
+    failures = segment_folder.segment_folder(settings(input_dir, output, weights), journal)
+    assert [(f.case, f.message) for f in failures] == [("case_04", over.messages[0])]
+    assert [len(record["outputs"]) for record in results(output)] == [1, 0]
+
+
+def test_no_home_and_no_temporary_folder(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    (input_dir / "images/ct/case_04_CT.mha").unlink()
+    (input_dir / "images/t1-mri/case_04_MR_T1.mha").unlink()
+    nowhere = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "XDG_CACHE_HOME"), "/nonexistent")
+    folders = ("--input", input_dir, "--output", tmp_path / "output", "--weights", weights)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "process.py"), *map(str, folders), "--registration", "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | nowhere,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "output/images/head_neck_oar/case_03_seg.mha").is_file()
+
+
+HANGING_LIBRARY = """
+import os, signal, time
+class Core:
+    def __init__(self):
+        {what}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "limit_s", "message", "cases"),
+    [
+        ("time.sleep(600)", 1, "the time limit of 1 s passed before this case was begun", 2),
+        (
+            "os.kill(os.getpid(), signal.SIGSEGV)",
+            1000,
+            "before a case was begun: a library crashed (signal 11, SIGSEGV); please report it "
+            "with these files",
+            0,
+        ),
+    ],
+    ids=["hangs", "crashes"],
+)
+def test_a_library_that_hangs_or_crashes_as_it_loads_a_network(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    what: str,
+    limit_s: int,
+    message: str,
+    cases: int,
+) -> None:
+    (tmp_path / "fake/openvino").mkdir(parents=True)
+    (tmp_path / "fake/openvino/__init__.py").write_text(HANGING_LIBRARY.format(what=what))
+    command = [sys.executable, str(ROOT / "process.py"), "--device", "cpu"]
+    command += ["--time-limit", str(limit_s)]
+    for option, folder in (("input", input_dir), ("output", tmp_path / "out")):
+        command += [f"--{option}", str(folder)]
+    done = subprocess.run(
+        [*command, "--weights", str(weights)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "fake"), str(ROOT)])},
+    )
+    assert done.returncode == 1
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert len(results(tmp_path / "out")) == cases
+
+
 def test_weights_of_another_challenge(input_dir: Path, weights: Path, tmp_path: Path) -> None:
     wrong = replace(settings(input_dir, tmp_path / "output", weights), challenge="segrap_oar")
     with pytest.raises(WeightsError, match="are for challenge han_seg, --challenge says segrap"):
@@ -451,6 +532,9 @@ def test_platform_weights_take_precedence(
 ) -> None:
     monkeypatch.setattr(segment_folder, "PLATFORM_WEIGHTS", tmp_path)
     assert segment_folder.default_weights() == segment_folder.SHIPPED_WEIGHTS
+    (tmp_path / "plans.json").write_text("{}")
+    with pytest.raises(WeightsError, match="found results of nnU-Net"):
+        segment_folder.default_weights()
     (tmp_path / "manifest.json").write_text("{}")
     assert segment_folder.default_weights() == tmp_path
 

@@ -21,13 +21,17 @@ import os, sys, time
 from pathlib import Path
 from oarseg.system import log
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Finished
+from oarseg.workflows.supervisor import Finished, TimeLimit
 
 output, at, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
+supervisor.LEAST_GRACE_S = 1.0
+limit = TimeLimit(float(sys.argv[4]), time.monotonic()) if len(sys.argv) > 4 else None
+
 def work(journal):
     for case in "abc":
-        if case in journal.finished:
+        if journal.outcome(case):
+            journal.finished[case] = journal.outcome(case)
             continue
         journal.begins(case)
         if case == at and how == "sleep":
@@ -47,13 +51,13 @@ if at == "start":
     def work(journal, signal=int(how)):
         os.kill(os.getpid(), signal)
 log.configure_logging()
-sys.exit(supervisor.run_supervised(work, output=output))
+sys.exit(supervisor.run_supervised(work, output=output, limit=limit))
 """
 
 
-def start(output: Path, at: str, how: object) -> subprocess.Popen[str]:
+def start(output: Path, at: str, how: object, *limit: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(output), at, str(how)],
+        [sys.executable, "-c", PROGRAM, str(output), at, str(how), *map(str, limit)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,8 +65,8 @@ def start(output: Path, at: str, how: object) -> subprocess.Popen[str]:
     )
 
 
-def outcome(output: Path, at: str, how: object) -> tuple[int, str, str]:
-    process = start(output, at, how)
+def outcome(output: Path, at: str, how: object, *limit: object) -> tuple[int, str, str]:
+    process = start(output, at, how, *limit)
     stdout, stderr = process.communicate(timeout=120)
     return process.returncode, stdout.strip(), stderr
 
@@ -77,7 +81,7 @@ def test_status_and_outcome_are_the_worker_s(tmp_path: Path) -> None:
 def test_a_crash_costs_one_case(tmp_path: Path, at: str) -> None:
     status, printed, stderr = outcome(tmp_path, at, int(signal.SIGSEGV))
     assert status == 3
-    message = "a library crashed (signal 11, SIGSEGV); please report it with these images"
+    message = "a library crashed (signal 11, SIGSEGV); please report it with these files"
     expected = {case: message if case == at else f"{case}.mha" for case in "abc"}
     assert dict(eval(printed)) == expected
     assert f"{at}: {message}" in stderr
@@ -92,7 +96,39 @@ def test_a_kill_is_told_as_one(tmp_path: Path) -> None:
 def test_a_crash_before_any_case_ends_the_run(tmp_path: Path) -> None:
     status, _, stderr = outcome(tmp_path, "start", int(signal.SIGABRT))
     assert status == 1
-    assert stderr.rstrip().endswith("please report it with these images before a case was begun")
+    assert stderr.rstrip().endswith(
+        "before a case was begun: a library crashed (signal 6, SIGABRT); please report it with "
+        "these files"
+    )
+
+
+def test_the_time_limit_ends_a_worker_whatever_it_is_in(tmp_path: Path) -> None:
+    """The finished case is kept, the one in work fails, the last one is not begun."""
+    begin = time.monotonic()
+    status, printed, stderr = outcome(tmp_path, "b", "sleep", 5)
+    assert time.monotonic() - begin < 50, "the worker sleeps for 60 s"
+    assert status == 3
+    more = "; give more time, a GPU or more CPUs"
+    assert dict(eval(printed.removeprefix("asleep\n"))) == {
+        "a": "a.mha",
+        "b": f"the time limit of 5 s passed while this case was segmented{more}",
+        "c": f"the time limit of 5 s passed before this case was begun{more}",
+    }
+    assert "b: the time limit of 5 s passed while this case was segmented" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_within_its_time_limit_is_not_touched(tmp_path: Path) -> None:
+    status, printed, _ = outcome(tmp_path, "none", 0, 1000)
+    assert status == 3
+    assert printed == "{'a': 'a.mha', 'b': 'b.mha', 'c': 'c.mha'}"
+
+
+@pytest.mark.parametrize(("seconds", "grace"), [(1, 10), (60, 10), (600, 60)])
+def test_the_grace_of_a_time_limit(seconds: float, grace: float) -> None:
+    limit = supervisor.TimeLimit(seconds, 1000.0)
+    assert limit.grace_s == grace
+    assert limit.end_s == 1000 + seconds + grace
 
 
 def test_an_exit_status_is_passed_on(tmp_path: Path) -> None:

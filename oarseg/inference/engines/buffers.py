@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from oarseg.errors import ResourceError
 from oarseg.model.manifest import Manifest
 
 
@@ -20,8 +22,19 @@ class TileBuffers:
 
 
 def allocate_buffers(manifest: Manifest, xp: ModuleType = np) -> TileBuffers:
-    """Allocate the buffers of an ensemble with an array module, zeroed."""
-    return TileBuffers(
-        xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32),
-        xp.zeros((1, len(manifest.labels), *manifest.patch_size), np.float32),
-    )
+    """Allocate the buffers of an ensemble with an array module, zeroed.
+
+    Raises:
+        ResourceError: memory does not do.
+    """
+    shapes = [
+        (1, count, *manifest.patch_size) for count in (len(manifest.channels), len(manifest.labels))
+    ]
+    try:
+        return TileBuffers(*(xp.zeros(shape, np.float32) for shape in shapes))
+    except MemoryError as error:
+        mib = sum(4 * math.prod(shape) for shape in shapes) >> 20
+        raise ResourceError(
+            f"not enough memory for one tile of the model and its logits, {mib} MiB; give the "
+            "process more"
+        ) from error

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
@@ -18,7 +20,7 @@ from oarseg.errors import ResourceError
 from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.cuda import open_cuda
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
-from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
+from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Arithmetic, Manifest, Precision
@@ -138,34 +140,44 @@ def openvino_answers(manifest: Manifest) -> bool:
 
 def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
-    shared = allocate_buffers(bundle.manifest)
     reason = f"{reason}; {threads} thread(s)"
-    installed = importlib.util.find_spec("openvino") is not None
-    usable = installed and openvino_answers(bundle.manifest)
-    if backend == "openvino" or (backend == "auto" and usable):
+    against = None if backend == "openvino" else _against_openvino(bundle.manifest)
+    if backend in ("auto", "openvino") and against is None:
         precision = cpu_arithmetic(bundle.manifest)
-        choice = DeviceChoice("cpu", "openvino", f"{reason}; {precision}")
-        return Engines(
-            choice,
-            tuple(
-                OpenVinoEngine(
-                    p,
-                    shared.tile,
-                    shared.logits,
-                    threads=threads,
-                    alone=len(paths) == 1,
-                    precision=precision,
-                )
-                for p in paths
-            ),
+        return _open_openvino(bundle, paths, threads, precision, f"{reason}; {precision}")
+    if against:
+        reason += f"; {against}"
+    shared = allocate_buffers(bundle.manifest)
+    folds = tuple(OnnxEngine(p, shared.tile, shared.logits, threads=threads) for p in paths)
+    return Engines(DeviceChoice("cpu", "onnxruntime", reason), folds)
+
+
+def _against_openvino(manifest: Manifest) -> str | None:
+    """Why ONNX Runtime is taken on the CPU; empty where OpenVINO is not installed."""
+    if importlib.util.find_spec("openvino") is None:
+        return ""
+    if not openvino_answers(manifest):
+        return "the export found OpenVINO to differ from torch"
+    fault = openvino_fault()
+    return f"OpenVINO cannot be loaded ({fault})" if fault else None
+
+
+def _open_openvino(
+    bundle: Bundle, paths: Sequence[Path], threads: int, precision: Arithmetic, reason: str
+) -> Engines:
+    shared = allocate_buffers(bundle.manifest)
+    folds = tuple(
+        OpenVinoEngine(
+            path,
+            shared.tile,
+            shared.logits,
+            threads=threads,
+            alone=len(paths) == 1,
+            precision=precision,
         )
-    if installed and not usable:
-        reason += "; the export found OpenVINO to differ from torch"
-    choice = DeviceChoice("cpu", "onnxruntime", reason)
-    return Engines(
-        choice,
-        tuple(OnnxEngine(p, shared.tile, shared.logits, threads=threads) for p in paths),
+        for path in paths
     )
+    return Engines(DeviceChoice("cpu", "openvino", reason), folds)
 
 
 def _open_cuda(bundle: Bundle, threads: int) -> Engines:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import onnxruntime
 
-from oarseg.errors import DeviceError
+from oarseg.errors import ResourceError
 from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, NoCudaError, OnnxEngine
 from oarseg.inference.engines.protocol import first_line
@@ -36,8 +41,12 @@ def open_cuda(bundle: Bundle, precision: Precision, threads: int) -> CudaFolds:
         NoCudaError: there is no GPU, or it does not work.
         WeightsError: a file does not fit the manifest.
     """
-    xp = _load_cupy()
-    onnxruntime.preload_dlls()
+    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+        raise NoCudaError("this onnxruntime has no CUDA provider")
+    _keep_kernels_in_memory()
+    xp: ModuleType = _attempt("CuPy cannot be loaded", lambda: importlib.import_module("cupy"))
+    _attempt("the CUDA libraries cannot be loaded", onnxruntime.preload_dlls)
+    _attempt("CuPy does not work", lambda: _run_kernel(xp))
     try:
         shared = allocate_buffers(bundle.manifest, xp)
         folds = tuple(
@@ -50,17 +59,34 @@ def open_cuda(bundle: Bundle, precision: Precision, threads: int) -> CudaFolds:
     return CudaFolds(folds, xp)
 
 
-def _load_cupy() -> ModuleType:
-    """Import CuPy, where ONNX Runtime has CUDA at all."""
-    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
-        raise NoCudaError("this onnxruntime has no CUDA provider")
+def _keep_kernels_in_memory() -> None:
+    """Let CuPy do without a cache folder where there is none that it could write to."""
+    folder = Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        os.environ.setdefault("CUPY_CACHE_IN_MEMORY", "1")
+
+
+def _attempt(failure: str, step: Callable[[], Any]) -> Any:
+    """Do what depends on libraries that this program can do without.
+
+    Raises:
+        NoCudaError: it failed, in whatever way: an import alone may look for a home folder,
+            a temporary one, a compiler or a driver.
+    """
     try:
-        return importlib.import_module("cupy")
-    except ImportError as error:
-        raise NoCudaError(f"CuPy cannot be loaded: {first_line(error)}") from error
+        return step()
+    except Exception as error:
+        raise NoCudaError(f"{failure}: {first_line(error)}") from error
+
+
+def _run_kernel(xp: ModuleType) -> None:
+    """Compile and run a kernel, as every case will."""
+    if float((xp.ones(8, np.float32) + 1).sum()) != 16:
+        raise NoCudaError("a sum came out wrong")
 
 
 def _device_errors(xp: ModuleType) -> tuple[type[Exception], ...]:
     """The exceptions of a driver, a GPU or its memory that fails."""
     failed: type[Exception] = xp.cuda.runtime.CUDARuntimeError
-    return (DeviceError, MemoryError, failed)
+    return (ResourceError, MemoryError, failed)

@@ -76,6 +76,20 @@ class OpenVinoEngine:
         return self._logits
 
 
+def openvino_fault() -> str | None:
+    """Why OpenVINO cannot be used although it is installed; None if it can.
+
+    Its import alone may fail in any way, as where a file of it is missing or damaged.
+    """
+    try:
+        import openvino
+
+        openvino.Core()
+    except Exception as error:
+        return first_line(error)
+    return None
+
+
 def _interface(model: Any) -> dict[str, str]:
     """What a model takes and gives, by name."""
     found = {}

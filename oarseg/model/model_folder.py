@@ -1,0 +1,118 @@
+"""Which folder holds the model of a run, and what lies in one that holds none.
+
+A model that somebody has put there is never passed over: a folder that is not empty and has no
+manifest ends the run, and what is said of it tells how to put it right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from oarseg.errors import WeightsError
+from oarseg.model.manifest import MANIFEST
+
+# A file system's own; a mount that was never written to has it.
+_NO_CONTENT = {"lost+found"}
+_NNUNET_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+_MOST_ENTRIES, _NAMED = 2000, 4
+
+
+def find_model(platform: Path, shipped: Path) -> Path:
+    """The folder of the model to run: an uploaded one, else the image's own.
+
+    Args:
+        platform: where the platform puts an uploaded model.
+        shipped: the weights that the image holds, unless it was built without.
+
+    Raises:
+        WeightsError: ``platform`` has something in it that is no model, or neither folder has
+            anything.
+    """
+    if _has_manifest(platform):
+        return platform
+    if _entries(platform):
+        raise WeightsError(describe_folder(platform))
+    if _has_manifest(shipped):
+        return shipped
+    raise WeightsError(
+        f"{platform}: expected a model, found none, and the image was built without weights; "
+        "upload the archive of './export.sh weights' as the model, or pass --weights"
+    )
+
+
+def describe_folder(folder: Path) -> str:
+    """Say what a folder without a manifest holds, and what to do, in one sentence."""
+    return f"{folder}: expected a model with {MANIFEST}, found {_found(folder)}"
+
+
+def _found(folder: Path) -> str:
+    if not folder.is_dir():
+        return "no folder; make a model with 'oarseg export', or pass --weights"
+    names = _entries(folder)
+    if not names:
+        return "an empty folder; make a model with 'oarseg export', or pass --weights"
+    inside = [name for name in names if _has_manifest(folder / name)]
+    if inside:
+        return (
+            f"it in the folder {_quoted(inside[0])}; pack that folder's contents, not the folder "
+            "itself"
+        )
+    text = ", ".join(map(_quoted, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
+    if any(map(_is_of_nnunet, _walk(folder))):
+        return f"results of nnU-Net ({text}); make a model of them with 'oarseg export'"
+    return f"only {text}; make a model with 'oarseg export' and put its contents there"
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether a folder has a manifest.
+
+    Raises:
+        WeightsError: that cannot be found out.
+    """
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: OSError) -> WeightsError:
+    return WeightsError(
+        f"{folder}: expected a folder that can be read, found {error.strerror}; check its mode"
+    )
+
+
+def _entries(folder: Path) -> list[str]:
+    """Names in a folder, but hidden ones and a file system's own; none if there is no folder.
+
+    Raises:
+        WeightsError: it cannot be listed, and so may hold a model.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return sorted(name for name in names if name[:1] != "." and name not in _NO_CONTENT)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Names of files in a folder and below, so many at the most."""
+    count = 0
+    for _, _, files in os.walk(folder):
+        for name in files:
+            yield name
+            count += 1
+            if count >= _MOST_ENTRIES:
+                return
+
+
+def _is_of_nnunet(name: str) -> bool:
+    return name in _NNUNET_FILES or (name.startswith("checkpoint_") and name.endswith(".pth"))
+
+
+def _quoted(name: str) -> str:
+    short = name if len(name) <= 60 else f"{name[:60]}…"
+    return f"'{short}'" if short.isprintable() else ascii(short)
