@@ -209,8 +209,8 @@ def test_nan_costs_an_optional_mr_and_no_more(
     if optional:
         assert failures == ()
         warnings = json.loads((output / "reports/case_03.json").read_text())["warnings"]
-        assert warnings[-2].startswith(f"MR_T1 not used: {problem}")
-        assert warnings[-1] == "no MR_T1: segmented from the CT alone"
+        assert any(text.startswith(f"MR_T1 not used: {problem}") for text in warnings)
+        assert "no MR_T1: segmented from the CT alone" in warnings
     else:
         (failure,) = failures
         assert failure.message.startswith(problem)
