@@ -165,6 +165,9 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
             for name, path in case.files.items()
             if name in used and (image := _read_channel(name, path, model, notes)) is not None
         }
+        for name, image in stored.items():
+            if model.challenge.socket(name).modality != "CT":
+                read_scan.check_distinct(stored[reference], image, case.files[name])
         grid = stored[reference].grid
         orientation = model.challenge.orientation
         turn = for_networks(grid, orientation)
