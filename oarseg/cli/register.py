@@ -36,6 +36,9 @@ def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a CSV (name,ct_x,ct_y,ct_z,mr_x,mr_y,mr_z; LPS), a phantom's _truth.json, or the "
         "CT's and the MR's .mrk.json of 3D Slicer",
     )
+    parser.add_argument(
+        "--assume-hu", action="store_true", help="take the CT's values for HU, as they are"
+    )
     add_threads(parser)
     parser.set_defaults(command=run_register)
 
@@ -51,6 +54,7 @@ def run_register(arguments: argparse.Namespace) -> int:
         method=arguments.registration,
         landmarks=arguments.landmarks,
         threads=arguments.threads,
+        assume_hu=arguments.assume_hu,
     )
     print("\n".join(report_lines(result)))
     require_usable(result.found)

@@ -102,6 +102,8 @@ def read_images(
             continue
         if (image := read_if_finite(name)) is not None:
             volumes[name] = turned(image)
+            if challenge.socket(name).modality != "CT":
+                read_scan.check_distinct(volumes[reference], volumes[name], case.files[name])
     return CaseImages(stored, for_networks(stored, challenge.orientation), volumes)
 
 

@@ -59,6 +59,7 @@ def register_files(
     method: Method = "rigid",
     landmarks: Sequence[Path] = (),
     threads: int = 0,
+    assume_hu: bool = False,
 ) -> Registered:
     """Register an MR file to a CT file.
 
@@ -68,6 +69,7 @@ def register_files(
             ``_registration.json``, ``.png``. After a failed registration only the last
             two are there, so that nothing is used by mistake.
         method, threads: see ``registration.register``.
+        assume_hu: take the CT's values for HU, whatever they look like.
         landmarks: see ``landmarks.read_landmarks``.
 
     Raises:
@@ -76,7 +78,9 @@ def register_files(
         OutputError: the folder cannot be written; older results are then as they were.
     """
     points = read_landmarks(landmarks) if landmarks else None
-    ct, mr = read_scan.read_ct(ct_path), read_scan.read_mr(mr_path)
+    ct = read_scan.read_ct(ct_path, assume_hu=assume_hu)
+    mr = read_scan.read_mr(mr_path)
+    read_scan.check_distinct(ct, mr, mr_path)
     found = registration.register_mr(ct, mr, method=method, threads=threads)
     errors, summary = _accuracy(found, points)
     result = Registered(found, points, errors, summary, ())

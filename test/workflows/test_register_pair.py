@@ -247,3 +247,27 @@ def test_unusable_mr_is_refused_in_one_sentence(
     last = capfd.readouterr().err.strip().splitlines()[-1]
     assert message in last
     assert not out.exists()
+
+
+def test_raw_values_are_registered_as_hu_where_the_user_says_so(
+    files, phantom, stand_in, tmp_path: Path, capsys
+) -> None:
+    """What the refusal advises exists."""
+    stand_in(GOOD)
+    ct, mr = files
+    sitk.WriteImage(sitk.ReadImage(str(ct)) + 1024, str(ct))
+    command = ["register", str(ct), str(mr), "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "or pass --assume-hu" in capsys.readouterr().err
+    assert main([*command, "--assume-hu"]) == 0
+
+
+def test_the_ct_is_no_mr(files, stand_in, tmp_path: Path) -> None:
+    stand_in(GOOD)
+    ct, _ = files
+    with pytest.raises(InputError, match="expected an MR, found a CT: values in HU"):
+        register_pair.register_files(ct, ct, tmp_path / "out")
+    shifted = tmp_path / "shifted.nii"
+    sitk.WriteImage(sitk.ReadImage(str(ct)) + 1024, str(shifted))
+    with pytest.raises(InputError, match="expected an MR, found the CT's own voxels"):
+        register_pair.register_files(ct, shifted, tmp_path / "out")

@@ -725,6 +725,34 @@ def test_raw_ct_is_refused_unless_it_is_said_to_be_hu(
     assert segment_folder.segment_folder(chosen) == ()
 
 
+def test_ct_and_mr_in_each_other_s_place(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    ct, mr = (
+        input_dir / f"images/{name}.mha" for name in ("ct/case_03_CT", "t1-mri/case_03_MR_T1")
+    )
+    shutil.copy(mr, tmp_path / "mr.mha")
+    shutil.copy(ct, mr)
+    (failure,) = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert failure.message.startswith(f"{mr}: expected an MR, found a CT: values in HU")
+    shutil.copy(tmp_path / "mr.mha", ct)
+    (failure,) = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert failure.message.startswith(f"{ct}: expected a CT in HU")
+    assert "check that CT and MR are not exchanged" in failure.message
+
+
+def test_the_ct_s_own_voxels_in_the_place_of_the_mr(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Shifted, so that its values do not say that they are HU."""
+    ct, mr = (
+        input_dir / f"images/{name}.mha" for name in ("ct/case_03_CT", "t1-mri/case_03_MR_T1")
+    )
+    sitk.WriteImage(sitk.ReadImage(str(ct)) + 1024, str(mr))
+    (failure,) = segment_folder.segment_folder(settings(input_dir, tmp_path / "output", weights))
+    assert failure.message == (
+        f"{mr}: expected an MR, found the CT's own voxels; give the MR of this patient"
+    )
+
+
 def test_limits_are_the_user_s(input_dir: Path, weights: Path, tmp_path: Path) -> None:
     chosen = replace(settings(input_dir, tmp_path / "output", weights), limits=Limits(voxels=1000))
     failures = segment_folder.segment_folder(chosen)

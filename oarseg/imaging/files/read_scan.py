@@ -21,6 +21,7 @@ from oarseg.imaging.files.pixels import (
     sheared_axes,
     unusable_file,
 )
+from oarseg.imaging.hounsfield import are_same_image, is_surely_hu, judge_hu
 from oarseg.imaging.orientation import shear_deg
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.system import memory
@@ -29,13 +30,8 @@ from oarseg.system.memory import Need
 ORTHONORMAL_TOLERANCE = 1e-3
 FARTHEST_MM = 1e6
 
-# Hounsfield units: a CT holds air and soft tissue; padding and metal lie beyond.
-AIR_RANGE_HU = (-1100, -200)
-TISSUE_HU = (-200, 200)
+# Padding and metal lie beyond.
 SCANNER_RANGE_HU = (-1024, 3000)
-# Far less than any scan holds. Bone of values that were shifted twice stays below it.
-MIN_SHARES = (0.0005, 0.01)
-SAMPLED_PLANES = 64
 
 Warn = Callable[[str], None]
 log = logging.getLogger(__name__)
@@ -102,8 +98,8 @@ def read_ct(
 
 
 def read_mr(path: Path, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
-    """Read an MR image. Any scale will do, negative values included."""
-    return read_volume(path, limits=limits, warn=warn)
+    """Read an MR image. Any scale will do, negative values included; see ``check_mr``."""
+    return check_mr(read_volume(path, limits=limits, warn=warn), path)
 
 
 def check_ct(
@@ -119,22 +115,24 @@ def check_ct(
         volume: the CT.
         path: its file, for messages.
         assume_hu: take the values as they are, whatever they look like.
-        warn: told what was changed that a user may not expect.
+        warn: called with what was changed or assumed that a user may not expect.
 
     Raises:
-        InputError: no air or no soft tissue among the values. Raw values (0 … 4095) are
-            told by it, with or without padding below them.
+        InputError: the values are not HU, see ``hounsfield.judge_hu``. Raw values
+            (0 … 4095) are found by it, with or without padding below them.
     """
-    low, high = float(volume.array.min()), float(volume.array.max())
-    air, tissue = (_share(volume.array, *bounds) for bounds in (AIR_RANGE_HU, TISSUE_HU))
-    if not (assume_hu or (air >= MIN_SHARES[0] and tissue >= MIN_SHARES[1])):
+    verdict = judge_hu(volume.array)
+    if verdict.status == "wrong" and not assume_hu:
         raise unusable_file(
             path,
-            expected=f"a CT in HU (air {AIR_RANGE_HU[0]} to {AIR_RANGE_HU[1]}, "
-            f"tissue up to {TISSUE_HU[1]})",
-            found=f"values {low:g} to {high:g}, {air:.1%} air and {tissue:.1%} tissue",
+            expected="a CT in HU (air near -1000, soft tissue near 40)",
+            found=verdict.reason,
             do="rescale it to HU, check that CT and MR are not exchanged, or pass --assume-hu",
         )
+    if verdict.status != "right":
+        doubt = "taken as HU as was asked" if assume_hu else "may not be in HU"
+        warn(f"{path.name}: {doubt}: {verdict.reason}; check the masks")
+    low, high = float(volume.array.min()), float(volume.array.max())
     if low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]:
         volume = volume.with_array(_clipped(volume.array))
     if low < 0:
@@ -142,6 +140,39 @@ def check_ct(
         if filled:
             warn(f"{path.name}: {filled} voxels of padding with the value 0 were taken as air")
     return volume
+
+
+def check_mr(volume: Volume, path: Path) -> Volume:
+    """Make sure that an MR is no CT.
+
+    Raises:
+        InputError: its values are HU without doubt.
+    """
+    if is_surely_hu(volume.array):
+        raise unusable_file(
+            path,
+            expected="an MR",
+            found="a CT: values in HU, air near -1000 and soft tissue near 40",
+            do="give the MR, and check that CT and MR are not exchanged",
+        )
+    return volume
+
+
+def check_distinct(ct: Volume, mr: Volume, path: Path) -> None:
+    """Make sure that an MR is not the CT once more.
+
+    Args:
+        ct: as it was read.
+        mr: as it was read.
+        path: the MR's file, for messages.
+
+    Raises:
+        InputError: the same image, perhaps shifted or scaled.
+    """
+    if are_same_image(ct.array, mr.array):
+        raise unusable_file(
+            path, expected="an MR", found="the CT's own voxels", do="give the MR of this patient"
+        )
 
 
 def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
@@ -239,13 +270,6 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
             found=f"the value {first:g} in every voxel",
             do="give the scan itself",
         )
-
-
-def _share(array: NDArray[Any], low: int, high: int) -> float:
-    """The share of voxels from ``low`` to ``high``, in planes spread over the image."""
-    planes = array[:: max(1, len(array) // SAMPLED_PLANES)]
-    count = sum(int(np.count_nonzero((plane >= low) & (plane <= high))) for plane in planes)
-    return count / planes.size
 
 
 def _fill_zero_padding(array: NDArray[Any]) -> int:
