@@ -153,7 +153,7 @@ def test_one_frame_of_four_dimensions_is_a_volume(tmp_path: Path, end: str) -> N
     )
     assert volume.grid == expected
     stack = open_stack(tmp_path / f"x.{end}")
-    assert (stack.grid, stack.pixels.channels) == (expected, 1)
+    assert (stack.grid, stack.channels) == (expected, 1)
 
 
 @pytest.mark.parametrize(
