@@ -1,13 +1,13 @@
-"""What an installation is made of, as a CycloneDX 1.6 document.
+"""Software bill of materials of an installation, as a CycloneDX 1.6 document.
 
-Run inside the image by ``export.sh``, so that it tells what is there and not what was asked
-for: Debian's packages from dpkg's own list, Python's from their metadata, the interpreter,
-and every file of the shipped weights with its SHA-256. Code that a wheel carries within
-itself (CUDA's libraries have wheels of their own) is not told apart from the wheel. Equal
-images give equal documents: no date, no serial number. Format:
+``export.sh`` runs it inside the image, so that it lists what is installed rather than what
+was requested: Debian packages from dpkg's status file, Python packages from their metadata,
+the interpreter, and every file of the shipped weights with its SHA-256. Libraries bundled
+inside a wheel are not listed separately (CUDA's libraries have wheels of their own). Equal
+images give equal documents, without a date or serial number. Format:
 https://cyclonedx.org/docs/1.6/json.
 
-``cyclonedx-py environment`` lists Python's packages alone: 32 of the image's 171 components.
+``cyclonedx-py environment`` lists Python packages only, 32 of the image's 171 components.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ DPKG_STATUS = Path("/var/lib/dpkg/status")
 OS_RELEASE = Path("/etc/os-release")
 COPYRIGHTS = Path("/usr/share/doc")
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
-# What CycloneDX takes for an SPDX expression without knowing every licence.
+# The form of an SPDX expression, whatever the identifiers in it.
 EXPRESSION = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
-# Older packages name their licence in words of their own; these words are SPDX identifiers.
+# Older packages describe their licence in free text; these texts are SPDX identifiers.
 SPDX = frozenset(
     {
         "0BSD",
@@ -47,8 +47,7 @@ SPDX = frozenset(
         "Zlib",
     }
 )
-# Debian's machine-readable copyright files name a licence in up to so many characters;
-# a longer first line is the licence's own text.
+# Longest licence name accepted from a Debian copyright file; a longer line is licence text.
 LONGEST_NAME = 48
 
 Component = dict[str, Any]
@@ -56,12 +55,12 @@ Licence = dict[str, Any]
 
 
 def document(*, status: Path, copyrights: Path, release: Path, weights: Path) -> dict[str, Any]:
-    """The whole document.
+    """Return the whole document.
 
     Args:
-        status: dpkg's list of packages; none are told where it is missing.
+        status: dpkg's status file; without it no Debian package is listed.
         copyrights: folder of ``<package>/copyright``, where Debian keeps licences.
-        release: the file that names the distribution.
+        release: the os-release file, which names the distribution.
         weights: folder of the shipped model.
 
     Raises:
@@ -95,10 +94,10 @@ def _component(kind: str, name: str, version: str, ecosystem: str, query: str = 
 
 
 def _distribution(release: Path) -> tuple[str, str]:
-    """Such as ("debian", "12")."""
+    """Return the distribution's name and version, such as ("debian", "12")."""
     lines = release.read_text(encoding="utf-8").splitlines() if release.is_file() else []
-    told = {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
-    return told.get("ID", "linux"), told.get("VERSION_ID", "")
+    fields = {key: value.strip('"') for key, _, value in (line.partition("=") for line in lines)}
+    return fields.get("ID", "linux"), fields.get("VERSION_ID", "")
 
 
 def _debian(status: Path, distribution: tuple[str, str], copyrights: Path) -> Iterator[Component]:
@@ -116,10 +115,10 @@ def _debian(status: Path, distribution: tuple[str, str], copyrights: Path) -> It
 
 
 def _debian_licences(file: Path) -> list[Licence]:
-    """The licences that a package's copyright file names, in its order.
+    """Return the licences that a package's copyright file names, in the file's order.
 
-    A file in Debian's format (https://www.debian.org/doc/packaging-manuals/copyright-format)
-    names them in fields; another one may refer to the texts that Debian ships once for all.
+    Machine-readable files (https://www.debian.org/doc/packaging-manuals/copyright-format) name
+    them in ``License`` fields; others refer to the texts in ``/usr/share/common-licenses``.
     """
     if not file.is_file():
         return []
@@ -141,17 +140,17 @@ def _python(found: Iterable[Distribution]) -> Iterator[Component]:
 
 
 def _licence(distribution: Distribution) -> Licence | None:
-    """The licence as SPDX has it, or in the words of the package."""
-    told = distribution.metadata.json
-    expression = str(told.get("license_expression", ""))
+    """Return the licence as an SPDX expression, or else in the package's own words."""
+    metadata = distribution.metadata.json
+    expression = str(metadata.get("license_expression", ""))
     if EXPRESSION.fullmatch(expression):
         return {"expression": expression}
-    words = str(told.get("license", "")).strip()
+    words = str(metadata.get("license", "")).strip()
     if _is_spdx(words):
         return {"expression": words}
     classified = [
         line.rpartition(" :: ")[2]
-        for line in told.get("classifier", [])
+        for line in metadata.get("classifier", [])
         if line.startswith("License :: ")
     ]
     words = expression or "; ".join(classified) or words
@@ -159,7 +158,7 @@ def _licence(distribution: Distribution) -> Licence | None:
 
 
 def _is_spdx(words: str) -> bool:
-    """Whether each part of an expression is an identifier that is sure to be one."""
+    """Return whether every identifier in the text is known to be an SPDX identifier."""
     return EXPRESSION.fullmatch(words) is not None and all(
         part in SPDX or part.startswith("LicenseRef-")
         for part in words.split()
@@ -183,7 +182,7 @@ def _model(weights: Path) -> Iterator[Component]:
 
 
 def write_sbom() -> None:
-    """Write the document of this installation to standard output."""
+    """Write the bill of materials of this installation to standard output."""
     found = document(status=DPKG_STATUS, copyrights=COPYRIGHTS, release=OS_RELEASE, weights=WEIGHTS)
     sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 

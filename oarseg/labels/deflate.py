@@ -3,9 +3,9 @@
 A mask is nearly all zeros, and a set of thirty masks of a large scan is gigabytes of
 them. Here a run of zeros is assembled from pieces that were compressed once, and its
 checksum follows from linear algebra instead of from the bytes; only the rows that a
-structure touches are compressed. The result is an ordinary stream, and the same on every
-CPU. Intel's ISA-L, the fastest library for whole masks, takes four times as long for them
-(``bench/writing.py deflate``), and its bytes may depend on the CPU.
+structure touches are compressed. The result is an ordinary stream that does not depend on
+the CPU. Intel's ISA-L, the fastest library on whole masks, needs four times the CPU time
+(``bench/writing.py deflate``), and its output may vary with the CPU.
 """
 
 from __future__ import annotations

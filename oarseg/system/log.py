@@ -16,10 +16,10 @@ FRACTION_BETWEEN_LINES = 0.1
 
 
 class _Handler(logging.Handler):
-    """Writes to what is stderr at that moment, above a running bar instead of through it.
+    """Write records to the current stderr, above a progress bar rather than across it.
 
-    ``tqdm.contrib.logging`` does so for the first console handler of a logger and takes the
-    others away until the bar ends: of two handlers that part INFO from warnings it loses one.
+    ``tqdm.contrib.logging`` redirects only a logger's first console handler and removes the
+    others while a bar is shown, so a second handler for warnings would lose its records.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

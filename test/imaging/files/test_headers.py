@@ -18,7 +18,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.files import locate, nrrd
 from oarseg.imaging.files.read_scan import read_ct, read_mr, read_volume
 from oarseg.imaging.volume import Grid, Volume, grid_of
-from oarseg.labels.open_masks import read_label_map
+from oarseg.labels.stacks import open_stack
 
 SIZE = (7, 6, 5)
 VALUES = np.arange(np.prod(SIZE), dtype="<i2")
@@ -154,7 +154,8 @@ def test_one_frame_of_four_dimensions_is_a_volume(tmp_path: Path, end: str) -> N
         (5, 6, 7), (2.0, 0.75, 0.5), (1.5, 2.5, -3.0), ((0, -1, 0), (1, 0, 0), (0, 0, 1))
     )
     assert volume.grid == expected
-    assert read_label_map(tmp_path / f"x.{end}").grid == expected
+    stack = open_stack(tmp_path / f"x.{end}")
+    assert (stack.grid, stack.channels) == (expected, 1)
 
 
 @pytest.mark.parametrize(
