@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / "test" / room) for room in ("support", "
 import test_parity as tests  # noqa: E402
 from nnunet_oracle import images, make  # noqa: E402
 
-from oarseg.labels.overlap import dice_by_label  # noqa: E402
+from oarseg.labels.dice import dice_by_label  # noqa: E402
 
 
 @dataclass(frozen=True)

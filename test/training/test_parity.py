@@ -15,7 +15,7 @@ from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.preprocessing import preprocess
 from oarseg.inference.streaming import Effort, segment_streaming
-from oarseg.labels.overlap import count_labels, dice_by_label
+from oarseg.labels.dice import count_labels, dice_by_label
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
