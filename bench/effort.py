@@ -21,7 +21,7 @@ from oarseg.inference import preprocessing, streaming
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
 from oarseg.inference.streaming import Effort
-from oarseg.labels.overlap import dice_by_label
+from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle
 from oarseg.model.manifest import Manifest
 from oarseg.phantom import PhantomSpec

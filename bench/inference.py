@@ -36,7 +36,7 @@ import numpy as np
 
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import find_body
-from oarseg.labels.overlap import dice_by_label
+from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle
 from oarseg.phantom.spec import CT_SIZES
 from oarseg.system.cpus import available_cpus

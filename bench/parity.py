@@ -21,7 +21,7 @@ import numpy as np
 import parity_cases
 from nnunet_oracle import images, make
 
-from oarseg.labels.overlap import dice_by_label
+from oarseg.labels.dice import dice_by_label
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from oarseg.imaging.volume import Volume
 from oarseg.inference import preprocessing, streaming
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
-from oarseg.labels.overlap import dice_by_label
+from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle
 from oarseg.phantom import PhantomSpec
 from oarseg.system.cpus import available_cpus

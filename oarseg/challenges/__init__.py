@@ -1,1 +1,1 @@
-"""What a challenge asks for, as data: a TOML file each, and the records they load into."""
+"""Challenges as data: one TOML file each, and the records they load into."""

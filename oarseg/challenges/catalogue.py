@@ -1,4 +1,7 @@
-"""Load a challenge by name, or from a TOML file of the user's own."""
+"""Load a challenge by name, or from the user's own TOML file.
+
+Inputs, labels and scoring rules are data in the ``*.toml`` files beside this module.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ DEFAULT_CHALLENGE = "han_seg"
 
 
 def challenge_names() -> tuple[str, ...]:
-    """The challenges that come with the package."""
+    """Return the names of the challenges that the package contains."""
     files = resources.files("oarseg").joinpath("challenges").iterdir()
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
 def load_challenge(name: str, *, table: Path | None = None) -> Challenge:
-    """Load a challenge that comes with the package, or one from a TOML file's path.
+    """Load one of the package's challenges, or one from the user's TOML file.
 
     Args:
         name: one of ``challenge_names()``, or a path that ends with ``.toml``.
@@ -27,21 +30,21 @@ def load_challenge(name: str, *, table: Path | None = None) -> Challenge:
             that takes one.
 
     Raises:
-        InputError: no such challenge, or a file breaks a rule: names line and key.
+        InputError: no such challenge, or a file breaks a rule; names line and key.
     """
-    source, text = _source(name)
+    source, text = _read_source(name)
     document = toml_file.parse_toml(text, source=source)
     if table is not None:
         if not document.get("own_labels"):
             raise InputError(f"{table}: challenge {name} has its own labels and takes no table")
-        return _with_table(document, source, table)
+        return _load_with_table(document, source, table)
     return toml_file.validate_document(
-        label_table.with_colours(document), Challenge, source=source, text=text
+        label_table.fill_colours(document), Challenge, source=source, text=text
     )
 
 
-def _source(name: str) -> tuple[str, str]:
-    """Where a challenge's facts stand, for messages, and their text."""
+def _read_source(name: str) -> tuple[str, str]:
+    """Return the source of a challenge, as messages name it, and its TOML text."""
     if not name.endswith(".toml"):
         if name not in challenge_names():
             known = ", ".join(challenge_names())
@@ -54,9 +57,9 @@ def _source(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: expected a challenge's TOML file, cannot read it") from error
 
 
-def _with_table(document: dict[str, object], source: str, table: Path) -> Challenge:
-    """A challenge and the user's label table; messages name the table, which is new."""
+def _load_with_table(document: dict[str, object], source: str, table: Path) -> Challenge:
+    """Load a challenge with the user's label table, which messages name as the source."""
     tables, text = label_table.read_label_table(table)
     return toml_file.validate_document(
-        label_table.with_colours(document | tables), Challenge, source=str(table), text=text
+        label_table.fill_colours(document | tables), Challenge, source=str(table), text=text
     )

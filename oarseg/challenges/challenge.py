@@ -1,7 +1,7 @@
-"""A challenge as data: its inputs, its structures and the form of its output.
+"""A challenge as data: inputs, structures, form of the output, rules of scoring.
 
-The facts stand in ``challenges/<name>.toml``; code that needs one asks here, so that
-no organ and no socket is named anywhere else.
+The facts are in ``challenges/<name>.toml``. Code takes them from here, so that no organ and
+no socket is named anywhere else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 from pydantic.dataclasses import dataclass
 
-from oarseg.challenges.outlines import STRICT, Code, Organ, Outline, Structure
+from oarseg.challenges.structures import STRICT, Code, Organ, Outline, Structure
 from oarseg.challenges.toml_file import rule_error
 from oarseg.errors import InputError
 
@@ -34,7 +34,7 @@ __all__ = [
 
 RankingRule = Literal["significance", "organ_ranks", "weighted_means"]
 Text = Annotated[str, Field(min_length=1)]
-# What becomes a file's or a folder's name.
+# Part of a file's or folder's name.
 FileName = Annotated[str, Field(pattern=r"^[\w.-]*$")]
 
 
@@ -44,15 +44,15 @@ class Socket:
 
     Attributes:
         slug: the platform's folder, ``/input/images/<slug>/``.
-        channel: the name that manifests and reports use ("CT").
-        modality: what kind of values it holds.
-        suffixes: endings of file stems that mark this image in the data set and
-            that pairing takes off ("_IMG_CT"); the longest match counts.
-        file: the image's stem in the data set, where its folder names the case ("data").
-        unmarked: in a folder of images that neither names, each is this one.
-        reference: the outputs lie on this image's grid.
-        placed: how an image that is not the reference comes onto its grid: "registered",
-            or lying there already ("same_grid").
+        channel: name in manifests and reports ("CT").
+        modality: kind of values.
+        suffixes: endings of file stems that identify this image in the data set and are
+            removed for pairing ("_IMG_CT"); the longest match counts.
+        file: the image's stem in the data set, if the folder names the case ("data").
+        unmarked: take images in a plain folder that match neither for this input.
+        reference: outputs are on this image's grid.
+        placed: how any other image is brought onto the reference's grid: "registered", or
+            already on it ("same_grid").
     """
 
     slug: Annotated[FileName, Field(min_length=1)]
@@ -71,14 +71,13 @@ class Output:
 
     Attributes:
         slug: the folder below ``images/``.
-        replace: text of the reference image's file name that is replaced …
-        by: … by this.
-        ending: of the file's name; empty takes the reference image's.
-        path: where the file lies below the output folder, with {case} for the case's
-            name, instead of all these.
-        form: one label map, or a 4-D image with a channel of zeros and ones an organ.
-        identity_frame: origin and direction are left at identity, as some organisers'
-            own writers do; only size and spacing tell the grid.
+        replace, by: text of the reference image's file name, and its replacement.
+        ending: file name extension; empty for the reference image's.
+        path: path below the output folder, with {case} for the case's name; used instead
+            of all of the above.
+        form: a label map, or a 4-D image with one binary channel per organ.
+        identity_frame: leave origin and direction at identity, as some organisers' own
+            writers do; only size and spacing then describe the grid.
     """
 
     slug: FileName = ""
@@ -92,21 +91,20 @@ class Output:
 
 @dataclass(frozen=True, config=STRICT)
 class DataSet:
-    """How the challenge publishes its training cases, a folder each.
+    """How the challenge publishes its training cases, one folder per case.
 
     Attributes:
-        digits: a case's folder is the challenge's ``case_prefix`` and its number, filled
-            with zeros to so many digits.
-        ending: of its images.
-        labels: a file of zeros and ones an organ ("masks"), or one label map ("map").
-        mask: name of an organ's mask; {case} and {structure} are filled in.
-        map: name of the label map.
-        missing_mask: what it means that a case has no mask of an organ: that the organ
-            is not there ("absent"), or that nobody has looked ("unknown"), so that it may
-            be anywhere that is not labelled.
-        presence: table at the data set's root that tells which organs lie in each case's
-            field, against which the masks are checked.
-        patients: table at its root with each case's sex and age.
+        digits: digits of the case number, zero-filled, after the challenge's
+            ``case_prefix``; together they name the folder.
+        ending: file name extension of the images.
+        labels: one binary file per organ ("masks"), or one label map ("map").
+        mask: file name of an organ's mask, with {case} and {structure}.
+        map: file name of the label map.
+        missing_mask: meaning of a missing mask: the organ is not present ("absent"), or it
+            was not contoured ("unknown") and may be in any unlabelled voxel.
+        presence: table at the root of the data set with the organs in each case's field of
+            view, against which masks are checked.
+        patients: table at the root with each case's sex and age.
     """
 
     digits: Annotated[int, Field(ge=1, le=8)] = 2
@@ -121,7 +119,7 @@ class DataSet:
 
 @dataclass(frozen=True, config=STRICT)
 class Pair:
-    """Two structures that tables also give together, under a name of their own."""
+    """A left and a right structure that tables also summarise together, under one name."""
 
     name: str
     left: str
@@ -130,7 +128,7 @@ class Pair:
 
 @dataclass(frozen=True, config=STRICT)
 class Baseline:
-    """A published result for a structure or pair: mean and standard deviation."""
+    """Published result for a structure or pair: mean and standard deviation."""
 
     n: int
     dsc_percent: tuple[float, float]
@@ -139,26 +137,26 @@ class Baseline:
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluation:
-    """How results are scored.
+    """How results are scored; ``evaluation.scoring`` applies these rules.
 
     Attributes:
         ranked: metrics that the challenge's ranking aggregates.
-        ranking: how: "significance", by how many others a submission beats in Wilcoxon's
-            test of all scores; "organ_ranks", by the mean of the ranks for each organ;
-            "weighted_means", by the rank of the weighted mean over organs.
-        weights: of organs in means over organs; 1 for those that are not named.
-        tolerance_mm: of the normalised surface Dice …
-        tolerances_mm: … and of the structures that have another one.
-        min_kept: where a field of view is given, a structure is scored only if more than
-            this share of its reference volume lies in it.
-        both_empty: neither side has the structure: not scored, or the best there is.
-        reference_empty: only the prediction has it: not scored, or the worst there is.
-        missed_distance_mm: distances where only the reference has the structure, and the
-            worst distance; its Dice are 0. Infinite ones are counted, not averaged.
-        missing_case: a case without a prediction: all of it missed, or left out.
-        pairs: left and right given together.
+        ranking: "significance": number of submissions beaten in Wilcoxon's test of all
+            scores; "organ_ranks": mean of the ranks per organ; "weighted_means": rank of
+            the weighted mean over organs.
+        weights: weights of organs in means over organs; 1 if not named.
+        tolerance_mm: tolerance of the normalised surface Dice.
+        tolerances_mm: tolerances of structures that differ from it.
+        min_kept: with a field of view, a structure is scored only if more than this
+            fraction of its reference volume is inside.
+        both_empty: neither side has the structure: not scored, or the best score.
+        reference_empty: only the prediction has it: not scored, or the worst score.
+        missed_distance_mm: worst distance, given where only the reference has the
+            structure; Dice are 0 there. If infinite, counted instead of averaged.
+        missing_case: a case without a prediction: all missed, or left out.
+        pairs: left and right structures to summarise together.
         baseline_source: where the baseline was published.
-        baseline: by the name of a structure or pair.
+        baseline: published results by structure or pair.
     """
 
     ranked: tuple[Literal["dsc", "hd95_mm", "nsd", "msd_mm"], ...] = ("dsc", "hd95_mm")
@@ -176,11 +174,11 @@ class Evaluation:
     baseline: Mapping[str, Baseline] = field(default_factory=dict)
 
     def tolerance_of(self, structure: str) -> float:
-        """The tolerance of the normalised surface Dice for a structure, in mm."""
+        """Return the tolerance of the normalised surface Dice for a structure, in mm."""
         return self.tolerances_mm.get(structure, self.tolerance_mm)
 
     def weight_of(self, structure: str) -> float:
-        """The weight of a structure in means over structures."""
+        """Return the weight of a structure in means over structures."""
         return self.weights.get(structure, 1.0)
 
 
@@ -189,13 +187,20 @@ class Challenge:
     """All facts of one challenge that code needs.
 
     Attributes:
-        notice: what a user must know who uses it, said whenever it is used.
-        own_labels: the label table is not the challenge's but the user's.
-        orientation: how the arrays lie that its networks see. "LPS": x to the left, y to
-            the back, z up, whatever a file's axes; "stored": as a file has them.
-        structures: what the label map tells apart.
-        overlapping: what is scored and written, where that is not the structures
-            themselves but unions of them; see ``organs``.
+        name: identifier, also in file names.
+        title: name for people.
+        case_prefix: beginning of a case's name, before its number.
+        sockets: the input images of a case.
+        output: the label file asked for.
+        structures: values of the label map.
+        overlapping: unions of structures that are scored and written instead of them; see
+            ``organs``.
+        notice: a warning to print and report whenever the challenge is used.
+        own_labels: the user brings the label table.
+        orientation: axes of the arrays that the networks see. "LPS": x to the left, y to
+            the back, z up, whatever the file's axes; "stored": as in the file.
+        data_set: how training cases are published.
+        evaluation: how results are scored.
     """
 
     name: Annotated[FileName, Field(min_length=1)]
@@ -285,7 +290,7 @@ class Challenge:
 
     @property
     def organs(self) -> tuple[Organ, ...]:
-        """What is scored and written, in the challenge's order; overlapping where it says so."""
+        """What is scored and written, in the challenge's order; one per label by default."""
         return self.overlapping or tuple(
             Organ(
                 name=structure.name,
@@ -301,14 +306,14 @@ class Challenge:
 
     @property
     def reference(self) -> Socket:
-        """The socket whose grid the outputs have."""
+        """The socket whose grid the outputs are on."""
         return next(socket for socket in self.sockets if socket.reference)
 
     def socket(self, channel: str) -> Socket:
-        """The socket of a channel.
+        """Return the socket of a channel.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: no channel of that name.
         """
         for socket in self.sockets:
             if socket.channel == channel:
@@ -317,10 +322,10 @@ class Challenge:
         raise InputError(f"channel {channel!r}: challenge {self.name} has only {known}")
 
     def structure(self, name: str) -> Structure:
-        """The structure of that name.
+        """Return a structure by name.
 
         Raises:
-            InputError: there is none.
+            InputError: no structure of that name.
         """
         for structure in self.structures:
             if structure.name == name:

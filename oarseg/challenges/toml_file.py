@@ -1,8 +1,8 @@
-"""TOML files of the user's: validated, with messages that name the key and its line.
+"""Parse and validate the user's TOML files; messages name the key and its line.
 
-``tomllib`` forgets where a key stood, so the lines are found again in the text: table
-headers and keys at the beginning of a line, which is how such files are written. A key
-inside an inline table is reported at the line of the key that holds it.
+``tomllib`` does not keep line numbers. They are recovered from the text by table headers
+and keys at the beginning of a line, which is how such files are written. A key in an inline
+table is reported at the line of the key that holds the table.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ UNKNOWN_KEY = "unexpected_keyword_argument"
 
 
 def rule_error(at: Path, message: str) -> PydanticCustomError:
-    """The error that a validator raises for a rule broken at a key of the document."""
+    """Return the error that a validator raises for a rule broken at a key."""
     return PydanticCustomError("rule", "{message}", {"message": message, DOCUMENT_KEY: at})
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """The document of a TOML text.
+    """Parse a TOML text.
 
     Raises:
-        InputError: not TOML; says where.
+        InputError: not valid TOML; says where.
     """
     try:
         return tomllib.loads(text)
@@ -49,45 +49,45 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
 def validate_document(
     document: Mapping[str, Any], kind: type[T], *, source: str, text: str | None = None
 ) -> T:
-    """A document as a typed record.
+    """Validate a document and return it as a typed record.
 
     Args:
-        document: what was parsed.
+        document: the parsed document.
         kind: a pydantic dataclass.
         source: the file, for messages.
-        text: what the document was parsed from; None leaves lines out of messages.
+        text: text of the document; None omits line numbers from messages.
 
     Raises:
-        InputError: a key is missing, unknown, of the wrong kind or breaks a rule: names
-            the file, the line and the key.
+        InputError: a key is missing, unknown, of the wrong type or breaks a rule; names
+            file, line and key.
     """
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
-        raise InputError(_message(error.errors(), source, text)) from error
+        raise InputError(_format_errors(error.errors(), source, text)) from error
 
 
-def _message(errors: list[ErrorDetails], source: str, text: str | None) -> str:
-    # A misspelt key is also a missing one; what was written tells more.
+def _format_errors(errors: list[ErrorDetails], source: str, text: str | None) -> str:
+    # A misspelt key is reported twice, as unknown and as missing: prefer the unknown one.
     first = min(errors, key=lambda error: error["type"] != UNKNOWN_KEY)
     at = tuple(first.get("ctx", {}).get(DOCUMENT_KEY, first["loc"]))
     line = line_of(text, at) if text is not None else None
     where = ".".join(str(part) for part in at) or "file"
-    told = f"{source}{f', line {line}' if line else ''}: {where}: {first['msg']}"
-    return told + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
+    text_of_first = f"{source}{f', line {line}' if line else ''}: {where}: {first['msg']}"
+    return text_of_first + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
 
 
 def line_of(text: str, at: Path) -> int | None:
-    """The line (from 1) of a key, else of what is nearest to it: the table that lacks it."""
-    lines = dict(_keys(text))
+    """Return the line (from 1) of a key, or of the table that lacks it."""
+    lines = dict(_iterate_keys(text))
     for length in range(len(at), 0, -1):
         if at[:length] in lines:
             return lines[at[:length]]
     return None
 
 
-def _keys(text: str) -> Iterator[tuple[Path, int]]:
-    """Every table and key, in the order of the text, with its line."""
+def _iterate_keys(text: str) -> Iterator[tuple[Path, int]]:
+    """Iterate over tables and keys in the order of the text, with their lines."""
     table: Path = ()
     counts: dict[Path, int] = {}
     closing = ""
@@ -97,14 +97,14 @@ def _keys(text: str) -> Iterator[tuple[Path, int]]:
             continue
         closing = next((mark for mark in MULTILINE if line.count(mark) % 2), "")
         if header := HEADER.match(line):
-            table = _table(_names(header[2]), counts, an_array=header[1] == "[[")
+            table = _resolve_table(_split_names(header[2]), counts, an_array=header[1] == "[[")
             yield table, number
         elif key := KEY_PATTERN.match(line):
-            yield (*table, *_names(key[1])), number
+            yield (*table, *_split_names(key[1])), number
 
 
-def _table(names: Path, counts: dict[Path, int], *, an_array: bool) -> Path:
-    """The full path of a table: an array of tables is entered at its last element."""
+def _resolve_table(names: Path, counts: dict[Path, int], *, an_array: bool) -> Path:
+    """Resolve the path of a table; of an array of tables, its last element."""
     path: Path = ()
     for name in names:
         path = (*path, name)
@@ -115,5 +115,5 @@ def _table(names: Path, counts: dict[Path, int], *, an_array: bool) -> Path:
     return path
 
 
-def _names(dotted: str) -> Path:
+def _split_names(dotted: str) -> Path:
     return tuple(name.strip("\"'") for name in re.findall(NAME, dotted))

@@ -116,8 +116,8 @@ def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_rank(arguments: argparse.Namespace) -> int:
     """Print the ranking as a Markdown table and, for two models, a verdict."""
+    from oarseg.evaluation.ranking import format_ranking
     from oarseg.evaluation.ranking import rank_submissions as run
-    from oarseg.evaluation.ranking import ranking_text
 
     ranking = run(
         arguments.csvs,
@@ -127,5 +127,5 @@ def run_rank(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         common=arguments.common,
     )
-    print(ranking_text(ranking))
+    print(format_ranking(ranking))
     return 0

@@ -1,1 +1,1 @@
-"""How good masks are."""
+"""Scores of masks against references, and rankings of models by those scores."""

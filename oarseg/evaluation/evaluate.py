@@ -1,4 +1,7 @@
-"""``oarseg evaluate``: folders of predictions and references → scores, tables and a plot."""
+"""Score folders of predictions against references; write tables and a plot.
+
+This is ``oarseg evaluate``. A case is scored in ``scoring``.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OutputError
 from oarseg.evaluation import tables
 from oarseg.evaluation.metrics import DEFINITIONS, Definition
-from oarseg.evaluation.mr_field import Fields
+from oarseg.evaluation.mr_field import MrFieldFinder
 from oarseg.evaluation.plot import write_plot
 from oarseg.evaluation.scoring import Score, Sides, score_case
 from oarseg.labels.find_labels import FoundLabels, LabelFiles, find_labels
 from oarseg.labels.open_masks import Masks, NoMasks, Target, open_masks, read_grid
 
 CSV, JSON, MARKDOWN, PLOT = "scores.csv", "summary.json", "table.md", "plot.png"
-COUNTED = "all of it counts as missed"
+COUNTS_AS_MISSED = "all of it counts as missed"
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,15 @@ class EvaluationSettings:
     """How to score.
 
     Attributes:
-        definition: of HD95 and the mean surface distance.
-        missing: what a case without a usable prediction counts; the challenge's rule if None.
-        mr_field: folders that tell the MR's field of every case; see ``field.Fields``.
-        resample: bring predictions on other grids onto the reference's.
-        threads: structures that are scored at once.
-        plot: whether to draw.
-        insert: a Markdown file that takes the table between its marks, such as the card of
-            the weights.
+        definition: definition of HD95 and of the mean surface distance.
+        missing: rule for a case without a usable prediction; None takes the challenge's.
+        mr_field: folders with the MR's field of view for every case; see
+            ``mr_field.MrFieldFinder``.
+        resample: resample predictions on other grids onto the reference's.
+        threads: structures scored in parallel.
+        plot: whether to draw the plot.
+        insert: Markdown file, such as the model card, that receives the table between its
+            marks.
     """
 
     definition: Definition = "surface-distance"
@@ -51,15 +55,15 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``evaluate_folders`` found.
+    """Result of ``evaluate_folders``.
 
     Attributes:
-        scores: one a case and structure.
-        lines: one a structure or pair.
-        problems: by case; a sentence for the user each.
-        unanswered: cases without a usable prediction that were counted as missed.
-        rules: what the figures mean.
-        files: what was written.
+        scores: one per case and structure.
+        lines: one per structure or pair.
+        problems: one sentence for the user each, with the case.
+        unanswered: cases without a usable prediction, counted as missed.
+        rules: meaning of the figures, one sentence each.
+        files: the files written.
     """
 
     scores: tuple[Score, ...]
@@ -81,38 +85,38 @@ def evaluate_folders(
 ) -> Summary:
     """Score every case of the references, and write CSV, JSON, Markdown and a plot.
 
-    Cases are paired by name. A case without a usable prediction counts as missed, or is
-    left out, by the challenge's rule. What keeps a case or a structure from being scored
-    is told in ``problems``; the rest is scored.
+    Cases are paired by name. The challenge's rule decides whether a case without a usable
+    prediction counts as missed or is left out. Whatever cannot be scored becomes one of
+    ``problems``; the rest is scored.
 
     Args:
-        predictions, references: folders in any layout of ``layouts``.
-        challenge: its structures and rules.
-        out: folder for the results, made if need be.
+        predictions, references: folders in any layout of ``labels.find_labels``.
+        challenge: structures and scoring rules.
+        out: folder for the results, created if needed.
         settings: how to score.
-        progress: called with one line when a case is done.
+        progress: called with one line after each case.
 
     Raises:
-        InputError: no labels in a folder, no case in both, none that could be scored, or
-            an unknown definition.
+        InputError: a folder without labels, no common case, no case that could be scored,
+            or an unknown definition.
         OutputError: the results cannot be written.
     """
-    how = settings or EvaluationSettings()
-    if how.definition not in DEFINITIONS:
-        raise InputError(f"definition {how.definition!r}: expected {', '.join(DEFINITIONS)}")
-    if how.insert:
-        tables.split_at_marks(how.insert)
-    if how.missing:
-        rules = replace(challenge.evaluation, missing_case=how.missing)
+    chosen = settings or EvaluationSettings()
+    if chosen.definition not in DEFINITIONS:
+        raise InputError(f"definition {chosen.definition!r}: expected {', '.join(DEFINITIONS)}")
+    if chosen.insert:
+        tables.split_at_marks(chosen.insert)
+    if chosen.missing:
+        rules = replace(challenge.evaluation, missing_case=chosen.missing)
         challenge = replace(challenge, evaluation=rules)
-    pairs, problems = _paired(
+    pairs, problems = _pair_cases(
         find_labels(predictions, challenge),
         find_labels(references, challenge),
         missed=challenge.evaluation.missing_case == "missed",
     )
     results: list[_Result] = []
     for prediction, reference in pairs:
-        result = _case(prediction, reference, challenge, how)
+        result = _score_pair(prediction, reference, challenge, chosen)
         results.append(result)
         problems += [CaseProblem(reference.case, message) for message in result.problems]
         if progress:
@@ -120,13 +124,13 @@ def evaluate_folders(
     if not any(result.scores and result.answered for result in results):
         reason = f": {problems[0].name}: {problems[0].message}" if problems else ""
         raise InputError(f"{predictions}: expected cases of {references}, could score none{reason}")
-    return _write(results, tuple(problems), challenge, out, how)
+    return _write_results(results, tuple(problems), challenge, out, chosen)
 
 
-def _paired(
+def _pair_cases(
     predictions: FoundLabels, references: FoundLabels, *, missed: bool
 ) -> tuple[list[tuple[LabelFiles | None, LabelFiles]], list[CaseProblem]]:
-    """Cases of the references with their predictions, and what is wrong with others."""
+    """Pair each reference with its prediction; report the cases without a partner."""
     problems = [
         *(CaseProblem(p.name, f"prediction: {p.message}") for p in predictions.problems),
         *(CaseProblem(p.name, f"reference: {p.message}") for p in references.problems),
@@ -142,7 +146,7 @@ def _paired(
         if key not in mine:
             found = "no usable one" if key in named else "none"
             message = f"{files.first}: expected a prediction of the same name, found {found}"
-            message += f"; {COUNTED}" if missed else "; left out"
+            message += f"; {COUNTS_AS_MISSED}" if missed else "; left out"
             problems.append(CaseProblem(files.case, message))
     pairs = [(mine.get(key), files) for key, files in theirs.items() if missed or key in mine]
     return pairs, problems
@@ -150,7 +154,7 @@ def _paired(
 
 @dataclass(frozen=True)
 class _Result:
-    """A case's scores, if it has any, and whether the prediction was of use."""
+    """Scores of a case, if any, and whether its prediction was usable."""
 
     case: str
     scores: tuple[Score, ...]
@@ -158,17 +162,17 @@ class _Result:
     answered: bool
 
 
-def _case(
+def _score_pair(
     prediction: LabelFiles | None,
     reference: LabelFiles,
     challenge: Challenge,
-    how: EvaluationSettings,
+    chosen: EvaluationSettings,
 ) -> _Result:
     case = reference.case
     try:
         grid = read_grid(reference.first)
-        target = Target(grid, how.resample, challenge.output.identity_frame)
-        field = Fields(how.mr_field, challenge).of(case) if how.mr_field else None
+        target = Target(grid, chosen.resample, challenge.output.identity_frame)
+        field = MrFieldFinder(chosen.mr_field, challenge).find(case) if chosen.mr_field else None
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(_open_prediction, prediction, challenge, target)
             expected = open_masks(reference, challenge, replace(target, resample=False))
@@ -178,13 +182,13 @@ def _case(
     answered = not isinstance(masks, NoMasks)
     if not answered and challenge.evaluation.missing_case == "skip":
         return _Result(case, (), (f"prediction: {problem}; left out",), answered)
-    problems = [f"prediction: {problem}; {COUNTED}"] if problem else []
+    problems = [f"prediction: {problem}; {COUNTS_AS_MISSED}"] if problem else []
     done = score_case(
         case,
         Sides(masks, expected, grid, field),
         challenge,
-        definition=how.definition,
-        threads=how.threads,
+        definition=chosen.definition,
+        threads=chosen.threads,
     )
     return _Result(case, done.scores, (*problems, *done.problems), answered)
 
@@ -192,7 +196,7 @@ def _case(
 def _open_prediction(
     files: LabelFiles | None, challenge: Challenge, target: Target
 ) -> tuple[Masks, str | None]:
-    """The masks, and why there are none."""
+    """Open the masks of a prediction; without usable ones, return why."""
     if files is None:
         return NoMasks("no case"), None
     try:
@@ -201,17 +205,17 @@ def _open_prediction(
         return NoMasks("no usable file"), str(error)
 
 
-def _write(
+def _write_results(
     results: Sequence[_Result],
     problems: tuple[CaseProblem, ...],
     challenge: Challenge,
     out: Path,
-    how: EvaluationSettings,
+    chosen: EvaluationSettings,
 ) -> Summary:
     scores = tuple(score for result in results for score in result.scores)
     unanswered = tuple(r.case for r in results if r.scores and not r.answered)
     lines = tables.summarise_scores(scores, challenge)
-    rules = tables.describe_metrics(challenge, how.definition, in_field=bool(how.mr_field))
+    rules = tables.describe_metrics(challenge, chosen.definition, in_field=bool(chosen.mr_field))
     named = [f"{problem.name}: {problem.message}" for problem in problems]
     cases = len({score.case for score in scores})
     title = f"{challenge.title}: {cases} case{'' if cases == 1 else 's'}"
@@ -221,7 +225,7 @@ def _write(
         "challenge": challenge.name,
         "cases": cases,
         "cases_without_prediction": list(unanswered),
-        "definition": how.definition,
+        "definition": chosen.definition,
         "rules": rules,
         "status": dict(Counter(score.status for score in scores)),
         "mean_over_structures": {
@@ -237,14 +241,14 @@ def _write(
         tables.write_csv(files[0], scores)
         tables.write_json(files[1], record)
         files[2].write_text(text, encoding="utf-8")
-        if how.plot:
+        if chosen.plot:
             files.append(out / PLOT)
             write_plot(files[3], scores, challenge, title=title)
-        if how.insert:
+        if chosen.insert:
             tables.insert_between_marks(
-                how.insert, tables.scores_table(lines, challenge, rules=rules)
+                chosen.insert, tables.scores_table(lines, challenge, rules=rules)
             )
-            files.append(how.insert)
+            files.append(chosen.insert)
     except OSError as error:
         raise OutputError(f"{out}: expected a writable folder: {error}") from error
     return Summary(scores, lines, problems, unanswered, tuple(rules), tuple(files))

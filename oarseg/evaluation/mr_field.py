@@ -1,7 +1,7 @@
 """The MR's field of view on the CT's grid.
 
-The data set's paper crops the CT to the MR's field before it scores. Here the field is the
-MR's own box, turned as the MR was, in which a voxel lies if its centre does.
+The paper of the data set crops the CT to the MR's field of view before scoring. Here the
+field is the MR's own box in its own orientation. A voxel is inside if its centre is.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TRANSFORM_SUFFIX = "_ct_to_mr.tfm"
 
 @dataclass(frozen=True)
 class MrField:
-    """A box in the MR's space, and the way there.
+    """A box in its own axes, with the transform from the CT to them.
 
     Attributes:
-        ct_to_box: CT world → the space of the box.
+        ct_to_box: CT world → axes of the box.
         low_mm, high_mm: the box's corners, x y z.
     """
 
@@ -40,11 +40,11 @@ class MrField:
     high_mm: Vector
 
     def cut(self, mask: CroppedMask, grid: Grid) -> CroppedMask:
-        """The part of a mask that lies in the field.
+        """Return the part of a mask inside the field.
 
         Args:
-            mask: on the CT's grid.
-            grid: of the CT.
+            mask: mask on ``grid``.
+            grid: the CT's grid.
         """
         linear, offset = grid.index_to_world()
         rotation = np.asarray(self.ct_to_box.rotation)
@@ -64,44 +64,45 @@ class MrField:
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Where the fields of a data set's cases are told.
+class MrFieldFinder:
+    """Finds the MR's field of view for each case of a data set.
 
     Attributes:
-        folders: searched, with their subfolders, for ``<case>_truth.json`` as phantoms have
-            it; else for the way from CT to MR, in an ITK transform ``<case>_ct_to_mr.tfm``
-            or in the container's own ``reports/<case>.json``, and for the case's MR image
-            in the data set's layout.
+        folders: searched recursively for a phantom's ``<case>_truth.json``; else for the
+            transform from CT to MR (ITK's ``<case>_ct_to_mr.tfm`` or the container's
+            ``reports/<case>.json``) and for the MR image in the data set's layout.
+        challenge: its sockets identify the MR.
     """
 
     folders: tuple[Path, ...]
     challenge: Challenge
 
-    def of(self, case: str) -> MrField:
-        """The field of a case.
+    def find(self, case: str) -> MrField:
+        """Return the field of a case.
 
         Raises:
-            InputError: none of the files is there, or it cannot be used.
+            InputError: none of the files exists, or it cannot be used.
         """
-        truth = self._find(f"{case}{TRUTH}")
+        truth = self._find_file(f"{case}{TRUTH}")
         if truth:
-            return read_truth(truth)
-        transform = self._find(f"{case}{TRANSFORM_SUFFIX}")
+            return read_truth_field(truth)
+        transform = self._find_file(f"{case}{TRANSFORM_SUFFIX}")
         if transform:
-            return field_of(read_grid(self._mr(case)), RigidTransform.read(transform))
-        report = self._find(f"{REPORTS}/{case}.json")
+            return make_mr_field(read_grid(self._find_mr(case)), RigidTransform.read(transform))
+        report = self._find_file(f"{REPORTS}/{case}.json")
         if report:
-            return field_of(read_grid(self._mr(case)), read_report(report))
+            return make_mr_field(read_grid(self._find_mr(case)), read_report_transform(report))
         raise InputError(
-            f"{self._names()}: expected {case}{TRUTH}, or {case}{TRANSFORM_SUFFIX} or {REPORTS}/"
-            f"{case}.json with the MR, found none; give the folders that hold them with --mr-field"
+            f"{self._folder_names()}: expected {case}{TRUTH}, or {case}{TRANSFORM_SUFFIX} or "
+            f"{REPORTS}/{case}.json with the MR, found none; give the folders that hold them "
+            "with --mr-field"
         )
 
-    def _find(self, name: str) -> Path | None:
+    def _find_file(self, name: str) -> Path | None:
         found = (path for folder in self.folders for path in sorted(folder.rglob(name)))
         return next(found, None)
 
-    def _mr(self, case: str) -> Path:
+    def _find_mr(self, case: str) -> Path:
         for folder in self.folders:
             for known in find_cases(folder, self.challenge).cases:
                 for channel, path in known.files.items():
@@ -109,18 +110,18 @@ class Fields:
                     if known.name.casefold() == case.casefold() and modality == "MR":
                         return path
         raise InputError(
-            f"{self._names()}: expected the MR image of {case} beside its CT, found none; "
+            f"{self._folder_names()}: expected the MR image of {case} beside its CT, found none; "
             "give the data set's folder with --mr-field too"
         )
 
-    def _names(self) -> str:
+    def _folder_names(self) -> str:
         return ", ".join(map(str, self.folders))
 
 
-def field_of(mr: Grid, ct_to_mr: RigidTransform) -> MrField:
-    """The field of an MR image: its voxels, to their outer faces.
+def make_mr_field(mr: Grid, ct_to_mr: RigidTransform) -> MrField:
+    """Return the field of an MR image, up to the outer faces of its voxels.
 
-    The box is kept in the MR's own axes, in mm from the corner of its first voxel.
+    The box is in the MR's own axes, in mm from the corner of its first voxel.
     """
     rotation = np.asarray(mr.direction).T
     corner = mr.to_world(np.array([[-0.5, -0.5, -0.5]]))[0]
@@ -129,15 +130,15 @@ def field_of(mr: Grid, ct_to_mr: RigidTransform) -> MrField:
     return MrField(to_axes.after(ct_to_mr), (0.0, 0.0, 0.0), (x, y, z))
 
 
-def read_truth(path: Path) -> MrField:
-    """The field that a phantom's truth tells.
+def read_truth_field(path: Path) -> MrField:
+    """Read the field from a phantom's truth file.
 
     Raises:
-        InputError: the file is not a phantom's truth, or the phantom has no MR.
+        InputError: the file is not a phantom's truth file, or the phantom has no MR.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        low, high = (_vector(corner) for corner in record["mr_field_mm"])
+        low, high = (_to_vector(corner) for corner in record["mr_field_mm"])
         rotation: NDArray[np.float64] = np.array(record["ct_to_mr"]["rotation"], float)
         transform = RigidTransform.from_arrays(
             rotation, np.array(record["ct_to_mr"]["translation_mm"], float)
@@ -150,11 +151,11 @@ def read_truth(path: Path) -> MrField:
     return MrField(transform, low, high)
 
 
-def read_report(path: Path) -> RigidTransform:
-    """The way from CT to MR that the container found, and called good or doubtful.
+def read_report_transform(path: Path) -> RigidTransform:
+    """Read the transform from CT to MR from the container's report on a case.
 
     Raises:
-        InputError: the file is no report, or the registration failed.
+        InputError: the file is not a report, or the registration failed.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["registration"]
@@ -172,6 +173,6 @@ def read_report(path: Path) -> RigidTransform:
     return transform
 
 
-def _vector(values: list[float]) -> Vector:
+def _to_vector(values: list[float]) -> Vector:
     x, y, z = (float(value) for value in values)
     return x, y, z

@@ -1,4 +1,4 @@
-"""Box plots of the scores; the only module that needs matplotlib."""
+"""Box plots of the scores. Only this module needs matplotlib."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ BASELINE = "#c0392b"
 MISSED = "#d35400"
 BOX = "#d6e4f0"
 LINE = "#1f4e79"
-# Of the finite distances: what lies beyond is drawn at the edge, so that one stray voxel
-# does not press all boxes together.
-MOST_MM = 20.0
+# Upper limit of the distance axis. Larger values are drawn at the edge, so that one stray
+# voxel does not compress all boxes.
+MAX_AXIS_MM = 20.0
 
 
 def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, title: str) -> None:
-    """Draw Dice and HD95 of every structure, with the paper's mean marked.
+    """Draw Dice and HD95 of every structure, with the published baseline's mean.
 
-    Each dot is a case; the box spans the quartiles, the line in it is the median. Missed
-    structures are crosses at Dice 0 and at the right edge, and counted beside the name.
+    Each dot is a case. Boxes span the quartiles, with a line at the median. Missed
+    structures are crosses at Dice 0 and at the right edge, counted beside the name.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -37,52 +37,52 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
             "--no-plot"
         ) from error
     names = [organ.name for organ in challenge.organs]
-    missed = [_missed(scores, name) for name in names]
+    missed = [_missed_flags(scores, name) for name in names]
     figure = Figure(figsize=(11, 1.6 + 0.27 * len(names)), layout="constrained")
     dice, distance = figure.subplots(1, 2, sharey=True)
     known = challenge.evaluation.baseline
-    _panel(
+    _draw_panel(
         dice,
-        [_values(scores, name, "dsc", factor=100) for name in names],
+        [_metric_values(scores, name, "dsc", factor=100) for name in names],
         [known[name].dsc_percent[0] if name in known else math.nan for name in names],
         missed,
         limits=(0.0, 100.0),
         label="Dice coefficient (%)",
     )
-    far = [_values(scores, name, "hd95_mm") for name in names]
+    far = [_metric_values(scores, name, "hd95_mm") for name in names]
     marks = [known[name].hd95_mm[0] if name in known else math.nan for name in names]
     finite = [v for values in [*far, marks] for v in values if math.isfinite(v)]
-    high = min(max([*finite, 1.0]) * 1.05, MOST_MM)
+    high = min(max([*finite, 1.0]) * 1.05, MAX_AXIS_MM)
     label = f"HD95 (mm), by {scores[0].definition}" if scores else "HD95 (mm)"
     if any(value > high for values in far for value in values):
         label += f"; greater ones at {high:.0f}"
-    _panel(distance, far, marks, missed, limits=(0.0, high), label=label)
+    _draw_panel(distance, far, marks, missed, limits=(0.0, high), label=label)
     counted = [
         f"{name} ({sum(m)} of {len(m)} missed)" if any(m) else name
         for name, m in zip(names, missed, strict=True)
     ]
     dice.set_yticks(range(len(names)), counted, fontsize=8)
     dice.invert_yaxis()
-    _legend(figure, challenge, dice)
+    _draw_legend(figure, challenge, dice)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=130)
 
 
-def _scored(scores: Sequence[Score], structure: str) -> list[Score]:
+def _scores_of(scores: Sequence[Score], structure: str) -> list[Score]:
     return [s for s in scores if s.structure == structure and not math.isnan(s.dsc)]
 
 
-def _values(
+def _metric_values(
     scores: Sequence[Score], structure: str, metric: str, *, factor: float = 1.0
 ) -> list[float]:
-    return [factor * float(getattr(score, metric)) for score in _scored(scores, structure)]
+    return [factor * float(getattr(score, metric)) for score in _scores_of(scores, structure)]
 
 
-def _missed(scores: Sequence[Score], structure: str) -> list[bool]:
-    return [s.status in ("missed", "unusable") for s in _scored(scores, structure)]
+def _missed_flags(scores: Sequence[Score], structure: str) -> list[bool]:
+    return [s.status in ("missed", "unusable") for s in _scores_of(scores, structure)]
 
 
-def _panel(
+def _draw_panel(
     axes: Any,
     values: Sequence[Sequence[float]],
     baseline: Sequence[float],
@@ -118,7 +118,7 @@ def _panel(
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Any, challenge: Challenge, axes: Any) -> None:
+def _draw_legend(figure: Any, challenge: Challenge, axes: Any) -> None:
     entries = {
         "a case": axes.plot([], [], ".", color=LINE, markersize=4)[0],
         "a case in which it was missed": axes.plot([], [], "x", color=MISSED, markersize=5)[0],

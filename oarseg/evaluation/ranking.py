@@ -1,8 +1,8 @@
-"""``oarseg rank``: the challenge's ranking of several submissions, and two compared plainly.
+"""Rank submissions as the challenge does, and compare two of them by significance tests.
 
-How a challenge ranks is told in ``places``. How sure a place is, is measured by repeating
-it all on cases drawn with replacement. What a submission has no score for, though another
-one has, counts as missed: to fail on hard cases must not pay.
+This is ``oarseg rank``; the ranking rules are in ``ranking_rules``. A bootstrap over cases
+gives the uncertainty of each placement. Scores that a submission lacks while another has
+them count as missed: failing on hard cases must not pay.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from oarseg.challenges.challenge import Evaluation
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import CSV
-from oarseg.evaluation.places import POINTS, Places, Rules, rank_draws
+from oarseg.evaluation.ranking_rules import POINT_NAMES, Places, RankingSettings, rank_draws
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.tables import read_csv
 from oarseg.evaluation.two_models import LOWER_IS_BETTER, Comparison, compare_two
 from oarseg.imaging.arrays import Doubles
 
-# Numbers drawn at once for the bootstrap; bounds the memory.
+# Values ranked at once in the bootstrap; bounds the memory.
 CHUNK_ENTRIES = 1 << 21
 
 Key = tuple[str, str]
@@ -33,19 +33,19 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Standing:
-    """One submission's place.
+    """Placement of one submission.
 
     Attributes:
-        name: of the submission.
+        name: name of the submission.
         means: metric → mean of its finite values.
-        infinite: metric → how many values are infinite.
-        points: metric → what the ranks come from; see ``places``.
-        mean_rank: over the metrics.
+        infinite: metric → number of infinite values.
+        points: metric → points that the ranks derive from; see ``ranking_rules``.
+        mean_rank: mean rank over the metrics.
         place: 1 is the best.
-        interval: places that hold in 95 % of the bootstrap.
-        first: share of the bootstrap in which it came first.
-        lacking: cases and structures it has no score for; they count as missed.
-        lacking_cases: the cases of which it has no score at all.
+        interval: 95 % interval of the place in the bootstrap.
+        first: fraction of the bootstrap in which it came first.
+        lacking: number of scores it lacks; they count as missed.
+        lacking_cases: cases without any score.
     """
 
     name: str
@@ -62,14 +62,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Standings:
-    """The standings, best first, and, for two submissions, a verdict a metric.
+    """Placements of all submissions.
 
     Attributes:
-        standings, verdicts: see there.
-        points: what the points are called.
-        cases, scores: how many were compared.
-        left_out: scores that only some of the submissions have, where only common ones
-            were asked for.
+        standings: one per submission, best first.
+        verdicts: for exactly two submissions, one per metric.
+        points: name of the points.
+        cases, scores: numbers compared.
+        left_out: scores dropped because only some submissions have them.
     """
 
     standings: tuple[Standing, ...]
@@ -82,15 +82,13 @@ class Standings:
 
 @dataclass(frozen=True)
 class _Table:
-    """Values of all submissions.
+    """Scores of all submissions as one array.
 
     Attributes:
-        names: submissions.
-        metrics: their names.
-        cases, structures: names, along the last two axes.
-        values: (metrics, submissions, cases, structures), NaN where nobody has a score.
-        filled: for each submission the scores it lacked, which were filled in.
-        left_out: scores that were dropped.
+        names, metrics, cases, structures: names along the axes (submissions first).
+        values: (metrics, submissions, cases, structures); NaN where none has a score.
+        filled: for each submission, the scores it lacked that were filled in as missed.
+        left_out: number of scores dropped.
     """
 
     names: tuple[str, ...]
@@ -111,16 +109,16 @@ def rank_submissions(
     seed: int = 0,
     common: bool = False,
 ) -> Standings:
-    """Rank submissions by the CSV files that ``evaluate`` wrote for them.
+    """Rank submissions by the scores that ``evaluate`` wrote as CSV.
 
     Args:
-        csvs: one a submission, which is named by its file, or by its folder for files
-            called scores.csv.
-        evaluation: the challenge's metrics, way of ranking, weights and missed distance.
-        alpha: of every test.
-        draws: of the bootstrap over cases.
-        seed: of the bootstrap.
-        common: compare only what all submissions have a score for.
+        csvs: one file per submission. Its name is the file's, or the folder's if the file
+            is called scores.csv.
+        evaluation: the challenge's metrics, ranking rule, weights and missed distance.
+        alpha: significance level of every test.
+        draws: number of bootstrap draws over cases.
+        seed: seed of the bootstrap.
+        common: compare only scores that all submissions have.
 
     Raises:
         InputError: fewer than two files, equal names, different definitions of HD95,
@@ -134,17 +132,19 @@ def rank_submissions(
         )
     submissions = [read_csv(path) for path in csvs]
     _check_alike(names, submissions)
-    table = _table(names, submissions, evaluation, common=common)
+    table = _build_table(names, submissions, evaluation, common=common)
     weights = np.array([evaluation.weight_of(name) for name in table.structures])
-    rules = Rules(evaluation.ranking, evaluation.ranked, weights, alpha)
+    rules = RankingSettings(evaluation.ranking, evaluation.ranked, weights, alpha)
     count = len(table.cases)
-    here = rank_draws(table.values, np.arange(count)[None], rules)
+    observed = rank_draws(table.values, np.arange(count)[None], rules)
     drawn = _bootstrap(table, np.random.default_rng(seed).integers(0, count, (draws, count)), rules)
-    standings = [_standing(table, number, here, drawn) for number in range(len(names))]
+    standings = [
+        _summarise_submission(table, number, observed, drawn) for number in range(len(names))
+    ]
     return Standings(
         tuple(sorted(standings, key=lambda standing: standing.place)),
-        _verdicts(table, alpha) if len(names) == 2 else (),
-        POINTS[evaluation.ranking],
+        _compare_pair(table, alpha) if len(names) == 2 else (),
+        POINT_NAMES[evaluation.ranking],
         count,
         int(np.count_nonzero(~np.isnan(table.values[0, 0]))),
         table.left_out,
@@ -152,7 +152,7 @@ def rank_submissions(
 
 
 def _check_alike(names: Sequence[str], submissions: Sequence[Sequence[Score]]) -> None:
-    """Refuse submissions that were not scored in the same way against the same references."""
+    """Refuse submissions scored differently or against different references."""
     used = {score.definition for scores in submissions for score in scores}
     if len(used) > 1:
         raise InputError(
@@ -172,7 +172,7 @@ def _check_alike(names: Sequence[str], submissions: Sequence[Sequence[Score]]) -
                     )
 
 
-def _table(
+def _build_table(
     names: Sequence[str],
     submissions: Sequence[Sequence[Score]],
     evaluation: Evaluation,
@@ -195,11 +195,11 @@ def _table(
     values = np.full((len(evaluation.ranked), len(names), len(rows), len(columns)), math.nan)
     for number, metric in enumerate(evaluation.ranked):
         worst = evaluation.missed_distance_mm if metric in LOWER_IS_BETTER else 0.0
-        for which, scores in enumerate(keyed):
+        for submission, scores in enumerate(keyed):
             for case, structure in used:
                 score = scores.get((case, structure))
                 value = getattr(score, metric) if score else worst
-                values[number, which, rows[case], columns[structure]] = value
+                values[number, submission, rows[case], columns[structure]] = value
     return _Table(
         tuple(names),
         evaluation.ranked,
@@ -211,8 +211,10 @@ def _table(
     )
 
 
-def _bootstrap(table: _Table, draws: NDArray[np.int64], rules: Rules) -> NDArray[np.int64]:
-    """The places (submissions, draws) on cases drawn with replacement."""
+def _bootstrap(
+    table: _Table, draws: NDArray[np.int64], rules: RankingSettings
+) -> NDArray[np.int64]:
+    """Return the places (submissions, draws) on cases drawn with replacement."""
     step = max(CHUNK_ENTRIES // max(table.values.size, 1), 1)
     parts = [
         rank_draws(table.values, draws[first : first + step], rules).places
@@ -221,7 +223,9 @@ def _bootstrap(table: _Table, draws: NDArray[np.int64], rules: Rules) -> NDArray
     return np.concatenate(parts, axis=1)
 
 
-def _standing(table: _Table, number: int, here: Places, drawn: NDArray[np.int64]) -> Standing:
+def _summarise_submission(
+    table: _Table, number: int, observed: Places, drawn: NDArray[np.int64]
+) -> Standing:
     low, high = np.percentile(drawn[number], [2.5, 97.5], method="nearest")
     mine = dict(zip(table.metrics, table.values[:, number], strict=True))
     filled = table.filled[number]
@@ -230,9 +234,9 @@ def _standing(table: _Table, number: int, here: Places, drawn: NDArray[np.int64]
         name=table.names[number],
         means={metric: _finite_mean(values) for metric, values in mine.items()},
         infinite={metric: int(np.isinf(values).sum()) for metric, values in mine.items()},
-        points={m: float(here.points[n, number, 0]) for n, m in enumerate(table.metrics)},
-        mean_rank=float(here.mean_ranks[number, 0]),
-        place=int(here.places[number, 0]),
+        points={m: float(observed.points[n, number, 0]) for n, m in enumerate(table.metrics)},
+        mean_rank=float(observed.mean_ranks[number, 0]),
+        place=int(observed.places[number, 0]),
         interval=(int(low), int(high)),
         first=float(np.mean(drawn[number] == 1)),
         lacking=len(filled),
@@ -249,7 +253,7 @@ def _finite_mean(values: Doubles) -> float:
     return float(finite.mean()) if finite.size else math.nan
 
 
-def _verdicts(table: _Table, alpha: float) -> tuple[Comparison, ...]:
+def _compare_pair(table: _Table, alpha: float) -> tuple[Comparison, ...]:
     first, second = table.names
     return tuple(
         compare_two(
@@ -259,8 +263,8 @@ def _verdicts(table: _Table, alpha: float) -> tuple[Comparison, ...]:
     )
 
 
-def ranking_text(ranking: Standings) -> str:
-    """The ranking as a Markdown table, with what it leaves out and its verdicts."""
+def format_ranking(ranking: Standings) -> str:
+    """Format a ranking as a Markdown table, followed by what was left out and the verdicts."""
     metrics = list(ranking.standings[0].means)
     head = ["place", "95 % of draws", "first in", "submission", "mean rank"]
     head += [c for metric in metrics for c in (f"mean {metric}", f"{ranking.points} {metric}")]
@@ -276,11 +280,15 @@ def ranking_text(ranking: Standings) -> str:
     counted = f"{ranking.scores} scores of {ranking.cases} cases compared"
     if ranking.left_out:
         counted += f"; {ranking.left_out} left out, which not all submissions have"
-    parts += [counted, *_lacking(ranking), *(verdict.text() for verdict in ranking.verdicts)]
+    parts += [
+        counted,
+        *_describe_lacking(ranking),
+        *(verdict.text() for verdict in ranking.verdicts),
+    ]
     return "\n\n".join(parts)
 
 
-def _lacking(ranking: Standings) -> list[str]:
+def _describe_lacking(ranking: Standings) -> list[str]:
     lines = []
     for standing in ranking.standings:
         if standing.lacking:

@@ -1,4 +1,8 @@
-"""One case: every structure against its reference, and left against right."""
+"""Score one case: every structure against its reference, and left against right.
+
+The challenge's rules for a missing structure, prediction or mask are applied here, in
+``_apply_empty_rules``; ``metrics`` compares non-empty masks only.
+"""
 
 from __future__ import annotations
 
@@ -21,28 +25,28 @@ from oarseg.labels.open_masks import Masks, NoMasks
 
 ScoreStatus = Literal["scored", "missed", "extra", "absent", "outside", "unusable"]
 NAN = math.nan
-MOST_FILES = 3
-# The middles of twins lie farther apart in any patient; less is a matter of stray voxels.
-SURELY_MM = 5.0
-NOTHING = Metrics(NAN, NAN, NAN, NAN, NAN)
+MAX_FILES_NAMED = 3
+# Paired organs are farther apart in any patient; less comes from stray voxels.
+MIN_SWAP_MM = 5.0
+NO_METRICS = Metrics(NAN, NAN, NAN, NAN, NAN)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One structure of one case; NaN where a figure does not exist.
+    """Scores of one structure in one case; NaN for a figure that does not exist.
 
     Attributes:
         case, structure: names.
-        status: "scored"; "missed", only the reference has it, or the prediction of the
-            case is missing or unusable; "extra", only the prediction has it; "absent",
-            neither; "outside", too little of it lies in the field of view; "unusable", a
-            file that cannot be used, see ``note``.
-        definition: of ``hd95_mm`` and ``msd_mm``.
+        status: "scored"; "missed": only the reference has the structure, or the prediction
+            is missing or unusable; "extra": only the prediction has it; "absent": neither;
+            "outside": too little of it is in the field of view; "unusable": a file cannot
+            be used, see ``note``.
+        definition: definition of ``hd95_mm`` and ``msd_mm``.
         dsc, hd95_mm, nsd, msd_mm, volume_difference_cm3: see ``metrics``.
-        prediction_cm3, reference_cm3: volumes, in the field where one is given.
-        kept: share of the reference's volume that lies in the field; 1 without one.
-        tolerance_mm: of ``nsd``.
-        note: what else there is to say.
+        prediction_cm3, reference_cm3: volumes, within the field if there is one.
+        kept: fraction of the reference's volume in the field; 1 without a field.
+        tolerance_mm: tolerance of ``nsd``.
+        note: remarks for the user.
     """
 
     case: str
@@ -63,12 +67,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Sides:
-    """What a case is scored from.
+    """Prediction and reference of a case.
 
     Attributes:
         prediction, reference: masks on ``grid``.
-        grid: of the reference.
-        field: of the MR, if structures are cut to it.
+        grid: the reference's grid.
+        field: the MR's field of view, if structures are cut to it.
     """
 
     prediction: Masks
@@ -79,15 +83,15 @@ class Sides:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """A case's scores, in the order of the challenge's structures, and its problems."""
+    """Scores of a case, in the challenge's order of structures, and its problems."""
 
     scores: tuple[Score, ...]
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A score, and where the structure's middle lies on either side (world x y z)."""
+class _ScoredOrgan:
+    """A score, and the structure's centroid on either side (world x y z)."""
 
     score: Score
     prediction: NDArray[np.float64] | None = None
@@ -100,19 +104,19 @@ def score_case(
     """Score every structure of a case.
 
     Args:
-        case: its name.
+        case: name of the case.
         sides: both sides and their grid.
-        challenge: its structures and rules.
-        definition: of HD95.
-        threads: structures that are scored at once.
+        challenge: structures and scoring rules.
+        definition: definition of HD95 and of the mean surface distance.
+        threads: structures scored in parallel.
     """
 
-    def one(organ: Organ) -> _Found:
-        return _score(case, sides, organ, challenge.evaluation, definition)
+    def score_organ(organ: Organ) -> _ScoredOrgan:
+        return _score_organ(case, sides, organ, challenge.evaluation, definition)
 
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(one, challenge.organs))
-    problems = _unusable([f.score for f in found if f.score.status == "unusable"])
+        found = list(pool.map(score_organ, challenge.organs))
+    problems = _describe_unusable([f.score for f in found if f.score.status == "unusable"])
     for side, masks in (("prediction", sides.prediction), ("reference", sides.reference)):
         if masks.unknown:
             problems.append(
@@ -120,13 +124,15 @@ def score_case(
                 f"({', '.join(masks.unknown)}); they count as background"
             )
     if not isinstance(sides.prediction, NoMasks):
-        problems += _one_sided([f.score for f in found], challenge.evaluation)
-    problems += swapped_sides({f.score.structure: f for f in found}, challenge.evaluation.pairs)
+        problems += _describe_one_sided([f.score for f in found], challenge.evaluation)
+    problems += describe_swapped_sides(
+        {f.score.structure: f for f in found}, challenge.evaluation.pairs
+    )
     return CaseScores(tuple(f.score for f in found), tuple(problems))
 
 
-def _one_sided(scores: Sequence[Score], rules: Evaluation) -> list[str]:
-    """Structures that only one side has."""
+def _describe_one_sided(scores: Sequence[Score], rules: Evaluation) -> list[str]:
+    """Describe the structures that only one side has."""
     counted = "not scored" if rules.reference_empty == "skip" else "scored as missed"
     return [
         f"only the {side} has {', '.join(names)}: {what}"
@@ -138,35 +144,35 @@ def _one_sided(scores: Sequence[Score], rules: Evaluation) -> list[str]:
     ]
 
 
-def _unusable(scores: Sequence[Score]) -> list[str]:
-    """What is wrong with files; one sentence if it is many, which then are alike."""
-    if len(scores) <= MOST_FILES:
+def _describe_unusable(scores: Sequence[Score]) -> list[str]:
+    """Describe unusable files; many of them share one sentence, as they fail alike."""
+    if len(scores) <= MAX_FILES_NAMED:
         return [score.note for score in scores]
     names = ", ".join(score.structure for score in scores)
     return [f"{scores[0].note}; {len(scores)} files cannot be used ({names})"]
 
 
-def _score(
+def _score_organ(
     case: str, sides: Sides, organ: Organ, rules: Evaluation, definition: Definition
-) -> _Found:
+) -> _ScoredOrgan:
     blank = Score(case, organ.name, "unusable", definition)
     try:
         reference = sides.reference.mask(organ)
     except InputError as error:
-        return _Found(replace(blank, note=str(error)))
+        return _ScoredOrgan(replace(blank, note=str(error)))
     try:
         prediction = sides.prediction.mask(organ)
     except InputError as error:
         if rules.missing_case == "skip":
-            return _Found(replace(blank, note=str(error)))
-        found = _compared(blank, sides, organ, rules, (None, reference), failed=True)
+            return _ScoredOrgan(replace(blank, note=str(error)))
+        found = _score_masks(blank, sides, organ, rules, (None, reference), failed=True)
         note = f"{error}; counts as missed"
         return replace(found, score=replace(found.score, status="unusable", note=note))
     failed = isinstance(sides.prediction, NoMasks)
-    return _compared(blank, sides, organ, rules, (prediction, reference), failed=failed)
+    return _score_masks(blank, sides, organ, rules, (prediction, reference), failed=failed)
 
 
-def _compared(
+def _score_masks(
     blank: Score,
     sides: Sides,
     organ: Organ,
@@ -174,22 +180,22 @@ def _compared(
     whole: tuple[CroppedMask | None, CroppedMask | None],
     *,
     failed: bool,
-) -> _Found:
-    """Score the masks of prediction and reference; ``failed``: there is no prediction."""
-    middles = [middle_mm(mask, sides.grid) if mask else None for mask in whole]
-    prediction, reference = (_in_field(mask, sides) for mask in whole)
+) -> _ScoredOrgan:
+    """Score a pair of masks; ``failed`` if the case has no usable prediction."""
+    middles = [centroid_mm(mask, sides.grid) if mask else None for mask in whole]
+    prediction, reference = (_cut_to_field(mask, sides) for mask in whole)
     voxel = sides.grid.voxel_volume_mm3 / 1000
     score = replace(
         blank,
         prediction_cm3=prediction.voxels * voxel if prediction else 0.0,
         reference_cm3=reference.voxels * voxel if reference else 0.0,
-        kept=_kept(whole[1], reference),
+        kept=_fraction_kept(whole[1], reference),
         tolerance_mm=rules.tolerance_of(organ.name),
-        note=_lacking(sides, organ),
+        note=_describe_lacking(sides, organ),
     )
-    # Without a field, kept is 1 and a rule of 100 % would refuse everything.
+    # Without a field, kept is 1, and a rule of 100 % would refuse everything.
     if sides.field and whole[1] and score.kept <= rules.min_kept:
-        return _Found(replace(score, status="outside"), *middles)
+        return _ScoredOrgan(replace(score, status="outside"), *middles)
     if prediction and reference:
         metrics = compare_masks(
             prediction,
@@ -198,11 +204,13 @@ def _compared(
             tolerance_mm=score.tolerance_mm,
             definition=score.definition,
         )
-        return _Found(_with(score, "scored", metrics), *middles)
-    return _Found(_empty(score, prediction, reference, rules, failed=failed), *middles)
+        return _ScoredOrgan(_fill_metrics(score, "scored", metrics), *middles)
+    return _ScoredOrgan(
+        _apply_empty_rules(score, prediction, reference, rules, failed=failed), *middles
+    )
 
 
-def _empty(
+def _apply_empty_rules(
     score: Score,
     prediction: CroppedMask | None,
     reference: CroppedMask | None,
@@ -210,24 +218,24 @@ def _empty(
     *,
     failed: bool,
 ) -> Score:
-    """What the challenge's rules give where a mask is empty."""
+    """Score a structure of which a mask is empty, by the challenge's rules."""
     difference = score.prediction_cm3 - score.reference_cm3
     far = rules.missed_distance_mm
     worst = Metrics(0.0, far, 0.0, far, difference)
     if reference:
-        return _with(score, "missed", worst)
+        return _fill_metrics(score, "missed", worst)
     if prediction:
         scored = rules.reference_empty == "worst"
-        return _with(score, "extra", worst if scored else NOTHING)
+        return _fill_metrics(score, "extra", worst if scored else NO_METRICS)
     if rules.both_empty == "skip":
-        return _with(score, "absent", NOTHING)
-    # Not to have answered is no right answer.
+        return _fill_metrics(score, "absent", NO_METRICS)
+    # Without a prediction, nothing was answered correctly.
     if failed:
-        return _with(score, "missed", worst)
-    return _with(score, "absent", Metrics(1.0, 0.0, 1.0, 0.0, 0.0))
+        return _fill_metrics(score, "missed", worst)
+    return _fill_metrics(score, "absent", Metrics(1.0, 0.0, 1.0, 0.0, 0.0))
 
 
-def _with(score: Score, status: ScoreStatus, metrics: Metrics) -> Score:
+def _fill_metrics(score: Score, status: ScoreStatus, metrics: Metrics) -> Score:
     return replace(
         score,
         status=status,
@@ -239,28 +247,28 @@ def _with(score: Score, status: ScoreStatus, metrics: Metrics) -> Score:
     )
 
 
-def _in_field(mask: CroppedMask | None, sides: Sides) -> CroppedMask | None:
+def _cut_to_field(mask: CroppedMask | None, sides: Sides) -> CroppedMask | None:
     if mask is None or sides.field is None:
         return mask
     cut = sides.field.cut(mask, sides.grid)
     return cut if cut.array.any() else None
 
 
-def _kept(whole: CroppedMask | None, part: CroppedMask | None) -> float:
+def _fraction_kept(whole: CroppedMask | None, part: CroppedMask | None) -> float:
     if whole is None:
         return 1.0
     return part.voxels / whole.voxels if part else 0.0
 
 
-def _lacking(sides: Sides, organ: Organ) -> str:
+def _describe_lacking(sides: Sides, organ: Organ) -> str:
     named = (("prediction", sides.prediction), ("reference", sides.reference))
     return "; ".join(
         f"{reason} in the {name}" for name, side in named if (reason := side.lacks(organ))
     )
 
 
-def middle_mm(mask: CroppedMask, grid: Grid) -> NDArray[np.float64]:
-    """The middle of a mask's voxels, world x y z."""
+def centroid_mm(mask: CroppedMask, grid: Grid) -> NDArray[np.float64]:
+    """Return the centroid of a mask's voxels, world x y z."""
     profiles = (mask.array.sum(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
     index = [
         start + float(np.average(np.arange(len(profile)), weights=profile))
@@ -271,17 +279,18 @@ def middle_mm(mask: CroppedMask, grid: Grid) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Ends:
-    """Where left and right of a pair lie on either side, world x y z."""
+class _PairCentroids:
+    """Centroids (left, right) of a pair on either side, world x y z."""
 
     pair: str
     prediction: tuple[NDArray[np.float64], NDArray[np.float64]]
     reference: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     def crossed(self) -> bool:
-        """Whether left is nearer to the reference's right, and right to its left.
+        """Whether the prediction's left is the reference's right, and vice versa.
 
-        A stray blob on the wrong side makes both alike; a swap makes one many times smaller.
+        A stray blob on the wrong side makes both sums similar; a swap makes the crossed
+        one many times smaller.
         """
         (left, right), (true_left, true_right) = self.prediction, self.reference
         straight = np.linalg.norm(left - true_left) + np.linalg.norm(right - true_right)
@@ -289,22 +298,22 @@ class _Ends:
         return bool(crossed < straight / 2)
 
     def wrong_by_mm(self) -> float:
-        """How far the reference's left lies to the patient's right of its right.
+        """Return how far the reference's left organ is to the patient's right of its right.
 
-        World x runs to the patient's left.
+        World x increases towards the patient's left.
         """
         return float(self.reference[1][0] - self.reference[0][0])
 
 
-def swapped_sides(found: Mapping[str, _Found], pairs: Sequence[Pair]) -> list[str]:
-    """Report pairs of which prediction or reference, or both, have left and right swapped."""
-    ends = [end for pair in pairs if (end := _ends(found, pair))]
+def describe_swapped_sides(found: Mapping[str, _ScoredOrgan], pairs: Sequence[Pair]) -> list[str]:
+    """Describe pairs whose left and right are swapped in the prediction, reference or both."""
+    ends = [end for pair in pairs if (end := _find_pair_centroids(found, pair))]
     wrong: dict[str, list[str]] = {}
     for end in ends:
         if end.crossed():
             side = "prediction" if end.wrong_by_mm() < 0 else "reference"
             wrong.setdefault(side, []).append(end.pair)
-        elif end.wrong_by_mm() > SURELY_MM:
+        elif end.wrong_by_mm() > MIN_SWAP_MM:
             wrong.setdefault("reference, like the prediction,", []).append(end.pair)
     return [
         f"left and right are swapped in {len(names)} of {len(ends)} pairs ({', '.join(names)}): "
@@ -313,11 +322,13 @@ def swapped_sides(found: Mapping[str, _Found], pairs: Sequence[Pair]) -> list[st
     ]
 
 
-def _ends(found: Mapping[str, _Found], pair: Pair) -> _Ends | None:
-    """None where one of the four is missing."""
+def _find_pair_centroids(found: Mapping[str, _ScoredOrgan], pair: Pair) -> _PairCentroids | None:
+    """Return the centroids of a pair; None if one of the four is missing."""
     left, right = found[pair.left], found[pair.right]
     if left.prediction is None or right.prediction is None:
         return None
     if left.reference is None or right.reference is None:
         return None
-    return _Ends(pair.name, (left.prediction, right.prediction), (left.reference, right.reference))
+    return _PairCentroids(
+        pair.name, (left.prediction, right.prediction), (left.reference, right.reference)
+    )

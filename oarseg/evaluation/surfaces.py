@@ -1,15 +1,15 @@
-"""Surfaces of voxel masks, with the area of each piece, and distances between them.
+"""Surfaces of voxel masks and the distances between them.
 
-Two kinds of surface are known:
+There are two kinds of surface:
 
-- surfels, as google-deepmind's surface-distance has them: a point at every corner
-  between eight voxels that are not all alike, weighted with the area that marching
-  cubes puts there (Lorensen and Cline, SIGGRAPH 1987);
-- border voxels, as medpy has them: voxels of the mask with one of six neighbours
-  outside, all of one weight.
+- surfels, as in google-deepmind's surface-distance: a point at every corner shared by
+  eight voxels that are not all equal, weighted by the area that marching cubes places
+  there (Lorensen and Cline, SIGGRAPH 1987);
+- border voxels, as in medpy: voxels of the mask with at least one of six neighbours
+  outside, equally weighted.
 
-What lies beyond the array counts as outside the mask. Nothing here is as large as the
-image: a surface is a list of points, and distances are searched in a k-d tree.
+Everything beyond the array is outside the mask. No array here is as large as the image:
+a surface is a list of points, and distances come from a k-d tree.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from oarseg.imaging.arrays import Triple
 from oarseg.imaging.volume import Vector
 from oarseg.labels.mask import CroppedMask
 
-# Voxels that are looked at together; bounds the memory for masks with far-flung voxels.
+# Voxels processed together; bounds the memory for masks with scattered voxels.
 CHUNK_VOXELS = 1 << 23
 
 Normal = tuple[float, float, float]
 
-# Marching cubes up to rotation, reflection and exchange of inside and outside: the
-# corners that are inside, and the surface as pieces (normal along z, y, x; its length is
-# the area in units of a voxel's face). Corners by number: 4·z + 2·y + x.
-ARRANGEMENTS: tuple[tuple[tuple[int, ...], tuple[Normal, ...]], ...] = (
+# Marching cubes up to rotation, reflection and exchange of inside and outside: the inside
+# corners, numbered 4·z + 2·y + x, and the facets as normals along z, y, x whose length is
+# the area in units of a voxel's face.
+CONFIGURATIONS: tuple[tuple[tuple[int, ...], tuple[Normal, ...]], ...] = (
     ((), ()),
     ((0,), ((1 / 8, 1 / 8, 1 / 8),)),
     ((0, 1), ((1 / 2, 1 / 2, 0.0),)),
@@ -58,9 +58,9 @@ class Surface:
     """Points of a surface.
 
     Attributes:
-        points: (n, 3), z y x in voxels of the grid; corners are counted from the low
-            corner of voxel (0, 0, 0).
-        areas: (n,) in mm², or ones for border voxels.
+        points: (n, 3), z y x in voxels; a corner's index is relative to the low corner of
+            voxel (0, 0, 0).
+        areas: (n,) in mm²; ones for border voxels.
     """
 
     points: NDArray[np.int32]
@@ -68,37 +68,37 @@ class Surface:
 
 
 def surface_elements(mask: CroppedMask, spacing_mm: Vector) -> Surface:
-    """The corners between voxels inside and outside of a mask that has some, with areas."""
+    """Return the surfels of a non-empty mask."""
     table = np.asarray(area_table(spacing_mm))
     codes, points = [], []
-    for start, planes in _chunks(mask):
+    for start, planes in _iterate_runs(mask):
         code = _corner_codes(planes)
         where = np.flatnonzero((code != 0) & (code != 255))
         codes.append(code.ravel()[where])
-        points.append(_indices(where, code.shape, start))
+        points.append(_unravel_indices(where, code.shape, start))
     return Surface(np.concatenate(points), table[np.concatenate(codes)])
 
 
 def border_voxels(mask: CroppedMask) -> Surface:
-    """The voxels of a mask that has some with one of their six neighbours outside."""
+    """Return the border voxels of a non-empty mask."""
     points = []
-    for start, planes in _chunks(mask):
-        border = _border(planes)
+    for start, planes in _iterate_runs(mask):
+        border = _find_border(planes)
         where = np.flatnonzero(border)
-        points.append(_indices(where, border.shape, start))
+        points.append(_unravel_indices(where, border.shape, start))
     found = np.concatenate(points)
     return Surface(found, np.ones(len(found)))
 
 
 def distances_mm(source: Surface, target: Surface, spacing_mm: Vector) -> NDArray[np.float64]:
-    """How far each point of one surface lies from the nearest point of another.
+    """Return the distance from each point of a surface to the nearest point of another.
 
-    The tree only finds the nearest point. The distance is then computed from whole
-    numbers of voxels, so that one equal to a tolerance is equal to it in binary too.
+    The tree only finds the nearest point. The distance is computed from integer voxel
+    steps, so that one equal to a tolerance is exactly equal in floating point too.
 
     Args:
-        source, target: neither may be empty.
-        spacing_mm: of the grid, along z, y, x.
+        source, target: non-empty surfaces.
+        spacing_mm: spacing of the grid along z, y, x.
 
     Returns:
         (n,) in mm, in the order of ``source``.
@@ -113,36 +113,36 @@ def distances_mm(source: Surface, target: Surface, spacing_mm: Vector) -> NDArra
 
 @lru_cache(maxsize=16)
 def area_table(spacing_mm: Vector) -> tuple[float, ...]:
-    """The area of surface, in mm², for each of the 256 arrangements of eight voxels.
+    """Return the surface area in mm² for each of the 256 configurations of eight voxels.
 
-    Bit 4·z + 2·y + x of the number tells whether that corner's voxel is inside.
+    Bit 4·z + 2·y + x of the configuration is set if that voxel is inside.
     """
     z, y, x = spacing_mm
     faces = np.array([y * x, z * x, z * y])
     areas = np.zeros(256)
-    for corners, normals in ARRANGEMENTS:
+    for corners, normals in CONFIGURATIONS:
         for axes, flips in product(permutations(range(3)), product((0, 1), repeat=3)):
-            code = sum(1 << _moved(corner, axes, flips) for corner in corners)
+            code = sum(1 << _transform_corner(corner, axes, flips) for corner in corners)
             turned = [np.array([normal[axis] for axis in axes]) for normal in normals]
             areas[[code, 255 - code]] = sum(float(np.linalg.norm(n * faces)) for n in turned)
     return tuple(areas.tolist())
 
 
-def _moved(corner: int, axes: tuple[int, ...], flips: tuple[int, ...]) -> int:
+def _transform_corner(corner: int, axes: tuple[int, ...], flips: tuple[int, ...]) -> int:
     bits = (corner >> 2 & 1, corner >> 1 & 1, corner & 1)
     z, y, x = (bits[axis] ^ flip for axis, flip in zip(axes, flips, strict=True))
     return 4 * z + 2 * y + x
 
 
-def _chunks(mask: CroppedMask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
-    """Runs of planes of the mask inside a frame of zeros, each with the one before it.
+def _iterate_runs(mask: CroppedMask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
+    """Iterate over runs of planes of the zero-padded mask.
 
-    Every run is cut to what it holds, and left out where it holds nothing, so that a
-    stray voxel far off does not make all the others costly.
+    Each run is cropped to its contents and skipped if empty, so that a distant stray voxel
+    does not make the rest costly.
 
     Yields:
-        The index of the run's first voxel, counted with the frame, and its planes: one
-        more than the run is long at either end.
+        The index of the run's first voxel in the padded mask, and its planes with one more
+        at either end.
     """
     depth, height, width = mask.array.shape
     length = max(CHUNK_VOXELS // ((height + 2) * (width + 2)), 1)
@@ -163,13 +163,13 @@ def _chunks(mask: CroppedMask) -> Iterator[tuple[Triple, NDArray[np.uint8]]]:
 
 
 def _corner_codes(planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The arrangement at each corner of the run."""
+    """Return the configuration of eight voxels at each corner of the run."""
     along_x = planes[:-1, :, :-1] | planes[:-1, :, 1:] << 1  # the last plane is the next run's
     along_y = along_x[:, :-1] | along_x[:, 1:] << 2
     return (along_y[:-1] | along_y[1:] << 4).astype(np.uint8, copy=False)
 
 
-def _border(planes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _find_border(planes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     middle = planes[1:-1, 1:-1, 1:-1]
     inner: NDArray[np.uint8] = planes[:-2, 1:-1, 1:-1] & planes[2:, 1:-1, 1:-1]
     inner = inner & planes[1:-1, :-2, 1:-1] & planes[1:-1, 2:, 1:-1]
@@ -178,7 +178,9 @@ def _border(planes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return border
 
 
-def _indices(flat: NDArray[np.intp], shape: tuple[int, ...], start: Triple) -> NDArray[np.int32]:
+def _unravel_indices(
+    flat: NDArray[np.intp], shape: tuple[int, ...], start: Triple
+) -> NDArray[np.int32]:
     found: NDArray[np.int32] = np.stack(np.unravel_index(flat, shape), axis=1).astype(np.int32)
     found += np.array(start, np.int32)
     return found

@@ -1,4 +1,4 @@
-"""Scores as CSV, JSON and Markdown."""
+"""Write scores as CSV, JSON and Markdown; read the CSV back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCORE_COLUMNS = tuple(field.name for field in fields(Score))
 TEXTS = ("case", "structure", "status", "definition", "note")
 NUMBERS = tuple(name for name in SCORE_COLUMNS if name not in TEXTS)
 METRICS = ("dsc", "hd95_mm", "nsd", "msd_mm", "volume_difference_cm3")
-# What ``insert_between_marks`` writes between.
+# ``insert_between_marks`` writes between these.
 MARKS = ("<!-- scores -->", "<!-- /scores -->")
 HD95_WORDS: dict[Definition, str] = {
     "surface-distance": (
@@ -41,14 +41,14 @@ HD95_WORDS: dict[Definition, str] = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n − 1) of the finite values, NaN where there are none."""
+    """Mean and standard deviation (n − 1) of the finite values; NaN without any."""
 
     mean: float
     sd: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Of the values that are neither NaN nor infinite."""
+        """Compute both over the values that are neither NaN nor infinite."""
         finite = np.array([value for value in values if math.isfinite(value)])
         mean = float(finite.mean()) if finite.size else math.nan
         return cls(mean, float(finite.std(ddof=1)) if finite.size > 1 else math.nan)
@@ -56,13 +56,13 @@ class Spread:
 
 @dataclass(frozen=True)
 class Line:
-    """A structure, or a pair, over all cases.
+    """Summary of a structure or pair over all cases.
 
     Attributes:
-        name: of the structure or pair.
-        n: cases that were scored; for a pair, both sides count.
-        missed: of these, how many the prediction lacks, or has in no usable file.
-        not_scored: extra, outside the field or unusable.
+        name: name of the structure or pair.
+        n: number of scores; for a pair, both sides count.
+        missed: how many of these the prediction lacks or has in no usable file.
+        not_scored: number of cases extra, outside the field or unusable.
         dsc, hd95_mm, nsd, msd_mm, volume_difference_cm3: see ``metrics``.
     """
 
@@ -78,18 +78,18 @@ class Line:
 
 
 def summarise_scores(scores: Sequence[Score], challenge: Challenge) -> tuple[Line, ...]:
-    """One line a structure, a pair before its sides, in the challenge's order."""
+    """Summarise each structure in the challenge's order, a pair before its two sides."""
     pairs = {pair.left: pair for pair in challenge.evaluation.pairs}
     lines = []
     for organ in challenge.organs:
         pair = pairs.get(organ.name)
         if pair:
-            lines.append(_line(pair.name, scores, {pair.left, pair.right}))
-        lines.append(_line(organ.name, scores, {organ.name}))
+            lines.append(_summarise_group(pair.name, scores, {pair.left, pair.right}))
+        lines.append(_summarise_group(organ.name, scores, {organ.name}))
     return tuple(lines)
 
 
-def _line(name: str, scores: Sequence[Score], structures: set[str]) -> Line:
+def _summarise_group(name: str, scores: Sequence[Score], structures: set[str]) -> Line:
     mine = [score for score in scores if score.structure in structures]
     scored = [score for score in mine if not math.isnan(score.dsc)]
     return Line(
@@ -102,7 +102,7 @@ def _line(name: str, scores: Sequence[Score], structures: set[str]) -> Line:
 
 
 def overall_mean(lines: Sequence[Line], challenge: Challenge, metric: str) -> float:
-    """The mean over the structures' means, with the challenge's weights; NaN without any.
+    """Return the challenge's weighted mean over the structures' means; NaN without any.
 
     Pairs are not counted again; structures without a finite mean are left out.
     """
@@ -116,7 +116,7 @@ def overall_mean(lines: Sequence[Line], challenge: Challenge, metric: str) -> fl
 
 
 def format_headline(lines: Sequence[Line], challenge: Challenge, scores: Sequence[Score]) -> str:
-    """The means over structures in one line, and how many distances are not in them."""
+    """Format the means over structures as one line, with the number of infinite distances."""
     dice, distance, nsd = (overall_mean(lines, challenge, m) for m in ("dsc", "hd95_mm", "nsd"))
     infinite = sum(math.isinf(score.hd95_mm) for score in scores)
     left_out = f" ({infinite} infinite ones left out)" if infinite else ""
@@ -127,7 +127,7 @@ def format_headline(lines: Sequence[Line], challenge: Challenge, scores: Sequenc
 
 
 def describe_metrics(challenge: Challenge, definition: Definition, *, in_field: bool) -> list[str]:
-    """What the figures mean and which rules held, one sentence each."""
+    """Describe the figures and the rules applied, one sentence each."""
     rules = challenge.evaluation
     return [
         "DC: Dice coefficient of the voxels",
@@ -143,12 +143,12 @@ def describe_metrics(challenge: Challenge, definition: Definition, *, in_field: 
             if rules.weights
             else "once"
         ),
-        *_field_rules(rules, in_field=in_field),
-        *_empty_rules(rules),
+        *_describe_field_rule(rules, in_field=in_field),
+        *_describe_empty_rules(rules),
     ]
 
 
-def _field_rules(rules: Evaluation, *, in_field: bool) -> list[str]:
+def _describe_field_rule(rules: Evaluation, *, in_field: bool) -> list[str]:
     if not in_field:
         return ["field: the whole of the reference's grid"]
     return [
@@ -157,7 +157,7 @@ def _field_rules(rules: Evaluation, *, in_field: bool) -> list[str]:
     ]
 
 
-def _empty_rules(rules: Evaluation) -> list[str]:
+def _describe_empty_rules(rules: Evaluation) -> list[str]:
     skipped = "not scored"
     infinite = math.isinf(rules.missed_distance_mm)
     return [
@@ -177,25 +177,25 @@ def _in_brackets(parts: Iterable[str]) -> str:
 
 
 def write_csv(path: Path, scores: Iterable[Score]) -> None:
-    """Write one row a case and structure; NaN stays empty, infinity is "inf"."""
+    """Write one row per case and structure; NaN is empty, infinity is "inf"."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(SCORE_COLUMNS)
         for score in scores:
-            writer.writerow([_cell(getattr(score, name)) for name in SCORE_COLUMNS])
+            writer.writerow([_format_cell(getattr(score, name)) for name in SCORE_COLUMNS])
 
 
-def _cell(value: str | float) -> str:
+def _format_cell(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return "" if math.isnan(value) else repr(float(value))
 
 
 def read_csv(path: Path) -> tuple[Score, ...]:
-    """Read what ``write_csv`` wrote.
+    """Read the scores that ``write_csv`` wrote.
 
     Raises:
-        InputError: no such file, other columns, or a cell that does not fit.
+        InputError: no such file, other columns, or an invalid cell.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -208,10 +208,10 @@ def read_csv(path: Path) -> tuple[Score, ...]:
             f"{path}: expected the columns of 'oarseg evaluate', found none called "
             f"{', '.join(sorted(missing))}; give its scores.csv"
         )
-    return tuple(_score(path, number, row) for number, row in enumerate(rows, start=2))
+    return tuple(_parse_score(path, number, row) for number, row in enumerate(rows, start=2))
 
 
-def _score(path: Path, number: int, row: dict[str, str]) -> Score:
+def _parse_score(path: Path, number: int, row: dict[str, str]) -> Score:
     known = row["definition"] in DEFINITIONS and row["status"] in get_args(ScoreStatus)
     try:
         values = {name: float(row[name]) if row[name] else math.nan for name in NUMBERS}
@@ -230,21 +230,21 @@ def _score(path: Path, number: int, row: dict[str, str]) -> Score:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as JSON; NaN and infinity become null, which JSON lacks."""
-    text = json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    """Write a record as JSON; NaN and infinity, which JSON lacks, become null."""
+    text = json.dumps(_replace_non_finite(record), indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def line_record(line: Line) -> dict[str, Any]:
-    """A line as JSON has it."""
+    """Return a line as a dictionary for JSON."""
     return asdict(line)
 
 
-def _plain(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_replace_non_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -258,7 +258,7 @@ def format_markdown(
     rules: Sequence[str],
     problems: Sequence[str],
 ) -> str:
-    """A page with the table, what its figures mean, and the problems."""
+    """Format a page with the table, the meaning of its figures, and the problems."""
     parts = [f"# {title}", scores_table(lines, challenge, rules=rules)]
     if problems:
         parts += ["## Problems", "\n".join(f"- {problem}" for problem in problems)]
@@ -266,11 +266,11 @@ def format_markdown(
 
 
 def scores_table(lines: Sequence[Line], challenge: Challenge, *, rules: Sequence[str]) -> str:
-    """The table of the paper: N, mean ± SD, and its baseline beside it; below it the rules."""
+    """Format N and mean ± SD beside the published baseline, with the rules below."""
     baseline = challenge.evaluation.baseline
     head = ["Structure", "N", "DC (%)", "HD95 (mm)", "NSD (%)", "MSD (mm)", "ΔV (cm³)", "missed"]
     head += ["paper DC (%)", "paper HD95 (mm)"] if baseline else []
-    rows = [[*_cells(line), *_baseline_cells(line, challenge)] for line in lines]
+    rows = [[*_score_cells(line), *_baseline_cells(line, challenge)] for line in lines]
     rows.append(_overall_cells(lines, challenge, len(head)))
     align = ["---", *["---:"] * (len(head) - 1)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in (head, align, *rows))
@@ -281,17 +281,17 @@ def scores_table(lines: Sequence[Line], challenge: Challenge, *, rules: Sequence
 
 
 def insert_between_marks(path: Path, text: str) -> None:
-    """Put text between the marks in a Markdown file, in place of what stands there.
+    """Replace the text between the marks of a Markdown file.
 
     Raises:
-        InputError: no such file, or not both marks in it, once each.
+        InputError: no such file, or not exactly one of each mark in it.
     """
     before, after = split_at_marks(path)
     path.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 def split_at_marks(path: Path) -> tuple[str, str]:
-    """What stands before the first mark and after the second.
+    """Return the text before the first mark and after the second.
 
     Raises:
         InputError: as ``insert_between_marks``.
@@ -307,15 +307,15 @@ def split_at_marks(path: Path) -> tuple[str, str]:
     return before, after
 
 
-def _cells(line: Line) -> list[str]:
+def _score_cells(line: Line) -> list[str]:
     return [
         line.name,
         str(line.n),
-        _spread(line.dsc, 100),
-        _spread(line.hd95_mm),
-        _spread(line.nsd, 100),
-        _spread(line.msd_mm, digits=2),
-        _spread(line.volume_difference_cm3, digits=2),
+        _format_spread(line.dsc, 100),
+        _format_spread(line.hd95_mm),
+        _format_spread(line.nsd, 100),
+        _format_spread(line.msd_mm, digits=2),
+        _format_spread(line.volume_difference_cm3, digits=2),
         str(line.missed or ""),
     ]
 
@@ -326,12 +326,12 @@ def _baseline_cells(line: Line, challenge: Challenge) -> list[str]:
     known = challenge.evaluation.baseline.get(line.name)
     if known is None:
         return ["–", "–"]
-    return [_spread(Spread(*known.dsc_percent)), _spread(Spread(*known.hd95_mm))]
+    return [_format_spread(Spread(*known.dsc_percent)), _format_spread(Spread(*known.hd95_mm))]
 
 
 def _overall_cells(lines: Sequence[Line], challenge: Challenge, columns: int) -> list[str]:
     def mean(metric: str, factor: float = 1, digits: int = 1) -> str:
-        return _number(overall_mean(lines, challenge, metric) * factor, digits)
+        return _format_number(overall_mean(lines, challenge, metric) * factor, digits)
 
     names = {organ.name for organ in challenge.organs}
     missed = sum(line.missed for line in lines if line.name in names)
@@ -341,12 +341,14 @@ def _overall_cells(lines: Sequence[Line], challenge: Challenge, columns: int) ->
     return cells + [""] * (columns - len(cells))
 
 
-def _spread(spread: Spread, factor: float = 1, *, digits: int = 1) -> str:
+def _format_spread(spread: Spread, factor: float = 1, *, digits: int = 1) -> str:
     if math.isnan(spread.mean):
         return "–"
-    mean = _number(spread.mean * factor, digits)
-    return mean if math.isnan(spread.sd) else f"{mean} ± {_number(spread.sd * factor, digits)}"
+    mean = _format_number(spread.mean * factor, digits)
+    return (
+        mean if math.isnan(spread.sd) else f"{mean} ± {_format_number(spread.sd * factor, digits)}"
+    )
 
 
-def _number(value: float, digits: int) -> str:
+def _format_number(value: float, digits: int) -> str:
     return "–" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""Two submissions compared: Wilcoxon's signed-rank test and a plain verdict."""
+"""Compare two submissions by Wilcoxon's signed-rank test, with a verdict in words."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from scipy.stats import wilcoxon
 from oarseg.imaging.arrays import Doubles
 
 LOWER_IS_BETTER = frozenset({"hd95_mm", "msd_mm"})
-# Stands for an infinite distance in sums and differences: beyond any finite one.
+# Replaces an infinite distance in sums and differences; larger than any finite one.
 NO_SURFACE_MM = 1e9
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two submissions compared on each structure by one metric.
+    """Comparison of two submissions on each structure by one metric.
 
     Attributes:
-        metric: which.
-        first, second: names.
+        metric: name of the metric.
+        first, second: names of the submissions.
         better, worse, undecided: structures on which the first is significantly better,
-            significantly worse, and neither.
-        untested: structures that no case has a score for.
-        alpha: level of the whole family of tests, by Holm's correction.
-        decidable: whether any result could have been significant with so few cases.
+            significantly worse, or neither.
+        untested: structures without any score.
+        alpha: family-wise significance level, by Holm's correction.
+        decidable: whether any result could be significant with this few cases.
     """
 
     metric: str
@@ -41,12 +41,13 @@ class Comparison:
     decidable: bool
 
     def text(self) -> str:
-        """The verdict in one sentence."""
+        """Format the verdict as one sentence."""
         tests = len(self.better) + len(self.worse) + len(self.undecided)
         text = (
             f"{self.first} against {self.second} by {self.metric}: better on "
-            f"{_counted(self.better)}, worse on {_counted(self.worse)}, no evidence on "
-            f"{len(self.undecided)} (α = {self.alpha:g}, Holm-corrected over {tests} structures)"
+            f"{_format_structures(self.better)}, worse on {_format_structures(self.worse)}, "
+            f"no evidence on {len(self.undecided)} (α = {self.alpha:g}, "
+            f"Holm-corrected over {tests} structures)"
         )
         if self.untested:
             text += f"; not compared: {', '.join(self.untested)}"
@@ -55,7 +56,7 @@ class Comparison:
         return text
 
 
-def _counted(structures: Sequence[str]) -> str:
+def _format_structures(structures: Sequence[str]) -> str:
     return f"{len(structures)} ({', '.join(structures)})" if structures else "0"
 
 
@@ -67,14 +68,14 @@ def compare_two(
     metric: str,
     alpha: float,
 ) -> Comparison:
-    """Compare two submissions on each structure, two-sided.
+    """Compare two submissions on each structure by two-sided tests.
 
     Args:
-        values: (2, cases, structures); NaN, for both, where there is no score.
-        names: of the submissions.
-        structures: names.
-        metric: what the values are.
-        alpha: level of the whole family of tests.
+        values: (2, cases, structures); NaN for both where there is no score.
+        names: names of the submissions.
+        structures: names of the structures.
+        metric: metric of the values.
+        alpha: family-wise significance level.
     """
     tested, p_values, signs, least, untested = [], [], [], [], []
     for column, structure in enumerate(structures):
@@ -106,10 +107,10 @@ def compare_two(
 
 
 def paired_gains(one: Doubles, other: Doubles, metric: str) -> Doubles:
-    """By how much one is better than the other; 0 where nothing is to be compared.
+    """Return by how much the first value is better than the second; 0 if neither exists.
 
-    Distances may be infinite, where a structure was missed: two infinite ones are equal,
-    and an infinite one is farther from any finite one than those are from each other.
+    The distance of a missed structure may be infinite. Two infinite distances are equal;
+    an infinite one is worse than a finite one by more than finite ones can differ.
     """
     with np.errstate(invalid="ignore"):
         difference = other - one if metric in LOWER_IS_BETTER else one - other
@@ -117,17 +118,19 @@ def paired_gains(one: Doubles, other: Doubles, metric: str) -> Doubles:
 
 
 def p_better(difference: Doubles, *, exact: bool = False) -> Doubles:
-    """One-sided p of Wilcoxon's signed-rank test along the last axis; zeros are dropped.
+    """Return one-sided p-values of Wilcoxon's signed-rank test along the last axis.
+
+    Zero differences are dropped.
 
     Args:
-        difference: how much one is better than the other.
-        exact: by the exact distribution where scipy has it, else by the normal one.
+        difference: how much one submission is better than the other.
+        exact: use the exact distribution where scipy has it, else the normal one.
 
     Returns:
-        One p a row; 1 where nothing differs.
+        One p-value per row; 1 where nothing differs.
     """
     with warnings.catch_warnings():
-        # Rows without any difference are answered below.
+        # Rows without any difference are handled below.
         warnings.simplefilter("ignore", RuntimeWarning)
         result = wilcoxon(
             difference,
@@ -141,7 +144,7 @@ def p_better(difference: Doubles, *, exact: bool = False) -> Doubles:
 
 
 def holm_rejections(p_values: Sequence[float], alpha: float) -> list[bool]:
-    """Which hypotheses Holm's step-down procedure rejects (Scand J Statist 6:65, 1979)."""
+    """Return which hypotheses Holm's step-down procedure rejects (Scand J Statist 6:65, 1979)."""
     rejected = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     for position, index in enumerate(order):

@@ -1,1 +1,1 @@
-"""Images in space: grids, orientations, transforms, intensities."""
+"""Volumes in space: grids, orientations, transforms, intensities."""

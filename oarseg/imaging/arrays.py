@@ -1,4 +1,4 @@
-"""Type aliases of arrays; images are (z, y, x)."""
+"""Type aliases of arrays; image arrays are (z, y, x)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Half = NDArray[np.float16]
 Doubles = NDArray[np.float64]
-# (n, 3) coordinates of the world in mm, x, y, z.
+# (n, 3) world coordinates x, y, z in mm.
 Points = NDArray[np.floating[Any]]
-# Three whole numbers along z, y, x: an index, a size, a step.
+# Three integers along z, y, x: an index, a size, a step.
 Triple = tuple[int, int, int]

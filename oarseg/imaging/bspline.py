@@ -1,4 +1,4 @@
-"""A rigid transform refined by a cubic B-spline, and ITK files of either kind."""
+"""Rigid transforms refined by a cubic B-spline, and ITK transform files of either kind."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ JACOBIAN_STEP_MM = 0.5
 
 @dataclass(frozen=True, eq=False)
 class BSplineTransform:
-    """``q = rigid(p + u(p))``, u a cubic B-spline in the CT's world, 0 outside its grid.
+    """``q = rigid(p + u(p))`` with a cubic B-spline u in the CT's world, 0 outside its grid.
 
     Attributes:
         rigid: CT world → MR world.
-        grid: the control points. As in ITK, u ends one point inside the first and two
-            inside the last along each axis.
-        coefficients_mm: (3, z, y, x), the components x, y, z in mm.
+        grid: control points. As in ITK, u ends one point inside the first and two inside
+            the last along each axis.
+        coefficients_mm: (3, z, y, x), components x, y, z in mm.
     """
 
     rigid: RigidTransform
@@ -37,16 +37,16 @@ class BSplineTransform:
 
     @property
     def rigid_part(self) -> RigidTransform:
-        """What is refined."""
+        """The transform that is refined."""
         return self.rigid
 
     @property
     def reach_mm(self) -> float:
-        """A bound of |u|: a B-spline stays within its coefficients' hull."""
+        """Upper bound of |u|: a B-spline stays within the hull of its coefficients."""
         return float(np.linalg.norm(self.coefficients_mm, axis=0).max(initial=0.0))
 
     def displacement_mm(self, points_mm: Points) -> NDArray[np.float64]:
-        """U at points (n, 3)."""
+        """Evaluate u at points (n, 3), x y z in mm."""
         index = self.grid.to_index(points_mm).T
         limits = np.array(self.grid.shape)[:, None] - 2
         inside = ((index >= 1) & (index < limits)).all(0)
@@ -58,13 +58,13 @@ class BSplineTransform:
         return moved
 
     def apply(self, points_mm: Points) -> NDArray[np.float64]:
-        """Map points (n, 3)."""
+        """Map points (n, 3), x y z in mm."""
         return self.rigid.apply(np.asarray(points_mm, float) + self.displacement_mm(points_mm))
 
     def jacobians(self, points_mm: Points) -> NDArray[np.float64]:
-        """Determinants of the Jacobian at points (n, 3): volume there in MR over CT.
+        """Compute the Jacobian determinants at points (n, 3): local volume of MR over CT.
 
-        Central differences over ``JACOBIAN_STEP_MM``; a value of 0 or less is a fold.
+        By central differences over ``JACOBIAN_STEP_MM``; 0 or less is a fold.
         """
         columns = []
         for axis in np.eye(3) * JACOBIAN_STEP_MM:
@@ -76,7 +76,7 @@ class BSplineTransform:
         return cast(NDArray[np.float64], np.linalg.det(gradient))
 
     def to_sitk(self) -> sitk.CompositeTransform:
-        """As an ITK composite: the spline first, then the rigid transform."""
+        """Convert to an ITK composite transform: the spline first, then the rigid transform."""
         spline = sitk.BSplineTransform(3, 3)
         grid = self.grid
         directions = [value for row in grid.direction for value in row]
@@ -114,10 +114,12 @@ def read_transform(path: Path) -> Transform:
     if len(parts) != 2 or "BSpline" not in parts[1].GetName():
         names = ", ".join(part.GetName() for part in parts)
         raise InputError(f"{path}: expected a rigid transform and a B-spline, found {names}")
-    return BSplineTransform(RigidTransform.from_sitk(parts[0], path), *_spline(parts[1]))
+    return BSplineTransform(
+        RigidTransform.from_sitk(parts[0], path), *_read_spline_parameters(parts[1])
+    )
 
 
-def _spline(spline: sitk.Transform) -> tuple[Grid, NDArray[np.float64]]:
+def _read_spline_parameters(spline: sitk.Transform) -> tuple[Grid, NDArray[np.float64]]:
     fixed = spline.GetFixedParameters()
     shape = reversed_triple(int(n) for n in fixed[:3])
     rows = cast(Matrix, tuple(tuple(fixed[9 + 3 * i : 12 + 3 * i]) for i in range(3)))

@@ -1,4 +1,4 @@
-"""Coarse copies of a volume: block means, world-aligned grids, crops."""
+"""Downsample by block means, align grids with the world's axes, crop volumes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ COARSE_MM = 4.0
 
 
 def block_mean(volume: Volume, *, spacing_mm: float) -> Volume:
-    """Means of blocks of voxels, as large as fit into ``spacing_mm`` along each axis.
+    """Average blocks of voxels, the largest that fit into ``spacing_mm`` along each axis.
 
     Returns:
-        float32; a last, incomplete block of an axis is dropped.
+        float32; an incomplete block at the end of an axis is dropped.
     """
     grid = volume.grid
     factors = [
@@ -35,10 +35,10 @@ def block_mean(volume: Volume, *, spacing_mm: float) -> Volume:
         origin_mm=cast(Vector, tuple(grid.to_world(centre)[0].tolist())),
         direction=grid.direction,
     )
-    return Volume(_block_means(volume.array, shape, factors), small)
+    return Volume(_average_blocks(volume.array, shape, factors), small)
 
 
-def _block_means(array: NDArray[Any], shape: Shape, factors: list[int]) -> Image:
+def _average_blocks(array: NDArray[Any], shape: Shape, factors: list[int]) -> Image:
     depth, height, width = shape
     fz, fy, fx = factors
     out = np.zeros(shape, np.float32)
@@ -52,7 +52,7 @@ def _block_means(array: NDArray[Any], shape: Shape, factors: list[int]) -> Image
 
 
 def world_grid(grid: Grid, *, spacing_mm: float) -> Grid:
-    """The isotropic grid along the world's axes that holds another grid's voxel centres."""
+    """Return the isotropic, world-aligned grid that covers another grid's voxel centres."""
     last = np.array(grid.shape) - 1.0
     corners = grid.to_world(
         np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * last
@@ -67,7 +67,7 @@ def world_grid(grid: Grid, *, spacing_mm: float) -> Grid:
 
 
 def crop_volume(volume: Volume, start: Shape, stop: Shape) -> Volume:
-    """The part of a volume from index ``start`` to before ``stop``, both (z, y, x)."""
+    """Crop a volume from index ``start`` to before ``stop``, both (z, y, x)."""
     grid = volume.grid
     part = volume.array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     origin = grid.to_world(np.array([start]))[0]

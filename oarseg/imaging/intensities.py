@@ -1,4 +1,4 @@
-"""What intensities mean: air and body in HU, the patient in an MR, a common MR scale."""
+"""Intensity thresholds in HU, and the foreground and common scale of an MR."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HIGHEST = 10.0
 
 
 def foreground_mean(small: Volume) -> float:
-    """The mean of a coarse MR over its patient.
+    """Return the mean of a coarse MR over the patient.
 
     Raises:
-        RegistrationError: nothing stands out of the background, or too little does.
+        RegistrationError: too little or nothing is brighter than the background.
     """
     values = small.array[np.isfinite(small.array)]
     bright = values[values > otsu_threshold(values)]
@@ -36,9 +36,9 @@ def foreground_mean(small: Volume) -> float:
 
 
 def otsu_threshold(values: NDArray[np.floating[Any]]) -> float:
-    """Otsu's threshold (IEEE SMC 1979) on 256 bins, after clipping at the 99th percentile.
+    """Compute Otsu's threshold (IEEE SMC 1979), 256 bins, clipped at the 99th percentile.
 
-    Clipping keeps a few bright voxels (fat, vessels) from stretching the bins; all of it
+    Clipping keeps a few bright voxels (fat, vessels) from stretching the bins. The threshold
     scales with the values, so the foreground does not depend on the scanner's gain.
     """
     if values.size == 0:
@@ -59,16 +59,16 @@ def otsu_threshold(values: NDArray[np.floating[Any]]) -> float:
 
 
 def standardise_mr(mr: Volume) -> Volume:
-    """Divide an MR by its mean over the patient, and clip to [LOWEST, HIGHEST].
+    """Divide an MR by its mean over the patient and clip it to [LOWEST, HIGHEST].
 
-    The same in training and inference (``Channel.standardise == "mean_one"``). A
-    scanner's gain cancels, and the value 0 is left free to mean "not taken".
+    Identical in training and inference (``Channel.standardise == "mean_one"``). The
+    scanner's gain cancels, and the value 0 remains free for "outside the field of view".
 
     Returns:
         float32 on the same grid.
 
     Raises:
-        RegistrationError: nothing stands out of the background.
+        RegistrationError: as ``foreground_mean``.
     """
     coarse = block_mean(block_mean(mr, spacing_mm=FINE_MM), spacing_mm=COARSE_MM)
     scaled = mr.array.astype(np.float32)

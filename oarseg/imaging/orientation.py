@@ -1,9 +1,8 @@
-"""Bringing an image's axes into the order that a network was trained on, and back.
+"""Reorient volumes to the axes that a network was trained on, and back.
 
-A network knows left from right by where it lies in the array. A file may store the same
-patient from right to left, or sagittal planes first; nnU-Net would take the array as it
-is. No value is resampled: axes are exchanged and reversed, so an oblique image stays as
-oblique as it was.
+A network distinguishes left from right by position in the array. A file may store the same
+patient from right to left, or sagittal planes first; nnU-Net uses the array as it is. Axes
+are permuted and flipped without resampling, so an oblique image stays oblique.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from oarseg.imaging.volume import Grid, Matrix, Vector, Volume
 
 @dataclass(frozen=True)
 class Turn:
-    """An exchange and reversal of array axes.
+    """A permutation and flips of array axes.
 
     Attributes:
         order: axis i afterwards, of (z, y, x), is axis ``order[i]`` before.
-        reversed: of the axes afterwards, which run the other way.
+        reversed: which axes, afterwards, are flipped.
     """
 
     order: tuple[int, ...] = (0, 1, 2)
@@ -36,7 +35,7 @@ class Turn:
         return self == Turn()
 
     def array(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The turned array; a contiguous copy, or the array itself if nothing changes."""
+        """Reorient an array; a contiguous copy, or the array itself if nothing changes."""
         turned = array.transpose(self.order)[self._steps()]
         return array if self.is_none else np.ascontiguousarray(turned)
 
@@ -46,7 +45,7 @@ class Turn:
         return array if self.is_none else np.ascontiguousarray(turned)
 
     def grid(self, grid: Grid) -> Grid:
-        """Where the turned array's voxels lie: at the same places."""
+        """Reorient a grid; every voxel keeps its place in the world."""
         corner = [0, 0, 0]
         for axis, flipped in zip(self.order, self.reversed, strict=True):
             corner[axis] = grid.shape[axis] - 1 if flipped else 0
@@ -63,7 +62,7 @@ class Turn:
         )
 
     def volume(self, volume: Volume) -> Volume:
-        """Array and grid together."""
+        """Reorient array and grid."""
         return volume if self.is_none else Volume(self.array(volume.array), self.grid(volume.grid))
 
     def _steps(self) -> tuple[slice, ...]:
@@ -82,12 +81,12 @@ def shear_deg(axes: NDArray[np.floating[Any]]) -> float:
 
 
 def for_networks(grid: Grid, orientation: Literal["LPS", "stored"]) -> Turn:
-    """What brings an image into the orientation that a challenge's networks know."""
+    """Return the turn from an image's axes to those that a challenge's networks expect."""
     return to_lps(grid) if orientation == "LPS" else Turn()
 
 
 def to_lps(grid: Grid) -> Turn:
-    """The turn after which x runs as nearly as possible to the left, y to the back, z up.
+    """Return the turn after which x is closest to left, y to back and z to up.
 
     Args:
         grid: any orientation, oblique ones too.

@@ -1,4 +1,4 @@
-"""Rigid transforms of world points, and their ITK file."""
+"""Rigid transforms of world points, and their ITK transform files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from oarseg.imaging.volume import IDENTITY, Matrix, Vector
 class RigidTransform:
     """``q = rotation @ p + translation_mm`` for world points (x, y, z) in mm.
 
-    A registration's transform maps points of the fixed image (CT) to the moving
-    image (MR), as ITK's resampling wants it.
+    A registration's transform maps points of the fixed image (CT) to the moving image (MR),
+    as ITK's resampling expects.
     """
 
     rotation: Matrix = IDENTITY
@@ -29,7 +29,7 @@ class RigidTransform:
     def from_arrays(
         cls, rotation: NDArray[np.floating[Any]], translation_mm: NDArray[np.floating[Any]]
     ) -> RigidTransform:
-        """From a 3×3 rotation and a length-3 translation."""
+        """Create from a 3×3 rotation and a translation (3,)."""
         rows = cast(Matrix, tuple(tuple(float(v) for v in row) for row in rotation))
         return cls(rows, cast(Vector, tuple(float(v) for v in translation_mm)))
 
@@ -37,7 +37,7 @@ class RigidTransform:
     def about(
         cls, centre_mm: Vector, *, angles_deg: Vector, shift_mm: Vector = (0.0, 0.0, 0.0)
     ) -> RigidTransform:
-        """Rotate about a centre by Euler angles (ITK's order Z·X·Y), then shift."""
+        """Create a rotation about a centre by Euler angles (ITK's order Z·X·Y), then a shift."""
         euler = sitk.Euler3DTransform()
         euler.SetCenter(centre_mm)
         euler.SetRotation(*np.deg2rad(angles_deg).tolist())
@@ -47,19 +47,19 @@ class RigidTransform:
         return cls.from_arrays(matrix, centre + np.asarray(shift_mm) - matrix @ centre)
 
     def apply(self, points_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Map points (n, 3)."""
+        """Map points (n, 3), x y z in mm."""
         matrix = np.asarray(self.rotation)
         return cast(
             NDArray[np.float64], np.asarray(points_mm, float) @ matrix.T + self.translation_mm
         )
 
     def inverse(self) -> RigidTransform:
-        """The transform that undoes this one."""
+        """Return the inverse transform."""
         matrix = np.asarray(self.rotation).T
         return RigidTransform.from_arrays(matrix, -matrix @ np.asarray(self.translation_mm))
 
     def after(self, first: RigidTransform) -> RigidTransform:
-        """``self ∘ first``: apply ``first``, then this one."""
+        """Compose ``self ∘ first``: apply ``first``, then this transform."""
         matrix = np.asarray(self.rotation)
         return RigidTransform.from_arrays(
             matrix @ np.asarray(first.rotation), self.apply(np.array([first.translation_mm]))[0]
@@ -72,17 +72,17 @@ class RigidTransform:
 
     @property
     def reach_mm(self) -> float:
-        """Nothing departs from its rigid part; see ``transform.Transform``."""
+        """0, since it equals its rigid part; see ``transform.Transform``."""
         return 0.0
 
     @property
     def angle_deg(self) -> float:
-        """The rotation's angle about its own axis."""
+        """Angle of the rotation about its own axis."""
         cosine = (float(np.trace(np.asarray(self.rotation))) - 1.0) / 2.0
         return float(np.rad2deg(np.arccos(np.clip(cosine, -1.0, 1.0))))
 
     def to_sitk(self) -> sitk.VersorRigid3DTransform:
-        """As an ITK transform with its centre at the world's origin."""
+        """Convert to an ITK transform centred at the world's origin."""
         transform = sitk.VersorRigid3DTransform()
         # The default tolerance (1e-10) refuses matrices that went through a text file.
         transform.SetMatrix([v for row in self.rotation for v in row], 1e-6)
@@ -98,7 +98,7 @@ class RigidTransform:
         """Read an ITK transform file.
 
         Raises:
-            InputError: the file is missing, unreadable or not rigid.
+            InputError: the file is missing, unreadable or not a rigid transform.
         """
         try:
             transform = sitk.ReadTransform(str(path))
@@ -110,10 +110,10 @@ class RigidTransform:
 
     @classmethod
     def from_sitk(cls, transform: sitk.Transform, path: Path) -> RigidTransform:
-        """From an ITK transform of whatever class, read from ``path``.
+        """Create from an ITK transform of any class, read from ``path``.
 
         Raises:
-            InputError: it is not rigid.
+            InputError: the transform is not rigid.
         """
         probe = np.vstack([np.zeros(3), np.eye(3)])
         image = np.array([transform.TransformPoint(tuple(p)) for p in probe.tolist()])

@@ -1,4 +1,4 @@
-"""What a transform of world points has to offer, whatever its kind."""
+"""The interface that rigid and B-spline transforms share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from oarseg.imaging.rigid import RigidTransform
 
 
 class Transform(Protocol):
-    """From CT world points to MR world points, as ITK's resampling wants it."""
+    """Maps CT world points to MR world points, as ITK's resampling expects."""
 
     @property
     def rigid_part(self) -> RigidTransform:
-        """The rigid transform that this one refines; a rigid one is its own."""
+        """The rigid transform that this one refines; itself if rigid."""
 
     @property
     def reach_mm(self) -> float:
-        """The farthest that any point lands from where ``rigid_part`` takes it."""
+        """Upper bound of a point's distance from where ``rigid_part`` maps it."""
 
     def apply(self, points_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Map points (n, 3), x y z."""
+        """Map points (n, 3), x y z in mm."""
 
     def to_sitk(self) -> Any:
-        """As an ITK transform."""
+        """Convert to an ITK transform."""
 
     def write(self, path: Path) -> None:
         """Write an ITK transform file (``.tfm``)."""

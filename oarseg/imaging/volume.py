@@ -1,8 +1,7 @@
-"""An image and where it lies: the only place where (z, y, x) meets ITK's (x, y, z).
+"""Volumes and grids; the only module that converts between (z, y, x) and ITK's (x, y, z).
 
-Index-space tuples (shape, spacing) run (z, y, x), as the arrays do. World points
-(origin, landmarks) are LPS millimetres in the order (x, y, z), as every file format
-and every transform has them.
+Tuples in index space (shape, spacing) are (z, y, x), like the arrays. World points (origin,
+landmarks) are (x, y, z) in mm, LPS, like every file format and every transform.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ IDENTITY: Matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres in space.
+    """A regular grid of voxel centres in the world.
 
     Attributes:
-        shape: voxels along (z, y, x).
-        spacing_mm: distance of neighbouring voxel centres along (z, y, x).
+        shape: number of voxels along (z, y, x).
+        spacing_mm: distance between voxel centres along (z, y, x).
         origin_mm: world position (x, y, z) of voxel (0, 0, 0), LPS.
         direction: rows of ITK's direction matrix; column j is the world
             direction of index axis j in the order (x, y, z).
@@ -51,12 +50,12 @@ class Grid:
 
     @property
     def size_text(self) -> str:
-        """Voxels along x, y and z in words, for messages."""
+        """Size along x, y and z as text, for messages."""
         return "×".join(str(n) for n in reversed(self.shape))
 
     @property
     def text(self) -> str:
-        """Size, spacing and place in words, x y z, for messages."""
+        """Size, spacing and origin, x y z, as text for messages."""
         spacing = "×".join(f"{s:g}" for s in reversed(self.spacing_mm))
         origin = ", ".join(f"{o:g}" for o in self.origin_mm)
         return f"{self.size_text} voxels of {spacing} mm from ({origin})"
@@ -67,7 +66,7 @@ class Grid:
         return self.spacing_mm[0] * self.spacing_mm[1] * self.spacing_mm[2]
 
     def index_to_world(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The affine map from (z, y, x) indices to world (x, y, z).
+        """Return the affine map from (z, y, x) indices to world (x, y, z).
 
         Returns:
             (A, b) with ``world = A @ index_zyx + b``; A is 3×3, b has length 3.
@@ -76,19 +75,19 @@ class Grid:
         return scaled[:, ::-1], np.asarray(self.origin_mm)
 
     def to_world(self, index_zyx: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """World positions (n, 3), x y z in mm, of fractional indices (n, 3), z y x."""
+        """Map fractional indices (n, 3), z y x, to world points (n, 3), x y z in mm."""
         linear, offset = self.index_to_world()
         world: NDArray[np.float64] = np.asarray(index_zyx, float) @ linear.T + offset
         return world
 
     def to_index(self, world_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Fractional indices (n, 3), z y x, of world positions (n, 3), x y z in mm."""
+        """Map world points (n, 3), x y z in mm, to fractional indices (n, 3), z y x."""
         linear, offset = self.index_to_world()
         index = np.linalg.solve(linear, (np.asarray(world_mm, float) - offset).T).T
         return np.asarray(index, dtype=np.float64)
 
     def matches(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids have the same shape and the same corners within a tolerance."""
+        """Whether both grids have the same shape and, within a tolerance, the same corners."""
         if self.shape != other.shape:
             return False
         corners = np.array([[0, 0, 0], self.shape, (self.shape[0], 0, 0), (0, self.shape[1], 0)])
@@ -111,18 +110,18 @@ class Volume:
             raise ValueError(f"array {self.array.shape} does not fit grid {self.grid.shape}")
 
     def with_array(self, array: NDArray[Any]) -> Volume:
-        """The same grid with other values."""
+        """Return a volume of other values on the same grid."""
         return Volume(array, self.grid)
 
 
 def reversed_triple(values: Iterable[Any]) -> tuple[Any, Any, Any]:
-    """(a, b, c) → (c, b, a): between ITK's index order and the arrays'."""
+    """Reverse a triple, between ITK's index order and the arrays'."""
     first, second, third = values
     return third, second, first
 
 
 def grid_of(image: sitk.Image) -> Grid:
-    """The grid of a 3-D SimpleITK image."""
+    """Return the grid of a 3-D SimpleITK image."""
     flat = [float(v) for v in image.GetDirection()]
     rows = cast(Matrix, tuple(tuple(flat[3 * i : 3 * i + 3]) for i in range(3)))
     return Grid(
@@ -139,7 +138,7 @@ def from_sitk(image: sitk.Image) -> Volume:
 
 
 def set_geometry(image: sitk.Image, grid: Grid) -> sitk.Image:
-    """Give a SimpleITK image the spacing, origin and direction of a grid, in place."""
+    """Set spacing, origin and direction of a SimpleITK image from a grid, in place."""
     image.SetSpacing(reversed_triple(grid.spacing_mm))
     image.SetOrigin(grid.origin_mm)
     image.SetDirection([value for row in grid.direction for value in row])

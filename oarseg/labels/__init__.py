@@ -1,1 +1,1 @@
-"""Label maps and masks: found, opened, measured, written."""
+"""Label maps and masks: find, open, measure and write them."""

@@ -1,4 +1,4 @@
-"""Deflate streams of label maps, in which long runs of zeros cost next to nothing.
+"""Compress label maps to deflate streams, with long runs of zeros at almost no cost.
 
 A mask is nearly all zeros, and a set of thirty masks of a large scan is gigabytes of
 them. Here a run of zeros is assembled from pieces that were compressed once, and its
@@ -35,12 +35,12 @@ Bits = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Deflated:
-    """Compressed bytes that still lack their wrapping.
+    """Compressed bytes without header and trailer.
 
     Attributes:
-        pieces: raw deflate blocks, each on a byte boundary, none of them final.
-        length: bytes they stand for.
-        crc32, adler32: checksums of those bytes.
+        pieces: raw deflate blocks, byte-aligned, none of them final.
+        length: number of uncompressed bytes.
+        crc32, adler32: checksums of the uncompressed bytes.
     """
 
     pieces: tuple[bytes, ...]
@@ -49,18 +49,18 @@ class Deflated:
     adler32: int
 
     def gzip(self) -> Iterator[bytes]:
-        """As a gzip file (RFC 1952) without time or name: equal data give equal bytes."""
+        """Wrap as a gzip file (RFC 1952) without time or name: equal data give equal bytes."""
         yield b"\x1f\x8b\x08" + bytes(6) + b"\xff"
         yield from self.pieces
         yield END + struct.pack("<II", self.crc32, self.length & ALL_ONES)
 
     def zlib(self) -> Iterator[bytes]:
-        """As a zlib stream (RFC 1950)."""
+        """Wrap as a zlib stream (RFC 1950)."""
         return zlib_of([self])
 
 
 def zlib_of(parts: Sequence[Deflated]) -> Iterator[bytes]:
-    """Several bodies, one after the other, as a single zlib stream."""
+    """Join several bodies into a single zlib stream."""
     adler = 1
     yield b"\x78\x01"
     for part in parts:
@@ -88,7 +88,7 @@ class Zeros:
             self._runs.append((2 * rows, _deflate(bytes(2 * rows * row)), doubled))
 
     def run(self, rows: int, crc: int) -> tuple[list[bytes], int]:
-        """Pieces for a number of zero rows, and the CRC-32 after them, given the one before."""
+        """Return the pieces of a run of zero rows, and the CRC-32 after it from that before."""
         pieces: list[bytes] = []
         register = crc ^ ALL_ONES
         for size, piece, step in reversed(self._runs):
@@ -106,8 +106,8 @@ def deflate_mask(
 
     Args:
         labels: label map (z, y, x), uint8.
-        chosen: the values that become 1.
-        box: a box that holds every voxel of these values; None where there is no voxel.
+        chosen: values that become 1.
+        box: a box that encloses every voxel of these values; None if there is none.
         zeros: runs for rows of ``labels.shape[2]`` bytes.
     """
     planes, height, width = labels.shape
@@ -131,14 +131,14 @@ def deflate_mask(
 
 
 def deflate_array(array: NDArray[np.uint8], pool: Executor) -> Deflated:
-    """Compress a contiguous array (z, y, x), plane by plane in the threads of a pool."""
+    """Compress a contiguous array (z, y, x) plane by plane, in the threads of a pool."""
     return deflate_planes(len(array), lambda z: array[z], pool)
 
 
 def deflate_planes(
     count: int, plane: Callable[[int], NDArray[np.uint8]], pool: Executor
 ) -> Deflated:
-    """Compress planes that are made when they are needed, a few at a time."""
+    """Compress planes that are made on demand, a few at a time."""
     pieces: list[bytes] = []
     length, crc, adler = 0, 0, 1
     for first in range(0, count, PLANES_AT_ONCE):
@@ -153,13 +153,13 @@ def deflate_planes(
 
 
 def _adler_after_zeros(adler: int, count: int) -> int:
-    """Adler-32 after so many zero bytes more: its second half grows by its first for each."""
+    """Return the Adler-32 after more zero bytes: each adds the low half to the high half."""
     low, high = adler & 0xFFFF, adler >> 16
     return ((high + count * low) % ADLER_BASE) << 16 | low
 
 
 def _adler_of_both(first: int, second: int, length: int) -> int:
-    """Adler-32 of two byte strings on end, from that of each and the second's length."""
+    """Return the Adler-32 of two joined byte strings from both and the second's length."""
     low, high = first & 0xFFFF, first >> 16
     sum_low = (low + (second & 0xFFFF) - 1) % ADLER_BASE
     sum_high = (high + (second >> 16) + length * (low - 1)) % ADLER_BASE

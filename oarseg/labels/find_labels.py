@@ -1,19 +1,19 @@
-"""Which files of a folder are whose masks.
+"""Find the label files and masks of every case in a folder.
 
-The layouts, on either side, and the first that is there counts:
+These layouts are known; the first that is present counts:
 
 1. ``images/<output slug>/``: the label files that the challenge asks for;
-2. ``oar_masks/``: a folder of masks a case;
+2. ``oar_masks/``: one folder of masks per case;
 3. label files and folders of masks or label files, up to three folders deep:
    ``case_01/case_01_OAR_<structure>.seg.nrrd`` (HaN-Seg), ``segrap_0001/<structure>.nii.gz``
    (SegRap), ``7/label.nii.gz`` (StructSeg), ``case_01.nii.gz`` (nnU-Net).
 
-A label file is a label map, a 4-D image with one channel an organ, or a Slicer
-segmentation whose segments are named as the organs, in one layer or several.
+A label file is a label map, a 4-D image with one channel per organ, or a Slicer
+segmentation with segments named like the organs, in one or more layers.
 
-Images of a challenge's sockets may lie among them and are passed over. A case's name is
-that of its folder for masks and for files called "label"; else it is the file's, without
-the ending that the challenge gives its label files.
+Images of a challenge's sockets are skipped. Masks, and files called "label", take the
+case's name from their folder; other files from their own name, without the ending that the
+challenge gives its label files.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from oarseg.imaging.files.locate import ENDINGS, image_ending
 SEGMENTATION = ".seg"
 LABEL_STEMS = frozenset({"label", "labels", "mask", "seg", "segmentation"})
 IMAGE_STEMS = frozenset({"data", "image", "image_contrast", "img"})
-# nnU-Net ends the names of images, not of labels, with the number of the channel.
+# nnU-Net ends the names of images, but not of labels, with the channel number.
 CHANNEL_NUMBER = re.compile(r"_\d{4}$")
 IMAGE_FOLDERS = frozenset({"imagestr", "imagests"})
-DEPTH = 3
+MAX_DEPTH = 3
 
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """What one side has of a case: a label file, or a mask file an organ.
+    """Files of one side of a case: a label file, or one mask file per organ.
 
     Attributes:
-        case: its name.
-        label_map: the label file, if there is one; then ``masks`` is empty.
-        masks: structure name → binary mask.
+        case: name of the case.
+        label_map: the label file, if any; ``masks`` is then empty.
+        masks: structure name → file of its binary mask.
     """
 
     case: str
@@ -54,7 +54,7 @@ class LabelFiles:
 
     @property
     def key(self) -> str:
-        """What pairs both sides: the name without regard to upper and lower case."""
+        """Case-insensitive name, by which both sides are paired."""
         return self.case.casefold()
 
     @property
@@ -64,13 +64,13 @@ class LabelFiles:
 
     @property
     def first(self) -> Path:
-        """A file to name in messages, and whose grid is the case's."""
+        """The file that messages name and whose grid is the case's."""
         return self.label_map or next(iter(self.masks.values()))
 
 
 @dataclass(frozen=True)
 class FoundLabels:
-    """What a folder holds, both parts in the order of their names."""
+    """Labels found in a folder, and problems; both sorted by name."""
 
     cases: tuple[LabelFiles, ...]
     problems: tuple[CaseProblem, ...]
@@ -78,7 +78,7 @@ class FoundLabels:
 
 @dataclass(frozen=True)
 class _File:
-    """A file, the case it belongs to and its structure; None for a label file."""
+    """A file with its case and structure; ``structure`` is None for a label file."""
 
     path: Path
     case: str
@@ -89,15 +89,15 @@ class _File:
 def find_labels(folder: Path, challenge: Challenge) -> FoundLabels:
     """Find the label maps and masks of every case below a folder.
 
-    Cases with two files for one thing, and masks of structures that the challenge does
-    not have, become problems; the rest is returned.
+    Cases with duplicate files, and masks of structures unknown to the challenge, become
+    problems; the rest is returned.
 
     Raises:
-        InputError: no such folder, or nothing in it that looks like labels.
+        InputError: no such folder, or no labels in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder with label maps or masks, found none")
-    files = list(_files(folder, challenge))
+    files = list(_iterate_files(folder, challenge))
     if not files:
         raise InputError(
             f"{folder}: expected label maps or masks ({', '.join(ENDINGS)}) in one of the known "
@@ -111,51 +111,53 @@ def find_labels(folder: Path, challenge: Challenge) -> FoundLabels:
     for group in by_case.values():
         name = group[0].case
         known = [file for file in group if not file.unknown]
-        twice = _twice(known)
+        twice = _describe_duplicate(known)
         if twice:
             problems.append(CaseProblem(name, twice))
         elif known:
-            cases.append(_labels(name, known))
-    problems += _unknown([file for file in files if file.unknown], challenge)
+            cases.append(_group_files(name, known))
+    problems += _report_unknown([file for file in files if file.unknown], challenge)
     return FoundLabels(
         tuple(sorted(cases, key=lambda case: case.case)),
         tuple(sorted(problems, key=lambda problem: problem.name)),
     )
 
 
-def _files(folder: Path, challenge: Challenge) -> Iterator[_File]:
+def _iterate_files(folder: Path, challenge: Challenge) -> Iterator[_File]:
     platform = folder / IMAGES / challenge.output.slug
     if challenge.output.slug and platform.is_dir():
-        for path in _images(platform, depth=0):
-            yield _File(path, _case_of(_stem(path), challenge), None)
+        for path in _iterate_images(platform, depth=0):
+            yield _File(path, _strip_to_case(_stem(path), challenge), None)
         return
     masks = folder / MASKS
     root = masks if masks.is_dir() else folder
-    # Beside the folder of a case's masks our own output has them all in one file.
-    paths = [p for p in _images(root, depth=DEPTH) if root != masks or p.parent != masks]
+    # Our own output has one file with all masks of a case beside their folder: skip it.
+    paths = [
+        p for p in _iterate_images(root, depth=MAX_DEPTH) if root != masks or p.parent != masks
+    ]
     names = {organ.name for organ in challenge.organs}
     of_masks = {p.parent for p in paths if p.parent != root and _stem(p) in names}
     for path in paths:
-        file = _classified(path, root, challenge, inside_masks=path.parent in of_masks)
+        file = _classify_file(path, root, challenge, inside_masks=path.parent in of_masks)
         if file:
             yield file
 
 
-def _images(folder: Path, *, depth: int) -> Iterator[Path]:
+def _iterate_images(folder: Path, *, depth: int) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
             if depth and path.name.lower() not in IMAGE_FOLDERS:
-                yield from _images(path, depth=depth - 1)
+                yield from _iterate_images(path, depth=depth - 1)
         elif image_ending(path.name):
             yield path
 
 
-def _classified(
+def _classify_file(
     path: Path, root: Path, challenge: Challenge, *, inside_masks: bool
 ) -> _File | None:
-    """What a file is by its name and its neighbours; None for an image."""
+    """Classify a file by its name and its neighbours; None for an image."""
     stem, inside = _stem(path), path.parent != root
     names = {organ.name for organ in challenge.organs}
     case, marker, structure = stem.rpartition("_OAR_")
@@ -169,7 +171,7 @@ def _classified(
         return None
     if inside_masks:
         return _File(path, path.parent.name, stem, unknown=True)
-    return _File(path, _case_of(stem, challenge), None)
+    return _File(path, _strip_to_case(stem, challenge), None)
 
 
 def _is_image(path: Path, stem: str, challenge: Challenge) -> bool:
@@ -183,7 +185,7 @@ def _is_image(path: Path, stem: str, challenge: Challenge) -> bool:
 
 
 def _is_case_name(stem: str, challenge: Challenge) -> bool:
-    """Whether the number that ends the stem is the case's, as in segrap_0001."""
+    """Whether the number at the end is the case's, as in segrap_0001."""
     prefix = challenge.case_prefix
     return bool(prefix) and stem.startswith(prefix) and stem[len(prefix) :].isdecimal()
 
@@ -192,8 +194,8 @@ def _stem(path: Path) -> str:
     return path.name[: -len(image_ending(path.name) or "")].removesuffix(SEGMENTATION)
 
 
-def _case_of(stem: str, challenge: Challenge) -> str:
-    """The stem without what the challenge's naming adds to a case's name."""
+def _strip_to_case(stem: str, challenge: Challenge) -> str:
+    """Strip what the challenge's naming adds to a case's name."""
     output = challenge.output
     given = (suffix.replace(output.replace, output.by) for suffix in challenge.reference.suffixes)
     endings = sorted((e for e in {*given, output.by} if e), key=len, reverse=True)
@@ -203,14 +205,14 @@ def _case_of(stem: str, challenge: Challenge) -> str:
     return stem
 
 
-def _labels(name: str, files: Iterable[_File]) -> LabelFiles:
+def _group_files(name: str, files: Iterable[_File]) -> LabelFiles:
     maps = [file.path for file in files if file.structure is None]
     masks = {file.structure: file.path for file in files if file.structure is not None}
     return LabelFiles(name, maps[0] if maps else None, {} if maps else masks)
 
 
-def _twice(files: list[_File]) -> str | None:
-    """What is wrong with a case that has two files for the same thing."""
+def _describe_duplicate(files: list[_File]) -> str | None:
+    """Describe the first duplicate among a case's files, if any."""
     seen: dict[str | None, _File] = {}
     for file in files:
         other = seen.setdefault(file.structure, file)
@@ -223,8 +225,8 @@ def _twice(files: list[_File]) -> str | None:
     return None
 
 
-def _unknown(files: list[_File], challenge: Challenge) -> list[CaseProblem]:
-    """One problem for each structure that the challenge lacks, whatever cases have it."""
+def _report_unknown(files: list[_File], challenge: Challenge) -> list[CaseProblem]:
+    """Report each structure that the challenge lacks once, with all cases that have it."""
     by_structure: dict[str, list[_File]] = {}
     for file in files:
         by_structure.setdefault(file.structure or "", []).append(file)

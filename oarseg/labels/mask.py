@@ -1,4 +1,4 @@
-"""A binary mask, and its part inside a box."""
+"""Binary masks cropped to a box."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from oarseg.imaging.arrays import Triple
 
 @dataclass(frozen=True)
 class CroppedMask:
-    """A binary mask cut to a part of its grid.
+    """A binary mask cropped to part of its grid.
 
     Attributes:
-        array: bool (z, y, x); everything beyond it is outside the mask.
+        array: bool (z, y, x); all voxels beyond it are outside the mask.
         start: index of its first voxel in the grid.
     """
 
@@ -25,11 +25,11 @@ class CroppedMask:
 
     @property
     def voxels(self) -> int:
-        """Number of voxels inside."""
+        """Number of voxels in the mask."""
         return int(np.count_nonzero(self.array))
 
     def intersection(self, other: CroppedMask) -> int:
-        """Voxels that are inside both."""
+        """Count the voxels in both masks."""
         low = [max(a, b) for a, b in zip(self.start, other.start, strict=True)]
         high = [min(a, b) for a, b in zip(self._stop, other._stop, strict=True)]
         if any(first >= last for first, last in zip(low, high, strict=True)):
@@ -48,7 +48,7 @@ class CroppedMask:
 
 
 def cut_to_box(array: NDArray[Any]) -> CroppedMask | None:
-    """The non-zero part of an array as a mask of its own size; None if there is none."""
+    """Crop the non-zero voxels of an array to their box; None if there are none."""
     planes = np.flatnonzero([plane.any() for plane in array])
     if not planes.size:
         return None

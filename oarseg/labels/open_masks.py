@@ -1,4 +1,4 @@
-"""Label files become masks, one organ at a time."""
+"""Open label files as masks, one organ at a time."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Masks(Protocol):
         """
 
     def lacks(self, organ: Organ) -> str:
-        """Why the side tells nothing of the organ, not even by an empty mask; else ""."""
+        """Return why this side says nothing about the organ, not even by an empty mask, or ""."""
 
 
 @dataclass(frozen=True)
 class NoMasks:
-    """A side of which nothing can be used."""
+    """A side without any usable file."""
 
     reason: str
     unknown: tuple[str, ...] = ()
@@ -56,20 +56,20 @@ class NoMasks:
         """None."""
 
     def lacks(self, organ: Organ) -> str:
-        """The reason."""
+        """Return the reason."""
         return self.reason
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map in memory, and where each label lies."""
+    """A label map in memory, with the box of each label."""
 
     labels: NDArray[np.uint8]
     boxes: tuple[Box | None, ...]
     unknown: tuple[str, ...] = ()
 
     def mask(self, organ: Organ) -> CroppedMask | None:
-        """The voxels with one of the organ's labels."""
+        """Return the voxels with one of the organ's labels."""
         boxes = [box for label in organ.labels if (box := self.boxes[label - 1])]
         if not boxes:
             return None
@@ -82,31 +82,31 @@ class LabelMap:
         return CroppedMask(inside[self.labels[z, y, x]], (z.start, y.start, x.start))
 
     def lacks(self, organ: Organ) -> str:
-        """Nothing: a label map tells of every structure."""
+        """Return "": a label map covers every structure."""
         return ""
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Files of binary masks, each read when it is asked for."""
+    """Files of binary masks, each read on demand."""
 
     files: LabelFiles
     target: Target
     unknown: tuple[str, ...] = ()
 
     def mask(self, organ: Organ) -> CroppedMask | None:
-        """The voxels that are not zero."""
+        """Return the non-zero voxels."""
         path = self.files.masks.get(organ.name)
         return cut_to_box(_on_grid(open_stack(path), self.target).array) if path else None
 
     def lacks(self, organ: Organ) -> str:
-        """Whether there is no file."""
+        """Return why the organ is missing, or ""."""
         return "" if organ.name in self.files.masks else "no file"
 
 
 @dataclass(frozen=True)
 class StackMasks:
-    """Organs of a stack of channels or of named segments, each in few bytes."""
+    """Organs of a stack of channels or named segments, packed in memory."""
 
     pieces: dict[str, Pieces]
     lie_on: Grid
@@ -114,7 +114,7 @@ class StackMasks:
     unknown: tuple[str, ...] = ()
 
     def mask(self, organ: Organ) -> CroppedMask | None:
-        """The voxels of the organ's channel or segment."""
+        """Return the voxels of the organ's channel or segment."""
         mask = self.pieces[organ.name].mask() if organ.name in self.pieces else None
         if mask is None or self.target.holds(self.lie_on):
             return mask
@@ -129,7 +129,7 @@ class StackMasks:
         return cut_to_box(_moved(Volume(mask.array.view(np.uint8), grid), self.target.grid).array)
 
     def lacks(self, organ: Organ) -> str:
-        """Whether there is no such segment."""
+        """Return why the organ is missing, or ""."""
         return "" if organ.name in self.pieces else "no segment"
 
 
@@ -163,7 +163,7 @@ class Target:
 
 
 def is_frameless(grid: Grid) -> bool:
-    """Whether origin and direction are what a writer leaves that does not set them."""
+    """Whether origin and direction are the defaults of a writer that does not set them."""
     return grid.origin_mm == (0.0, 0.0, 0.0) and grid.direction == IDENTITY
 
 

@@ -1,4 +1,4 @@
-"""A mask that comes in planes, kept in few bytes until it is asked for."""
+"""Collect a mask plane by plane, packed to one bit per voxel."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from oarseg.labels.mask import CroppedMask
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """One plane's part of a mask: a bit a voxel of the box that holds it."""
+class _PackedPlane:
+    """One plane of a mask, cropped and packed to one bit per voxel."""
 
     z: int
     y: int
@@ -21,19 +21,19 @@ class _Piece:
     shape: tuple[int, int]
     bits: NDArray[np.uint8]
 
-    def inside(self) -> NDArray[np.bool_]:
+    def unpack(self) -> NDArray[np.bool_]:
         height, width = self.shape
         return np.unpackbits(self.bits, count=height * width).reshape(self.shape).view(np.bool_)
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The planes of a mask so far."""
+    """The non-empty planes of a mask so far."""
 
-    planes: list[_Piece] = field(default_factory=list)
+    planes: list[_PackedPlane] = field(default_factory=list)
 
     def add(self, z: int, plane: NDArray[np.bool_]) -> None:
-        """Take a plane (y, x) that was not taken yet; one without voxels costs nothing."""
+        """Add a plane (y, x), each z once; an empty one takes no memory."""
         rows = np.flatnonzero(plane.any(axis=1))
         if not rows.size:
             return
@@ -42,22 +42,22 @@ class Pieces:
         part = band[:, columns[0] : columns[-1] + 1]
         height, width = part.shape
         self.planes.append(
-            _Piece(z, int(rows[0]), int(columns[0]), (height, width), np.packbits(part))
+            _PackedPlane(z, int(rows[0]), int(columns[0]), (height, width), np.packbits(part))
         )
 
     def mask(self) -> CroppedMask | None:
-        """All of it, cut to its box; None if there is nothing."""
+        """Return the mask cropped to its box; None if it is empty."""
         if not self.planes:
             return None
-        start, stop = _ends(self.planes)
+        start, stop = _bounding_box(self.planes)
         array = np.zeros(tuple(b - a for a, b in zip(start, stop, strict=True)), bool)
         for piece in self.planes:
             z, y, x = piece.z - start[0], piece.y - start[1], piece.x - start[2]
-            array[z, y : y + piece.shape[0], x : x + piece.shape[1]] = piece.inside()
+            array[z, y : y + piece.shape[0], x : x + piece.shape[1]] = piece.unpack()
         return CroppedMask(array, start)
 
 
-def _ends(planes: list[_Piece]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+def _bounding_box(planes: list[_PackedPlane]) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     lows: NDArray[Any] = np.array([(p.z, p.y, p.x) for p in planes])
     sizes = np.array([(1, *p.shape) for p in planes])
     z, y, x = lows.min(axis=0).tolist()

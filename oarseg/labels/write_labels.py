@@ -1,4 +1,6 @@
-"""Files of labels: MetaImage, NRRD, NIfTI and Slicer's ``.seg.nrrd``.
+"""Write label files: MetaImage, NRRD, NIfTI and Slicer's ``.seg.nrrd``.
+
+Colours and codes come with each outline (``challenges.structures``).
 
 MetaImage and NRRD are written here rather than by ITK, for exact headers, equal bytes
 for equal data, and speed. Formats: https://teem.sourceforge.net/nrrd/format.html,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
-from oarseg.challenges.outlines import STRICT
+from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.model.manifest import (
     LARGEST_MANIFEST_BYTES,

@@ -17,7 +17,7 @@ from pydantic import FailFast, Field, TypeAdapter, ValidationError, model_valida
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.challenge import Challenge
-from oarseg.challenges.outlines import STRICT
+from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
 from oarseg.model.value_types import (

@@ -1,4 +1,4 @@
-"""MR → CT registration that does not trust headers, with its own verdict."""
+"""Registration of an MR to a CT, without trust in headers and with its own verdict."""
 
 from oarseg.registration.accuracy import (
     TG132_MAX_MM,

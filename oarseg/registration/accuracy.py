@@ -1,4 +1,4 @@
-"""Target registration error at landmarks, against AAPM TG-132."""
+"""Target registration error at landmarks, and the limits of AAPM TG-132."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TG132_MAX_MM = 5.0
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Target registration errors of one pair, in mm."""
+    """Summary of the target registration errors of one pair, in mm."""
 
     mean_mm: float
     sd_mm: float
@@ -25,14 +25,14 @@ class Accuracy:
 
     @property
     def meets_tg132(self) -> bool:
-        """Mean below 2 mm and maximum below 5 mm (Brock et al., Med Phys 2017)."""
+        """Whether mean < 2 mm and maximum < 5 mm (Brock et al., Med Phys 2017)."""
         return self.mean_mm < TG132_MEAN_MM and self.max_mm < TG132_MAX_MM
 
 
 def target_registration_errors(
     transform: Transform, ct_points_mm: Points, mr_points_mm: Points
 ) -> NDArray[np.float64]:
-    """How far each CT landmark lands from the same landmark in the MR.
+    """Return the distance of each mapped CT landmark from the same landmark in the MR.
 
     Args:
         transform: CT world → MR world.
@@ -43,7 +43,7 @@ def target_registration_errors(
         (n,) distances in mm.
 
     Raises:
-        ValueError: the two lists differ in shape or are empty.
+        ValueError: the arrays differ in shape or are empty.
     """
     if ct_points_mm.shape != mr_points_mm.shape or not len(ct_points_mm):
         raise ValueError(f"landmarks {ct_points_mm.shape} and {mr_points_mm.shape} do not pair")
@@ -52,7 +52,7 @@ def target_registration_errors(
 
 
 def landmark_accuracy(transform: Transform, ct_points_mm: Points, mr_points_mm: Points) -> Accuracy:
-    """Mean, standard deviation (n − 1; 0 for one landmark) and maximum of the errors."""
+    """Summarise the errors: mean, SD (n − 1; 0 for a single landmark) and maximum."""
     errors = target_registration_errors(transform, ct_points_mm, mr_points_mm)
     spread = float(errors.std(ddof=1)) if len(errors) > 1 else 0.0
     return Accuracy(float(errors.mean()), spread, float(errors.max()))

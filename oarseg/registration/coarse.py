@@ -1,7 +1,7 @@
-"""Small, cheap copies of CT and MR: block means, world-aligned grids, body and foreground.
+"""Coarse copies of CT and MR for registration, with body and foreground masks.
 
-Nothing here makes a floating-point array of the full CT's size: the one pass over the
-full array sums blocks of voxels straight into a grid of about 2 mm.
+No floating-point array has the full CT's size: the only pass over the full array sums
+blocks of voxels directly into a grid of about 2 mm.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ BIAS_SIGMA_MM = 30.0
 
 @dataclass(frozen=True)
 class CoarseCt:
-    """What registration needs of the CT.
+    """Coarse copies of a CT.
 
     Attributes:
-        fine: HU, float32, block means on at most ``FINE_MM`` (or the CT's own, coarser) grid.
-        body: HU, float32, on a world-aligned ``COARSE_MM`` grid around the body; all
-            but the body (couch, mask shell) is air, and NaN where the CT was not taken.
+        fine: HU, float32; block means with a spacing of at most ``FINE_MM``, or the CT's own
+            if coarser.
+        body: HU, float32, on a world-aligned ``COARSE_MM`` grid around the body. Air outside
+            the body (couch, mask shell), NaN outside the CT's field of view.
         mask: the body on ``body``'s grid.
     """
 
@@ -52,12 +53,12 @@ class CoarseCt:
 
 @dataclass(frozen=True)
 class CoarseMr:
-    """What registration needs of the MR.
+    """Coarse copies of an MR.
 
     Attributes:
-        fine: float32 block means, mean 1 over the patient, as ``CoarseCt.fine``.
+        fine: float32; block means as ``CoarseCt.fine``, scaled to mean 1 over the patient.
         field: float32 on a world-aligned ``COARSE_MM`` grid, mean 1 over the patient,
-            its slow shading taken out; NaN outside the MR's field.
+            corrected for the bias field; NaN outside the MR's field of view.
         foreground: the patient on ``field``'s grid.
     """
 
@@ -67,10 +68,10 @@ class CoarseMr:
 
 
 def coarse_ct(ct: Volume) -> CoarseCt:
-    """Shrink the CT and find the body in it.
+    """Downsample the CT and segment the body.
 
     Raises:
-        RegistrationError: no body in the CT.
+        RegistrationError: no body found.
     """
     fine = block_mean(ct, spacing_mm=FINE_MM)
     small = block_mean(fine, spacing_mm=COARSE_MM)
@@ -84,12 +85,12 @@ def coarse_ct(ct: Volume) -> CoarseCt:
 
 
 def body_mask(hu: Image) -> Mask:
-    """The patient in a coarse CT (z, y, x; HU; NaN allowed), air cavities filled.
+    """Segment the patient in a coarse CT (z, y, x; HU; NaN allowed), air cavities filled.
 
-    Opening cuts the thin couch and mask shells off before the largest piece is taken.
+    Opening removes the thin couch and mask shells; the largest component remains.
 
     Raises:
-        RegistrationError: nothing as large as a piece of a head.
+        RegistrationError: no component as large as part of a head.
     """
     tissue = np.nan_to_num(hu, nan=AIR_HU) > BODY_HU
     opened = ndimage.binary_opening(tissue, iterations=2)
@@ -99,14 +100,14 @@ def body_mask(hu: Image) -> Mask:
             f"CT: expected a patient (tissue above {BODY_HU:.0f} HU), found none; "
             "check that the image is in Hounsfield units"
         )
-    whole = ndimage.binary_dilation(piece, iterations=1) & tissue | piece
-    for index, plane in enumerate(whole):
-        whole[index] = ndimage.binary_fill_holes(plane)
-    return cast(Mask, whole)
+    body = ndimage.binary_dilation(piece, iterations=1) & tissue | piece
+    for index, plane in enumerate(body):
+        body[index] = ndimage.binary_fill_holes(plane)
+    return cast(Mask, body)
 
 
 def largest_component(mask: Mask) -> Mask:
-    """The largest 6-connected piece of a mask (the mask itself where it is empty)."""
+    """Return the largest 6-connected component of a mask; an empty mask unchanged."""
     labels, count = ndimage.label(mask)
     if count == 0:
         return mask
@@ -120,17 +121,17 @@ def _box_with_margin(mask: Mask, *, margin: int) -> tuple[Shape, Shape]:
     for axis in range(3):
         other = tuple(a for a in range(3) if a != axis)
         found = np.flatnonzero(mask.any(axis=other))
-        # The MR may show more slices than hold body, so z keeps its full length.
+        # The MR may cover more slices than the body does: keep all of z.
         start.append(0 if axis == 0 else max(0, int(found[0]) - margin))
         stop.append(mask.shape[0] if axis == 0 else int(found[-1]) + 1 + margin)
     return cast(Shape, tuple(start)), cast(Shape, tuple(stop))
 
 
 def coarse_mr(mr: Volume) -> CoarseMr:
-    """Shrink the MR, bring it to mean 1 over the patient, and find the patient in it.
+    """Downsample the MR, scale it to mean 1 over the patient and segment the patient.
 
     Raises:
-        RegistrationError: no patient in the MR, or a field larger than any scanner's.
+        RegistrationError: no patient found, or a field of view larger than any scanner's.
     """
     _check_field(mr.grid)
     fine = block_mean(mr, spacing_mm=FINE_MM)
@@ -141,12 +142,12 @@ def coarse_mr(mr: Volume) -> CoarseMr:
     values = cast(Image, (world.array / mean).astype(np.float32))
     seen = ~np.isnan(values)
     foreground = seen & (np.nan_to_num(values) > otsu_threshold(values[seen]))
-    flat = values / _shading(values, foreground)
+    flat = values / _estimate_bias_field(values, foreground)
     return CoarseMr(fine, world.with_array(flat), foreground)
 
 
 def _check_field(grid: Grid) -> None:
-    """Refuse a field whose world-aligned copy could fill the memory."""
+    """Refuse a field of view whose world-aligned copy could exhaust the memory."""
     extent = max(n * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True))
     if extent > MAX_FIELD_MM:
         raise RegistrationError(
@@ -155,10 +156,10 @@ def _check_field(grid: Grid) -> None:
         )
 
 
-def _shading(values: Image, foreground: Mask) -> Image:
-    """The coil's slow shading: the foreground's mean under a wide Gaussian, 1 on average."""
+def _estimate_bias_field(values: Image, foreground: Mask) -> Image:
+    """Estimate the coil's bias field, 1 on average: a wide Gaussian over the foreground."""
     sigma = BIAS_SIGMA_MM / COARSE_MM
     weight = ndimage.gaussian_filter(foreground.astype(np.float32), sigma)
     total = ndimage.gaussian_filter(np.where(foreground, values, np.float32(0)), sigma)
-    # Far from the patient there is nothing to average: the constant pulls towards 1.
+    # Far from the patient there is nothing to average; the constant pulls towards 1.
     return cast(Image, ((total + 0.02) / (weight + 0.02)).astype(np.float32))

@@ -1,9 +1,9 @@
-"""The optional refinement of a rigid pose by a B-spline, kept only where it is worth it.
+"""Refine a rigid pose by a B-spline, and keep it only if it is worthwhile.
 
-The neck bends between two scans by a few degrees even in a mask. A stiff spline with
-wide knots follows that; it could also follow noise. So it is kept only if CT and MR
-share clearly more information along it than along the rigid pose, and if it folds
-nowhere. The verdict is always the rigid pose's: bent enough, any head fits any other.
+Even in a mask the neck bends by a few degrees between two scans. A stiff spline with wide
+knots follows that; it could also follow noise. It is kept only if CT and MR share clearly
+more information than at the rigid pose and if it folds nowhere. The verdict is always on
+the rigid pose: bent enough, any head fits any other.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from oarseg.imaging.bspline import BSplineTransform
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
+from oarseg.registration.block_matching import (
+    Overlay,
+    median_local_shift,
+    overlay_grid,
+    overlay_pair,
+)
 from oarseg.registration.coarse import CoarseCt, CoarseMr
 from oarseg.registration.elastix import ElastixStage, fit_bspline
-from oarseg.registration.local import Overlay, median_local_shift, overlay_grid, overlay_pair
 
-BEND = ElastixStage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
+BSPLINE_STAGE = ElastixStage(shrink=(2, 1), iterations=100, samples=3000, max_step_mm=1.0)
 KNOTS_MM = 40.0
 STIFFNESS = 10000.0
 MIN_GAIN = 0.02
@@ -35,15 +40,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refinement:
-    """What a B-spline did to a rigid pose.
+    """Outcome of a B-spline refinement.
 
     Attributes:
-        kept: whether it is part of the result.
-        reason: why not, "" if it was kept.
-        gain: the shared information's increase, as a share of what it was.
-        mismatch_mm: of the parts, along the spline.
-        lowest_jacobian: the least local volume of MR over CT; 0 or less is a fold.
-        farthest_mm: how far it takes a point of the patient at most.
+        kept: whether the spline is part of the result.
+        reason: why it was dropped; "" if kept.
+        gain: relative increase of the shared information.
+        mismatch_mm: block-matching mismatch after the spline.
+        lowest_jacobian: smallest local volume ratio of MR to CT; 0 or less is a fold.
+        farthest_mm: largest displacement of a point of the patient.
     """
 
     kept: bool
@@ -60,14 +65,17 @@ def refine_bspline(
     """Refine a pose by a B-spline.
 
     Args:
+        ct, mr: coarse copies, on which the spline is judged.
         rigid: CT world → MR world.
-        fixed, mask, moving: what elastix is given, see ``elastix.refine``.
+        fixed, mask, moving: as for ``elastix.fit_bspline``.
 
     Returns:
-        The refined transform, or ``rigid`` itself where it was not worth it.
+        The refined transform, or ``rigid`` itself if the spline was dropped.
     """
     try:
-        bent = fit_bspline(fixed, mask, moving, rigid, BEND, knots_mm=KNOTS_MM, stiffness=STIFFNESS)
+        bent = fit_bspline(
+            fixed, mask, moving, rigid, BSPLINE_STAGE, knots_mm=KNOTS_MM, stiffness=STIFFNESS
+        )
     except RegistrationError as error:
         logger.info("no B-spline: %s", error)
         return rigid, Refinement(False, "elastix found none")
@@ -78,7 +86,7 @@ def refine_bspline(
 
 
 def judge_bend(bent: BSplineTransform, before: Overlay, after: Overlay, where: Grid) -> Refinement:
-    """Whether a spline is worth it; the overlays are those along the rigid pose and along it."""
+    """Judge a spline by the overlays at the rigid pose and after the spline."""
     common = before.mask & after.mask
     was = before.within(common).information
     gain = after.within(common).information / max(was, 1e-9) - 1

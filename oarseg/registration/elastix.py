@@ -1,11 +1,13 @@
-"""itk-elastix's registration, rigid and by B-splines, quiet and in memory.
+"""Call itk-elastix for rigid and B-spline registration, silently and in memory.
 
-elastix runs on one thread and with a fixed seed: its partial sums, and with them the
-last digits of the transform, would otherwise depend on the number of threads.
+The settings of each stage are in ``align`` (rigid) and ``deformable`` (B-spline).
 
-Only the extension modules that are needed are imported, and only on first use: the
-package's own ``itk.ElastixRegistrationMethod`` loads over a thousand modules and takes
-about ten seconds, this takes two.
+elastix runs on one thread with a fixed seed: otherwise its partial sums, and with them the
+last digits of the transform, would depend on the number of threads.
+
+Only the extension modules needed are imported, on first use. The package's own
+``itk.ElastixRegistrationMethod`` loads over a thousand modules in about ten seconds; this
+takes two.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from oarseg.imaging.bspline import BSplineTransform
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Vector, Volume, reversed_triple
 
-Map = dict[str, tuple[str, ...]]
+ParameterMap = dict[str, tuple[str, ...]]
 
 SEED = 20240229
 HISTOGRAM_BINS = 32
@@ -30,13 +32,13 @@ HISTOGRAM_BINS = 32
 
 @dataclass(frozen=True)
 class ElastixStage:
-    """One call of elastix.
+    """Settings of one call of elastix.
 
     Attributes:
-        shrink: the pyramid's factors, coarse to fine, the same along every axis.
-        iterations: of the optimiser at each level.
-        samples: random points drawn anew in each iteration.
-        max_step_mm: the longest mean step at the start of each level.
+        shrink: shrink factors of the pyramid, coarse to fine, the same along every axis.
+        iterations: iterations of the optimiser per level.
+        samples: random samples, redrawn in each iteration.
+        max_step_mm: largest mean step at the start of each level.
     """
 
     shrink: tuple[int, ...]
@@ -59,16 +61,17 @@ def refine_rigid(
 
     Args:
         fixed: CT, float32.
-        mask: where in ``fixed`` samples are drawn.
+        mask: region of ``fixed`` to sample in.
         moving: MR, float32.
         start: fixed world → moving world.
+        stage: settings.
 
     Raises:
-        RegistrationError: elastix gave up, as a rule because too few samples met the MR.
+        RegistrationError: elastix failed, usually because too few samples hit the MR.
         ResourceError: elastix cannot be loaded.
     """
-    found = _run(fixed, mask, moving, start, _rigid_map(stage))
-    return start.after(_rigid(found))
+    found = _run_elastix(fixed, mask, moving, start, _rigid_map(stage))
+    return start.after(_read_rigid(found))
 
 
 def fit_bspline(
@@ -83,37 +86,39 @@ def fit_bspline(
 ) -> BSplineTransform:
     """Refine a rigid transform by a cubic B-spline (Rueckert et al., IEEE TMI 1999).
 
-    The same optimiser and metric as ``refine_rigid``, less the bending energy of the spline.
+    The optimiser and metric of ``refine_rigid``, with a penalty on the bending energy.
 
     Args:
         fixed, mask, moving, start: as for ``refine_rigid``.
-        stage: one level of the control grid for each level of the pyramid, halved in turn.
-        knots_mm: distance of the last level's control points.
+        stage: settings; the spacing of the control points halves with each level.
+        knots_mm: spacing of the control points at the last level.
         stiffness: weight of the bending energy.
 
     Raises:
         RegistrationError: as ``refine_rigid``.
     """
-    found = _run(fixed, mask, moving, start, _bspline_map(stage, knots_mm, stiffness))
-    return BSplineTransform(start, *_spline(found))
+    found = _run_elastix(fixed, mask, moving, start, _bspline_map(stage, knots_mm, stiffness))
+    return BSplineTransform(start, *_read_spline(found))
 
 
-def _run(
+def _run_elastix(
     fixed: Volume,
     mask: NDArray[np.bool_],
     moving: Volume,
     start: RigidTransform,
-    values: Map,
+    values: ParameterMap,
 ) -> Any:
-    """The parameter map of the transform it found after ``start``."""
+    """Run elastix; return the parameter map of the transform to apply before ``start``."""
     method = _itk_module("itkElastixRegistrationMethodPython")
     elastix = method.itkElastixRegistrationMethodIF3IF3_New()
-    elastix.SetFixedImage(_image(fixed.array.astype(np.float32, copy=False), fixed.grid))
-    elastix.SetFixedMask(_image(mask.astype(np.uint8), fixed.grid))
+    elastix.SetFixedImage(_to_itk_image(fixed.array.astype(np.float32, copy=False), fixed.grid))
+    elastix.SetFixedMask(_to_itk_image(mask.astype(np.uint8), fixed.grid))
     elastix.SetMovingImage(
-        _image(moving.array.astype(np.float32, copy=False), _seen_from_fixed(moving.grid, start))
+        _to_itk_image(
+            moving.array.astype(np.float32, copy=False), _move_to_fixed_world(moving.grid, start)
+        )
     )
-    elastix.SetParameterObject(_parameters(values))
+    elastix.SetParameterObject(_to_parameter_object(values))
     elastix.SetLogToConsole(False)
     elastix.SetLogToFile(False)
     elastix.SetNumberOfThreads(1)
@@ -128,7 +133,7 @@ def _run(
 
 
 def _itk_module(name: str) -> Any:
-    """One of ITK's extension modules, without torch and xarray.
+    """Import one of ITK's extension modules, without torch and xarray.
 
     ITK imports both wherever they are installed, to take their arrays: two seconds, and a
     failure where one of them is broken. Only NumPy's arrays are passed to it here.
@@ -146,8 +151,8 @@ def _itk_module(name: str) -> Any:
         ) from error
 
 
-def _seen_from_fixed(grid: Grid, start: RigidTransform) -> Grid:
-    """The moving grid where ``start`` puts it in the fixed world: elastix then starts at 0."""
+def _move_to_fixed_world(grid: Grid, start: RigidTransform) -> Grid:
+    """Place the moving grid in the fixed world by ``start``, so that elastix starts at 0."""
     back = start.inverse()
     origin = back.apply(np.array([grid.origin_mm]))[0]
     direction = np.asarray(back.rotation) @ np.asarray(grid.direction)
@@ -159,7 +164,7 @@ def _seen_from_fixed(grid: Grid, start: RigidTransform) -> Grid:
     )
 
 
-def _image(array: NDArray[Any], grid: Grid) -> Any:
+def _to_itk_image(array: NDArray[Any], grid: Grid) -> Any:
     kind = {"float32": "IF3", "uint8": "IUC3"}[array.dtype.name]
     buffers = _itk_module("itkPyBufferPython")
     # A copy of a small image: elastix may outlive the array it was made from.
@@ -170,16 +175,16 @@ def _image(array: NDArray[Any], grid: Grid) -> Any:
     return image
 
 
-def _parameters(values: Map) -> Any:
+def _to_parameter_object(values: ParameterMap) -> Any:
     module = _itk_module("elxParameterObjectPython")
     parameters = module.elastixParameterObject_New()
     parameters.AddParameterMap(values)
     return parameters
 
 
-def _rigid_map(stage: ElastixStage) -> Map:
-    return _texts(
-        _common(stage)
+def _rigid_map(stage: ElastixStage) -> ParameterMap:
+    return _as_texts(
+        _common_parameters(stage)
         | {
             "Registration": "MultiResolutionRegistration",
             "Metric": "AdvancedMattesMutualInformation",
@@ -191,10 +196,10 @@ def _rigid_map(stage: ElastixStage) -> Map:
     )
 
 
-def _bspline_map(stage: ElastixStage, knots_mm: float, stiffness: float) -> Map:
+def _bspline_map(stage: ElastixStage, knots_mm: float, stiffness: float) -> ParameterMap:
     factors = [2**level for level in reversed(range(len(stage.shrink)))]
-    return _texts(
-        _common(stage)
+    return _as_texts(
+        _common_parameters(stage)
         | {
             "Registration": "MultiMetricMultiResolutionRegistration",
             "Metric": ("AdvancedMattesMutualInformation", "TransformBendingEnergyPenalty"),
@@ -208,7 +213,7 @@ def _bspline_map(stage: ElastixStage, knots_mm: float, stiffness: float) -> Map:
     )
 
 
-def _common(stage: ElastixStage) -> dict[str, Any]:
+def _common_parameters(stage: ElastixStage) -> dict[str, Any]:
     return {
         "FixedImagePyramid": "FixedSmoothingImagePyramid",
         "MovingImagePyramid": "MovingSmoothingImagePyramid",
@@ -238,14 +243,14 @@ def _common(stage: ElastixStage) -> dict[str, Any]:
     }
 
 
-def _texts(values: dict[str, Any]) -> Map:
+def _as_texts(values: dict[str, Any]) -> ParameterMap:
     return {
         name: tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)
         for name, value in values.items()
     }
 
 
-def _rigid(found: Any) -> RigidTransform:
+def _read_rigid(found: Any) -> RigidTransform:
     angles = [float(v) for v in found["TransformParameters"]]
     centre = [float(v) for v in found["CenterOfRotationPoint"]]
     return RigidTransform.about(
@@ -255,8 +260,8 @@ def _rigid(found: Any) -> RigidTransform:
     )
 
 
-def _spline(found: Any) -> tuple[Grid, NDArray[np.float64]]:
-    """The control points and their coefficients."""
+def _read_spline(found: Any) -> tuple[Grid, NDArray[np.float64]]:
+    """Read the control points and their coefficients."""
     size, spacing, origin, direction = (
         [float(v) for v in found[f"Grid{name}"]]
         for name in ("Size", "Spacing", "Origin", "Direction")

@@ -1,11 +1,12 @@
-"""How well CT and MR explain each other at a pose: the one score of registration.
+"""The similarity score of registration: overlap × normalised mutual information.
 
 score = overlap · 2·I(CT; MR) / (H(CT) + H(MR))
 
-I and H are the mutual information and the entropies of the classes of the common
-voxels, and overlap is the share of the MR's patient that lies in the CT's field. The
-quotient (symmetric uncertainty; see Studholme et al., Pattern Recognition 1999, for its
-kin) lies in [0, 1]; the factor keeps poses with a small, chance overlap from winning.
+I and H are the mutual information and the entropies of intensity classes over the voxels
+common to both images. Overlap is the fraction of the MR's patient inside the CT's field of
+view; it keeps poses with a small chance overlap from winning. The quotient (symmetric
+uncertainty; see Studholme et al., Pattern Recognition 1999, for related measures) is in
+[0, 1].
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OverlapScore:
-    """One pose's score and its overlap, both in [0, 1]."""
+    """Score and overlap of a pose, both in [0, 1]."""
 
     value: float
     overlap: float
 
 
 def mr_edges(mr: CoarseMr, classes: int) -> NDArray[np.float64]:
-    """Edges that split the patient into classes of equal volume; air gets one of its own."""
+    """Return edges that split the patient into classes of equal volume, with one for air."""
     values = mr.field.array[mr.foreground]
     inner = np.quantile(values, np.arange(1, classes - 1) / (classes - 1))
     return np.concatenate([[float(values.min())], inner])
 
 
 def symmetric_uncertainty(joint: Counts) -> NDArray[np.float64]:
-    """Symmetric uncertainty of joint histograms (..., CT classes, MR classes), in [0, 1].
+    """Compute the symmetric uncertainty of joint histograms (..., CT classes, MR classes).
 
-    A histogram with one class only, or none, has none: 0.
+    In [0, 1]; 0 for a histogram with fewer than two classes.
     """
     total = np.maximum(joint.sum((-2, -1)), 1)
     ct = _entropy(joint.sum(-1), total)
@@ -64,7 +65,7 @@ def _entropy(counts: Counts, total: Counts) -> Counts:
 
 
 class Scorer:
-    """Scores poses on the coarse grids, always over the same MR voxels."""
+    """Score poses on the coarse grids, always over the same MR voxels."""
 
     def __init__(self, ct: CoarseCt, mr: CoarseMr) -> None:
         self._ct = ct.body
@@ -85,7 +86,7 @@ class Scorer:
 
 
 def sample_at(image: Volume, grid: Grid, transform: RigidTransform) -> Image:
-    """``image`` at ``transform`` of each of ``grid``'s points, linear, NaN outside it."""
+    """Sample ``image`` linearly at ``transform`` of each point of ``grid``; NaN outside it."""
     linear, offset = grid.index_to_world()
     first = image.grid.to_index(transform.apply(offset[None]))[0]
     steps = image.grid.to_index(transform.apply(linear.T + offset)) - first

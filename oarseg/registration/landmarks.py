@@ -1,8 +1,8 @@
-"""Points that a physicist has marked in both images.
+"""Read landmarks that were marked in both images.
 
-One file, either a CSV table with the columns ``name, ct_x, ct_y, ct_z, mr_x, mr_y, mr_z``
-(mm, LPS) or a phantom's ``_truth.json``; or two 3D Slicer markups (``.mrk.json``), the
-CT's and the MR's, whose points pair by label.
+They come from one file, a CSV table with the columns ``name, ct_x, ct_y, ct_z, mr_x, mr_y,
+mr_z`` (mm, LPS) or a phantom's ``_read_phantom_truth.json``; or from two 3D Slicer markups
+(``.mrk.json``), the CT's and the MR's, paired by label.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LandmarkPoints = Mapping[str, Vector]
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Named points (n, 3) in CT and in MR world, x y z in mm, LPS."""
+    """Named points (n, 3) in CT world and MR world, x y z in mm, LPS."""
 
     names: tuple[str, ...]
     ct_mm: NDArray[np.float64]
@@ -37,15 +37,17 @@ class Landmarks:
 
 
 def read_landmarks(files: Sequence[Path]) -> Landmarks:
-    """Read one file with both images' points, or the CT's file and the MR's.
+    """Read one file with the points of both images, or the CT's file and the MR's.
 
     Raises:
-        InputError: a file that is none of these, or points that do not pair.
+        InputError: a file of another kind, or points without a counterpart.
     """
     if len(files) == 2:
-        ct, mr = (_markups(path) for path in files)
+        ct, mr = (_read_markups(path) for path in files)
     elif len(files) == 1:
-        ct, mr = _table(files[0]) if files[0].suffix == ".csv" else _truth(files[0])
+        ct, mr = (
+            _read_table(files[0]) if files[0].suffix == ".csv" else _read_phantom_truth(files[0])
+        )
     else:
         raise InputError(f"landmarks: expected one file or two, found {len(files)}")
     if not ct or set(ct) != set(mr):
@@ -55,8 +57,8 @@ def read_landmarks(files: Sequence[Path]) -> Landmarks:
     return Landmarks(names, *(np.array([where[n] for n in names], float) for where in (ct, mr)))
 
 
-def _table(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
-    with _opened(path) as file:
+def _read_table(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
+    with _open_landmarks(path) as file:
         rows = list(csv.DictReader(file))
     ct: dict[str, Vector] = {}
     mr: dict[str, Vector] = {}
@@ -73,11 +75,11 @@ def _table(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
     return ct, mr
 
 
-def _truth(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
-    document = _json(path)
+def _read_phantom_truth(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
+    document = _load_json(path)
     try:
         return tuple(
-            {name: _vector(point) for name, point in document[key].items()}
+            {name: _to_vector(point) for name, point in document[key].items()}
             for key in ("landmarks_ct", "landmarks_mr")
         )  # type: ignore[return-value]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -86,13 +88,13 @@ def _truth(path: Path) -> tuple[LandmarkPoints, LandmarkPoints]:
         ) from error
 
 
-def _markups(path: Path) -> LandmarkPoints:
-    document = _json(path)
+def _read_markups(path: Path) -> LandmarkPoints:
+    document = _load_json(path)
     try:
         (markup,) = document["markups"]
         signs = np.array(TO_LPS[str(markup["coordinateSystem"])])
         points = markup["controlPoints"]
-        return {p["label"]: _vector((signs * p["position"]).tolist()) for p in points}
+        return {p["label"]: _to_vector((signs * p["position"]).tolist()) for p in points}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: expected one list of points as 3D Slicer writes it (.mrk.json), found "
@@ -100,20 +102,20 @@ def _markups(path: Path) -> LandmarkPoints:
         ) from error
 
 
-def _vector(point: Sequence[float]) -> Vector:
+def _to_vector(point: Sequence[float]) -> Vector:
     x, y, z = (float(value) for value in point)
     return x, y, z
 
 
-def _json(path: Path) -> Any:
-    with _opened(path) as file:
+def _load_json(path: Path) -> Any:
+    with _open_landmarks(path) as file:
         try:
             return json.load(file)
         except ValueError as error:
             raise InputError(f"{path}: expected JSON, could not read it: {error}") from error
 
 
-def _opened(path: Path) -> Any:
+def _open_landmarks(path: Path) -> Any:
     try:
         return path.open(encoding="utf-8", newline="")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A registration as plain data, for reports, and back."""
+"""Convert a registration to plain data for reports, and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oarseg.registration.align import Registration
 
 
 def registration_record(found: Registration) -> dict[str, Any]:
-    """Verdict, seconds and the whole transform (CT world → MR world), ready for JSON."""
+    """Return verdict, seconds and transform (CT world → MR world) as data for JSON."""
     transform = found.transform
     return {
         **asdict(found.verdict),
@@ -25,18 +25,18 @@ def registration_record(found: Registration) -> dict[str, Any]:
         "rotation": transform.rigid_part.rotation,
         "translation_mm": transform.rigid_part.translation_mm,
         "refinement": asdict(found.refinement) if found.refinement else None,
-        "bspline": _spline(transform) if isinstance(transform, BSplineTransform) else None,
+        "bspline": _spline_record(transform) if isinstance(transform, BSplineTransform) else None,
     }
 
 
-def _spline(transform: BSplineTransform) -> dict[str, Any]:
-    # A tenth of a micrometre is enough, and keeps the report readable.
+def _spline_record(transform: BSplineTransform) -> dict[str, Any]:
+    # A tenth of a micrometre suffices and keeps the report readable.
     values = np.round(transform.coefficients_mm, 4)
     return {"grid": asdict(transform.grid), "coefficients_mm": values.ravel().tolist()}
 
 
 def transform_of(saved: Mapping[str, Any]) -> Transform:
-    """The transform of a ``registration_record`` that went through JSON."""
+    """Rebuild the transform from a ``registration_record`` read from JSON."""
     rigid = RigidTransform.from_arrays(
         np.array(saved["rotation"]), np.array(saved["translation_mm"])
     )

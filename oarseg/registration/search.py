@@ -1,9 +1,9 @@
-"""Find the patient: the score of every translation at once, for a few rotations.
+"""Exhaustive search for starting poses: every translation, for a few rotations.
 
-The joint histogram of CT and MR classes at a shift is, entry by entry, the
-cross-correlation of the classes' masks. One FFT a pair of classes therefore gives the
-exact histogram, and so the score, at all shifts of the grid. No header is trusted
-beyond the orientation of the axes.
+Each entry of the joint histogram of CT and MR classes, as a function of the shift, is the
+cross-correlation of two class masks. One FFT per pair of classes therefore gives the exact
+histogram, and so the score, at all shifts of the grid. Of the headers only the orientation
+of the axes is trusted.
 """
 
 from __future__ import annotations
@@ -40,40 +40,40 @@ class Start:
 
 
 def find_starts(ct: CoarseCt, mr: CoarseMr, *, workers: int) -> tuple[Start, ...]:
-    """The best distinct poses, best first; empty where no shift overlaps enough.
+    """Find the best distinct poses, best first; none if no shift overlaps enough.
 
-    Two poses are distinct when they put the MR's centre more than ``APART_MM`` apart.
+    Two poses are distinct if they place the MR's centre more than ``APART_MM`` apart.
     """
     fixed = block_mean(ct.body, spacing_mm=SEARCH_MM)
-    moving = _with_gaps(mr)
+    moving = _smooth_with_gaps(mr)
     edges = mr_edges(mr, COARSE_MR_CLASSES)
-    centre = _centre(mr)
+    centre = _foreground_centre(mr)
 
-    def at(pitch: float) -> list[Start]:
+    def search_pitch(pitch: float) -> list[Start]:
         turn = RigidTransform.about(centre, angles_deg=(pitch, 0.0, 0.0))
-        return _peaks(fixed, _turned(moving, turn), edges, turn)
+        return _find_peaks(fixed, _resample_turned(moving, turn), edges, turn)
 
     with ThreadPoolExecutor(workers) as pool:
-        found = [start for starts in pool.map(at, PITCHES_DEG) for start in starts]
+        found = [start for starts in pool.map(search_pitch, PITCHES_DEG) for start in starts]
     found.sort(key=lambda start: -start.score)
-    return _distinct(found, centre)
+    return _select_distinct(found, centre)
 
 
-def _centre(mr: CoarseMr) -> Vector:
+def _foreground_centre(mr: CoarseMr) -> Vector:
     where = np.argwhere(mr.foreground).mean(0, keepdims=True)
     return cast(Vector, tuple(mr.field.grid.to_world(where)[0].tolist()))
 
 
-def _with_gaps(mr: CoarseMr) -> Volume:
-    """MR values smoothed to the search grid's spacing, NaN kept where there were none."""
+def _smooth_with_gaps(mr: CoarseMr) -> Volume:
+    """Smooth the MR to the search grid's spacing, keeping NaN outside its field of view."""
     values = mr.field.array
     gaps = np.isnan(values)
     smooth = ndimage.gaussian_filter(np.where(gaps, np.float32(0), values), 0.8)
     return mr.field.with_array(np.where(gaps, np.float32(np.nan), smooth))
 
 
-def _turned(moving: Volume, turn: RigidTransform) -> Volume:
-    """The MR sampled at ``turn`` of the search grid's points: p ↦ MR(turn(p))."""
+def _resample_turned(moving: Volume, turn: RigidTransform) -> Volume:
+    """Sample the MR at ``turn`` of the search grid's points: p ↦ MR(turn(p))."""
     factor = SEARCH_MM / moving.grid.spacing_mm[0]
     shape = tuple(int(np.ceil(n / factor)) + 2 for n in moving.grid.shape)
     first = moving.grid.to_world(np.full((1, 3), -factor / 2))[0]
@@ -83,7 +83,7 @@ def _turned(moving: Volume, turn: RigidTransform) -> Volume:
     return Volume(sample_at(moving, grid, turn), grid)
 
 
-def _peaks(
+def _find_peaks(
     fixed: Volume,
     moving: Volume,
     edges: NDArray[np.float64],
@@ -94,14 +94,16 @@ def _peaks(
     top = (scores == ndimage.maximum_filter(scores, size=size, mode="wrap")) & (scores > 0)
     best = sorted(np.argwhere(top).tolist(), key=lambda at: -float(scores[tuple(at)]))
     return [
-        Start(turn.after(_shift(fixed.grid, moving.grid, at, scores.shape)),
+        Start(turn.after(_shift_to_transform(fixed.grid, moving.grid, at, scores.shape)),
               float(scores[tuple(at)]))
         for at in best[: 2 * STARTS]
     ]  # fmt: skip
 
 
-def _shift(fixed: Grid, moving: Grid, at: list[int], shape: tuple[int, ...]) -> RigidTransform:
-    """CT world → MR world when MR voxel 0 lies on CT voxel ``at`` (wrapped at ``shape``)."""
+def _shift_to_transform(
+    fixed: Grid, moving: Grid, at: list[int], shape: tuple[int, ...]
+) -> RigidTransform:
+    """Return CT world → MR world with MR voxel 0 on CT voxel ``at`` (wrapped at ``shape``)."""
     wrapped = [a - n if a >= f else a for a, n, f in zip(at, shape, fixed.shape, strict=True)]
     here = fixed.to_world(np.array([wrapped], float))[0]
     offset = np.asarray(moving.origin_mm) - here
@@ -113,16 +115,16 @@ def shift_scores(
     mr: NDArray[np.floating[Any]],
     edges: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """The score (see ``information``) at every shift with enough overlap, elsewhere 0.
+    """Compute the score (see ``information``) at every shift; 0 without enough overlap.
 
     Args:
-        ct: HU (z, y, x), NaN where not taken.
-        mr: (z, y, x) on the same spacing, NaN where not taken.
-        edges: of the MR's classes.
+        ct: HU (z, y, x), NaN outside the field of view.
+        mr: (z, y, x) with the same spacing, NaN outside the field of view.
+        edges: edges of the MR's classes.
 
     Returns:
-        Scores over shifts (z, y, x): entry ``s`` has MR voxel 0 on CT voxel ``s``, where
-        an index at or past the CT's end stands for itself less the array's length.
+        Scores over shifts (z, y, x). Entry ``s`` places MR voxel 0 on CT voxel ``s``; an
+        index at or past the CT's end is negative, less the array's length.
     """
     size = [fft.next_fast_len(a + b, real=True) for a, b in zip(ct.shape, mr.shape, strict=True)]
     ct_spectra = _class_spectra(ct, np.asarray(COARSE_CT_EDGES_HU, float), size)
@@ -150,11 +152,11 @@ def _class_spectra(
 def _correlate(
     product: NDArray[np.complexfloating[Any, Any]], size: list[int]
 ) -> NDArray[np.float32]:
-    # Counts are whole numbers: rounding removes the FFT's own noise.
+    # Counts are integers: rounding removes the FFT's rounding error.
     return cast(NDArray[np.float32], np.rint(fft.irfftn(product, size)))
 
 
-def _distinct(starts: list[Start], centre: Vector) -> tuple[Start, ...]:
+def _select_distinct(starts: list[Start], centre: Vector) -> tuple[Start, ...]:
     kept: list[Start] = []
     places: list[NDArray[np.float64]] = []
     for start in starts:

@@ -1,10 +1,10 @@
-"""Whether a registration may be trusted.
+"""Judge whether a registration may be trusted.
 
-A true pose is a sharp and lonely peak of the score: moved or turned a little, CT and MR
-explain each other much less, and nowhere else nearly as well. A wrong pose, or an MR that
-is not of this head, lies on a plateau or has rivals. The peak's height over its
-surroundings and over its rivals, the overlap of the fields and the plausibility of the
-turn give the verdict. Left and right are too alike to tell a mirrored MR.
+The true pose is a sharp, isolated peak of the score: a small shift or rotation lowers it
+clearly, and no other pose comes close. A wrong pose, or an MR of another head, is on a
+plateau or has rivals. The verdict rests on the peak's height over its surroundings and its
+rivals, the overlap of the fields of view and the plausibility of the rotation. Left and
+right are too similar for this to detect a mirrored MR.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ VerdictStatus = Literal["good", "doubtful", "failed"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits of the verdict: ``good`` needs all of the first, ``failed`` breaks one of the second.
+    """Limits of the verdict: ``good`` meets every good limit, ``failed`` breaks a failed one.
 
     Provisional. 22 phantom pairs and 12 moves of a real template pair: all good (contrast
     0.18 to 0.26 and 0.11 to 0.15). 30 phantom pairs that must not pass (noise, flipped top to
-    bottom or front to back, another patient scaled by 20 %, a region the CT does not
-    show): none good, one doubtful (contrast 0.01 to 0.05; noise has no information).
-    Another patient of the same size was good in 6 of 6: that is not told apart.
+    bottom or front to back, another patient scaled by 20 %, a region outside the CT): none
+    good, one doubtful (contrast 0.01 to 0.05; noise has no information). Another patient of
+    the same size was good in 6 of 6: these limits do not detect it.
 
     Attributes:
         good_information, failed_information: score divided by overlap.
-        good_contrast, failed_contrast: share of the score that is lost, on average, by
-            perturbing the pose.
-        good_rival, failed_rival: the best score found elsewhere, as a share of this one.
-        good_overlap, failed_overlap: share of the MR's patient inside the CT's field.
-        good_angle_deg, failed_angle_deg: the rotation's angle.
-        good_mismatch_mm: how far the head's parts are from where they would fit best, see
-            ``local``. It only ever warns: what it is in patients is not known.
-        slice_mm: for voxels longer than this that limit grows in proportion, as blocks
-            cannot be placed better than their voxels allow.
-        shift_mm, turn_deg: the perturbations, along and about each axis, both ways.
+        good_contrast, failed_contrast: fraction of the score lost, on average, when the pose
+            is perturbed.
+        good_rival, failed_rival: best score found elsewhere, as a fraction of this one.
+        good_overlap, failed_overlap: fraction of the MR's patient in the CT's field of view.
+        good_angle_deg, failed_angle_deg: angle of the rotation.
+        good_mismatch_mm: mismatch of the head's blocks, see ``block_matching``. Exceeding it
+            is only a warning, since its value in patients is not known.
+        slice_mm: for voxels longer than this, the limit on the mismatch grows in proportion,
+            as blocks cannot be placed more precisely than their voxels.
+        shift_mm, turn_deg: perturbations along and about each axis, in both directions.
     """
 
     good_information: float = 0.10
@@ -64,13 +64,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgement and what it rests on.
+    """Judgement of a registration and its figures.
 
     Attributes:
-        status: ``good``, ``doubtful`` (use, but say so) or ``failed`` (do not use).
+        status: ``good``, ``doubtful`` (use with a warning) or ``failed`` (do not use).
         score: overlap × symmetric uncertainty, in [0, 1].
         information, contrast, rival, overlap, angle_deg, mismatch_mm: see ``Thresholds``.
-        reasons: one clause for each limit that kept it from ``good``.
+        reasons: one clause per limit that was not met.
     """
 
     status: VerdictStatus
@@ -97,15 +97,19 @@ def judge_pose(
     """Judge a pose (CT world → MR world).
 
     Args:
-        score: of a pose, see ``information``.
-        centre_mm: the MR world point about which the pose is turned.
-        rival_score: of the best pose found elsewhere.
-        mismatch_mm: of the parts at this pose.
-        coarsest_mm: the longest edge of a voxel in both images.
+        transform: the pose.
+        score: scores a pose, see ``information``.
+        centre_mm: MR world point about which the perturbations rotate.
+        rival_score: score of the best pose found elsewhere.
+        mismatch_mm: mismatch of the blocks at this pose.
+        coarsest_mm: longest voxel edge in both images.
+        limits: None for the defaults.
     """
     limits = limits or Thresholds()
     here = score(transform)
-    around = [score(other.after(transform)).value for other in _perturbations(centre_mm, limits)]
+    around = [
+        score(other.after(transform)).value for other in _perturbing_transforms(centre_mm, limits)
+    ]
     contrast = 1 - float(np.mean(around)) / max(here.value, 1e-9)
     rival = rival_score / max(here.value, 1e-9)
     information = here.value / max(here.overlap, 1e-9)
@@ -136,7 +140,7 @@ def judge_pose(
     )  # fmt: skip
 
 
-def _perturbations(centre_mm: Vector, limits: Thresholds) -> list[RigidTransform]:
+def _perturbing_transforms(centre_mm: Vector, limits: Thresholds) -> list[RigidTransform]:
     moves = []
     for axis in np.vstack([np.eye(3), -np.eye(3)]).tolist():
         shift = tuple(limits.shift_mm * v for v in axis)

@@ -17,7 +17,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.arrays import Image
 from oarseg.inference.engines.openvino import OpenVinoEngine
 from oarseg.inference.engines.protocol import INPUT, OUTPUT
-from oarseg.labels.overlap import count_labels
+from oarseg.labels.dice import count_labels
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
 from oarseg.training.checkpoint import Results

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from oarseg.challenges.outlines import STRICT
+from oarseg.challenges.structures import STRICT
 from oarseg.errors import InputError
 
 PLANS_KEY = "oarseg"

@@ -16,7 +16,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
-from oarseg.evaluation.mr_field import field_of, read_truth
+from oarseg.evaluation.mr_field import make_mr_field, read_truth_field
 from oarseg.evaluation.scoring import Score
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, set_geometry
@@ -442,7 +442,9 @@ def test_field_from_transform_and_image_is_that_of_the_truth(tmp_path: Path) -> 
     path = tmp_path / "case_01_truth.json"
     path.write_text(json.dumps(record))
     everywhere = CroppedMask(np.ones(GRID.shape, bool))
-    one, other = (f.cut(everywhere, GRID) for f in (field_of(mr, turned), read_truth(path)))
+    one, other = (
+        f.cut(everywhere, GRID) for f in (make_mr_field(mr, turned), read_truth_field(path))
+    )
     np.testing.assert_array_equal(one.array, other.array)
     assert 0 < one.voxels < GRID.voxels
     by_truth = run(tmp_path, EvaluationSettings(mr_field=(tmp_path,), plot=False))

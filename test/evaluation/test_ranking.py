@@ -12,7 +12,7 @@ from oarseg.challenges.challenge import Evaluation
 from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.evaluation.metrics import Definition
-from oarseg.evaluation.ranking import Standings, rank_submissions, ranking_text
+from oarseg.evaluation.ranking import Standings, format_ranking, rank_submissions
 from oarseg.evaluation.scoring import Score
 from oarseg.evaluation.tables import Spread, read_csv, write_csv
 from oarseg.evaluation.two_models import holm_rejections, p_better, paired_gains
@@ -128,13 +128,13 @@ def test_what_one_lacks_counts_as_missed_and_is_told(tmp_path: Path) -> None:
     assert (last.lacking, last.lacking_cases) == (22, tuple(f"case_{n:02d}" for n in range(7)))
     assert (last.infinite["hd95_mm"], ranking.standings[0].infinite["hd95_mm"]) == (22, 0)
     assert last.means["dsc"] == pytest.approx(sum(s.dsc for s in lacking) / (CASES * 3))
-    text = ranking_text(ranking)
+    text = format_ranking(ranking)
     assert "lacking lacks 22 scores that others have, with whole cases among them (case_00" in text
     assert "(22 infinite)" in text
     ranking = ranked(tmp_path, common=True, lacking=lacking, whole=whole)
     assert [standing.name for standing in ranking.standings] == ["lacking", "whole"]
     assert (ranking.scores, ranking.cases, ranking.left_out) == (20, 7, 22)
-    assert "22 left out, which not all submissions have" in ranking_text(ranking)
+    assert "22 left out, which not all submissions have" in format_ranking(ranking)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_ranks_over_organs_and_metrics_by_hand(tmp_path: Path) -> None:
         ("three", {"dsc": 2.25, "nsd": 2.0}),
     ]
     assert [s.mean_rank for s in ranking.standings] == [1.875, 2.0, 2.125]
-    assert "mean organ rank nsd" in ranking_text(ranking)
+    assert "mean organ rank nsd" in format_ranking(ranking)
 
 
 def test_weighted_means_by_hand(tmp_path: Path) -> None:

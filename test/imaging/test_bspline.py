@@ -15,9 +15,9 @@ from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.registration import Registration, Verdict, registration_record, transform_of
+from oarseg.registration.block_matching import Overlay
 from oarseg.registration.deformable import MIN_GAIN, judge_bend
 from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES
-from oarseg.registration.local import Overlay
 
 RIGID = RigidTransform.about((5.0, 6.0, 7.0), angles_deg=(3, -4, 5), shift_mm=(1, 100, -400))
 KNOTS = Grid((8, 9, 10), (20.0, 25.0, 30.0), (-100.0, -80.0, -60.0))

@@ -20,19 +20,19 @@ from oarseg.registration import (
     register_mr,
     target_registration_errors,
 )
+from oarseg.registration.block_matching import (
+    GRID_MM,
+    Mismatch,
+    Overlay,
+    local_shifts,
+    median_local_shift,
+)
 from oarseg.registration.coarse import coarse_ct, coarse_mr
 from oarseg.registration.information import (
     FINE_MR_CLASSES,
     OverlapScore,
     Scorer,
     symmetric_uncertainty,
-)
-from oarseg.registration.local import (
-    GRID_MM,
-    Mismatch,
-    Overlay,
-    local_shifts,
-    median_local_shift,
 )
 from oarseg.registration.search import find_starts, shift_scores
 from oarseg.registration.verdict import judge_pose

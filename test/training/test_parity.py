@@ -9,7 +9,7 @@ import pytest
 from nnunet_oracle import images, make
 from parity_cases import AGREEMENT, CASES, DICE, SMALLEST, Parity, ours
 
-from oarseg.labels.overlap import count_labels, dice_by_label
+from oarseg.labels.dice import count_labels, dice_by_label
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -1,4 +1,4 @@
-"""What names, codes and draws the outlines of a challenge."""
+"""Structures and organs: names, labels, colours, and SNOMED CT codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 @dataclass(frozen=True, config=STRICT)
 class Code:
-    """One coded concept of a terminology, as DICOM and Slicer write it."""
+    """Coded concept of a terminology, as in DICOM and 3D Slicer."""
 
     scheme: str
     value: str
@@ -22,14 +22,14 @@ class Code:
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Outline:
-    """What names, codes and draws one outline.
+    """Name, colour and codes of a structure or organ.
 
     Attributes:
-        name: its name in files (AAPM TG-263 where that has one).
-        snomed, meaning: SNOMED CT code and its meaning; empty where none is known.
-        side: laterality, if it has one.
-        colour: RGB, 0–255; a file that names none gets one by the label.
-        phantom: what phantoms call it, where they know it by another name.
+        name: name in files (from AAPM TG-263 if it has one).
+        colour: RGB, 0–255; ``label_table`` chooses one if the TOML file has none.
+        snomed, meaning: SNOMED CT code and its meaning; empty if unknown.
+        side: laterality, if any.
+        phantom: name of the structure in phantoms, if different.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
@@ -41,25 +41,25 @@ class Outline:
 
     @property
     def phantom_name(self) -> str:
-        """What phantoms call it."""
+        """Name of the structure in phantoms."""
         return self.phantom or self.name
 
     def code(self) -> Code | None:
-        """The coded type, if it is known."""
+        """Return the coded type, if known."""
         return Code("SCT", self.snomed, self.meaning) if self.snomed else None
 
     def side_code(self) -> Code | None:
-        """The coded laterality."""
+        """Return the coded laterality, if any."""
         codes = {"left": "7771000", "right": "24028007"}
         return Code("SCT", codes[self.side], self.side.capitalize()) if self.side else None
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Structure(Outline):
-    """One value of the label map.
+    """One value of the label map; structures exclude each other.
 
     Attributes:
-        label: its value, 1–255.
+        label: the value, 1–255.
     """
 
     label: Annotated[int, Field(ge=1, le=255)]
@@ -67,10 +67,10 @@ class Structure(Outline):
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Organ(Outline):
-    """What is scored, and written as a mask: the union of one label or more.
+    """What is scored and written as a mask: the union of one or more labels.
 
     Attributes:
-        labels: values of the label map; other organs may share them.
+        labels: values of the label map; organs may share labels.
     """
 
     labels: tuple[int, ...]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from oarseg.labels.overlap import dice_by_label
+from oarseg.labels.dice import dice_by_label
 
 
 def test_dice_by_hand() -> None:

@@ -1,12 +1,11 @@
-"""How far each part of the head is from where it fits best, once the whole is aligned.
+"""Block matching after alignment: how far each block of the head is from its best fit.
 
-The whole head's joint histogram tells which pairs of CT and MR values belong together:
-log p(ct, mr) / (p(ct) p(mr)), the pointwise mutual information. Its sum over a block of
-tissue, taken at every small shift of the block, peaks where that block fits. In two
-scans of one patient all blocks peak at their own place to within a voxel. Another
-patient's head, a mirrored one or one of another size can be as well aligned as a whole,
-but its parts want to go elsewhere. Block matching after Ourselin et al., Image and
-Vision Computing 2001, with the sum of pointwise information for their correlation.
+Block matching after Ourselin et al., Image and Vision Computing 2001, with pointwise mutual
+information, log p(ct, mr) / (p(ct) p(mr)), in place of their correlation. The joint
+histogram of the whole head gives p. The sum over a block, computed at every small shift,
+peaks where the block fits best. In two scans of one patient every block peaks within a
+voxel of its place. A head of another patient, of another size or mirrored may align as well
+as a whole, but its blocks fit elsewhere.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ from oarseg.registration.coarse import CoarseCt, CoarseMr
 from oarseg.registration.information import FINE_CT_EDGES_HU, FINE_MR_CLASSES, symmetric_uncertainty
 
 GRID_MM = 3.0
-HALF_BLOCK = 6  # voxels; a block is two of them along each axis, and blocks overlap by half
+HALF_BLOCK = 6  # voxels; a block is twice this along each axis, and blocks overlap by half
 REACH = 3  # voxels
 MIN_FILLED = 0.7
 MIN_BLOCKS = 20
-DISTINCT_NATS = 0.3  # of pointwise information a voxel
+DISTINCT_NATS = 0.3  # pointwise information per voxel
 MARGIN_VOXELS = 2
 
 CT_CLASSES = len(FINE_CT_EDGES_HU) + 1
-UNSEEN = FINE_MR_CLASSES  # the class of what the MR does not show
+UNSEEN = FINE_MR_CLASSES  # class of voxels outside the MR's field of view
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """CT and MR as classes of values on one grid (z, y, x) along the world's axes.
+    """Intensity classes of CT and MR on one world-aligned grid (z, y, x).
 
     Attributes:
-        ct: class of each voxel's HU.
-        mr: class of the MR there; ``UNSEEN`` outside its field.
-        mask: the patient where both were taken.
+        ct: class of the HU.
+        mr: class of the MR; ``UNSEEN`` outside its field of view.
+        mask: the patient, within both fields of view.
     """
 
     ct: NDArray[np.intp]
@@ -54,7 +53,7 @@ class Overlay:
     mask: Mask
 
     def within(self, mask: Mask) -> Overlay:
-        """The same, the patient cut to a mask."""
+        """Return the overlay with the patient restricted to a mask."""
         return Overlay(self.ct, self.mr, self.mask & mask)
 
     @property
@@ -73,17 +72,18 @@ class Overlay:
 def overlay_pair(
     ct: CoarseCt, mr: CoarseMr, transform: Transform, *, where: Grid | None = None
 ) -> Overlay:
-    """CT and MR on a grid in the CT's world.
+    """Classify CT and MR on a common grid in the CT's world.
 
     Args:
+        ct, mr: coarse copies.
         transform: CT world → MR world.
-        where: the grid; None takes all that the MR covers.
+        where: the grid; None for the part of the CT that the MR covers.
     """
     where = where or overlay_grid(ct, mr, transform)
     hu = resample_linear(ct.fine, where).array
-    points = transform.apply(_points(where))
-    values = _at(mr.fine, points).reshape(where.shape)
-    patient = _at(mr.field.with_array(mr.foreground.astype(np.float32)), points) > 0.5
+    points = transform.apply(_grid_points(where))
+    values = _sample_linear(mr.fine, points).reshape(where.shape)
+    patient = _sample_linear(mr.field.with_array(mr.foreground.astype(np.float32)), points) > 0.5
     mask = ndimage.binary_dilation(patient.reshape(where.shape), iterations=MARGIN_VOXELS)
     seen = ~np.isnan(values)
     mask &= seen & ~np.isnan(hu)
@@ -96,28 +96,28 @@ def overlay_pair(
 
 
 def overlay_grid(ct: CoarseCt, mr: CoarseMr, transform: Transform) -> Grid:
-    """The grid of ``GRID_MM`` over what the MR covers of the CT at a pose."""
+    """Return the grid of ``GRID_MM`` over the part of the CT that the MR covers."""
     box = covered_box(mr.fine.grid, transform, ct.fine.grid)
     return world_grid(crop_volume(ct.fine, *box).grid, spacing_mm=GRID_MM)
 
 
-def _points(grid: Grid) -> NDArray[np.float64]:
+def _grid_points(grid: Grid) -> NDArray[np.float64]:
     return grid.to_world(np.indices(grid.shape, dtype=np.float64).reshape(3, -1).T)
 
 
-def _at(image: Volume, points: NDArray[np.float64]) -> Image:
+def _sample_linear(image: Volume, points: NDArray[np.float64]) -> Image:
     index = image.grid.to_index(points).T
     return cast(Image, ndimage.map_coordinates(image.array, index, order=1, cval=np.nan))
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How badly the parts fit where the whole has put them.
+    """Result of block matching.
 
     Attributes:
-        median_mm: half of the distinct blocks would fit better at least this far away;
-            the farthest that is looked at where there are too few blocks to tell.
-        blocks: how many distinct blocks there were.
+        median_mm: median shift of the distinct blocks to their best fit; the largest shift
+            searched if there are too few blocks to tell.
+        blocks: number of distinct blocks.
     """
 
     median_mm: float
@@ -125,7 +125,7 @@ class Mismatch:
 
 
 def median_local_shift(pair: Overlay) -> Mismatch:
-    """The median length of ``local_shifts``."""
+    """Return the median length of ``local_shifts``."""
     lengths = np.linalg.norm(local_shifts(pair), axis=1)
     if len(lengths) < MIN_BLOCKS:
         return Mismatch(REACH * GRID_MM, len(lengths))
@@ -133,25 +133,25 @@ def median_local_shift(pair: Overlay) -> Mismatch:
 
 
 def local_shifts(pair: Overlay) -> NDArray[np.float64]:
-    """Where each distinct block of the patient fits best, relative to where it is.
+    """Find the shift of each distinct block of the patient to its best fit.
 
-    A block is distinct when its information is much higher at its best place than on
-    average: the even inside of a brain fits anywhere and tells nothing.
+    A block is distinct if its information at the best shift is much higher than on average.
+    A homogeneous block, such as the inside of the brain, fits anywhere and says nothing.
 
     Returns:
-        (n, 3) shifts along z, y, x in mm, at most ``REACH`` voxels along each axis and
-        interpolated between them; one row a block.
+        (n, 3) shifts along z, y, x in mm, one row per block; at most ``REACH`` voxels along
+        each axis, interpolated between voxels.
     """
     gains, filled = _block_information(pair)
     gains = gains[:, filled] / np.float32((2 * HALF_BLOCK) ** 3)
     gains = gains[:, gains.max(0) - gains.mean(0) >= DISTINCT_NATS]
-    return _peaks(gains) * GRID_MM
+    return _interpolate_peaks(gains) * GRID_MM
 
 
 def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
-    """(shifts, blocks) summed pointwise information, and which blocks hold enough patient."""
+    """Return the information (shifts, blocks), and which blocks hold enough of the patient."""
     table = np.zeros((CT_CLASSES, FINE_MR_CLASSES + 1), np.float32)
-    table[:, :FINE_MR_CLASSES] = _pointwise(pair.joint)
+    table[:, :FINE_MR_CLASSES] = _pointwise_information(pair.joint)
     padded = np.pad(pair.mr, REACH, constant_values=UNSEEN)
     where = np.argwhere(pair.mask)
     counts = tuple(n // HALF_BLOCK + 1 for n in pair.mask.shape)
@@ -170,20 +170,20 @@ def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
         if len(firsts):
             found = table.ravel()[row + values[here + step]]
             cells.ravel()[cell[firsts]] = np.add.reduceat(found, firsts)
-        sums.append(_blocks(cells).ravel())
+        sums.append(_sum_cells(cells).ravel())
     voxels = np.bincount(cell, minlength=int(np.prod(counts))).reshape(counts)
-    filled = _blocks(voxels).ravel() >= MIN_FILLED * (2 * HALF_BLOCK) ** 3
+    filled = _sum_cells(voxels).ravel() >= MIN_FILLED * (2 * HALF_BLOCK) ** 3
     return np.stack(sums), filled
 
 
-def _pointwise(joint: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pointwise_information(joint: NDArray[np.float64]) -> NDArray[np.float64]:
     share = (joint + 0.5) / (joint + 0.5).sum()
     expected = share.sum(1, keepdims=True) * share.sum(0, keepdims=True)
     return cast(NDArray[np.float64], np.log(share / expected))
 
 
-def _blocks(cells: NDArray[Any]) -> NDArray[Any]:
-    """Sums of 2 × 2 × 2 neighbouring cells."""
+def _sum_cells(cells: NDArray[Any]) -> NDArray[Any]:
+    """Sum 2 × 2 × 2 neighbouring cells."""
     for axis in range(3):
         low, high = [slice(None)] * 3, [slice(None)] * 3
         low[axis], high[axis] = slice(None, -1), slice(1, None)
@@ -191,8 +191,8 @@ def _blocks(cells: NDArray[Any]) -> NDArray[Any]:
     return cells
 
 
-def _peaks(gains: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Maxima over shifts, in voxels, interpolated by a parabola along each axis."""
+def _interpolate_peaks(gains: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Find the maxima over shifts in voxels, interpolated by a parabola along each axis."""
     side = 2 * REACH + 1
     cube = gains.reshape(side, side, side, -1)
     top = np.stack(np.unravel_index(gains.argmax(0), (side, side, side)), axis=1)

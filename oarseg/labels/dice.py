@@ -1,4 +1,4 @@
-"""Dice between label maps."""
+"""Dice coefficients of two label maps, without any challenge's rules."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 def dice_by_label(
     prediction: NDArray[np.integer[Any]], reference: NDArray[np.integer[Any]], *, labels: int
 ) -> NDArray[np.float64]:
-    """Dice similarity coefficient of each label.
+    """Compute the Dice similarity coefficient of each label.
 
     Args:
         prediction, reference: label maps of one shape, values 0 … ``labels``.
         labels: the highest label.
 
     Returns:
-        (labels,) for labels 1 … ``labels``: 2·|A∩B| / (|A| + |B|); NaN where both are
-        empty, since there is nothing to compare.
+        (labels,) for labels 1 … ``labels``: 2·|A∩B| / (|A| + |B|); NaN if both are empty.
 
     Raises:
-        ValueError: the shapes differ or a value is above ``labels``.
+        ValueError: the shapes differ, or a value is above ``labels``.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"shapes differ: {prediction.shape} and {reference.shape}")
@@ -35,10 +34,10 @@ def dice_by_label(
 
 
 def count_labels(labels: NDArray[np.integer[Any]], size: int) -> NDArray[np.int64]:
-    """Voxels of each value 0 … ``size`` − 1.
+    """Count the voxels of each value 0 … ``size`` − 1.
 
     Raises:
-        ValueError: a value lies outside that range.
+        ValueError: a value is outside that range.
     """
     found = np.bincount(labels.ravel(), minlength=size)
     if len(found) > size:
