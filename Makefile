@@ -50,6 +50,7 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy --strict oarseg process.py bench
 	$(BIN)/lint-imports
+	$(BIN)/python bench/homonyms.py
 
 # The package by itself first: what only tests use is dead too.
 deadcode: .venv/dev.stamp

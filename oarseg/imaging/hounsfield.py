@@ -25,24 +25,24 @@ from numpy.typing import NDArray
 from oarseg.imaging.arrays import Image as Values
 from oarseg.imaging.intensities import BODY_HU
 
-Range = tuple[float, float]
+RangeHu = tuple[float, float]
 
-AIR_PEAK_HU: Range = (-1100.0, -930.0)
+AIR_PEAK_HU: RangeHu = (-1100.0, -930.0)
 LOWEST_USUAL_AIR_HU = -1060.0
-LUNG_PEAK_HU: Range = (-930.0, -600.0)
-SOFT_PEAK_HU: Range = (-200.0, 160.0)
+LUNG_PEAK_HU: RangeHu = (-930.0, -600.0)
+SOFT_PEAK_HU: RangeHu = (-200.0, 160.0)
 # From fat to muscle; the narrower −50 to 100 holds all but the obese.
-USUAL_SOFT_PEAK_HU: Range = (-150.0, 110.0)
-SOFT_HU: Range = (-200.0, 200.0)
+USUAL_SOFT_PEAK_HU: RangeHu = (-150.0, 110.0)
+SOFT_TISSUE_HU: RangeHu = (-200.0, 200.0)
 # From air to soft tissue, which a shift leaves as it is.
-AIR_TO_SOFT_HU: Range = (900.0, 1150.0)
-BONE_HU = 150.0
+AIR_TO_SOFT_HU: RangeHu = (900.0, 1150.0)
+LOWEST_BONE_HU = 150.0
 SMALLEST_RANGE_HU = 12.0
 BIN_HU = 20.0
-HISTOGRAM_HU: Range = (-4000.0, 6000.0)
+HISTOGRAM_HU: RangeHu = (-4000.0, 6000.0)
 
 # Shares, of the voxels that are no fill unless said otherwise.
-FILL = 0.01
+LEAST_FILL_SHARE = 0.01
 TISSUE = 0.01
 AIR = 0.001
 SOFT_OF_TISSUE = 0.15
@@ -128,7 +128,7 @@ def _without_fill(sample: Values) -> Values:
     """Return the values but those of a constant fill at the lowest, unless it is all there is."""
     flat = sample.ravel()
     lowest = flat == flat.min()
-    if not FILL <= lowest.mean() < 1.0:
+    if not LEAST_FILL_SHARE <= lowest.mean() < 1.0:
         return flat
     return cast(Values, flat[~lowest])
 
@@ -168,7 +168,7 @@ def _peaks(sample: Values, values: Values) -> HuVerdict:
     peak, soft = _mode(values), _mode(tissue)
     if not any(_within(peak, span) for span in (AIR_PEAK_HU, LUNG_PEAK_HU, SOFT_PEAK_HU)):
         return HuVerdict("wrong", f"{found}, most of them near {peak:g}")
-    shares = float(((tissue >= SOFT_HU[0]) & (tissue <= SOFT_HU[1])).mean())
+    shares = float(((tissue >= SOFT_TISSUE_HU[0]) & (tissue <= SOFT_TISSUE_HU[1])).mean())
     if not _within(soft, SOFT_PEAK_HU) or shares < SOFT_OF_TISSUE:
         return HuVerdict("wrong", f"{found}, tissue near {soft:g}, {shares:.0%} of it soft")
     if _within(peak, SOFT_PEAK_HU):
@@ -193,13 +193,13 @@ def _cropped(sample: Values, values: Values, peak: float, found: str) -> HuVerdi
     air = (sample >= AIR_PEAK_HU[0]) & (sample <= LUNG_PEAK_HU[1])
     if air.mean() >= AIR:
         return None
-    filled = bool((sample == sample.min()).mean() >= FILL)
-    bright = float(np.percentile(values, 99)) > BONE_HU
+    filled = bool((sample == sample.min()).mean() >= LEAST_FILL_SHARE)
+    bright = float(np.percentile(values, 99)) > LOWEST_BONE_HU
     # A window's lower bound may be a fill too, and is fat; that of a round field is not.
     negative = (sample < 0.0) & (sample > AIR_PEAK_HU[1])
     if float(negative.mean()) < NEGATIVE and (bright or filled):
         return HuVerdict("wrong", f"{found}, no air and no fat")
-    if float((values > BONE_HU).mean()) > BONE:
+    if float((values > LOWEST_BONE_HU).mean()) > BONE:
         return HuVerdict("wrong", f"{found}, no air and most of them bone")
     return HuVerdict("doubtful", f"{found}, no air")
 
@@ -213,5 +213,5 @@ def _mode(values: Values) -> float:
     return float(edges[int(smooth.argmax())] + BIN_HU / 2)
 
 
-def _within(value: float, span: Range) -> bool:
+def _within(value: float, span: RangeHu) -> bool:
     return span[0] <= value <= span[1]

@@ -27,7 +27,7 @@ from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.volume import Grid, Volume, from_sitk, to_sitk
 
 SOFT_TISSUE_WINDOW_HU = (-160.0, 240.0)
-FILL = 0.35
+OUTLINE_OPACITY = 0.35
 GAP = 8
 PICTURE_MARGIN_MM = 25.0
 
@@ -164,7 +164,7 @@ def _panel(
     for structure in structures:
         inside = marks == structure.label
         colour = np.array(structure.colour, np.float32) / 255
-        shade[inside] = (1 - FILL) * shade[inside] + FILL * colour
+        shade[inside] = (1 - OUTLINE_OPACITY) * shade[inside] + OUTLINE_OPACITY * colour
         shade[inside & ~ndimage.binary_erosion(inside)] = colour
     panel: Rgb = (shade * 255).astype(np.uint8)
     return panel

@@ -26,7 +26,7 @@ from oarseg.results.case_picture import GAP, SOFT_TISSUE_WINDOW_HU, Rgb, place_s
 PIXEL_MM = 1.0
 SQUARE_MM = 24.0
 FRAME = 6
-BONE_HU = 250.0
+OUTLINED_BONE_HU = 250.0
 SKIN_COLOUR = (0, 220, 220)
 BONE_COLOUR = (255, 220, 0)
 FRAMES: dict[VerdictStatus, tuple[int, int, int]] = {
@@ -106,7 +106,7 @@ def _checkerboard(one: FusionPlane, other: FusionPlane) -> Rgb:
 
 def _outlined(grey: FusionPlane, hu: FusionPlane) -> Rgb:
     picture = _rgb(grey)
-    for level, colour in ((BODY_HU, SKIN_COLOUR), (BONE_HU, BONE_COLOUR)):
+    for level, colour in ((BODY_HU, SKIN_COLOUR), (OUTLINED_BONE_HU, BONE_COLOUR)):
         inside = ndimage.binary_opening(np.nan_to_num(hu, nan=-1000.0) > level)
         picture[inside & ~ndimage.binary_erosion(inside)] = colour
     return picture

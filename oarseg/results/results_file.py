@@ -175,7 +175,7 @@ def write_results(output: Path, entries: Sequence[Entry]) -> None:
 
 
 @contextmanager
-def open_results(
+def open_results_file(
     output: Path, *, kept: Mapping[str, Record], records: Sequence[Record] = ()
 ) -> Iterator[ResultsFile]:
     """Write ``results.json`` while a run goes on; see ``ResultsFile``.

@@ -41,7 +41,7 @@ from oarseg.training.dataset_origin import (
     check_strays,
     digest_sources,
     prepare_options,
-    replace_text,
+    write_whole_text,
 )
 from oarseg.training.label_sources import find_sources, merged_classes, read_training_labels
 from oarseg.training.presence import Presence, find_contradictions, read_presence
@@ -410,7 +410,7 @@ def prepare_case(job: CaseJob) -> PreparedCase:
         tuple(warnings),
         sources,
     )
-    replace_text(_record_path(job), json.dumps(asdict(record)))
+    write_whole_text(_record_path(job), json.dumps(asdict(record)))
     return record
 
 
@@ -489,7 +489,7 @@ def _write_dataset_json(
             "unlabelled": {case.name: case.unlabelled for case in cases if case.unlabelled},
         },
     }
-    replace_text(out / "dataset.json", json.dumps(document, indent=1))
+    write_whole_text(out / "dataset.json", json.dumps(document, indent=1))
 
 
 def _nnunets_name(challenge: Challenge, recipe: ChannelRecipe) -> str:

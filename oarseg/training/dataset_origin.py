@@ -70,7 +70,7 @@ def check_options(out: Path, options: Options, *, begun: bool) -> None:
     """
     path = out / ORIGIN
     if not begun:
-        replace_text(path, json.dumps(options, indent=1))
+        write_whole_text(path, json.dumps(options, indent=1))
         return
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
@@ -145,7 +145,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:DIFFERENCES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def replace_text(path: Path, text: str) -> None:
+def write_whole_text(path: Path, text: str) -> None:
     """Write a file, or replace it, whole or not at all."""
     temporary = path.with_name(f"tmp-{path.name}")
     temporary.write_text(text + "\n", encoding="utf-8")

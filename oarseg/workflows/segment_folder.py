@@ -22,7 +22,7 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.model_folder import find_model
 from oarseg.results import staging, write_case
 from oarseg.results.lock import lock_output
-from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results
+from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results_file
 from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
@@ -94,7 +94,7 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     complete_results(settings.output)
     plan = plan_outputs(settings.output, rules, found)
     records = [_record_problem(problem, plan) for problem in plan.problems]
-    with open_results(settings.output, kept=plan.kept, records=records) as results:
+    with open_results_file(settings.output, kept=plan.kept, records=records) as results:
         plan.earlier.move_pending()
         run = _Run(settings, weights, rules, plan, journal, results)
         failures = [*map(_failure, records), *run.segment_cases()]

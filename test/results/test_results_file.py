@@ -16,7 +16,7 @@ from oarseg.results import results_file
 from oarseg.results.results_file import (
     Record,
     complete_results,
-    open_results,
+    open_results_file,
     read_kept_records,
     write_results,
 )
@@ -77,7 +77,7 @@ def no_space(*_: Any, **__: Any) -> Any:
 def test_results_are_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_results(tmp_path, kept={}) as results:
+    with open_results_file(tmp_path, kept={}) as results:
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", no_space)
             with pytest.raises(OutputError, match=r"results\.json: expected a folder that can be"):
@@ -89,7 +89,7 @@ def test_results_are_replaced_whole_or_not_at_all(
 
 
 def test_a_finished_run_leaves_results_alone(tmp_path: Path) -> None:
-    with open_results(tmp_path, kept={}) as results:
+    with open_results_file(tmp_path, kept={}) as results:
         for case in CASES:
             results.append(good(tmp_path, case))
             assert (tmp_path / ".oarseg/journal").is_file()
@@ -99,7 +99,7 @@ def test_a_finished_run_leaves_results_alone(tmp_path: Path) -> None:
 
 def test_a_run_that_ends_in_an_error_lists_what_it_recorded(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with open_results(tmp_path, kept={}) as results:
+        with open_results_file(tmp_path, kept={}) as results:
             for case in CASES:
                 results.append(good(tmp_path, case))
             raise KeyboardInterrupt
@@ -160,7 +160,7 @@ def test_what_a_cohort_costs_grows_with_its_cases(
         output.mkdir()
         kept = {f"old{i}": Record(f"old{i}", FILES, Path(f"old{i}.mha")) for i in range(cases)}
         counted = Counted(monkeypatch)
-        with open_results(output, kept=kept if failing else {}) as results:
+        with open_results_file(output, kept=kept if failing else {}) as results:
             for i in range(cases):
                 label_file = None if failing else Path(f"RADCURE-{i:04}.nii.gz")
                 messages = ("no GPU",) if failing else ()
@@ -176,7 +176,7 @@ def test_what_a_cohort_costs_grows_with_its_cases(
 
 
 def test_small_runs_are_listed_at_once(tmp_path: Path) -> None:
-    with open_results(tmp_path, kept={}) as results:
+    with open_results_file(tmp_path, kept={}) as results:
         for number, case in enumerate("abcde", 1):
             results.append(good(tmp_path, case))
             assert results.is_due
@@ -188,7 +188,7 @@ def run(output: Path, text: str, cases: str = CASES) -> None:
     """A run over cases; b fails, and e of a second run."""
     complete_results(output)
     kept = read_kept_records(output)
-    with open_results(output, kept=kept) as results:
+    with open_results_file(output, kept=kept) as results:
         for case in cases:
             if case == "b":
                 results.append(Record("b", error_messages=("b failed",)))
@@ -245,7 +245,7 @@ def test_killed_at_any_step(tmp_path: Path, function: str, rerun: bool) -> None:
 def test_records_survive_a_kill_before_they_are_listed(tmp_path: Path) -> None:
     child = os.fork()
     if child == 0:
-        with open_results(tmp_path, kept={}) as results:
+        with open_results_file(tmp_path, kept={}) as results:
             for case in CASES:
                 results.append(good(tmp_path, case))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -257,7 +257,7 @@ def test_records_survive_a_kill_before_they_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_line_that_broke_off_costs_no_other(tmp_path: Path) -> None:
-    with open_results(tmp_path, kept={}) as results:
+    with open_results_file(tmp_path, kept={}) as results:
         results.append(good(tmp_path, "a"))
         results.append(good(tmp_path, "c"))
         journal = (tmp_path / ".oarseg/journal").read_text()
@@ -269,7 +269,7 @@ def test_a_line_that_broke_off_costs_no_other(tmp_path: Path) -> None:
 
 def test_a_case_that_fails_anew_is_no_longer_listed(tmp_path: Path) -> None:
     run(tmp_path, "old", "ac")
-    with open_results(tmp_path, kept=read_kept_records(tmp_path)) as results:
+    with open_results_file(tmp_path, kept=read_kept_records(tmp_path)) as results:
         assert results.keeps("a")
         results.append(Record("a", error_messages=("a failed",)))
         assert not results.keeps("a")
