@@ -45,6 +45,10 @@ class TrainerSettings:
         bfloat16_on_cpu: autocast to bfloat16 where the CPU trains and computes in it;
             elsewhere it would be emulated, many times slower.
         seed: of the initial weights and of modality dropout, plus the fold.
+        deterministic: draw every patch and its augmentation from the seed too, in one order
+            and in the training's own process, so that a training can be repeated to the bit
+            on the same machine with the same ``--threads``, also after it was interrupted.
+            Slower where workers would augment beside it.
     """
 
     epochs: int = 1000
@@ -61,7 +65,8 @@ class TrainerSettings:
     modality_dropout: Probability = 0.0
     optional_channels: tuple[tuple[int, float], ...] = ()
     bfloat16_on_cpu: bool = False
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
 
 
 def settings_of(plans: dict[str, Any]) -> TrainerSettings:

@@ -6,6 +6,7 @@ no mirroring across the sagittal plane, modality dropout, and settings from the 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from oarseg.errors import InputError
 from oarseg.training.augmentation import light_transforms
 from oarseg.training.partial import PartialLoss, unlabelled_of
+from oarseg.training.repeatable import (
+    augmenting_in_this_process,
+    deterministic_algorithms,
+    seed_all,
+)
 from oarseg.training.settings import settings_of
 
 SAGITTAL_ARRAY_AXIS = 2  # x of (z, y, x)
@@ -116,6 +122,24 @@ class OarsegTrainer(nnUNetTrainer):
         self.dropout_rng = torch.Generator().manual_seed(seed)
         self.unlabelled = unlabelled_of(dataset_json)
         self.partial_loss: PartialLoss | None = None
+
+    def run_training(self) -> None:
+        """Train; where the settings ask for it, the same each time."""
+        with deterministic_algorithms() if self.settings.deterministic else nullcontext():
+            super().run_training()
+
+    def get_dataloaders(self) -> Any:
+        """nnU-Net's loaders, with workers or in this process."""
+        with augmenting_in_this_process() if self.settings.deterministic else nullcontext():
+            return super().get_dataloaders()
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch; a repeatable one draws the same after a resumption as before."""
+        super().on_train_epoch_start()
+        if self.settings.deterministic:
+            fold = self.fold if isinstance(self.fold, int) else 0
+            seed_all(self.settings.seed, fold, self.current_epoch)
+            self.dropout_rng.manual_seed(torch.initial_seed())
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Optimizer and polynomial schedule of the settings."""
