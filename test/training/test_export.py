@@ -15,12 +15,8 @@ from oarseg.errors import InputError, WeightsError
 from oarseg.model import bundle
 from oarseg.training import export as exporting
 from oarseg.training import parity as parity_check
-from oarseg.training.checkpoint import (
-    build_network,
-    fold_checkpoints,
-    open_results,
-    read_checkpoint,
-)
+from oarseg.training.checkpoint import build_network, read_checkpoint
+from oarseg.training.results_folder import fold_checkpoints, open_results
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 # The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
@@ -89,6 +85,8 @@ def test_every_kind_is_exported_and_agrees(tmp_path: Path, recipe: oracle.Recipe
         c.normalisation for c in expected.channels
     ]
     assert manifest.mirror_axes == (0, 1)
+    for path in out.glob("*.onnx"):
+        assert b"site-packages" not in path.read_bytes()
     assert {m.precision for m in manifest.models} == {"fp32", "fp16"}
     assert manifest.folds == tuple(folds)
     in_float32 = [p for p in manifest.parity if "fp32" in p.file]
@@ -199,7 +197,7 @@ def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
-    monkeypatch.setattr(exporting, "answers", no_long_work)
+    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD
@@ -212,7 +210,7 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0), folds=2))
     save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
-    monkeypatch.setattr(exporting, "answers", no_long_work)
+    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(InputError, match="is of another network than the plans"):
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD
