@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from oarseg import __version__
 from oarseg.cli.challenges import add_challenges
+from oarseg.cli.interrupts import INTERRUPTED
 from oarseg.cli.phantom import add_phantom
 from oarseg.cli.picture import add_picture
 from oarseg.cli.register import add_register
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status.
 
     What the user did wrong ends as one line on stderr and status 1; a defect of ours
-    keeps its traceback.
+    keeps its traceback. Ctrl-C ends as one line and status 130.
     """
     arguments = build_parser().parse_args(argv)
     log.configure_logging(verbose=arguments.verbose)
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OarsegError as error:
         logger.error("%s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted")
+        return INTERRUPTED
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from oarseg.challenges.challenge import Challenge
+from oarseg.cli.interrupts import silence_forked_workers
 from oarseg.cli.options import (
     Subparsers,
     add_challenge,
@@ -47,6 +48,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare a data set for training."""
     from oarseg.training.dataset import prepare_dataset as run
 
+    silence_forked_workers()
     done = run(
         arguments.data,
         arguments.out,
@@ -95,6 +97,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
+    silence_forked_workers()
     check_raw_dataset(arguments.raw)
     settings = parse_settings(
         arguments.settings,
