@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint deadcode hooks package container-test profile-test gpu-test bench fuzz weights requirements
+.PHONY: help run test lint deadcode hooks package container-test profile-test gpu-test bench fuzz fuzz-export weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -21,6 +21,7 @@ help:
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
 	@echo 'make fuzz            read 100,000 broken files'
+	@echo 'make fuzz-export     export 5,000 damaged plans, data set files and checkpoints'
 	@echo 'make bench           the comparison tables'
 	@echo 'make weights         train and export the shipped ensemble'
 	@echo 'make requirements    resolve requirements.txt again'
@@ -76,6 +77,9 @@ gpu-test: .venv/dev.stamp
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python bench/fuzz.py --files 100000
+
+fuzz-export: .venv/dev.stamp
+	$(BIN)/python bench/fuzz_export.py --files 5000
 
 bench: .venv/dev.stamp
 	$(BIN)/python bench/inference.py --out bench/results

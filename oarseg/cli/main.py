@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from oarseg import __version__
 from oarseg.cli.challenges import add_challenges
+from oarseg.cli.interrupts import INTERRUPTED
 from oarseg.cli.phantom import add_phantom
 from oarseg.cli.picture import add_picture
 from oarseg.cli.register import add_register

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
+from oarseg.cli.interrupts import silence_forked_workers
 from oarseg.cli.options import (
     MOST_THREADS,
     Subparsers,
@@ -50,6 +51,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare a data set for training; 0 only when no case was left out."""
     from oarseg.training.dataset import prepare_dataset as run
 
+    silence_forked_workers()
     done = run(
         arguments.data,
         arguments.out,
@@ -100,6 +102,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Plan, preprocess and train, each only as far as it is not done."""
     from oarseg.training.planning import (
         Workspace,
+        check_raw_dataset,
         default_settings,
         optional_channels,
         plan_and_preprocess,
@@ -107,6 +110,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
+    silence_forked_workers()
+    check_raw_dataset(arguments.raw)
     settings = parse_settings(
         arguments.settings,
         base=default_settings(arguments.plans),
@@ -134,7 +139,9 @@ def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="weights folder")
     parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
     add_challenge(parser, default=None)
-    parser.add_argument("--preprocessed", type=Path, help="cases to compare on")
+    parser.add_argument(
+        "--preprocessed", type=Path, help="nnU-Net's folder <plans>_<configuration> to compare on"
+    )
     parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"))
     parser.add_argument("--title", required=True)
     parser.add_argument("--name", default="model", help="begins the ONNX files' names")
@@ -146,16 +153,16 @@ def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
-    from oarseg.training.checkpoint import open_results
     from oarseg.training.export import Card
     from oarseg.training.export import export_ensemble as run
-    from oarseg.training.parity import figures_text, patches_from
+    from oarseg.training.parity import figures_text
 
     if not arguments.out.parent.is_dir():
         raise InputError(f"{arguments.out.parent}: expected a folder, found none; make it first")
-    patches = None
-    if arguments.preprocessed:
-        patches = patches_from(arguments.preprocessed, open_results(arguments.results))
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise InputError(
+            f"{arguments.out}: expected a folder, found a file; name another with --out"
+        )
     manifest = run(
         arguments.results,
         arguments.out,
@@ -168,7 +175,7 @@ def run_export(arguments: argparse.Namespace) -> int:
             arguments.licence,
             arguments.name,
         ),
-        patches=patches,
+        preprocessed=arguments.preprocessed,
         precisions=arguments.precision or ("fp32", "fp16"),
     )
     for parity in manifest.parity:
@@ -179,10 +186,12 @@ def run_export(arguments: argparse.Namespace) -> int:
 def _trained_for(arguments: argparse.Namespace) -> Challenge:
     """The challenge that the options choose, else the one that the dataset was prepared for."""
     from oarseg.model.agreement import challenge_of_dataset
-    from oarseg.training.checkpoint import open_results
+    from oarseg.training.json_file import read_json_object
+    from oarseg.training.results_folder import open_results
 
     if arguments.challenge is None:
-        told = challenge_of_dataset(open_results(arguments.results).dataset)
+        open_results(arguments.results)  # refuses a damaged file
+        told = challenge_of_dataset(read_json_object(arguments.results / "dataset.json"))
         arguments.challenge = DEFAULT_CHALLENGE
         if told is not None and arguments.label_table is None:
             say_notice(told)

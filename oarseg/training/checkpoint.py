@@ -1,115 +1,50 @@
-"""A results folder of nnU-Net → networks and the facts of their plan."""
+"""A checkpoint of nnU-Net → the network's weights, without trust in the file."""
 
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Sequence
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+import oarseg
 from oarseg.errors import InputError
+from oarseg.training.architecture import create_network
+from oarseg.training.json_file import shown_message
+from oarseg.training.results_folder import Results
 
-NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
+# The child starts within a second, and reads at the speed of the disk.
+LONGEST_S: Final = 60
+SLOWEST_BYTES_PER_S: Final = 20 << 20
+MOST_HEAD_BYTES: Final = 64 << 20
+_CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from oarseg.training.checkpoint_child import write_answer
+write_answer(Path(sys.argv[2]), int(sys.argv[3]))
+"""
 
-# nnU-Net keeps numpy scalars in its logs and the trainer's arguments; nothing else
-# may be rebuilt from a checkpoint, which can come from a stranger.
-ALLOWED: list[Any] = [
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]  # the name pickles refer to
+
+# What nnU-Net's logs need, under numpy's old and new name of the module.
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]  # the name pickles refer to
+_SAFE: Final[list[Any]] = [
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
     np.dtype,
-    np.ndarray,
-    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     *(type(np.dtype(t)) for t in (np.float16, np.float32, np.float64, np.int32, np.int64, bool)),
 ]
-
-
-@dataclass(frozen=True)
-class Results:
-    """One trained configuration: ``<trainer>__<plans>__<configuration>``."""
-
-    folder: Path
-    plans: dict[str, Any]
-    dataset: dict[str, Any]
-    configuration: str
-
-    @property
-    def manager(self) -> PlansManager:
-        """nnU-Net's view of the plans."""
-        return PlansManager(self.plans)
-
-    @property
-    def settings(self) -> Any:
-        """nnU-Net's view of the configuration."""
-        return self.manager.get_configuration(self.configuration)
-
-    @property
-    def labels(self) -> LabelManager:
-        """nnU-Net's view of the labels."""
-        return self.manager.get_label_manager(self.dataset)
-
-
-def open_results(folder: Path) -> Results:
-    """Read a results folder and refuse what cannot be exported.
-
-    Raises:
-        InputError: a file is missing, or the configuration is 2-D, a cascade or of
-            another network.
-    """
-    documents = []
-    for name in ("plans.json", "dataset.json"):
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: expected in an nnU-Net results folder, found none")
-        documents.append(json.loads(path.read_text(encoding="utf-8")))
-    parts = folder.name.split("__")
-    if len(parts) != 3:
-        raise InputError(
-            f"{folder}: expected a folder named <trainer>__<plans>__<configuration>, "
-            "as nnU-Net names its results"
-        )
-    results = Results(folder, documents[0], documents[1], parts[2])
-    _refuse_unsupported(results)
-    return results
-
-
-def _refuse_unsupported(results: Results) -> None:
-    where = f"{results.folder}: configuration {results.configuration}"
-    known = results.plans["configurations"]
-    if results.configuration not in known:
-        raise InputError(f"{where} is not in the plans, which have {', '.join(known)}")
-    settings = results.settings
-    if len(settings.patch_size) != 3:
-        raise InputError(f"{where} is 2-D; only 3-D configurations can be exported")
-    if settings.previous_stage_name is not None:
-        raise InputError(f"{where} is a cascade; export its 3d_fullres instead")
-    network = settings.network_arch_class_name.rsplit(".", 1)[-1]
-    if network not in NETWORKS:
-        raise InputError(f"{where} uses {network}; supported are {' and '.join(NETWORKS)}")
-
-
-def fold_checkpoints(
-    results: Results, folds: Sequence[str], *, name: str = "checkpoint_final.pth"
-) -> dict[str, Path]:
-    """Fold → checkpoint file.
-
-    Raises:
-        InputError: a fold has no finished training.
-    """
-    paths = {fold: results.folder / f"fold_{fold}" / name for fold in folds}
-    for fold, path in paths.items():
-        if not path.is_file():
-            there = sorted(p.parent.name for p in results.folder.glob(f"fold_*/{name}"))
-            raise InputError(
-                f"{path}: fold {fold} has no {name}; finished: {', '.join(there) or 'none'}"
-            )
-    return paths
 
 
 @dataclass(frozen=True)
@@ -118,7 +53,7 @@ class Checkpoint:
 
     Attributes:
         path: the file, for messages.
-        weights: the network's parameters by name.
+        weights: the network's parameters by name, in float32 where they are fractions.
         mirror_axes: axes (of the network) that the training allows to mirror.
     """
 
@@ -127,28 +62,93 @@ class Checkpoint:
     mirror_axes: tuple[int, ...]
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint without running any code that it may carry.
+def read_checkpoint(path: Path, *, seconds: int = LONGEST_S) -> Checkpoint:
+    """Read a checkpoint in a process of its own, which runs no code that the file names.
+
+    Args:
+        path: a file of ``torch.save``, as nnU-Net's trainers write it.
+        seconds: time that the process may take, beside that for the file's size.
 
     Raises:
-        InputError: unreadable, or it holds objects that are not on the allow-list.
+        InputError: no checkpoint, damaged, or it holds what a checkpoint has no business to
+            hold; also where reading it crashed, filled the memory or took too long.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: expected a checkpoint of nnU-Net, found no file")
+    with tempfile.TemporaryFile() as answer:
+        _run_child(path, answer, seconds + path.stat().st_size // SLOWEST_BYTES_PER_S)
+        answer.seek(0)
+        head = json.loads(answer.readline(MOST_HEAD_BYTES))
+        if "refused" in head:
+            reason = shown_message(head["refused"])
+            raise InputError(f"{path}: expected a checkpoint of nnU-Net, found {reason}")
+        tensors = [_tensor(path, described, answer) for described in head["tensors"]]
+    weights = {_plain_name(name): tensors[number] for name, number in head["names"].items()}
+    return Checkpoint(path, weights, tuple(head["axes"]))
+
+
+def _run_child(path: Path, answer: BinaryIO, seconds: int) -> None:
+    """Let a child write its answer into a file.
+
+    Raises:
+        InputError: it did not end, or not by itself.
+    """
+    root = str(Path(oarseg.__file__).resolve().parents[1])
+    # -P: the working directory, which may hold anything, is no place to import from.
+    command = [sys.executable, "-P", "-c", _CHILD, root, str(path.resolve()), str(seconds)]
     try:
-        with torch.serialization.safe_globals(ALLOWED):
-            document = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        lines = str(error).splitlines()
-        reason = next((line.strip() for line in lines if "GLOBAL" in line), lines[0])
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            stderr=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"{path}: holds objects that are not allowed in a checkpoint: {reason}"
+            f"{path}: expected a checkpoint of nnU-Net, found one that takes longer than "
+            f"{seconds} s to read"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected a checkpoint of nnU-Net, could not read it") from error
-    weights: dict[str, torch.Tensor] = document["network_weights"]
-    for prefix in ("module.", "_orig_mod."):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    axes = document.get("inference_allowed_mirroring_axes") or ()
-    return Checkpoint(path, weights, tuple(int(axis) for axis in axes))
+    refuse_ending(path, done.returncode)
+
+
+def refuse_ending(path: Path, status: int) -> None:
+    """Say of a reader that did not end by itself how it ended.
+
+    Args:
+        status: 0, or as ``subprocess`` gives it: negative for a signal.
+
+    Raises:
+        InputError: the status is not 0.
+    """
+    if status != 0:
+        raise InputError(
+            f"{path}: expected a checkpoint of nnU-Net, found one that ends its reader "
+            f"({_ending(status)})"
+        )
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    name = signal.Signals(-status).name if -status in set(signal.Signals) else "unknown"
+    return f"signal {-status}, {name}{', as when memory runs out' if name == 'SIGKILL' else ''}"
+
+
+def _tensor(path: Path, described: dict[str, Any], answer: BinaryIO) -> torch.Tensor:
+    shape = tuple(described["shape"])
+    array = np.fromfile(answer, np.dtype(described["dtype"]), math.prod(shape)).reshape(shape)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: expected finite weights, found NaN or infinite ones")
+    return torch.from_numpy(array)
+
+
+def _plain_name(name: str) -> str:
+    """A weight's name without what distributed training and ``torch.compile`` put before it."""
+    return name.removeprefix("module.").removeprefix("_orig_mod.")
 
 
 def build_network(results: Results, checkpoint: Checkpoint) -> torch.nn.Module:
@@ -157,21 +157,49 @@ def build_network(results: Results, checkpoint: Checkpoint) -> torch.nn.Module:
     Raises:
         InputError: the checkpoint is of another network than the plans.
     """
-    settings = results.settings
-    network: torch.nn.Module = get_network_from_plans(
-        settings.network_arch_class_name,
-        settings.network_arch_init_kwargs,
-        settings.network_arch_init_kwargs_req_import,
-        len(results.dataset["channel_names"]),
-        results.labels.num_segmentation_heads,
-        deep_supervision=False,
-    )
     try:
-        # nnU-Net's decoder keeps its deep-supervision heads in every mode.
-        network.load_state_dict(checkpoint.weights)
+        network = create_network(
+            results.settings.architecture,
+            channels=len(results.dataset.channels),
+            classes=len(results.dataset.classes),
+        )
+    except ValueError as error:
+        raise InputError(f"{results.folder / 'plans.json'}: {shown_message(str(error))}") from error
+    load_weights(network, checkpoint, assign=True)
+    return network.eval()
+
+
+def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, *, assign: bool = False) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Args:
+        assign: the network takes the tensors themselves, instead of copying their values.
+
+    Raises:
+        InputError: the checkpoint is of another network.
+    """
+    try:
+        network.load_state_dict(checkpoint.weights, assign=assign)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+        reason = shown_message(str(error).splitlines()[1].strip())
         raise InputError(
             f"{checkpoint.path}: is of another network than the plans: {reason}"
         ) from error
-    return network.eval()
+
+
+@contextmanager
+def only_plain_data() -> Iterator[None]:
+    """Make ``torch.load`` refuse code, whatever its caller asks for.
+
+    nnU-Net loads the checkpoint that a training goes on from with ``weights_only=False``.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before

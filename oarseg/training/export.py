@@ -6,14 +6,15 @@ import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Challenge
@@ -32,39 +33,27 @@ from oarseg.model.manifest import (
     Label,
     Manifest,
     ModelFile,
-    Normalisation,
     Parity,
     Precision,
-    Resampling,
     write_manifest,
 )
-from oarseg.training.checkpoint import (
-    Checkpoint,
-    Results,
-    build_network,
-    fold_checkpoints,
-    open_results,
-    read_checkpoint,
-)
+from oarseg.training.checkpoint import Checkpoint, build_network, read_checkpoint
+from oarseg.training.json_file import invalid
+from oarseg.training.onnx_file import strip_metadata
 from oarseg.training.parity import (
     Patches,
     compare_with_torch,
     figures_text,
     network_outputs,
+    patches_from,
     smooth_noise,
 )
+from oarseg.training.results_folder import Results, fold_checkpoints, open_results
 
 log = logging.getLogger(__name__)
 
 LOGITS = "logits.npy"
 RUNTIMES = ("onnxruntime", "openvino")
-SCHEMES = {
-    "CTNormalization": "ct",
-    "ZScoreNormalization": "zscore",
-    "NoNormalization": "none",
-    "RescaleTo01Normalization": "rescale_0_1",
-    "RGBTo01Normalization": "rgb_0_1",
-}
 
 
 @dataclass(frozen=True)
@@ -85,6 +74,19 @@ class Interface:
     channels: tuple[Channel, ...]
     labels: tuple[Label, ...]
     regions: bool
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A results folder that can be exported.
+
+    Attributes:
+        checkpoints: of each fold, in the order of the ensemble.
+    """
+
+    results: Results
+    interface: Interface
+    checkpoints: Mapping[str, Checkpoint]
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def export_ensemble(
     folds: Sequence[str],
     challenge: Challenge,
     card: Card,
-    patches: Patches | None = None,
+    preprocessed: Path | None = None,
     precisions: Sequence[Precision] = get_args(Precision),
 ) -> Manifest:
     """Write a weights folder from a results folder.
@@ -156,7 +158,7 @@ def export_ensemble(
         folds: their names, as in ``fold_<name>``.
         challenge: what the labels are for.
         card: title, warning, training data and licence in words.
-        patches: network inputs to compare on; None takes smooth noise.
+        preprocessed: cases to compare on, see ``patches_from``; None takes smooth noise.
         precisions: those to try; one that misses its bar is left out.
 
     Raises:
@@ -164,32 +166,49 @@ def export_ensemble(
         WeightsError: float32 itself differs from torch, or the model is not one for the
             challenge.
     """
-    results = open_results(folder)
-    interface = Interface(
-        _channels(results, challenge), _labels(results), results.labels.has_regions
-    )
-    agreement.check_agreement(interface, challenge, source=str(folder))
-    checkpoints = {
-        fold: read_checkpoint(path) for fold, path in fold_checkpoints(results, folds).items()
-    }
-    for checkpoint in checkpoints.values():
-        build_network(results, checkpoint)  # one of another plan is refused before the long work
-    samples = patches or smooth_noise(results)
+    model = read_model(folder, folds=folds, challenge=challenge, card=card)
+    results = model.results
+    samples = patches_from(preprocessed, results) if preprocessed else smooth_noise(results)
     models: list[ModelFile] = []
     figures: list[Parity] = []
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
-        for fold, checkpoint in checkpoints.items():
+        for fold, checkpoint in model.checkpoints.items():
             stem = Path(scratch) / f"{card.name}_fold_{fold}"
             for precision, parity in _written(results, checkpoint, stem, samples, precisions):
                 file = stem.with_name(parity[0].file)
                 models.append(ModelFile(file.name, file_sha256(file), fold, precision))
                 figures.extend(parity)
         models = _whole_precisions(models, folds)
-        axes = set.intersection(*(set(c.mirror_axes) for c in checkpoints.values()))
-        manifest = describe_manifest(results, challenge, card, interface, models, figures, axes)
+        manifest = describe_manifest(model, challenge, card, models, figures)
         write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
+
+
+def read_model(
+    folder: Path, *, folds: Sequence[str], challenge: Challenge, card: Card
+) -> TrainedModel:
+    """Read everything that an export needs, and refuse it before the long work.
+
+    Raises:
+        InputError: the results folder cannot be exported.
+        WeightsError: the model is not one for the challenge.
+    """
+    results = open_results(folder)
+    try:
+        interface = Interface(
+            _channels(results, challenge), results.dataset.classes, results.dataset.has_regions
+        )
+        agreement.check_agreement(interface, challenge, source=str(folder))
+        paths = fold_checkpoints(results, folds)
+        model = TrainedModel(results, interface, {f: read_checkpoint(p) for f, p in paths.items()})
+        file = ModelFile(f"{card.name}_fold_0_fp32.onnx", "0" * 64, "0", "fp32")
+        describe_manifest(model, challenge, card, [file], [])  # what inference would refuse
+    except ValidationError as error:
+        raise invalid(folder, error, inside="the model") from error
+    for checkpoint in model.checkpoints.values():
+        build_network(results, checkpoint)
+    return model
 
 
 def _written(
@@ -203,6 +222,7 @@ def _written(
     wanted = network_outputs(build_network(results, checkpoint), samples, stem.with_name(LOGITS))
     for precision in precisions:
         file = stem.with_name(f"{stem.name}_{precision}.onnx")
+        log.info("%s: exporting, then comparing with torch", file.name)
         write_onnx(build_network(results, checkpoint), file, results, precision)
         found = _compared(file, samples, wanted, precision)
         if found:
@@ -221,16 +241,16 @@ def _compared(file: Path, samples: Patches, wanted: Image, precision: Precision)
             found.append(
                 compare_with_torch(file, samples, wanted, runtime="openvino", arithmetic=how)
             )
-            log.info("%s: %s", file.name, figures_text(found[-1]))
     return found
 
 
 def _passes(parity: Parity, precision: Precision) -> bool:
     bar = BARS[precision]
     good = parity.argmax_agreement >= bar.argmax_agreement and parity.min_dice >= bar.min_dice
-    log.info("%s: %s%s", parity.file, figures_text(parity), "" if good else ": below its bar")
     if not good and precision == "fp32":
         raise WeightsError(f"{parity.file}: ONNX differs from torch: {figures_text(parity)}")
+    if not good:
+        log.warning("%s: left out, below its bar: %s", parity.file, figures_text(parity))
     return good
 
 
@@ -245,46 +265,51 @@ def write_onnx(
 ) -> None:
     """Export one network with a static patch of one image: ``image`` → ``logits``."""
     model = HalfNetwork(network) if precision == "fp16" else network
-    shape = (1, len(results.dataset["channel_names"]), *results.settings.patch_size)
-    torch.onnx.export(
-        model.eval(),
-        (torch.zeros(shape),),
-        str(path),
-        input_names=["image"],
-        output_names=["logits"],
-        opset_version=18,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    shape = (1, *results.input_shape)
+    with warnings.catch_warnings():
+        # torch's exporter warns of torch's own code.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            model.eval(),
+            (torch.zeros(shape),),
+            str(path),
+            input_names=["image"],
+            output_names=["logits"],
+            opset_version=18,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    strip_metadata(path)
 
 
 def describe_manifest(
-    results: Results,
+    model: TrainedModel,
     challenge: Challenge,
     card: Card,
-    interface: Interface,
     models: Sequence[ModelFile],
     figures: Sequence[Parity],
-    mirror_axes: Collection[int],
 ) -> Manifest:
-    """The manifest of an export; ``mirror_axes`` are those that every fold allows."""
+    """The manifest of an export; it mirrors along the axes that every fold allows."""
+    results, interface = model.results, model.interface
     settings = results.settings
-    kept = {model.file for model in models}
+    axes = set.intersection(*(set(c.mirror_axes) for c in model.checkpoints.values()))
+    kept = {file.file for file in models}
     return Manifest(
         format_version=FORMAT_VERSION,
         challenge=challenge.name,
         title=card.title,
         warning=card.warning,
         channels=interface.channels,
-        spacing_mm=tuple(settings.spacing),
-        patch_size=tuple(settings.patch_size),
-        transpose_forward=tuple(results.plans["transpose_forward"]),
-        data_resampling=_resampling(settings.configuration, "resampling_fn_data"),
-        logits_resampling=_resampling(settings.configuration, "resampling_fn_probabilities"),
+        spacing_mm=settings.spacing,
+        patch_size=settings.patch_size,
+        transpose_forward=results.plans.transpose_forward,
+        data_resampling=settings.resampling_fn_data_kwargs.recipe(),
+        logits_resampling=settings.resampling_fn_probabilities_kwargs.recipe(),
         labels=interface.labels,
         regions=interface.regions,
-        mirror_axes=tuple(sorted(mirror_axes)),
+        mirror_axes=tuple(sorted(axes)),
         models=tuple(models),
         parity=tuple(parity for parity in figures if parity.file in kept),
         training=card.training,
@@ -298,69 +323,25 @@ def describe_manifest(
 
 
 def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
-    names = results.dataset["channel_names"]
-    told = results.dataset.get("oarseg", {}).get("channels")
-    recipes = TypeAdapter(tuple[ChannelRecipe, ...]).validate_python(
-        told if told is not None else [{"name": s.channel} for s in challenge.sockets]
-    )
+    names = results.dataset.channels
+    recipes = results.dataset.oarseg.channels
+    if recipes is None:
+        recipes = tuple(ChannelRecipe(socket.channel) for socket in challenge.sockets)
     if len(recipes) != len(names):
         raise InputError(
             f"{results.folder}: the model takes {len(names)} channels, challenge "
-            f"{challenge.name} has {len(recipes)} inputs"
+            f"{challenge.name} has {len(recipes)} inputs; name the right one with --challenge"
         )
-    intensities = results.plans["foreground_intensity_properties_per_channel"]
-    settings = results.settings
     return tuple(
         Channel(
             recipe.name,
-            _normalisation(scheme, intensities.get(str(i), {}), masked),
+            results.plans.normalisation(number),
             recipe.optional,
             recipe.absent_value,
             recipe.standardise,
         )
-        for i, (recipe, scheme, masked) in enumerate(
-            zip(recipes, settings.normalization_schemes, settings.use_mask_for_norm, strict=True)
-        )
+        for number, recipe in enumerate(recipes)
     )
-
-
-def _normalisation(scheme: str, properties: dict[str, float], masked: bool) -> Normalisation:
-    if scheme not in SCHEMES:
-        raise InputError(f"normalisation {scheme}: supported are {', '.join(SCHEMES)}")
-    if scheme != "CTNormalization":
-        return Normalisation(SCHEMES[scheme], use_mask=masked)  # type: ignore[arg-type]
-    return Normalisation(
-        "ct",
-        mean=properties["mean"],
-        std=properties["std"],
-        lower=properties["percentile_00_5"],
-        upper=properties["percentile_99_5"],
-    )
-
-
-def _resampling(configuration: dict[str, Any], key: str) -> Resampling:
-    function, options = configuration[key], configuration[f"{key}_kwargs"]
-    if function != "resample_data_or_seg_to_shape":
-        raise InputError(f"plans: {key} {function}: only nnU-Net's default can be exported")
-    return Resampling(
-        order=options["order"],
-        order_z=options["order_z"],
-        force_separate_z=options["force_separate_z"],
-        separate_z_threshold=options.get("separate_z_anisotropy_threshold", 3.0),
-    )
-
-
-def _labels(results: Results) -> tuple[Label, ...]:
-    labels = results.labels
-    names = results.dataset["labels"]
-    if labels.has_regions:
-        regions = [name for name in names if name not in ("background", "ignore")]
-        return tuple(
-            Label(int(value), name)
-            for value, name in zip(results.dataset["regions_class_order"], regions, strict=True)
-        )
-    by_value = {value: name for name, value in names.items() if name != "ignore"}
-    return tuple(Label(int(value), by_value[value]) for value in labels.all_labels)
 
 
 def _install(scratch: Path, out: Path, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from oarseg.inference.engines.protocol import INPUT, OUTPUT
 from oarseg.labels.dice import count_labels
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
-from oarseg.training.checkpoint import Results
+from oarseg.training.results_folder import Results
 
 MIN_CLASS_VOXELS = 50
 
@@ -127,8 +128,7 @@ def _openvino(
 
 def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:
     """Inputs without data: noise smoothed over a few voxels."""
-    shape = (count, len(results.dataset["channel_names"]), *results.settings.patch_size)
-    noise = np.random.default_rng(seed).normal(size=shape)
+    noise = np.random.default_rng(seed).normal(size=(count, *results.input_shape))
     smooth = gaussian_filter(noise, (0, 0, 2, 2, 2))
     return Patches((smooth / smooth.std()).astype(np.float32), "smooth noise")
 
@@ -136,31 +136,69 @@ def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:
 def patches_from(preprocessed: Path, results: Results, *, count: int = 6) -> Patches:
     """Patches around structures of preprocessed cases.
 
+    nnU-Net's own reader unpickles a file beside each case; this one reads arrays only.
+
     Args:
         preprocessed: nnU-Net's folder of preprocessed cases of this configuration.
-        results: gives the patch size.
+        results: gives the patch size and the folder's name.
         count: patches, one a case.
 
     Raises:
-        InputError: the folder has no cases.
+        InputError: the folder is of another configuration, or has no cases that can be read.
     """
-    from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
-
-    if not preprocessed.is_dir():
-        raise InputError(f"{preprocessed}: expected nnU-Net's preprocessed cases, found no folder")
-    dataset = infer_dataset_class(str(preprocessed))(str(preprocessed))
-    size = results.settings.patch_size
+    wanted = results.settings.data_identifier
+    if preprocessed.resolve().name != wanted or not preprocessed.is_dir():
+        raise InputError(
+            f"{preprocessed}: expected nnU-Net's folder {wanted} of this model's preprocessed "
+            "cases; give it with --preprocessed, or leave the option out to compare on noise"
+        )
+    files = sorted(path for path in preprocessed.iterdir() if _holds_case(path))[:count]
+    if not files:
+        raise InputError(f"{preprocessed}: expected preprocessed cases (.b2nd or .npz), found none")
     rng = np.random.default_rng(0)
-    patches = []
-    for name in sorted(dataset.identifiers)[:count]:
-        data, _, _, properties = dataset.load_case(name)
-        places = [p for p in properties["class_locations"].values() if len(p)]
-        centre = places[int(rng.integers(len(places)))][0][1:]
-        patches.append(_cut(np.asarray(data[:]), centre, size))
+    patches = [_patch(file, results.input_shape, rng) for file in files]
     return Patches(np.stack(patches), "preprocessed training cases")
 
 
-def _cut(data: NDArray[Any], centre: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:
+def _holds_case(path: Path) -> bool:
+    return path.suffix in (".b2nd", ".npz") and not path.stem.endswith("_seg")
+
+
+def _patch(
+    file: Path, shape: tuple[int, int, int, int], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """A patch around a voxel of a structure that is drawn, or around the middle."""
+    try:
+        data, labels = _read_case(file)
+        if data.ndim != 4 or len(data) != shape[0] or labels.shape[1:] != data.shape[1:]:
+            raise InputError(
+                f"{file}: expected {shape[0]} channels of a volume and its labels, found arrays "
+                f"{data.shape} and {labels.shape}; --preprocessed takes this model's own cases"
+            )
+        there = np.unique(labels[labels > 0])
+        voxels = np.argwhere(labels[0] == rng.choice(there)) if len(there) else ()
+        centre = voxels[rng.integers(len(voxels))] if len(voxels) else np.array(data.shape[1:]) // 2
+        patch = _cut(data, centre, shape[1:])
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{file}: expected a preprocessed case, could not read it") from error
+    if not np.isfinite(patch).all():
+        raise InputError(f"{file}: expected finite values, found NaN or infinite ones")
+    return patch
+
+
+def _read_case(file: Path) -> tuple[Any, NDArray[Any]]:
+    """A case's channels (c, z, y, x) and labels (1, z, y, x)."""
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["data"], arrays["seg"]
+    import blosc2  # type: ignore[import-untyped,unused-ignore]
+
+    data = blosc2.open(str(file), mode="r")
+    labels = blosc2.open(str(file.with_name(f"{file.stem}_seg.b2nd")), mode="r")
+    return data, np.asarray(labels[:])
+
+
+def _cut(data: Any, centre: Any, size: Sequence[int]) -> NDArray[np.float32]:
     patch = np.zeros((len(data), *size), dtype=np.float32)
     starts = [
         int(np.clip(c - n // 2, 0, max(have - n, 0)))

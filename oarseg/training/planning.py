@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from oarseg.errors import InputError
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.training.dataset_file import read_dataset_file
+from oarseg.training.json_file import read_json_object
 from oarseg.training.settings import PLANS_KEY, TrainerSettings, as_document
 
 CONFIGURATION = "3d_fullres"
@@ -145,13 +145,14 @@ def plan_and_preprocess(
     Raises:
         InputError: the raw dataset is not there or the plans are of no known name.
     """
-    if not (space.raw / "dataset.json").is_file():
-        raise InputError(f"{space.raw}: expected dataset.json, found none; run 'oarseg prepare'")
+    check_raw_dataset(space.raw)
     if plans not in PLANNERS and plans not in PRESETS:
         known = ", ".join([*PLANNERS, *PRESETS])
         raise InputError(f"plans {plans!r}: expected one of {known}")
     space.activate()
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+
+    from oarseg.training.plans import read_plans
 
     number = space.dataset_id
     if not (space.preprocessed / "dataset_fingerprint.json").is_file():
@@ -165,13 +166,24 @@ def plan_and_preprocess(
             document = _apply(PRESETS[plans], document)
         path.write_text(json.dumps(document, indent=1), encoding="utf-8")
     write_settings(space, plans=plans, settings=settings)
-    identifier = json.loads(path.read_text(encoding="utf-8"))["configurations"][CONFIGURATION][
-        "data_identifier"
-    ]
+    # nnU-Net imports what plans name, and a work folder can come from elsewhere.
+    identifier = read_plans(path, CONFIGURATION).settings.data_identifier
     finished = space.preprocessed / f"{identifier}.finished"
     if not finished.is_file():
         api.preprocess_dataset(number, plans, (CONFIGURATION,), (workers,), show_progress_bar=False)
         finished.touch()
+
+
+def check_raw_dataset(raw: Path) -> None:
+    """Make sure that a folder can be a raw dataset of nnU-Net.
+
+    Raises:
+        InputError: it is missing, has no ``dataset.json``, or no number in its name.
+    """
+    if not (raw / "dataset.json").is_file():
+        raise InputError(f"{raw}: expected dataset.json, found none; run 'oarseg prepare'")
+    if not re.fullmatch(r"Dataset\d{3}_[\w.+-]+", raw.resolve().name):
+        raise InputError(f"{raw}: expected a folder named Dataset<nnn>_<name>, as nnU-Net names it")
 
 
 def default_settings(plans: str) -> TrainerSettings:
@@ -182,7 +194,7 @@ def default_settings(plans: str) -> TrainerSettings:
 def write_settings(space: Workspace, *, plans: str, settings: TrainerSettings) -> None:
     """Put the trainer's settings into a plans file that exists."""
     path = space.preprocessed / f"{plans}.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = read_json_object(path)
     document[PLANS_KEY] = as_document(settings)
     path.write_text(json.dumps(document, indent=1), encoding="utf-8")
 
@@ -193,14 +205,13 @@ def optional_channels(raw: Path) -> tuple[tuple[int, float], ...]:
     A channel that nnU-Net normalises has another absent value in each case, so it
     cannot be dropped after preprocessing.
     """
-    document = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-    recipes = TypeAdapter(tuple[ChannelRecipe, ...]).validate_python(
-        document.get("oarseg", {}).get("channels", ())
-    )
+    dataset = read_dataset_file(raw / "dataset.json")
     return tuple(
-        (i, recipe.absent_value)
-        for i, recipe in enumerate(recipes)
-        if recipe.optional and document["channel_names"][str(i)] == "noNorm"
+        (number, recipe.absent_value)
+        for number, (name, recipe) in enumerate(
+            zip(dataset.channels, dataset.oarseg.channels or (), strict=False)
+        )
+        if recipe.optional and name == "noNorm"
     )
 
 

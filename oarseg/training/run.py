@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from oarseg.errors import InputError
+from oarseg.training.json_file import read_json_object
 from oarseg.training.planning import CONFIGURATION, Workspace
+from oarseg.training.results_folder import FINAL_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
 TRAINER = "OarsegTrainer"
-FINAL_CHECKPOINT = "checkpoint_final.pth"
 
 
 def train_folds(
@@ -55,6 +55,9 @@ def train_folds(
     if gpus > 1 and initial_weights is not None:
         raise InputError(f"--gpus {gpus}: initial weights are for one GPU or the CPU")
     starts = {fold: _initial_checkpoint(initial_weights, fold) for fold in folds}
+    from oarseg.training.plans import read_plans
+
+    read_plans(path, CONFIGURATION)  # before nnU-Net imports what they name
     space.activate()
     results = space.results / f"{TRAINER}__{plans}__{CONFIGURATION}"
     for fold in folds:
@@ -93,7 +96,7 @@ def _train_here(
 
     if threads:
         torch.set_num_threads(threads)
-    document = json.loads(plans.read_text(encoding="utf-8"))
+    document = read_json_object(plans)
     folder = (
         space.results / f"{TRAINER}__{document['plans_name']}__{CONFIGURATION}" / f"fold_{fold}"
     )
@@ -103,7 +106,7 @@ def _train_here(
         plans=document,
         configuration=CONFIGURATION,
         fold=fold,  # type: ignore[arg-type]  # nnU-Net takes "all" as well
-        dataset_json=json.loads((space.preprocessed / "dataset.json").read_text(encoding="utf-8")),
+        dataset_json=read_json_object(space.preprocessed / "dataset.json"),
         device=torch.device(device),
     )
     if latest.is_file():
@@ -114,14 +117,11 @@ def _train_here(
 
 
 def _begin_with(trainer: Any, start: Path) -> None:
-    from oarseg.training.checkpoint import read_checkpoint
+    from oarseg.training.checkpoint import load_weights, read_checkpoint
 
+    checkpoint = read_checkpoint(start)
     trainer.initialize()
-    try:
-        trainer.network.load_state_dict(read_checkpoint(start).weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise InputError(f"{start}: is of another network than the plans: {reason}") from error
+    load_weights(trainer.network, checkpoint)
     log.info("fold %s begins with the weights of %s", trainer.fold, start)
 
 

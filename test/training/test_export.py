@@ -18,12 +18,8 @@ from oarseg.model import bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.training import export as exporting
 from oarseg.training import parity as parity_check
-from oarseg.training.checkpoint import (
-    build_network,
-    fold_checkpoints,
-    open_results,
-    read_checkpoint,
-)
+from oarseg.training.checkpoint import build_network, read_checkpoint
+from oarseg.training.results_folder import fold_checkpoints, open_results
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 # The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
@@ -95,6 +91,8 @@ def test_every_kind_is_exported_and_agrees(
         c.normalisation for c in expected.channels
     ]
     assert manifest.mirror_axes == (0, 1)
+    for path in out.glob("*.onnx"):
+        assert b"site-packages" not in path.read_bytes()
     assert {m.precision for m in manifest.models} == {"fp32", "fp16"}
     assert manifest.folds == tuple(folds)
     rows = {(p.file, p.runtime, p.arithmetic) for p in manifest.parity}

@@ -7,6 +7,7 @@ no mirroring across the sagittal plane, modality dropout, and settings from the 
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from oarseg.errors import InputError
 from oarseg.training.augmentation import light_transforms
+from oarseg.training.checkpoint import only_plain_data, read_checkpoint
 from oarseg.training.partial import PartialLoss, unlabelled_of
 from oarseg.training.repeatable import (
     augmenting_in_this_process,
@@ -230,6 +232,12 @@ class OarsegTrainer(nnUNetTrainer):
         for channel, absent in self.settings.optional_channels:
             data[drop, channel] = absent
         return data
+
+    def load_checkpoint(self, filename_or_checkpoint: str) -> None:
+        """Go on from a checkpoint, after making sure that it holds nothing but data."""
+        read_checkpoint(Path(filename_or_checkpoint))
+        with only_plain_data():
+            super().load_checkpoint(filename_or_checkpoint)
 
     def plot_network_architecture(self) -> None:
         """Leave out nnU-Net's drawing, which needs a program that few machines have."""
