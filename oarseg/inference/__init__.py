@@ -1,1 +1,1 @@
-"""nnU-Net's answer, computed a few planes at a time."""
+"""Sliding-window inference as in nnU-Net, computed a few planes at a time."""

@@ -1,8 +1,8 @@
-"""The part of a CT that holds the body, so that no network looks at air.
+"""Finds the body in a CT, so that no network is run on air.
 
-The mask only has to be safe, not tight: couch and mask shell are thin and fall off, every
-piece as large as a hand stays (arms beside the trunk are pieces of their own), what is
-enclosed is filled, and a margin is laid around it all.
+The mask must hold the whole patient but need not be tight. Couch and mask shell are thin and are
+removed by opening. Every component as large as a hand is kept, as arms beside the trunk are
+components of their own. Enclosed air is filled, and the result is dilated by a margin.
 """
 
 from __future__ import annotations
@@ -22,34 +22,37 @@ from oarseg.inference.preprocessing import IndexBox
 
 BOX_MARGIN_MM = 20.0
 MASK_MARGIN_MM = 12.0
-# What opening takes away: shells and boards thinner than twice this.
+# Opening removes shells and boards thinner than twice this.
 THIN_MM = 8.0
 SMALLEST_PIECE_MM3 = 2e4
 SMALLEST_BODY_MM3 = 1e5
 
 
 def find_body(ct: Volume) -> BlockMask | None:
-    """The patient, ``MASK_MARGIN_MM`` around included; None where there is none.
+    """Find the patient.
 
     Args:
-        ct: HU.
+        ct: in HU.
+
+    Returns:
+        The patient dilated by ``MASK_MARGIN_MM``; None if no body was found.
     """
     coarse = block_mean(ct, spacing_mm=COARSE_MM)
-    pieces = _pieces(np.nan_to_num(coarse.array, nan=AIR_HU) > BODY_HU, coarse.grid)
+    pieces = _large_components(np.nan_to_num(coarse.array, nan=AIR_HU) > BODY_HU, coarse.grid)
     if pieces is None:
         return None
     size = tuple(
         round(large / small)
         for large, small in zip(coarse.grid.spacing_mm, ct.grid.spacing_mm, strict=True)
     )
-    blocks = _grown(pieces, coarse.grid, MASK_MARGIN_MM)
+    blocks = _dilate(pieces, coarse.grid, MASK_MARGIN_MM)
     return BlockMask(blocks, (size[0], size[1], size[2]), ct.grid.shape)
 
 
-def _pieces(tissue: Mask, grid: Grid) -> Mask | None:
-    """Everything of the patient, without what is thin, enclosed air filled."""
+def _large_components(tissue: Mask, grid: Grid) -> Mask | None:
+    """Keep the large components of tissue, without thin structures and with holes filled."""
     thin = max(1, round(THIN_MM / max(grid.spacing_mm[1:])))
-    # The image's edge is no end of the body: it goes on there as it is at the edge.
+    # The body continues beyond the field of view, so the image is padded with its edge.
     padded = np.pad(tissue, thin, mode="edge")
     inner = (slice(thin, -thin),) * 3
     opened = ndimage.binary_opening(padded, iterations=thin)[inner]
@@ -65,8 +68,8 @@ def _pieces(tissue: Mask, grid: Grid) -> Mask | None:
     return cast(Mask, body)
 
 
-def _grown(mask: Mask, grid: Grid, margin_mm: float) -> Mask:
-    """A mask and at least ``margin_mm`` around it along each axis, whatever the spacing."""
+def _dilate(mask: Mask, grid: Grid, margin_mm: float) -> Mask:
+    """Dilate a mask by at least ``margin_mm`` along each axis."""
     for axis, spacing in enumerate(grid.spacing_mm):
         width = 2 * math.ceil(margin_mm / spacing) + 1
         mask = ndimage.maximum_filter1d(mask.astype(np.uint8), width, axis=axis) > 0
@@ -74,13 +77,14 @@ def _grown(mask: Mask, grid: Grid, margin_mm: float) -> Mask:
 
 
 def body_box(body: BlockMask | None, grid: Grid) -> IndexBox:
-    """Half-open intervals along (z, y, x) that hold the body and ``BOX_MARGIN_MM`` around it.
-
-    All slices are kept. Without a body the box is the whole image.
+    """Bound the body, with ``BOX_MARGIN_MM`` around it in plane and all slices kept.
 
     Args:
         body: from ``find_body``.
         grid: the CT's.
+
+    Returns:
+        Half-open intervals along (z, y, x); the whole image without a body.
     """
     depth, height, width = grid.shape
     if body is None:

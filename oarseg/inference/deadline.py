@@ -1,9 +1,8 @@
-"""A time limit: what to leave out so that a run ends in time, least loss first.
+"""Chooses what to leave out so that a run meets its time limit.
 
-The order follows what each saving costs in Dice on phantoms (``docs/inference.md``): flips
-go first, then folds down to two, then tiles are laid farther apart. One fold alone comes
-last: on tiles as close as nnU-Net's it takes as long as all folds on wider ones, and loses
-more.
+The order follows what each saving costs in Dice on phantoms (``docs/inference.md``). Flips are left
+out first, then folds down to two, then the overlap of tiles is reduced. A single fold comes last:
+with nnU-Net's overlap it takes as long as all folds with less overlap, and loses more Dice.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ USABLE = 0.85
 
 @dataclass
 class Deadline:
-    """Shares the time that is left among the cases that are left.
+    """Shares the remaining time among the remaining cases.
 
     Attributes:
         seconds: for the whole run, from the start of the process.
-        cases: still to come, the present one included.
+        cases: the cases that remain, the present one included.
         started_s: when the run began, by ``time.monotonic``; None: with this process.
     """
 
@@ -54,25 +53,30 @@ class Deadline:
         self._end = started_s + self.seconds
 
     def left(self) -> float:
-        """Seconds that the present case may still take."""
+        """Return the seconds that the present case may take."""
         return max(0.0, self._end - time.monotonic()) / max(1, self.cases)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that one tile takes: each run of a network, and all the rest."""
+    """Seconds that a tile takes.
+
+    Attributes:
+        network_s: for one run of a network.
+        rest_s: for everything else.
+    """
 
     network_s: float
     rest_s: float
 
     def of(self, effort: Effort, work: Work, manifest: Manifest, folds: int) -> float:
-        """Seconds for a whole case."""
+        """Estimate the seconds that a whole case takes."""
         runs = len(range(folds)[: effort.folds]) * (1 + len(mirror_flips(manifest, effort.mirror)))
         return work.count * (runs * self.network_s + self.rest_s)
 
 
 def effort_ladder(whole: Effort, folds: int) -> tuple[Effort, ...]:
-    """Efforts from the whole one down, in the order of the Dice that they keep."""
+    """List efforts from the whole one down, in decreasing order of their Dice."""
     plain = replace(whole, mirror=False)
     steps = (whole.step, WIDER_STEP, WIDEST_STEP)
     rungs = [
@@ -95,9 +99,10 @@ def choose_effort(
     mask: BlockMask | None,
     threads: int,
 ) -> tuple[Effort, float]:
-    """The first effort of the ladder that fits, or the last; and how long it should take.
+    """Choose the first effort of the ladder that fits, else the last.
 
-    The networks are timed on one tile, twice: the first time they still get ready.
+    The networks are timed on one tile, in the second of two runs, as the first one includes their
+    warm-up.
     """
     place = net_input.placement
     costs = measure_costs(net_input, engines, manifest, threads=threads)
@@ -115,22 +120,22 @@ def choose_effort(
 def measure_costs(
     net_input: NetworkInput, engines: Engines, manifest: Manifest, *, threads: int
 ) -> Costs:
-    """Segment one tile's worth of the image and see how long that takes."""
-    part = _one_tile(net_input, manifest)
-    timed = [_Timed(engine) for engine in engines.folds]
+    """Measure how long one tile of the image takes."""
+    part = _central_tile(net_input, manifest)
+    timed = [_TimedEngine(engine) for engine in engines.folds]
     total = 0.0
     for _ in range(2):
-        for one in timed:
-            one.seconds = 0.0
+        for engine in timed:
+            engine.seconds = 0.0
         start = time.perf_counter()
         segment_streaming(part, timed, manifest, threads=threads, xp=engines.xp)
         total = time.perf_counter() - start
-    networks = sum(one.seconds for one in timed)
+    networks = sum(engine.seconds for engine in timed)
     return Costs(networks / len(timed), max(0.0, total - networks))
 
 
-class _Timed:
-    """An engine with a stop-watch."""
+class _TimedEngine:
+    """An engine that adds up the seconds that it takes."""
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
@@ -144,8 +149,8 @@ class _Timed:
         return logits
 
 
-def _one_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
-    """The middle of an image, one patch large."""
+def _central_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
+    """Crop the middle of an image, one patch large."""
     place, data = net_input.placement, net_input.data
     shape = [min(n, p) for n, p in zip(place.network_shape, manifest.patch_size, strict=True)]
     starts = [(n - s) // 2 for n, s in zip(place.network_shape, shape, strict=True)]
@@ -169,7 +174,7 @@ def _one_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
 
 
 def describe_losses(whole: Effort, effort: Effort, folds: int) -> tuple[str, ...]:
-    """What was left out, in words; nothing where everything is computed."""
+    """Describe what was left out, a phrase for each saving."""
     found = []
     if whole.mirror and not effort.mirror:
         found.append("mirroring")

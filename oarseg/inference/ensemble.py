@@ -1,4 +1,4 @@
-"""The ensemble's answer for one tile: all folds, all flips, and nothing but finite numbers."""
+"""Runs an ensemble on one tile: every fold, every flip, and a check for finite logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Flip = tuple[int, ...]
 
 
 def mirror_flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
-    """The axis combinations of test-time mirroring besides none, in nnU-Net's order."""
+    """List the axis combinations of test-time mirroring, in nnU-Net's order; none is not listed."""
     axes = manifest.mirror_axes if mirror else ()
     return tuple(
         chosen for n in range(1, len(axes) + 1) for chosen in itertools.combinations(axes, n)
@@ -28,12 +28,12 @@ def mirror_flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
 
 
 class Ensemble:
-    """Every fold of a model, on tiles of one image."""
+    """Runs every fold of a model on tiles of one image."""
 
     def __init__(
         self, data: Image, window: Tiling, engines: Sequence[Engine], *, xp: ModuleType = np
     ) -> None:
-        """Make room for a tile.
+        """Allocate the tile.
 
         Args:
             data: (channels, *network shape).
@@ -49,20 +49,24 @@ class Ensemble:
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
 
     def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Any:
-        """The sum of the folds' logits (classes, *patch); valid until the next call.
+        """Sum the folds' logits for one tile.
 
         Args:
             start: the tile's first voxel in the padded image.
-            flips: axes to mirror along; each fold's logits are averaged over these and none.
+            flips: axes to mirror along; each fold's logits are averaged over these and the
+                unflipped tile.
+
+        Returns:
+            Logits (classes, *patch), valid until the next call.
 
         Raises:
-            InferenceError: NaN or infinity among them.
+            InferenceError: logits are NaN or infinite.
         """
         cut_tile(self._data, self._window, start, self._tile[0])
         tile = self._xp.asarray(self._tile)
         total = logits = tile
         for number, engine in enumerate(self._engines):
-            logits = self._one(engine, tile, flips)
+            logits = self._average_flips(engine, tile, flips)
             # A sum is one pass and is finite only if every logit is.
             if not self._xp.isfinite(logits.sum()):
                 raise InferenceError(
@@ -71,10 +75,10 @@ class Ensemble:
                 )
             # The folds share one output buffer, so a sum of several needs its own.
             if len(self._engines) > 1:
-                total = self._add(logits, first=number == 0)
+                total = self._accumulate(logits, first=number == 0)
         return total if len(self._engines) > 1 else logits
 
-    def _add(self, logits: Any, *, first: bool) -> Any:
+    def _accumulate(self, logits: Any, *, first: bool) -> Any:
         if self._sum is None:
             self._sum = self._xp.empty_like(logits)
         if first:
@@ -83,7 +87,7 @@ class Ensemble:
             self._sum += logits
         return self._sum
 
-    def _one(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
+    def _average_flips(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
         if not flips:
             return engine(tile)[0]
         mean = engine(tile)[0].copy()

@@ -1,7 +1,7 @@
-"""A mask of an image made of blocks of voxels, and the tiles that touch it.
+"""Masks an image in blocks of voxels, and selects the tiles that a mask depends on.
 
-The body need not be known to the voxel to leave air alone. Blocks keep the mask small:
-nothing here is as large as the image.
+The body need not be known to the voxel in order to skip air. Blocks keep the mask small: no array
+here is as large as the image.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class BlockMask:
-    """Which blocks of an image belong to it.
+    """A mask of an image in blocks of voxels.
 
     Attributes:
-        blocks: (z, y, x).
-        size: voxels of a block along each axis; the last block of an axis takes what is left.
+        blocks: (z, y, x), True for those that belong to the mask.
+        size: voxels of a block along each axis; the last block of an axis holds the remainder.
         shape: the image's.
     """
 
@@ -36,24 +36,24 @@ class BlockMask:
     shape: Shape
 
     def index(self, axis: int) -> Index:
-        """The block that each voxel of an axis is in."""
+        """Return the block of each voxel along an axis."""
         found: Index = np.minimum(
             np.arange(self.shape[axis]) // self.size[axis], self.blocks.shape[axis] - 1
         )
         return found
 
     def voxels(self) -> Mask:
-        """The same mask as large as the image; for tests and pictures."""
+        """Expand the mask to the image's size, for tests and pictures."""
         return self.blocks[np.ix_(self.index(0), self.index(1), self.index(2))]
 
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
-    """A mask as the network's axes see it, within the part of the image that was kept.
+    """A mask along the network's axes, within the part of the image that was kept.
 
     Attributes:
         blocks: in the network's order of axes.
-        index: along each axis, the block that each voxel before resampling is in.
+        index: along each axis, the block of each voxel before resampling.
     """
 
     blocks: Mask
@@ -61,7 +61,7 @@ class Footprint:
 
     @classmethod
     def of(cls, mask: BlockMask, place: Placement) -> Footprint:
-        """A mask seen through a placement."""
+        """Map a mask to the axes and the crop of a placement."""
         a, b, c = (
             mask.index(axis)[start:stop]
             for axis, (start, stop) in zip(place.transpose, place.box, strict=True)
@@ -69,23 +69,23 @@ class Footprint:
         return cls(mask.blocks.transpose(place.transpose), (a, b, c))
 
     def plane(self, index: int) -> Mask:
-        """One plane of the image along the network's axis 0."""
+        """Return one plane of the image along the network's axis 0."""
         layer: Mask = self.blocks[self.index[0][index]]
         return layer[np.ix_(self.index[1], self.index[2])]
 
     def same(self, one: int, other: int) -> bool:
-        """Whether two planes lie in the same layer of blocks."""
+        """Tell whether two planes lie in the same layer of blocks."""
         return bool(self.index[0][one] == self.index[0][other])
 
     def tiles(self, window: Tiling, orders: Sequence[int]) -> Mask:
-        """Which tiles a voxel of the mask depends on, by their numbers along each axis.
+        """Select the tiles that a voxel of the mask depends on, by their numbers along each axis.
 
-        A label is made of the logits of the one or two network voxels along each axis
-        that interpolation takes, and each of those of every tile that covers it.
+        A label is interpolated from the logits of one or two network voxels along each axis,
+        and each of those is a sum over all tiles that cover it.
 
         Args:
             window: the tiles.
-            orders: of the logits' resampling, along each axis.
+            orders: spline orders of the logits' resampling along each axis.
         """
         needed = self.blocks.astype(np.float32)
         for axis in range(3):
@@ -95,7 +95,11 @@ class Footprint:
         return found
 
     def _touched(self, axis: int, window: Tiling, order: int) -> Mask:
-        """(tiles, blocks) of one axis: whether a voxel of the block takes one of the tile."""
+        """Relate tiles to blocks along one axis.
+
+        Returns:
+            (tiles, blocks), True where a voxel of the block is interpolated from the tile.
+        """
         index = self.index[axis]
         taps = resampling.linear_taps(window.image[axis], len(index), order)
         first, last = np.array([tap.first for tap in taps]), np.array([tap.last for tap in taps])

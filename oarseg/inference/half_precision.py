@@ -1,4 +1,4 @@
-"""Sums in half precision, rounded as nnU-Net rounds them."""
+"""Adds and divides in half precision, rounded as in nnU-Net."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oarseg.inference.engines.openvino import openvino_fault
 
 
 class HalfArithmetic(Protocol):
-    """The two operations that memory traffic bounds; safe to call from several threads."""
+    """The two operations bound by memory traffic; both are thread-safe."""
 
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
         """``totals = half(float(totals) + tile · weights)``.
@@ -35,11 +35,11 @@ class HalfArithmetic(Protocol):
 
 
 class PlainArithmetic:
-    """With whatever array module; the reference."""
+    """The reference implementation, for any array module."""
 
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
         """See ``HalfArithmetic``."""
-        # Infinities are kept, for whoever takes the planes to find.
+        # Infinities are kept: the painter checks the finished planes.
         with np.errstate(over="ignore"):
             for part, planes in _parts(totals):
                 part[...] = part.astype(np.float32) + tile[planes] * weights[planes]
@@ -50,7 +50,7 @@ class PlainArithmetic:
 
 
 class OpenVinoArithmetic:
-    """With OpenVINO's element-wise kernels, on contiguous copies of the blocks."""
+    """Uses OpenVINO's element-wise kernels on contiguous copies of the blocks."""
 
     def __init__(self) -> None:
         from openvino import Tensor
@@ -94,12 +94,12 @@ class OpenVinoArithmetic:
 
 
 class _Kernel:
-    """A compiled graph, with a request for each thread that is in it."""
+    """A compiled graph with one inference request for each concurrent thread."""
 
     def __init__(self, graph: Any) -> None:
         import openvino
 
-        # One thread a call: the callers run side by side.
+        # One thread for each call, as calls run concurrently.
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": 1,
@@ -110,7 +110,7 @@ class _Kernel:
 
     @contextmanager
     def request(self) -> Iterator[Any]:
-        """A request of one's own, with buffers that stay allocated."""
+        """Lend a request whose buffers stay allocated."""
         try:
             request = self._idle.get_nowait()
         except Empty:
@@ -122,7 +122,7 @@ class _Kernel:
 
 
 def _parts(totals: Sequence[Half]) -> Iterator[tuple[Half, slice]]:
-    """Each array with its place in the concatenation of all along axis 0."""
+    """Pair each array with its slice of their concatenation along axis 0."""
     start = 0
     for part in totals:
         yield part, slice(start, start + len(part))
@@ -167,7 +167,7 @@ _GRAPHS: dict[str, Callable[[Shape], Any]] = {
 
 
 def half_arithmetic(xp: ModuleType = np) -> HalfArithmetic:
-    """The fastest arithmetic for an array module."""
+    """Choose the fastest arithmetic for an array module."""
     installed = importlib.util.find_spec("openvino") is not None
     if xp is np and installed and openvino_fault() is None:
         return OpenVinoArithmetic()

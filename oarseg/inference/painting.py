@@ -1,6 +1,6 @@
-"""Final planes of logits → label planes: resampling, the largest class, the mask.
+"""Turns final planes of logits into label planes: resampling, argmax and masking.
 
-Only what lies in the body's rows and columns is computed; outside the mask is background.
+Only blocks that hold voxels of the mask are computed; everything outside it is background.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _BANDS = 4
 
 @dataclass(frozen=True)
 class _Block:
-    """A piece of a label plane, small enough for the cache, and what it is made of.
+    """A block of a label plane that fits the cache, and the bands that interpolate it.
 
-    Which voxels the body has decides whether a block is computed, never how.
+    The mask decides whether a block is computed, never how.
     """
 
     rows: Band
@@ -43,12 +43,12 @@ class _Block:
 
     @property
     def target(self) -> tuple[slice, slice]:
-        """Where it lies in the label plane."""
+        """Rows and columns of the label plane."""
         return self.rows.target, _span(band.target for band in self.columns)
 
     @property
     def source(self) -> tuple[slice, slice]:
-        """The network's rows and columns that it is interpolated from."""
+        """Rows and columns of the network's plane that it is interpolated from."""
         return self.rows.source, _span(band.source for band in self.columns)
 
 
@@ -60,8 +60,8 @@ def _span(parts: Iterable[slice]) -> slice:
 class Painter:
     """Takes final planes in order and paints the image planes that they complete.
 
-    Resampling along axis 0 needs at most the plane before, which is kept; every
-    interpolation is therefore exact wherever a row of tiles ends.
+    Resampling along axis 0 needs at most the previous plane, which is kept, so interpolation is
+    exact across rows of tiles.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Painter:
         """Plan the interpolation.
 
         Args:
-            place: where the network's answer belongs.
+            place: maps the network's grid to the image's.
             manifest: the model.
             labels: the label map to paint, on the image's grid.
-            mask: what to paint; None paints all.
-            pool: computes blocks side by side.
+            mask: the part to paint; None paints the whole image.
+            pool: computes blocks concurrently.
             xp: the array module of the logits.
 
         Raises:
@@ -108,10 +108,10 @@ class Painter:
         self._before: NDArray[Any] | None = None
 
     def take(self, plane: LogitPlane) -> None:
-        """Accept a plane; those that no tile covers may be left out.
+        """Accept the next plane; planes that no tile covers may be omitted.
 
         Raises:
-            InferenceError: a sum over tiles has left half precision's range.
+            InferenceError: a sum over tiles exceeds the range of half precision.
         """
         if not np.isfinite(plane.logits[:, plane.rows, plane.columns].sum()):
             raise InferenceError(
@@ -119,19 +119,19 @@ class Painter:
                 "range, as they would be in nnU-Net; check the image's intensities"
             )
         while self._next < len(self._taps) and self._taps[self._next].last <= plane.index:
-            # Taps that end before this plane are those of planes left out: nothing to paint.
+            # Taps that end before this plane belong to omitted planes, with nothing to paint.
             if self._taps[self._next].last == plane.index:
-                self._paint(self._next, plane.logits)
+                self._paint_plane(self._next, plane.logits)
             self._next += 1
         if self._next < len(self._taps) and self._taps[self._next].first == plane.index:
-            self._keep(plane.logits)
+            self._keep_plane(plane.logits)
 
-    def _keep(self, logits: NDArray[Any]) -> None:
+    def _keep_plane(self, logits: NDArray[Any]) -> None:
         if self._before is None:
             self._before = self._xp.empty(logits.shape, logits.dtype)
         self._before[...] = logits
 
-    def _paint(self, target: int, logits: NDArray[Any]) -> None:
+    def _paint_plane(self, target: int, logits: NDArray[Any]) -> None:
         canvas = self._canvas[target]
         if self._repeats(target):
             canvas[...] = self._canvas[target - 1]
@@ -139,23 +139,23 @@ class Painter:
         inside = None if self._mask is None else self._mask.plane(target)
         tap = self._taps[target]
 
-        def block(part: _Block) -> None:
+        def paint_block(part: _Block) -> None:
             where = part.target
             if inside is None:
-                canvas[where] = self._labels(part, tap, logits)
+                canvas[where] = self._label_block(part, tap, logits)
             elif inside[where].any():
-                canvas[where] = np.where(inside[where], self._labels(part, tap, logits), 0)
+                canvas[where] = np.where(inside[where], self._label_block(part, tap, logits), 0)
 
-        for _ in self._pool.map(block, self._blocks):
+        for _ in self._pool.map(paint_block, self._blocks):
             pass
 
     def _repeats(self, target: int) -> bool:
-        """Whether a plane is interpolated as the one before it, and as much of it wanted."""
+        """Tell whether a plane equals the previous one: same interpolation, same mask."""
         if target == 0 or self._taps[target - 1] != self._taps[target]:
             return False
         return self._mask is None or self._mask.same(target, target - 1)
 
-    def _labels(self, block: _Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
+    def _label_block(self, block: _Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
         rows, columns = block.source
         part = logits[:, rows, columns]
         if tap.first != tap.last:
@@ -166,7 +166,7 @@ class Painter:
         return self._reduce(self._resized(part, block))
 
     def _resized(self, part: NDArray[Any], block: _Block) -> NDArray[Any]:
-        """Logits (classes, source rows, source columns) → those of the block's voxels."""
+        """Resample logits (classes, source rows, source columns) to the block's voxels."""
         xp = self._xp
         rows, columns = block.rows, block.columns
         if not all(band.unchanged for band in columns):
@@ -174,24 +174,24 @@ class Painter:
         return rows.apply(part, xp=xp)
 
     def _reduce(self, logits: NDArray[Any]) -> NDArray[np.uint8]:
-        """Logits → label values, in the host's memory."""
+        """Reduce logits to label values in host memory."""
         found = _paint_regions(logits, self._values) if self._regions else first_maximum(logits)
         host: NDArray[np.uint8] = found if self._xp is np else self._xp.asnumpy(found)
         return host if self._regions else self._values[host]
 
 
 def _groups(columns: Sequence[Band], size: int | None) -> Iterator[tuple[Band, ...]]:
-    """Bands by the group; without a size one group of all, as a GPU wants large pieces."""
+    """Group bands by ``size``; None makes a single group, as GPUs favour large arrays."""
     step = size or len(columns)
     for start in range(0, len(columns), step):
         yield tuple(columns[start : start + step])
 
 
 def plan_streaming_resample(manifest: Manifest, place: Placement) -> resampling.Scheme:
-    """How logits go back to the image's grid.
+    """Choose how logits are resampled to the image's grid.
 
     Raises:
-        WeightsError: with an order above 1, which needs more planes than are kept.
+        WeightsError: the order is above 1, which needs more planes than are kept.
     """
     settings = manifest.logits_resampling
     how = resampling.choose_scheme(settings, place.network_spacing_mm, place.crop_spacing_mm)
@@ -204,11 +204,11 @@ def plan_streaming_resample(manifest: Manifest, place: Placement) -> resampling.
 
 
 def first_maximum(logits: NDArray[Any]) -> NDArray[Any]:
-    """Class of the largest logit after rounding to half; the first where several tie.
+    """Return the class of the largest logit after rounding to half precision, the first of a tie.
 
-    nnU-Net's resampled logits are half, and there such ties are common. No logit but the
-    largest has to be rounded: rounding keeps order, so a class ties if and only if it
-    reaches the lowest value that rounds to the same half.
+    nnU-Net's resampled logits are in half precision, where ties are common. Only the largest logit
+    has to be rounded: rounding is monotonic, so a class ties if and only if its logit reaches the
+    lowest value that rounds to the same half.
 
     Args:
         logits: (classes, …) float32.
@@ -227,14 +227,14 @@ def _lowest_rounding_to_same(values: NDArray[Any]) -> NDArray[Any]:
     half = np.clip(values, -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
     below = np.nextafter(half, np.float16(-np.inf)).astype(np.float32)
     middle = (half.astype(np.float32) + below) / 2
-    # A tie goes to the even mantissa: the middle itself belongs to us only if ours is even.
+    # Ties round to the even mantissa: the midpoint rounds up only if this half is even.
     odd = (half.view(np.uint16) & 1).astype(bool)
     lowest: Image = np.where(odd, np.nextafter(middle, np.float32(np.inf)), middle)
     return lowest
 
 
 def _paint_regions(logits: NDArray[Any], values: NDArray[np.uint8]) -> NDArray[Any]:
-    """Later regions over earlier ones, each where sigmoid(logit) > 0.5."""
+    """Paint regions in order, each where sigmoid(logit) > 0.5."""
     labels = np.zeros_like(logits[0], dtype=np.uint8)
     for region, value in zip(logits, values, strict=True):
         labels[region > _ABOVE_ZERO] = value

@@ -1,8 +1,8 @@
-"""Images → the network's input grid, and where its answer belongs.
+"""Brings images to the network's input grid, and records the way back.
 
-nnU-Net 2.8.1's ``DefaultPreprocessor.run_case_npy``: transpose, crop to non-zero,
-normalise each channel, resample. Float32 throughout; besides the result never more than
-two full-size arrays are alive.
+Follows ``DefaultPreprocessor.run_case_npy`` of nnU-Net 2.8.1: transpose, crop to non-zero,
+normalise each channel, resample. All arithmetic is in float32, with at most two full-size arrays in
+memory besides the result.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Placement:
-    """The way back from the network's grid to the image's.
+    """Maps the network's grid to the image's.
 
     Attributes:
         shape, spacing_mm: the image's grid, (z, y, x).
         transpose: axis i of the network is axis ``transpose[i]`` of the image.
-        box: what was kept, half-open intervals along the network's axes.
+        box: the part that was kept, half-open intervals along the network's axes.
         network_shape, network_spacing_mm: after resampling, along the network's axes.
     """
 
@@ -80,7 +80,7 @@ class _Map:
 
 
 def permute_axes(values: tuple[Any, Any, Any], order: Triple) -> tuple[Any, Any, Any]:
-    """``values`` in another axis order."""
+    """Reorder values along three axes."""
     return values[order[0]], values[order[1]], values[order[2]]
 
 
@@ -92,16 +92,16 @@ def preprocess(
     box: IndexBox | None = None,
     threads: int = 1,
 ) -> NetworkInput:
-    """Bring a case's images, all on one grid, to the network's input.
+    """Convert a case's images, all on one grid, to the network's input.
 
     Args:
         channels: one array (z, y, x) for each channel of the manifest, in its order.
         grid_spacing_mm: voxel spacing (z, y, x).
         manifest: the model.
         box: keep this part, half-open intervals along (z, y, x), instead of nnU-Net's
-            crop to non-zero. Intensity statistics are those of nnU-Net's crop all the
-            same, so that the values do not depend on the box.
-        threads: how many slices to resample at a time.
+            crop to non-zero. Intensity statistics are still those of nnU-Net's crop, so that
+            the values do not depend on the box.
+        threads: number of slices to resample concurrently.
 
     Raises:
         InputError: channels are missing, differ in shape, or cannot be normalised or
@@ -148,7 +148,7 @@ def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: IndexBox |
 def network_placement(
     shape: tuple[int, ...], spacing_mm: Vector, manifest: Manifest, kept: IndexBox
 ) -> Placement:
-    """Where a part of an image comes to lie on the network's grid.
+    """Place a part of an image on the network's grid.
 
     Args:
         shape, spacing_mm: the image's, (z, y, x).
@@ -156,7 +156,7 @@ def network_placement(
         kept: half-open intervals along (z, y, x).
 
     Raises:
-        InputError: nothing is left of it at the model's spacing.
+        InputError: an axis has no voxel at the model's spacing.
     """
     order = manifest.transpose_forward
     box = permute_axes(kept, order)
@@ -168,9 +168,9 @@ def network_placement(
 
 
 def nonzero_box(images: Sequence[NDArray[Any]]) -> IndexBox:
-    """The bounding box of the voxels that are not 0 in every image; all, if none is.
+    """Bound the voxels that are not 0 in at least one image; the whole image if there are none.
 
-    nnU-Net fills holes first; that cannot move a bounding box.
+    nnU-Net fills holes first, which does not change the bounding box.
     """
     shape = images[0].shape
     seen = [np.zeros(length, bool) for length in shape]
@@ -220,7 +220,7 @@ def _intensity_map(
 
 
 def _moments(region: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
-    """Mean and deviation of the float32 values, summed in float64, a plane at a time."""
+    """Compute mean and standard deviation in float64, a plane at a time."""
 
     def total(power: int, centre: float) -> float:
         result = 0.0

@@ -1,4 +1,4 @@
-"""nnU-Net's resampling, written as one small matrix an axis.
+"""nnU-Net's resampling as one small matrix for each axis.
 
 Spline interpolation of any order is linear and separable, so resizing an axis is a
 product with a matrix that depends on the two lengths only. Its entries are taken from

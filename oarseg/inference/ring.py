@@ -1,12 +1,11 @@
-"""Half-precision sums over tiles, in a buffer one patch thick.
+"""Accumulates tiles in half precision, in a ring buffer one patch thick.
 
-nnU-Net adds weighted logits up in half precision. Doing the same, operation by operation,
-gives its very sums (and takes half of float32's memory); with float32 sums up to 0.05 % of
-a trained network's voxels came out differently, and 0.15 % of a random one's.
+nnU-Net accumulates weighted logits in half precision. The same operations in the same order give
+the same sums, in half of float32's memory. With float32 sums, up to 0.05 % of the voxels of a
+trained network differed, and 0.15 % of a random one.
 
-NumPy converts to and from half one number at a time. Where OpenVINO is installed its
-just-in-time compiled kernels do the same arithmetic, with the same result, some thirty
-times faster; that is all it is used for here.
+NumPy converts to and from half one number at a time. Where OpenVINO is installed, its compiled
+kernels do the same arithmetic with the same result, about thirty times faster.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class LogitPlane:
     Attributes:
         index: along network axis 0.
         logits: (classes, *network plane) float32; valid within ``rows`` and ``columns``
-            and until the next plane is asked for.
-        rows, columns: what the computed tiles cover.
+            and until the next plane is requested.
+        rows, columns: the part that the computed tiles cover.
     """
 
     index: int
@@ -45,7 +44,7 @@ class LogitPlane:
 
 
 class Ring:
-    """Sums of the planes along axis 0 that are not final yet; plane p is in slot p mod P."""
+    """The sums of planes along axis 0 that are not final yet; plane p is in slot p mod depth."""
 
     def __init__(
         self,
@@ -57,13 +56,13 @@ class Ring:
         how: HalfArithmetic,
         xp: ModuleType = np,
     ) -> None:
-        """Allocate.
+        """Allocate the buffers.
 
         Args:
             window: the tiles.
             classes: of the network.
-            folds: how many folds' logits each tile to come is the sum of.
-            pool: runs classes side by side.
+            folds: number of folds that each tile is a sum of.
+            pool: runs classes concurrently.
             how: the arithmetic.
             xp: the array module.
         """
@@ -72,7 +71,7 @@ class Ring:
         self._logits = xp.zeros((classes, depth, height, width), dtype=xp.float16)
         self._weights = xp.zeros((depth, height, width), dtype=xp.float16)
         self._gaussian = xp.asarray(gaussian_weights(window.patch))
-        # Dividing the weights by the folds saves a pass over every tile.
+        # The mean over folds is taken in the weights, which saves a pass over every tile.
         self._share = self._gaussian.astype(xp.float32) / xp.float32(folds)
         self._plane = xp.zeros((classes, *window.image[1:]), dtype=xp.float32)
         self._starts: list[Shape] = []
@@ -88,23 +87,23 @@ class Ring:
         slot = start[0] % depth
         slots = (slice(slot, depth), slice(0, slot))
 
-        def one(index: int) -> None:
+        def add_class(index: int) -> None:
             totals = [self._logits[index, part, rows, columns] for part in slots]
             self._how.add(totals, logits[index], self._share)
 
         for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
             weight += self._gaussian[planes]
-        for _ in self._pool.map(one, range(len(logits))):
+        for _ in self._pool.map(add_class, range(len(logits))):
             pass
 
     def finish(self, planes: range) -> Iterator[LogitPlane]:
-        """Hand out final planes without padding, and clear their slots.
+        """Yield final planes without padding, and clear their slots.
 
         Args:
             planes: their indices along axis 0 of the padded image.
 
         Yields:
-            Those that a tile covers, in a buffer that the next step reuses.
+            The planes that a tile covers, in a buffer that the next step reuses.
         """
         for padded in planes:
             index = padded - self._window.before[0]
@@ -125,20 +124,20 @@ class Ring:
         inside = self._window.inside
         totals = self._logits[:, slot, inside[1], inside[2]][:, rows, columns]
         weights = self._weights[slot, inside[1], inside[2]][rows, columns].copy()
-        # Corners that no tile covers hold sums of nothing.
+        # No tile covers the corners: their weights are 0.
         weights[weights == 0] = 1
         out = self._plane[:, rows, columns]
 
-        def one(first: int) -> None:
+        def divide_rows(first: int) -> None:
             part = slice(first, first + _ROWS)
             self._how.divide(totals[:, part], weights[part], out[:, part])
 
-        for _ in self._pool.map(one, range(0, totals.shape[1], _ROWS)):
+        for _ in self._pool.map(divide_rows, range(0, totals.shape[1], _ROWS)):
             pass
         return LogitPlane(index, self._plane, rows, columns)
 
     def _covered(self, axis: int, covering: Sequence[Shape]) -> slice:
-        """From the first to the last voxel of the image that a tile covers, along an axis."""
+        """Return the extent of the image that tiles cover along an axis."""
         before, length = self._window.before[axis], self._window.image[axis]
         first = min(start[axis] for start in covering) - before
         last = max(start[axis] for start in covering) + self._window.patch[axis] - before

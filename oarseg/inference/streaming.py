@@ -1,12 +1,12 @@
-"""Sliding window → ring buffer → resampling → labels, a few planes at a time.
+"""Sliding-window inference, resampling and labelling, a few planes at a time.
 
-The answer is nnU-Net 2.8.1's; the way there never holds all classes of the whole volume.
-Tiles come in nnU-Net's order, axis 0 outermost, so once a row of tiles is done the planes
-before the next row are final: they are normalised, resampled, reduced to labels and
-forgotten. The buffer is one patch thick whatever the number of slices or folds.
+The labels are those of nnU-Net 2.8.1, without the logits of the whole volume in memory. Tiles are
+computed in nnU-Net's order, axis 0 outermost. When a row of tiles is done, the planes before the
+next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
+one patch thick, whatever the number of slices or folds.
 
-With a mask, tiles that no voxel of the mask depends on are left out. Within the mask that
-changes nothing: every tile that its labels are made of is computed, in the same order.
+With a mask, tiles that no voxel of the mask depends on are skipped. The labels within the mask do
+not change, as every tile that they depend on is computed in the same order.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Effort:
     """How much is computed.
 
     Attributes:
-        folds: how many of the folds, from the first; None takes all.
+        folds: number of folds, from the first; None takes all.
         mirror: average over the flips that the model allows.
-        step: the most that neighbouring tiles are apart, in patches.
+        step: largest distance of neighbouring tiles, as a share of the patch.
     """
 
     folds: int | None = None
@@ -68,11 +68,11 @@ def segment_streaming(
     """Label every voxel of the image's grid.
 
     Args:
-        net_input: from ``preprocessing.prepare``.
-        engines: one a fold; their logits are averaged.
+        net_input: from ``preprocessing.preprocess``.
+        engines: one for each fold; their logits are averaged.
         manifest: the model.
         effort: folds, flips and tiles.
-        mask: label this part of the image only; outside it all is background.
+        mask: the part of the image to label; the rest is background.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
         xp: the array module of the engines' tiles and logits, which accumulates and resamples.
@@ -81,7 +81,7 @@ def segment_streaming(
         Label values (z, y, x) on the image's grid.
 
     Raises:
-        InferenceError: a network gave NaN or infinite logits, or some too large.
+        InferenceError: logits are NaN, infinite or beyond the range of half precision.
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
     """
     place = net_input.placement
@@ -120,8 +120,8 @@ class Work:
 
     Attributes:
         window: where tiles lie.
-        needed: which of them, by their numbers along each axis.
-        mask: what to label, as the network's axes see it.
+        needed: the tiles to compute, by their numbers along each axis.
+        mask: the part to label, along the network's axes.
     """
 
     window: Tiling
@@ -135,24 +135,24 @@ class Work:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """First planes of the rows with anything to compute."""
+        """First planes of the rows that have tiles to compute."""
         starts = self.window.starts[0]
         return tuple(first for n, first in enumerate(starts) if self.needed[n].any())
 
     def row(self, first: int) -> Iterator[Shape]:
-        """The tiles of a row, in nnU-Net's order."""
+        """Iterate over the tiles of a row, in nnU-Net's order."""
         number = self.window.starts[0].index(first)
         return itertools.compress(self.window.row(first), self.needed[number].ravel())
 
     def tiles(self) -> Iterator[Shape]:
-        """All of them, in nnU-Net's order."""
+        """Iterate over all tiles, in nnU-Net's order."""
         return itertools.chain.from_iterable(map(self.row, self.rows))
 
 
 def plan_tiles(
     place: Placement, manifest: Manifest, *, mask: BlockMask | None = None, step: float = STEP
 ) -> Work:
-    """Choose the tiles.
+    """Select the tiles to compute.
 
     Raises:
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
@@ -166,10 +166,10 @@ def plan_tiles(
 
 
 def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) -> int:
-    """Bytes that ``segment_streaming`` holds besides input, label map and networks.
+    """Count the bytes that ``segment_streaming`` holds besides input, label map and networks.
 
-    The ring buffer in half precision; in float32 two planes, and tiles of logits: the
-    engine's own, and a second one where folds or flips are summed.
+    These are the ring buffer in half precision and, in float32, two planes and the tiles of
+    logits: the engine's own, and another one where folds or flips are summed.
     """
     window = lay_tiles(network_shape, manifest.patch_size)
     classes = len(manifest.labels)
@@ -179,7 +179,7 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) ->
 
 
 def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[LogitPlane]:
-    """Final planes in order; each is valid until the next step."""
+    """Yield final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
         for start in work.row(first):

@@ -1,4 +1,4 @@
-"""Where the tiles of the sliding window lie and how they are weighted.
+"""Lays the tiles of the sliding window and weights them.
 
 As in nnU-Net 2.8.1 (``nnunetv2.inference.sliding_window_prediction`` and
 ``acvl_utils.cropping_and_padding.padding``).
@@ -43,11 +43,11 @@ class Tiling:
 
     @property
     def count(self) -> int:
-        """Number of tiles."""
+        """The number of tiles."""
         return math.prod(len(starts) for starts in self.starts)
 
     def row(self, first: int) -> Iterator[Shape]:
-        """The tiles that begin at ``first`` along axis 0, in nnU-Net's order."""
+        """Iterate over the tiles that begin at ``first`` along axis 0, in nnU-Net's order."""
         for second in self.starts[1]:
             for third in self.starts[2]:
                 yield first, second, third
@@ -87,12 +87,12 @@ def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
 
 @lru_cache(maxsize=2)
 def gaussian_weights(patch: Shape) -> NDArray[np.float16]:
-    """The tile's weights, in half precision as nnU-Net keeps them; none is zero."""
+    """Compute the weights of a tile, in half precision as in nnU-Net; none is zero."""
     impulse = np.zeros(patch)
     impulse[tuple(n // 2 for n in patch)] = 1
     weights = ndimage.gaussian_filter(impulse, [n * _SIGMA for n in patch], mode="constant")
     weights /= weights.max() / _PEAK
-    # By way of float32: torch converts so, and a few values round otherwise.
+    # Through float32, as torch does: a few values would round differently.
     half: NDArray[np.float16] = weights.astype(np.float32).astype(np.float16)
     half[half == 0] = half[half > 0].min()
     return half

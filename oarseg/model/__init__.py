@@ -1,1 +1,1 @@
-"""The weights folder: manifest, hashes, and the challenge a model was trained for."""
+"""Trained models: manifest, networks and the challenge that a model was trained for."""

@@ -1,4 +1,4 @@
-"""Does a model fit its challenge? Weights that answer another question are refused."""
+"""Checks that a model fits its challenge, and finds the challenge of a model."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ CT_RANGE_HU = (-1000.0, 3000.0)
 
 
 class ModelInterface(Protocol):
-    """What a model takes and gives; a manifest is one."""
+    """Channels and labels of a model; a manifest has them."""
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """Its inputs, in order."""
+        """The input channels, in order."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """Its answers, in order."""
+        """The classes, in order."""
 
     @property
     def regions(self) -> bool:
-        """Whether labels are painted over one another."""
+        """Whether labels are regions, painted over one another."""
 
 
-def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
-    """The challenge that weights are for: one of the package's, or their own.
+def challenge_of(weights: Bundle, named: str | None = None) -> Challenge:
+    """Find the challenge that a model is for: one of the package's, or the model's own.
 
     Args:
         weights: an opened folder.
-        told: the challenge that the user named, or their TOML file; None takes the
-            weights' word.
+        named: the challenge that the user named, or their TOML file; None takes the one that
+            the manifest names.
 
     Raises:
-        WeightsError: the user named another one, or labels or channels do not fit it.
+        WeightsError: the user named another challenge, or labels or channels do not fit it.
         InputError: the user's file is broken.
     """
     meant = weights.manifest.challenge
-    if told is None:
+    if named is None:
         rules = weights.manifest.own_challenge or catalogue.load_challenge(meant)
     else:
-        rules = catalogue.load_challenge(told)
+        rules = catalogue.load_challenge(named)
         if rules.name != meant:
             raise WeightsError(
                 f"{weights.folder}: the weights are for challenge {meant}, --challenge says "
@@ -62,10 +62,10 @@ def challenge_of(weights: Bundle, told: str | None = None) -> Challenge:
 
 
 def check_agreement(model: ModelInterface, rules: Challenge, *, source: str) -> None:
-    """Make sure that a model's channels and labels are those of its challenge.
+    """Check that a model's channels and labels are those of its challenge.
 
     Raises:
-        WeightsError: they are not; says the first difference.
+        WeightsError: they are not; the message names the first difference.
     """
     for difference in _differences(model, rules):
         raise WeightsError(
@@ -105,22 +105,22 @@ def _sees_a_ct(channel: Channel) -> bool:
 
 
 def challenge_of_dataset(document: Mapping[str, Any]) -> Challenge | None:
-    """The challenge that a raw dataset was prepared for; None where it does not tell.
+    """Read the challenge that a raw dataset was prepared for; None if it names none.
 
     Args:
         document: nnU-Net's ``dataset.json``.
 
     Raises:
-        InputError: it tells of one that is not known.
+        InputError: the challenge is not known.
     """
-    told = document.get("oarseg", {})
-    if told.get("own_challenge"):
-        return TypeAdapter(Challenge).validate_python(told["own_challenge"])
-    return catalogue.load_challenge(told["challenge"]) if "challenge" in told else None
+    record = document.get("oarseg", {})
+    if record.get("own_challenge"):
+        return TypeAdapter(Challenge).validate_python(record["own_challenge"])
+    return catalogue.load_challenge(record["challenge"]) if "challenge" in record else None
 
 
 def dataset_record(rules: Challenge) -> dict[str, Any]:
-    """What ``challenge_of_dataset`` reads."""
+    """Write the record that ``challenge_of_dataset`` reads."""
     own = own_facts(rules)
     record: dict[str, Any] = {"challenge": rules.name}
     if own is not None:
@@ -129,7 +129,7 @@ def dataset_record(rules: Challenge) -> dict[str, Any]:
 
 
 def own_facts(rules: Challenge) -> Challenge | None:
-    """A challenge that must travel with its model; None for one of the package's."""
+    """Return a challenge that must be stored with its model; None for one of the package's."""
     if rules.name in catalogue.challenge_names() and catalogue.load_challenge(rules.name) == rules:
         return None
     return rules

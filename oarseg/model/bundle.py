@@ -1,4 +1,4 @@
-"""A weights folder opened: the manifest, with every file checked against its SHA-256."""
+"""Opens a weights folder and checks every file in it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,25 @@ from oarseg.model.network import check_network
 
 @dataclass(frozen=True, config=STRICT)
 class Bundle:
-    """A weights folder whose files are all there and unharmed."""
+    """A weights folder whose files are complete and unchanged.
+
+    Attributes:
+        folder: where it lies.
+        manifest: its contents.
+        sha256: of the manifest.
+    """
 
     folder: Path
     manifest: Manifest
     sha256: str
 
     def paths(self, precision: Precision) -> tuple[Path, ...]:
-        """The ONNX files of the ensemble at one precision, a fold each."""
+        """List the ONNX files of one precision, one for each fold."""
         return tuple(self.folder / model.file for model in self.manifest.files(precision))
 
 
 def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -43,8 +49,8 @@ def file_sha256(path: Path) -> str:
 def load_bundle(folder: Path) -> Bundle:
     """Open a weights folder and check every file in it against the manifest.
 
-    Each file has the manifest's SHA-256, and is a network of its channels, labels and patch
-    (``network.check_network``); nothing of it has run.
+    Each file must have the manifest's SHA-256 and hold a network of the manifest's channels,
+    labels and patch (``network.check_network``). No network is run.
 
     Raises:
         WeightsError: no manifest, a broken one, or a file that is missing, changed or no

@@ -1,7 +1,7 @@
-"""The weights folder: one manifest and its ONNX files, typed and checked.
+"""The manifest of a weights folder.
 
-The manifest holds everything that inference must know of the nnU-Net plan, so that
-no part of nnU-Net is needed to run it.
+It holds everything that inference needs of the nnU-Net plan, so that no part of nnU-Net is needed
+to run a model. It may come from a stranger: every key has a range.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ MANIFEST = "manifest.json"
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
 
-# A normalised channel varies by less than this share of its deviation, or by more than its
-# inverse: to the network it would be constant, or nothing but its two bounds.
+# The range of a clipped CT and its standard deviation differ by less than this factor. Otherwise
+# the network would see a constant, or nothing but the two bounds.
 MIN_CT_SPREAD = 0.01
 # The shipped one has 6 KiB; a challenge of 255 structures of its own adds 64.
 LARGEST_MANIFEST_BYTES = 1 << 18
@@ -84,12 +84,12 @@ class Normalisation:
 
 @dataclass(frozen=True, config=STRICT)
 class ChannelRecipe:
-    """How a channel comes about, before nnU-Net's own normalisation.
+    """How a channel is made from an image, before nnU-Net's own normalisation.
 
     Attributes:
         name: the challenge's channel name.
         optional: the model was trained to work without it.
-        absent_value: the value where the image was not taken.
+        absent_value: the value where there is no image.
         standardise: ``mean_one`` divides an MR by its mean over the patient, so that
             scanner gain does not matter; ``none`` leaves its values.
     """
@@ -102,7 +102,7 @@ class ChannelRecipe:
 
 @dataclass(frozen=True, config=STRICT)
 class Channel:
-    """One input channel: how it is made and how nnU-Net normalises it."""
+    """An input channel: how it is made and how nnU-Net normalises it."""
 
     name: ShortName
     normalisation: Normalisation
@@ -112,7 +112,7 @@ class Channel:
 
     @property
     def recipe(self) -> ChannelRecipe:
-        """The part that training and inference share."""
+        """The part that training and inference have in common."""
         return ChannelRecipe(self.name, self.optional, self.absent_value, self.standardise)
 
 
@@ -136,7 +136,7 @@ class Resampling:
 
 @dataclass(frozen=True, config=STRICT)
 class Label:
-    """A class of the network and the structure it stands for."""
+    """A class of the network and its structure."""
 
     value: Annotated[int, Field(ge=0, le=255)]
     name: ShortName
@@ -154,13 +154,13 @@ class ModelFile:
 
 @dataclass(frozen=True, config=STRICT)
 class Parity:
-    """How one ONNX file compares with its checkpoint in torch, measured at export.
+    """The agreement of an ONNX file with its checkpoint in torch, measured at export.
 
     Attributes:
-        source: where the patches came from.
-        min_dice: the worst class's Dice, over classes of at least 50 voxels.
-        arithmetic: what the file was run in; bf16 is measured only on a CPU that has it.
-        runtime: what ran it.
+        source: the origin of the patches.
+        min_dice: the lowest Dice of all classes of at least 50 voxels.
+        arithmetic: of the run; bf16 is measured only on a CPU that supports it.
+        runtime: the library that ran the file.
     """
 
     file: OnnxFileName
@@ -175,16 +175,16 @@ class Parity:
 
 @dataclass(frozen=True, config=STRICT)
 class Manifest:
-    """Everything inference needs to know of a trained model.
+    """Everything that inference needs of a trained model.
 
     Attributes:
         spacing_mm, patch_size, mirror_axes: in the network's axes, that is after
             ``transpose_forward`` of (z, y, x).
-        own_challenge: the challenge itself, where it is none of the package's: a user's
-            own, or one with a user's label table.
+        own_challenge: the challenge itself, if it is not one of the package's: a user's own, or
+            one with a user's label table.
         labels: class k of the network is ``labels[k]``; without regions class 0 is
             background. With regions, class k is painted with ``labels[k].value`` in order.
-        regions: the network gives one independent probability a class.
+        regions: classes are independent, each with a probability of its own.
         mirror_axes: axes that test-time mirroring may use; empty means none.
     """
 
@@ -225,7 +225,7 @@ class Manifest:
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        """Refuse what is named twice: one of the two would be lost."""
+        """Refuse names and values that occur twice, as one of the two would be lost."""
         lists: dict[str, list[object]] = {
             "mirror_axes": list(self.mirror_axes),
             "names of channels": [channel.name for channel in self.channels],
@@ -245,10 +245,10 @@ class Manifest:
         return tuple(dict.fromkeys(model.fold for model in self.models))
 
     def files(self, precision: Precision) -> tuple[ModelFile, ...]:
-        """One file a fold, of one precision.
+        """List the files of one precision, one for each fold.
 
         Raises:
-            WeightsError: a fold lacks that precision.
+            WeightsError: a fold has no file of that precision.
         """
         found = tuple(model for model in self.models if model.precision == precision)
         missing = [fold for fold in self.folds if fold not in {model.fold for model in found}]
@@ -276,21 +276,21 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Where a manifest is wrong first, and how, in one short line."""
+    """Describe the first fault of a manifest in one short line."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "file"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{_shortened(where)}: {_shortened(message)}{_found(first['input'])}"
+    return f"{_shortened(where)}: {_shortened(message)}{_found_text(first['input'])}"
 
 
 def _shortened(text: str) -> str:
-    """At most 200 characters, all printable."""
+    """Limit a text to 200 printable characters."""
     line = "".join(c if c.isprintable() else "?" for c in text[:200])
     return line if len(text) <= 200 else f"{line}…"
 
 
-def _found(value: object) -> str:
-    """The value that was refused, where it is short enough to help."""
+def _found_text(value: object) -> str:
+    """Describe the refused value, if it is short enough to help."""
     text = repr(value) if isinstance(value, str | int | float | list | None) else ""
     return f", found {text}" if 0 < len(text) <= 60 and text.isprintable() else ""
 
@@ -304,5 +304,5 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def class_labels(manifest: Manifest) -> NDArray[np.uint8]:
-    """Look-up table (classes,) from class index to label value."""
+    """Make the look-up table (classes,) from class index to label value."""
     return np.array([label.value for label in manifest.labels], dtype=np.uint8)

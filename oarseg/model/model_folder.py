@@ -1,7 +1,7 @@
-"""Which folder holds the model of a run, and what lies in one that holds none.
+"""Finds the folder of the model to run, and describes a folder that holds no model.
 
-A model that somebody has put there is never passed over: a folder that is not empty and has no
-manifest ends the run, and what is said of it tells how to put it right.
+An uploaded model is never ignored. A folder that is not empty and has no manifest ends the run,
+and the message says what was found and how to correct it.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from pathlib import Path
 from oarseg.errors import WeightsError
 from oarseg.model.manifest import MANIFEST
 
-# A file system's own; a mount that was never written to has it.
+# Of the file system: it is on a mount that was never written to.
 _NO_CONTENT = {"lost+found"}
 _NNUNET_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 _MOST_ENTRIES, _NAMED = 2000, 4
 
 
 def find_model(platform: Path, shipped: Path) -> Path:
-    """The folder of the model to run: an uploaded one, else the image's own.
+    """Find the folder of the model to run: an uploaded one, else the image's own.
 
     Args:
-        platform: where the platform puts an uploaded model.
-        shipped: the weights that the image holds, unless it was built without.
+        platform: the folder for an uploaded model.
+        shipped: the folder of the weights in the image, empty if it was built without.
 
     Raises:
-        WeightsError: ``platform`` has something in it that is no model, or neither folder has
-            anything.
+        WeightsError: ``platform`` holds something that is no model, or both folders are empty.
     """
     if _has_manifest(platform):
         return platform
@@ -43,11 +42,11 @@ def find_model(platform: Path, shipped: Path) -> Path:
 
 
 def describe_folder(folder: Path) -> str:
-    """Say what a folder without a manifest holds, and what to do, in one sentence."""
-    return f"{folder}: expected a model with {MANIFEST}, found {_found(folder)}"
+    """Say in one sentence what a folder without a manifest holds, and what to do."""
+    return f"{folder}: expected a model with {MANIFEST}, found {_describe_content(folder)}"
 
 
-def _found(folder: Path) -> str:
+def _describe_content(folder: Path) -> str:
     if not folder.is_dir():
         return "no folder; make a model with 'oarseg export', or pass --weights"
     names = _entries(folder)
@@ -66,10 +65,10 @@ def _found(folder: Path) -> str:
 
 
 def _has_manifest(folder: Path) -> bool:
-    """Whether a folder has a manifest.
+    """Tell whether a folder has a manifest.
 
     Raises:
-        WeightsError: that cannot be found out.
+        WeightsError: the folder cannot be read.
     """
     try:
         return (folder / MANIFEST).is_file()
@@ -84,10 +83,10 @@ def _unreadable(folder: Path, error: OSError) -> WeightsError:
 
 
 def _entries(folder: Path) -> list[str]:
-    """Names in a folder, but hidden ones and a file system's own; none if there is no folder.
+    """List a folder without hidden names and those of a file system; empty if it does not exist.
 
     Raises:
-        WeightsError: it cannot be listed, and so may hold a model.
+        WeightsError: the folder cannot be listed, so that it may hold a model.
     """
     try:
         names = os.listdir(folder)
@@ -99,7 +98,7 @@ def _entries(folder: Path) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Names of files in a folder and below, so many at the most."""
+    """Yield the names of files in a folder and below, ``_MOST_ENTRIES`` at most."""
     count = 0
     for _, _, files in os.walk(folder):
         for name in files:

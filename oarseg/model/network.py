@@ -1,9 +1,9 @@
-"""Is an ONNX file a network that a manifest describes, and nothing else?
+"""Checks that an ONNX file holds the network that a manifest describes, and nothing else.
 
-The graph is walked as it would run, with the shape and the element type of every array worked
-out by the rules of the few operators that torch writes for nnU-Net's networks. Any other operator
-is refused: ``Loop``, ``If`` and ``Scan`` could run for ever, others make an array of any size out
-of a few bytes. In a U-Net no array is larger in space than the patch, and so here.
+The shape and element type of every array are inferred, in the order in which the nodes would run,
+by the rules of the few operators that torch writes for nnU-Net's networks. Every other operator
+is refused: ``Loop``, ``If`` and ``Scan`` may run without end, and others make arrays of any size
+from a few bytes. As in every U-Net, no array may exceed the patch along any spatial axis.
 
 Operators: https://onnx.ai/onnx/operators/
 """
@@ -29,7 +29,7 @@ from oarseg.model.onnx_file import (
 )
 
 INPUT, OUTPUT = "image", "logits"
-# What full resolution may hold besides space: nnU-Net's largest has 64 features there.
+# nnU-Net's largest networks have 64 features at full resolution.
 MOST_CHANNELS_AT_FULL_SIZE: Final = 1024
 LARGEST_STEP: Final = 64
 
@@ -37,15 +37,15 @@ Rule = Callable[[Node, tuple[ArrayType, ...]], ArrayType]
 
 
 class UnexpectedGraphError(Exception):
-    """What in a graph is not as it should be."""
+    """The graph is not one that export writes; the message says why."""
 
 
 def check_network(path: Path, manifest: Manifest) -> None:
-    """Make sure that a file is a network of the manifest's channels, labels and patch.
+    """Check that a file is a network of the manifest's channels, labels and patch.
 
     Raises:
-        WeightsError: it is none, or has an operator, a type or a shape that export does not
-            write.
+        WeightsError: it is not, or it has an operator, an element type or a shape that export
+            does not write.
     """
     graph = read_graph(path)
     patch = manifest.patch_size
@@ -56,7 +56,9 @@ def check_network(path: Path, manifest: Manifest) -> None:
     found = (graph.inputs, graph.outputs)
     try:
         if found != expected:
-            raise UnexpectedGraphError(f"{_text(*found)} where the manifest has {_text(*expected)}")
+            raise UnexpectedGraphError(
+                f"{_interface_text(*found)} where the manifest has {_interface_text(*expected)}"
+            )
         _check_nodes(graph, patch)
     except UnexpectedGraphError as reason:
         raise WeightsError(
@@ -65,8 +67,8 @@ def check_network(path: Path, manifest: Manifest) -> None:
         ) from reason
 
 
-def _text(inputs: dict[str, ArrayType], outputs: dict[str, ArrayType]) -> str:
-    """An interface in words, its first arrays only."""
+def _interface_text(inputs: dict[str, ArrayType], outputs: dict[str, ArrayType]) -> str:
+    """Describe an interface by its first arrays."""
 
     def side(arrays: dict[str, ArrayType]) -> str:
         return ", ".join(f"{quote(name)} {array}" for name, array in list(arrays.items())[:3])
@@ -75,12 +77,12 @@ def _text(inputs: dict[str, ArrayType], outputs: dict[str, ArrayType]) -> str:
 
 
 def _check_nodes(graph: Graph, patch: TensorShape) -> None:
-    """Work out every array in turn; each is made once, before it is used."""
+    """Infer every array in turn; each is computed once, before it is used."""
     known = {**graph.weights, **graph.inputs}
     if len(known) != len(graph.weights) + len(graph.inputs):
         raise UnexpectedGraphError("an input that has a value already")
     for node in graph.nodes:
-        array = _result(node, known)
+        array = _infer_array(node, known)
         (name,) = node.outputs
         if not name or name in known:
             raise UnexpectedGraphError(f"the array {quote(name)} made twice")
@@ -94,7 +96,7 @@ def _check_nodes(graph: Graph, patch: TensorShape) -> None:
         raise UnexpectedGraphError("an answer that is not computed")
 
 
-def _result(node: Node, known: dict[str, ArrayType]) -> ArrayType:
+def _infer_array(node: Node, known: dict[str, ArrayType]) -> ArrayType:
     rule = RULES.get(node.operator)
     if rule is None:
         raise UnexpectedGraphError(
@@ -132,7 +134,7 @@ def _check_size(name: str, array: ArrayType, patch: TensorShape) -> None:
 
 
 class _NoShape(Exception):  # noqa: N818  # a signal within this module
-    """An operation has no answer for what it is given."""
+    """A node's operator is not defined for its inputs and attributes."""
 
 
 def _require(condition: bool) -> None:
@@ -147,7 +149,7 @@ def _volume(array: ArrayType) -> tuple[int, TensorShape]:
 
 
 class _Options:
-    """A node's attributes, each taken once; what is left over is not known."""
+    """The attributes of a node; each is read once, and unread ones are refused."""
 
     def __init__(self, node: Node) -> None:
         self._left: dict[str, Attribute] = dict(node.attributes)
@@ -174,7 +176,7 @@ class _Options:
 def _window(
     options: _Options, kernel: TensorShape, *, dilates: bool
 ) -> Iterator[tuple[int, int, int]]:
-    """Along each axis: step, padding on both sides together, and extent of a window."""
+    """Yield stride, total padding and dilated kernel size for each axis."""
     steps = options.integers("strides", (1, 1, 1), range(1, LARGEST_STEP + 1))
     pads = options.integers("pads", (0,) * 6, range(LARGEST_STEP + 1))
     _require(options.integers("kernel_shape", kernel, range(1, LARGEST_STEP + 1)) == kernel)
@@ -186,7 +188,7 @@ def _window(
         yield steps[axis], pads[axis] + pads[axis + 3], extent
 
 
-def _shrunk(space: TensorShape, windows: Iterator[tuple[int, int, int]]) -> TensorShape:
+def _window_count(space: TensorShape, windows: Iterator[tuple[int, int, int]]) -> TensorShape:
     sizes = tuple(
         (length + pad - extent) // step + 1
         for length, (step, pad, extent) in zip(space, windows, strict=True)
@@ -201,7 +203,7 @@ def _convolution(node: Node, arrays: tuple[ArrayType, ...]) -> ArrayType:
     group = options.integer("group", 1, range(1, channels + 1))
     _require(len(kernel) == 5 and kernel[1] * group == channels and kernel[0] % group == 0)
     _require([array.shape for array in arrays[2:]] in ([], [(kernel[0],)]))
-    space = _shrunk(space, _window(options, kernel[2:], dilates=True))
+    space = _window_count(space, _window(options, kernel[2:], dilates=True))
     options.finish()
     return ArrayType(arrays[0].element, (1, kernel[0], *space))
 
@@ -232,7 +234,7 @@ def _pooling(node: Node, arrays: tuple[ArrayType, ...]) -> ArrayType:
     options = _Options(node)
     options.integer("ceil_mode", 0, range(1))
     options.integer("count_include_pad", 0, range(2))
-    space = _shrunk(space, _window(options, kernel, dilates=False))
+    space = _window_count(space, _window(options, kernel, dilates=False))
     options.finish()
     return ArrayType(array.element, (1, channels, *space))
 
@@ -297,8 +299,8 @@ def _cast(node: Node, arrays: tuple[ArrayType, ...]) -> ArrayType:
     return ArrayType(TYPES[element], array.shape)
 
 
-# What torch writes for PlainConvUNet and ResidualEncoderUNet, in float32 and in half precision;
-# its older exporter adds Identity where two layers share a parameter.
+# The operators that torch writes for PlainConvUNet and ResidualEncoderUNet in float32 and half
+# precision. Its older exporter adds Identity where two layers share a parameter.
 RULES: Final[dict[str, Rule]] = {
     "Add": _sum,
     "AveragePool": _pooling,

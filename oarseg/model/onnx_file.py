@@ -1,8 +1,8 @@
-"""An ONNX file's graph, read without the ``onnx`` package, which the container does not have.
+"""Reads the graph of an ONNX file, without the ``onnx`` package, which the image does not hold.
 
-Only what ``oarseg export`` writes can be read: a graph of plain nodes whose weights lie in the
-file itself. Data in other files, functions, subgraphs, sparse, quantised and training parts have
-no place in the schema. The numbers are those of ``onnx.proto``
+The schema covers only what ``oarseg export`` writes: a graph of nodes without subgraphs, whose
+weights are stored in the file itself. External data, functions, sparse and quantised tensors and
+training information are refused. Field numbers are those of ``onnx.proto``
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
@@ -30,7 +30,7 @@ ElementType = Literal["float32", "float16"]
 Attribute = int | float | str | tuple[int, ...]
 TensorShape = tuple[int, ...]
 
-# The operators' versions that torch's exporters write for these networks.
+# The operator sets that torch's exporters write for these networks.
 OPSETS: Final = range(17, 19)
 TYPES: Final[dict[int, ElementType]] = {1: "float32", 10: "float16"}
 BYTES: Final[dict[ElementType, int]] = {"float32": 4, "float16": 2}
@@ -110,7 +110,7 @@ _MODEL: Final[Schema] = {
 
 @dataclass(frozen=True)
 class ArrayType:
-    """What is known of an array before anything runs."""
+    """Element type and static shape of an array."""
 
     element: ElementType
     shape: TensorShape
@@ -122,7 +122,7 @@ class ArrayType:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: names of arrays in, names of arrays out."""
+    """An operator with the names of its inputs and outputs."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -132,13 +132,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network as its file describes it.
+    """The graph of a network.
 
     Attributes:
-        inputs, outputs: its interface, by name.
+        inputs, outputs: the network's interface, by name.
         weights: constant arrays, by name.
-        declared: what the file says of arrays in between.
-        nodes: in the order in which they run.
+        declared: types that the file gives for intermediate arrays, by name.
+        nodes: in the order of execution.
     """
 
     inputs: dict[str, ArrayType]
@@ -149,13 +149,13 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read the graph of an ONNX file; the weights themselves are passed over.
+    """Read the graph of an ONNX file, without the values of its weights.
 
     Raises:
-        WeightsError: damaged, or with something that ``oarseg export`` does not write.
+        WeightsError: the file is damaged, or has something that ``oarseg export`` does not write.
     """
     try:
-        return _graph(read_message(_mapped(path), _MODEL, FieldBudget()))
+        return _graph(read_message(_map_file(path), _MODEL, FieldBudget()))
     except MalformedMessageError as reason:
         raise WeightsError(
             f"{path}: not a usable ONNX file: expected a network as 'oarseg export' writes it, "
@@ -163,8 +163,8 @@ def read_graph(path: Path) -> Graph:
         ) from reason
 
 
-def _mapped(path: Path) -> memoryview:
-    """A file's bytes, of which only what is looked at takes memory."""
+def _map_file(path: Path) -> memoryview:
+    """Map a file into memory."""
     try:
         with path.open("rb") as stream:
             if not stream.seek(0, os.SEEK_END):
@@ -175,7 +175,7 @@ def _mapped(path: Path) -> memoryview:
 
 
 def quote(text: str, *, longest: int = 40) -> str:
-    """A name from a file as it may stand in a message: short, printable, in quotes."""
+    """Quote a name from a file for a message: short and printable."""
     return ascii(text) if len(text) <= longest else f"{text[:longest]!a}…"
 
 
@@ -219,7 +219,7 @@ def _name(message: Message) -> str:
 
 
 def _value_type(value: Message) -> ArrayType:
-    """Element type and static shape of an input, an output or an array in between."""
+    """Read element type and static shape of an input, an output or an intermediate array."""
     tensor = value.get("type", {}).get("tensor")
     if tensor is None or "shape" not in tensor:
         raise MalformedMessageError(f"no shape for {quote(_name(value))}")
@@ -231,7 +231,7 @@ def _value_type(value: Message) -> ArrayType:
 
 
 def _weight_type(weight: Message) -> ArrayType:
-    """Element type and shape of a constant array, whose data must be in the file, whole."""
+    """Read element type and shape of a weight, whose data must be complete and in the file."""
     name = _name(weight)
     if weight["external_data"] or weight.get("data_location", 0):
         raise MalformedMessageError(f"weights {quote(name)} that lie in another file")
@@ -271,7 +271,7 @@ def _node(message: Message) -> Node:
 
 
 def _attribute(message: Message, operator: str) -> Attribute:
-    """The value of an attribute's declared kind, beside which it may have no other."""
+    """Read an attribute's value, which must be the only one and of the declared kind."""
     kind = _ATTRIBUTE_KINDS.get(message.get("type", 0))
     given = {key for key in ("f", "i", "s", "t", "g", "ints") if message.get(key, []) != []}
     if kind is None or not given <= {kind}:

@@ -1,10 +1,9 @@
-"""A small reader of protobuf's wire format that trusts nothing it reads.
+"""A strict reader of protobuf's wire format.
 
-A message is read by a schema that names the fields it may have. A field that the schema does
-not name, one given twice where it may stand once, a value of another wire type, a length
-beyond the end and a message of too many fields are all refused, so that no second parser can
-understand a message that was accepted here in another way. Schemas do not nest in themselves:
-the depth is theirs, not the file's.
+A schema names the fields that a message may have. Fields that the schema does not name, singular
+fields that occur twice, other wire types, lengths beyond the end and messages of too many fields
+are refused, so that every parser understands an accepted message in the same way. Schemas are not
+recursive, so the nesting depth is bounded.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
@@ -26,7 +25,7 @@ Message = dict[str, Any]
 
 
 class MalformedMessageError(Exception):
-    """Why a message cannot be read."""
+    """The message cannot be read; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Slot:
     Attributes:
         name: its key in what ``read_message`` returns.
         kind: ``ints`` and ``floats`` may be packed, and floats are left as views; ``skip``
-            is read over; a schema is a message of its own.
-        many: it may stand several times.
+            ignores the value; a schema stands for a nested message.
+        many: the field is repeated.
     """
 
     name: str
@@ -50,10 +49,10 @@ Value = int | memoryview
 
 
 class FieldBudget:
-    """Counts fields, so that a file of a million empty ones ends."""
+    """Limits the number of fields of a file."""
 
     def __init__(self, fields: int = MOST_FIELDS) -> None:
-        """Allow so many fields in all."""
+        """Set the limit."""
         self._left = fields
 
     def take(self) -> None:
@@ -75,15 +74,16 @@ def read_message(
     Args:
         data: the message.
         schema: the fields that it may have.
-        budget: what is left of the fields of all messages.
-        name: what the message is, for errors.
+        budget: limits the fields of all messages together.
+        name: of the message, for errors.
 
     Returns:
-        The values by the slots' names: a list for each field that may stand several times
-        or is of ``ints`` or ``floats``, whether or not it is there; others only if it is.
+        The values by the slots' names. Repeated fields are lists, empty if absent; absent
+        singular fields have no entry.
 
     Raises:
-        MalformedMessageError: it is damaged, or has a field that the schema does not name.
+        MalformedMessageError: the message is damaged, or has a field that the schema does not
+            name.
     """
     found: Message = {
         slot.name: [] for slot in schema.values() if slot.many or slot.kind in ("ints", "floats")
@@ -122,7 +122,7 @@ def _fields(data: memoryview, budget: FieldBudget) -> Iterator[tuple[int, int, V
 
 
 def _size(data: memoryview, at: int, wire: int) -> tuple[int, int]:
-    """Bytes of a value, and where it begins."""
+    """Read the length of a value; returns it and the position of the value."""
     if wire == LENGTH:
         return _varint(data, at)
     if wire not in (FIXED32, FIXED64):
@@ -131,7 +131,7 @@ def _size(data: memoryview, at: int, wire: int) -> tuple[int, int]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """An unsigned number of 7 bits a byte, least significant first, and where it ends."""
+    """Read an unsigned base-128 number, least significant group first; returns it and its end."""
     result = 0
     for shift, byte in enumerate(data[at : at + LONGEST_VARINT]):
         result |= (byte & 0x7F) << (7 * shift)
@@ -158,7 +158,7 @@ def _value(slot: Slot, wire: int, value: Value, budget: FieldBudget) -> Any:
 
 
 def _content(slot: Slot, value: memoryview, budget: FieldBudget) -> Any:
-    """What bytes of a length stand for."""
+    """Convert a length-delimited value to its slot's kind."""
     if not isinstance(slot.kind, str):
         return read_message(value, slot.kind, budget, name=slot.name)
     if slot.kind == "bytes":

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-# What the scans have that are read (``imaging.files.read_scan.Limits``).
+# The spacings of the scans that are read (``imaging.files.read_scan.Limits``).
 SPACING_RANGE_MM = (0.05, 50.0)
-# Beyond this an intensity is damaged, whatever the scanner.
+# No scanner gives intensities beyond this.
 LARGEST_INTENSITY = 1e9
 LONGEST_FILE_NAME = 200
 
@@ -20,7 +20,7 @@ def _printable(text: str) -> str:
 
 
 def _plain_file_name(name: str) -> str:
-    """A name that leads nowhere but into the folder, and that every tool takes for ONNX."""
+    """Accept a name without a path, with the ending by which runtimes recognise ONNX."""
     if not name.endswith(".onnx") or name.startswith(".") or set(name) & set("/\\"):
         raise ValueError("must be the plain name of a file that ends in .onnx")
     return name

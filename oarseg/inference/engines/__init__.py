@@ -1,1 +1,1 @@
-"""One network behind one call: OpenVINO, ONNX Runtime, CUDA."""
+"""Runs a network on OpenVINO, ONNX Runtime or CUDA behind one interface."""

@@ -1,4 +1,4 @@
-"""Choose what runs an ensemble, CUDA, OpenVINO or plain ONNX Runtime, and say why.
+"""Chooses the library that runs an ensemble: CUDA, OpenVINO or ONNX Runtime.
 
 A file has one input ``image`` (1, channels, *patch) and one output ``logits``
 (1, classes, *patch), both float32 and static, whatever its inner precision.
@@ -30,9 +30,9 @@ from oarseg.system.usage import peak_mib, reset_peak, resident_mib
 Device = Literal["auto", "cuda", "cpu"]
 Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
 
-# The least Dice to float32, of the worst class, at which bfloat16 is taken.
+# bfloat16 is used if every class has at least this Dice to float32.
 BF16_MIN_DICE = 0.995
-# What a runtime's float32 must reach against torch to be taken.
+# A runtime is used if its float32 agrees with torch at least this well.
 F32_MIN_AGREEMENT, F32_MIN_DICE = 0.9999, 0.999
 
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """Where the networks run, on what, and why there."""
+    """The device and library that run the networks, and the reason."""
 
     device: Literal["cuda", "cpu"]
     engine: Literal["cuda", "openvino", "onnxruntime"]
@@ -50,11 +50,11 @@ class DeviceChoice:
 
 @dataclass(frozen=True)
 class Engines:
-    """The ensemble, one engine a fold, in the manifest's order.
+    """An ensemble that is ready to run.
 
     Attributes:
-        choice: what they run on.
-        folds: the engines.
+        choice: device and library.
+        folds: one engine for each fold, in the manifest's order.
         xp: the array module of their tiles and logits.
     """
 
@@ -66,24 +66,24 @@ class Engines:
 def open_engines(
     bundle: Bundle, *, device: Device = "auto", backend: Backend = "auto", threads: int = 0
 ) -> Engines:
-    """Load every fold of an ensemble onto the best device there is.
+    """Load every fold of an ensemble onto the best device available.
 
     Args:
         bundle: the weights.
-        device: ``auto`` takes CUDA if it truly works, else the CPU; ``cuda`` or ``cpu``
-            takes that or fails.
-        backend: pin the library (for tests and comparisons) instead of the fastest.
-        threads: CPU threads; 0 means all this process may use.
+        device: ``auto`` takes CUDA if it works, else the CPU; ``cuda`` fails if it does not
+            work.
+        backend: the library, for tests and comparisons; ``auto`` takes the fastest.
+        threads: CPU threads; 0 takes all that this process may use.
 
     Raises:
-        ResourceError: ``cuda`` was asked for and does not work.
+        ResourceError: ``cuda`` was requested and does not work.
         WeightsError: a file cannot be loaded or does not fit the manifest.
     """
     threads = threads or available_cpus()
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
         try:
-            return _logged(_open_cuda(bundle, threads))
+            return _log_choice(_open_cuda(bundle, threads))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -91,19 +91,19 @@ def open_engines(
                     "pass the GPU to the container or use --device cpu"
                 ) from why
             reason = f"no GPU: {why}"
-    return _logged(_open_cpu(bundle, backend, threads, reason))
+    return _log_choice(_open_cpu(bundle, backend, threads, reason))
 
 
-def _logged(engines: Engines) -> Engines:
+def _log_choice(engines: Engines) -> Engines:
     choice = engines.choice
     log.info("device %s, engine %s: %s", choice.device, choice.engine, choice.reason)
     return engines
 
 
 def activation_bytes(engines: Engines, manifest: Manifest) -> int:
-    """What a network takes in the host's memory while it runs, and gives back.
+    """Measure the host memory that a network takes while it runs, in bytes.
 
-    The first fold is run on an empty tile: what it keeps shows in the process's size.
+    The first fold is run on an empty tile. Memory that it keeps is part of the process's size.
     """
     reset_peak()
     tile = engines.xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32)
@@ -112,14 +112,14 @@ def activation_bytes(engines: Engines, manifest: Manifest) -> int:
 
 
 def _precision(bundle: Bundle, wanted: Precision) -> Precision:
-    """``wanted`` if the ensemble has it, else the other."""
+    """Return ``wanted`` if the ensemble has it, else the other precision."""
     if any(model.precision == wanted for model in bundle.manifest.models):
         return wanted
     return "fp32" if wanted == "fp16" else "fp16"
 
 
 def cpu_arithmetic(manifest: Manifest) -> Arithmetic:
-    """bfloat16 where the CPU has it and every fold was found good enough in it, else float32."""
+    """Choose bfloat16 if the CPU supports it and every fold agrees well in it, else float32."""
     files = {model.file for model in manifest.models if model.precision == "fp32"}
     good = {
         parity.file
@@ -130,7 +130,7 @@ def cpu_arithmetic(manifest: Manifest) -> Arithmetic:
 
 
 def openvino_answers(manifest: Manifest) -> bool:
-    """Whether OpenVINO's float32 was found to give torch's answer, or was not compared."""
+    """Tell whether OpenVINO's float32 agrees with torch, or was not compared at export."""
     return all(
         parity.argmax_agreement >= F32_MIN_AGREEMENT and parity.min_dice >= F32_MIN_DICE
         for parity in manifest.parity
@@ -141,7 +141,7 @@ def openvino_answers(manifest: Manifest) -> bool:
 def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     reason = f"{reason}; {threads} thread(s)"
-    against = None if backend == "openvino" else _against_openvino(bundle.manifest)
+    against = None if backend == "openvino" else _objection_to_openvino(bundle.manifest)
     if backend in ("auto", "openvino") and against is None:
         precision = cpu_arithmetic(bundle.manifest)
         return _open_openvino(bundle, paths, threads, precision, f"{reason}; {precision}")
@@ -152,8 +152,8 @@ def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> En
     return Engines(DeviceChoice("cpu", "onnxruntime", reason), folds)
 
 
-def _against_openvino(manifest: Manifest) -> str | None:
-    """Why ONNX Runtime is taken on the CPU; empty where OpenVINO is not installed."""
+def _objection_to_openvino(manifest: Manifest) -> str | None:
+    """Say why OpenVINO is not used; empty if it is not installed, None if it is used."""
     if importlib.util.find_spec("openvino") is None:
         return ""
     if not openvino_answers(manifest):

@@ -60,7 +60,7 @@ def open_cuda(bundle: Bundle, precision: Precision, threads: int) -> CudaFolds:
 
 
 def _keep_kernels_in_memory() -> None:
-    """Let CuPy do without a cache folder where there is none that it could write to."""
+    """Make CuPy cache kernels in memory if its cache folder cannot be written."""
     folder = Path(os.environ.get("CUPY_CACHE_DIR") or os.path.expanduser("~/.cupy/kernel_cache"))
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(there, os.W_OK):
@@ -68,11 +68,11 @@ def _keep_kernels_in_memory() -> None:
 
 
 def _attempt(failure: str, step: Callable[[], Any]) -> Any:
-    """Do what depends on libraries that this program can do without.
+    """Run a step that depends on optional libraries.
 
     Raises:
-        NoCudaError: it failed, in whatever way: an import alone may look for a home folder,
-            a temporary one, a compiler or a driver.
+        NoCudaError: the step failed. Any exception counts: an import alone may look for a home
+            folder, a temporary folder, a compiler or a driver.
     """
     try:
         return step()
@@ -81,7 +81,7 @@ def _attempt(failure: str, step: Callable[[], Any]) -> Any:
 
 
 def _run_kernel(xp: ModuleType) -> None:
-    """Compile and run a kernel, as every case will."""
+    """Compile and run a kernel, as every case does."""
     if float((xp.ones(8, np.float32) + 1).sum()) != 16:
         raise NoCudaError("a sum came out wrong")
 

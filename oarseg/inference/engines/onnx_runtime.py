@@ -1,4 +1,4 @@
-"""A network on ONNX Runtime, on the CPU or on a CUDA GPU."""
+"""Runs a network on ONNX Runtime, on the CPU or on a CUDA GPU."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _ORT_ERRORS = (
 
 
 class NoCudaError(Exception):
-    """Why CUDA cannot be used."""
+    """CUDA cannot be used; the text says why."""
 
 
 class OnnxEngine:
-    """A network on ONNX Runtime, on the CPU or a CUDA GPU, with IO binding."""
+    """A network on ONNX Runtime, on the CPU or a CUDA GPU, with I/O binding."""
 
     def __init__(
         self, path: Path, tile: Any, logits: Any, *, threads: int, xp: ModuleType | None = None
@@ -51,7 +51,7 @@ class OnnxEngine:
         Args:
             path: the ONNX file.
             tile: an array of the input's shape.
-            logits: the buffer that answers are written to, on the network's own device.
+            logits: the output buffer, on the network's device.
             threads: CPU threads.
             xp: CuPy, to run on the GPU; None runs on the CPU.
 
@@ -68,7 +68,7 @@ class OnnxEngine:
         self._logits = logits
 
     def __call__(self, tile: Any) -> Any:
-        """See ``Engine``; on a GPU both arrays are CuPy's, and nothing is copied."""
+        """See ``Engine``; on a GPU both arrays are CuPy's and are not copied."""
         try:
             self._run(tile)
         except _ORT_ERRORS as error:
@@ -92,8 +92,7 @@ class OnnxEngine:
             (OUTPUT, self._logits, binding.bind_output),
         ):
             bind(name, "cuda", 0, np.float32, list(array.shape), array.data.ptr)
-        # ONNX Runtime has a stream of its own: it must not start before the tile is there,
-        # nor we before the logits are.
+        # ONNX Runtime uses a stream of its own, so both sides wait for each other.
         self._xp.cuda.get_current_stream().synchronize()
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
@@ -104,7 +103,7 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # An arena would keep every fold's peak; freeing after each tile costs little.
+    # An arena would keep the peak of every fold; freeing after each tile costs little.
     options.enable_cpu_mem_arena = cuda
     search = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
     providers: list[Any] = [(CUDA_PROVIDER, search), _CPU] if cuda else [_CPU]
@@ -114,7 +113,7 @@ def _session(path: Path, threads: int, cuda: bool) -> Any:
         if cuda:
             raise NoCudaError(first_line(error)) from error
         raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
-    # ONNX Runtime falls back to the CPU with no more than a log line.
+    # ONNX Runtime falls back to the CPU and only logs it.
     if cuda and CUDA_PROVIDER not in session.get_providers():
         raise NoCudaError("ONNX Runtime could not start its CUDA provider")
     return session

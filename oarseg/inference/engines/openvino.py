@@ -1,4 +1,4 @@
-"""A network on the CPU through OpenVINO."""
+"""Runs a network on the CPU with OpenVINO."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from oarseg.inference.engines.protocol import array_text, check_interface, first
 from oarseg.model.manifest import Arithmetic
 
 _ELEMENTS = {"f32": "float32", "f16": "float16"}
-# From 16 channels on OpenVINO's CPU plugin turns its channels-last result into planes by a
-# plain loop; in pieces of 8 a vectorised one does it.
+# From 16 channels on, OpenVINO's CPU plugin transposes its channels-last result in a scalar loop;
+# for 8 channels the loop is vectorised.
 _CHANNELS = 8
 
 
 class OpenVinoEngine:
-    """A network on the CPU through OpenVINO, in true float32 unless bfloat16 is asked for."""
+    """A network on OpenVINO, in float32 unless bfloat16 is requested."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class OpenVinoEngine:
 
         Args:
             path, tile, logits, threads: see there.
-            alone: keep the activations' memory between tiles, as no other fold needs it.
-            precision: ``f32`` or ``bf16``, of the arithmetic inside.
+            alone: keep the activations' memory between tiles, as there is no other fold.
+            precision: ``f32`` or ``bf16``, of the arithmetic.
         """
         import openvino
 
@@ -45,7 +45,9 @@ class OpenVinoEngine:
         try:
             model = core.read_model(path)
             check_interface(path, _interface(model), tile, logits)
-            self._compiled = core.compile_model(_split(model), "CPU", _settings(threads, precision))
+            self._compiled = core.compile_model(
+                _split_classes(model), "CPU", _settings(threads, precision)
+            )
         except RuntimeError as error:
             raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
         self._request = self._compiled.create_infer_request()
@@ -77,9 +79,9 @@ class OpenVinoEngine:
 
 
 def openvino_fault() -> str | None:
-    """Why OpenVINO cannot be used although it is installed; None if it can.
+    """Say why OpenVINO cannot be used although it is installed; None if it can.
 
-    Its import alone may fail in any way, as where a file of it is missing or damaged.
+    Its import may raise any exception, for instance if one of its libraries is missing.
     """
     try:
         import openvino
@@ -91,7 +93,7 @@ def openvino_fault() -> str | None:
 
 
 def _interface(model: Any) -> dict[str, str]:
-    """What a model takes and gives, by name."""
+    """Describe the inputs and outputs of a model, by name."""
     found = {}
     for port in (*model.inputs, *model.outputs):
         element = port.get_element_type().get_type_name()
@@ -102,14 +104,14 @@ def _interface(model: Any) -> dict[str, str]:
 
 
 def has_bf16() -> bool:
-    """Whether this CPU computes in bfloat16, so that asking for it gains anything."""
+    """Tell whether this CPU computes in bfloat16."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _settings(threads: int, precision: Arithmetic) -> dict[str, Any]:
-    """One tile at a time on a fixed number of threads; CPUs with bfloat16 would use that."""
+    """Configure one tile at a time on a fixed number of threads, with an explicit precision."""
     return {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
@@ -120,11 +122,11 @@ def _settings(threads: int, precision: Arithmetic) -> dict[str, Any]:
     }
 
 
-def _split(model: Any) -> Any:
-    """A model whose last convolution gives its classes in several outputs, a few each.
+def _split_classes(model: Any) -> Any:
+    """Split the last convolution of a model into several outputs of a few classes each.
 
-    Every class is computed as before, to the last bit. A model that does not end in a
-    convolution and its bias stays as it is.
+    Every class is computed as before, to the bit. A model that does not end in a convolution with
+    a bias is returned unchanged.
     """
     from openvino import Model
     from openvino import opset13 as op

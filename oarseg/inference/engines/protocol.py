@@ -1,4 +1,4 @@
-"""What an engine is: one network behind one call."""
+"""The interface of an engine, and its checks."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from oarseg.model.network import OUTPUT as OUTPUT
 
 
 class Engine(Protocol):
-    """One network, ready to run."""
+    """A network that is ready to run."""
 
     @property
     def name(self) -> str:
-        """The file it was made of, for messages."""
+        """The name of its file, for messages."""
 
     def __call__(self, tile: Image, /) -> Image:
-        """Logits (1, classes, *patch) of a tile (1, channels, *patch), float32.
+        """Compute the logits (1, classes, *patch) of a tile (1, channels, *patch), float32.
 
-        The result may be written into. It is valid until the next call of this engine or
-        of another one of the same ensemble: they share one output buffer, so that memory
-        does not grow with the number of folds.
+        The caller may modify the result. It is valid until the next call of any engine of the
+        ensemble: the folds share one output buffer, so that memory does not grow with their
+        number.
         """
 
 
 def check_interface(path: Path, found: dict[str, str], tile: Any, logits: Any) -> None:
-    """Make sure that a loaded file takes a tile and gives logits, by name, type and shape.
+    """Check that a file takes a tile and gives logits, by name, type and shape.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def check_interface(path: Path, found: dict[str, str], tile: Any, logits: Any) -
         tile, logits: arrays as the engine binds them, float32.
 
     Raises:
-        WeightsError: it has others.
+        WeightsError: its inputs or outputs differ.
     """
     expected = {
         INPUT: array_text("float32", tile.shape),
@@ -50,11 +50,11 @@ def check_interface(path: Path, found: dict[str, str], tile: Any, logits: Any) -
 
 
 def array_text(element: str, shape: Iterable[object]) -> str:
-    """An array's type and shape in words; lengths that are not known stand as they are."""
+    """Describe an array's type and shape; unknown lengths are kept as they are."""
     return f"{element} {'×'.join(map(str, shape))}"
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's first line, or its kind if it says nothing."""
+    """Return the first line of an exception, or its type if it has no text."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
