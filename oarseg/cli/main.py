@@ -13,7 +13,7 @@ from oarseg.cli.phantom import add_phantom
 from oarseg.cli.picture import add_picture
 from oarseg.cli.register import add_register
 from oarseg.cli.scores import _add_evaluate, _add_rank
-from oarseg.cli.segment import add_segment
+from oarseg.cli.segment import add_segment, run_segment
 from oarseg.cli.training import _add_export, _add_prepare, _add_train
 from oarseg.errors import OarsegError
 from oarseg.system import log
@@ -29,10 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status.
 
     What the user did wrong ends as one line on stderr and status 1, Ctrl-C as one and
-    status 130; a defect of ours keeps its traceback.
+    status 130; a defect of ours keeps its traceback. ``segment`` has no data to print:
+    its information goes to stdout, as platforms take all that comes on stderr for trouble.
     """
+    log.open_closed_streams()
     arguments = build_parser().parse_args(argv)
-    log.configure_logging(verbose=arguments.verbose)
+    log.configure_logging(
+        verbose=arguments.verbose, information_to_stdout=arguments.command is run_segment
+    )
     try:
         command: Command = arguments.command
         return command(arguments)

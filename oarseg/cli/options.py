@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from oarseg.cases.places import REPORTS, report_path
 from oarseg.challenges import catalogue
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
@@ -87,15 +89,24 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def add_challenge(
-    parser: argparse.ArgumentParser, *, default: str | None = DEFAULT_CHALLENGE
+    parser: argparse.ArgumentParser,
+    *,
+    default: str | None = DEFAULT_CHALLENGE,
+    without: str = "what the data is for",
 ) -> None:
-    """Options that choose a challenge."""
+    """Add the options that choose a challenge.
+
+    Args:
+        parser: of the command.
+        default: the challenge without the option; None lets the command find it.
+        without: what a command takes that finds it, for the help.
+    """
     known = ", ".join(catalogue.challenge_names())
     parser.add_argument(
         "--challenge",
         default=default,
         metavar="NAME|FILE.toml",
-        help=f"{known}, or a file of your own (default: {default or 'what the data is for'})",
+        help=f"{known}, or a file of your own (default: {default or without})",
     )
     parser.add_argument(
         "--label-table",
@@ -105,13 +116,24 @@ def add_challenge(
     )
 
 
-def chosen_challenge(arguments: argparse.Namespace) -> Challenge:
+def chosen_challenge(
+    arguments: argparse.Namespace, *, outputs: Path | None = None, case: str | None = None
+) -> Challenge:
     """The challenge that the options choose; says what its users must know.
 
+    Args:
+        arguments: the command line's.
+        outputs: what ``segment`` wrote; its reports name the challenge where no option does.
+        case: whose report to read; None reads them all.
+
     Raises:
-        InputError: no such challenge, a broken file, or a label table is missing.
+        InputError: no such challenge, a broken file, a label table is missing, or the
+            reports name several challenges.
     """
-    rules = catalogue.load_challenge(arguments.challenge, table=arguments.label_table)
+    name = arguments.challenge
+    if name is None and outputs is not None:
+        name = reported_challenge(outputs, case)
+    rules = catalogue.load_challenge(name or DEFAULT_CHALLENGE, table=arguments.label_table)
     if not rules.structures:
         raise InputError(
             f"challenge {rules.name}: takes its labels from you; pass --label-table with a TOML "
@@ -119,6 +141,38 @@ def chosen_challenge(arguments: argparse.Namespace) -> Challenge:
         )
     say_notice(rules)
     return rules
+
+
+def reported_challenge(outputs: Path, case: str | None = None) -> str | None:
+    """The challenge that reports in an output folder name; None where there is none.
+
+    Raises:
+        InputError: they name several, or one that is not the package's own.
+    """
+    files = [outputs / report_path(case)] if case else sorted((outputs / REPORTS).glob("*.json"))
+    named = {name: file for file in files if (name := _challenge_of_report(file))}
+    if len(named) > 1:
+        raise InputError(
+            f"{outputs / REPORTS}: expected reports of one challenge, found "
+            f"{', '.join(sorted(named))}; pass --challenge, and give the outputs of one"
+        )
+    for name, file in named.items():
+        if name not in catalogue.challenge_names():
+            raise InputError(
+                f"{file}: names challenge {name!r}, which is not the package's own; pass "
+                "--challenge with its TOML file"
+            )
+    return next(iter(named), None)
+
+
+def _challenge_of_report(file: Path) -> str | None:
+    try:
+        report = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        # Missing, or not a report of ours: it names nothing.
+        return None
+    name = report.get("challenge") if isinstance(report, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def say_notice(rules: Challenge) -> None:

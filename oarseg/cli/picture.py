@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.cli.options import Subparsers, add_challenge, chosen_challenge
 from oarseg.errors import InputError
 
@@ -16,7 +17,7 @@ def add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="what segment wrote")
     parser.add_argument("--png", type=Path, required=True)
     parser.add_argument("--case", help="default: the first")
-    add_challenge(parser)
+    add_challenge(parser, default=None, without=f"what the report names, else {DEFAULT_CHALLENGE}")
     parser.set_defaults(command=run_picture)
 
 
@@ -25,7 +26,7 @@ def run_picture(arguments: argparse.Namespace) -> int:
     from oarseg.cases.find_cases import find_cases
     from oarseg.results.case_picture import case_picture, write_png
 
-    rules = chosen_challenge(arguments)
+    rules = chosen_challenge(arguments, outputs=arguments.output, case=arguments.case)
     required = frozenset({rules.reference.channel})
     cases = {c.name: c for c in find_cases(arguments.input, rules, required=required).cases}
     name = arguments.case or next(iter(cases), "")

@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.cli.options import (
     MOST_SEED,
     MOST_THREADS,
@@ -31,7 +32,11 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument("predictions", type=Path, help="label maps or masks, any known layout")
     parser.add_argument("references", type=Path, help="the same; cases are paired by name")
     parser.add_argument("--out", type=Path, required=True, help="folder for table and plot")
-    add_challenge(parser)
+    add_challenge(
+        parser,
+        default=None,
+        without=f"what the predictions' reports name, else {DEFAULT_CHALLENGE}",
+    )
     parser.add_argument(
         "--definition",
         choices=("surface-distance", "medpy", "evalutils"),
@@ -70,7 +75,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from oarseg.evaluation.evaluate import EvaluationSettings
     from oarseg.evaluation.evaluate import evaluate_folders as run
 
-    rules = chosen_challenge(arguments)
+    rules = chosen_challenge(arguments, outputs=arguments.predictions)
     summary = run(
         arguments.predictions,
         arguments.references,

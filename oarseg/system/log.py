@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
@@ -16,29 +17,73 @@ FRACTION_BETWEEN_LINES = 0.1
 
 
 class _Handler(logging.Handler):
-    """Write records to the current stderr, above a progress bar rather than across it.
+    """Write records to the current stdout or stderr, above a progress bar rather than across it.
 
     ``tqdm.contrib.logging`` redirects only a logger's first console handler and removes the
     others while a bar is shown, so a second handler for warnings would lose its records.
+
+    Args:
+        information_to_stdout: write records below WARNING to stdout; all others go to stderr.
     """
 
+    def __init__(self, *, information_to_stdout: bool) -> None:
+        super().__init__()
+        self._information_to_stdout = information_to_stdout
+
     def emit(self, record: logging.LogRecord) -> None:
+        informs = self._information_to_stdout and record.levelno < logging.WARNING
+        stream = sys.stdout if informs else sys.stderr
         try:
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(_printable(self.format(record), stream), file=stream)
+            stream.flush()
+        except OSError:
+            # Full, or its reader is gone. What waits in the buffer would fail again at exit,
+            # and a log that nobody reads must not end a run nor change its status.
+            _discard(stream)
         except Exception:
-            # A log that cannot be written, such as a closed pipe, must not end a run.
             self.handleError(record)
 
 
-def configure_logging(*, verbose: bool = False) -> None:
+def _printable(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let a stream write to nowhere from now on."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        # No file of the system's; nothing is flushed at exit.
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def open_closed_streams() -> None:
+    """Open stdin, stdout and stderr to nowhere where the process was started without them.
+
+    Otherwise the next files that it opens take their numbers, and what a library prints
+    would end in them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # In this order each takes the lowest free number, which is its own.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(nowhere, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def configure_logging(*, verbose: bool = False, information_to_stdout: bool = False) -> None:
     """Send the package's log to stderr as ``HH:MM:SS LEVEL message``.
 
     Calling it again replaces the former configuration.
 
     Args:
         verbose: also what helps to find a fault.
+        information_to_stdout: send only warnings and errors to stderr, the rest to stdout.
     """
-    handler = _Handler()
+    handler = _Handler(information_to_stdout=information_to_stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -272,3 +272,31 @@ def test_command_prints_ranking_and_verdict(
     printed = capsys.readouterr().out
     assert "| 1 | 1–1 | 100% | new | 1 | " in printed
     assert "new against old by hd95_mm: better on 3 (A, B, C), worse on 0" in printed
+
+
+@pytest.mark.parametrize("cases", [0, 1, 2, 3])
+@pytest.mark.parametrize("dice", [0.5, 0.6, 0.7])
+@pytest.mark.parametrize("common", [False, True])
+def test_a_structure_that_few_cases_share(
+    tmp_path: Path, cases: int, dice: float, common: bool
+) -> None:
+    """Structure X of so many cases that both have; the second always has 0.6."""
+
+    def with_few(quality: float, first: int) -> list[Score]:
+        few = [
+            Score(f"case_{case:02d}", "X", "scored", "surface-distance", dsc=quality, hd95_mm=4.0)
+            for case in range(first, first + cases)
+        ]
+        return scores(0.6) + few
+
+    ranking = ranked(tmp_path, one=with_few(dice, 0), other=with_few(0.6, 0), common=common)
+    verdict = ranking.verdicts[0]
+    assert "X" in (verdict.undecided if cases else (*verdict.untested, "X"))
+    # Cases that only one of them has.
+    ranked(tmp_path, one=with_few(dice, 0), other=with_few(0.6, 1), common=common)
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.1, 0.5), (0.0, 1.0), (-0.1, 1.0)])
+def test_p_of_a_single_pair(gain: float, expected: float) -> None:
+    assert p_better(np.array([gain]), exact=True) == expected
+    np.testing.assert_array_equal(p_better(np.array([[gain], [0.0]]), exact=True), [expected, 1.0])

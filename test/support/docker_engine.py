@@ -103,7 +103,7 @@ def run(
         folder: an empty folder for copies, logs and output.
         options: further options of `docker run`.
         arguments: of the entry point.
-        stop_at: stop it, as `docker stop` does, when its stderr holds this text.
+        stop_at: stop it, as `docker stop` does, when its stdout holds this text.
         copy_links: give the files that links lead to, instead of the links.
     """
     shutil.copytree(images, folder / "input" / "images", symlinks=not copy_links)
@@ -133,7 +133,7 @@ def run_on(
     with streams[0].open("wb") as stdout, streams[1].open("wb") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
         try:
-            stop = _Stop(name, streams[1], stop_at) if stop_at else None
+            stop = _Stop(name, streams[0], stop_at) if stop_at else None
             peak_mib = _watch(process, name, stop)
         finally:
             if process.poll() is None:
@@ -147,16 +147,16 @@ def run_on(
 
 @dataclass
 class _Stop:
-    """Stops a container once its stderr holds a text."""
+    """Stops a container once its stdout holds a text."""
 
     name: str
-    stderr: Path
+    stdout: Path
     text: str
     seconds: float = 0.0
 
     def if_due(self) -> None:
         """Stop it if the text is there and it was not stopped before."""
-        if self.seconds or self.text not in self.stderr.read_text(errors="replace"):
+        if self.seconds or self.text not in self.stdout.read_text(errors="replace"):
             return
         start = time.monotonic()
         docker("stop", "--time", "60", self.name)

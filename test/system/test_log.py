@@ -94,3 +94,20 @@ def test_two_handlers_keep_their_parts_beside_a_bar(monkeypatch: pytest.MonkeyPa
         log.LOGGER.warning("a warning")
     assert warnings.getvalue() == "a warning\n"
     assert re.search(r"INFO information\n", screen.getvalue())
+
+
+def test_information_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    log.configure_logging(verbose=True, information_to_stdout=True)
+    for level in ("debug", "info", "warning", "error"):
+        getattr(log.LOGGER, level)(level)
+    shown = capsys.readouterr()
+    assert [line.split()[1] for line in shown.out.splitlines()] == ["DEBUG", "INFO"]
+    assert [line.split()[1] for line in shown.err.splitlines()] == ["WARNING", "ERROR"]
+
+
+def test_what_a_stream_cannot_encode_is_written_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
+    log.configure_logging()
+    log.LOGGER.warning("labels 0–30")
+    assert raw.getvalue().endswith(b"WARNING labels 0\\u201330\n")

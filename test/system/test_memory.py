@@ -203,8 +203,8 @@ def run(
 
 
 def forecast_mib(done: subprocess.CompletedProcess[str]) -> int:
-    found = re.search(r"forecast: (\d+) MiB on top of (\d+) MiB", done.stderr)
-    assert found, done.stderr
+    found = re.search(r"forecast: (\d+) MiB on top of (\d+) MiB", done.stdout)
+    assert found, done.stdout + done.stderr
     return int(found[1]) + int(found[2])
 
 

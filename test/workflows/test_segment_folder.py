@@ -566,6 +566,56 @@ def test_command_line_on_a_good_case(input_dir: Path, weights: Path, tmp_path: P
     assert done.returncode == 0, done.stderr
     report = json.loads((output / "reports/case_03.json").read_text())
     assert report["registration"]["status"] == "good"
+    # A platform marks all that comes on stderr as a warning.
+    assert "INFO case case_03" in done.stdout
+    assert {line.split()[1] for line in done.stderr.splitlines()} <= {"WARNING"}
+
+
+def closed(number: int) -> None:
+    os.close(number)
+
+
+def full(number: int) -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+
+
+def unread(number: int) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, number)
+
+
+@pytest.mark.parametrize("broken", [(1,), (2,), (0, 1, 2)], ids=["stdout", "stderr", "all"])
+@pytest.mark.parametrize("fault", [closed, full, unread])
+def test_a_broken_log_loses_no_work(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    fault: Callable[[int], None],
+    broken: tuple[int, ...],
+) -> None:
+    for path in (*input_dir.glob("images/t1-mri/*"), *input_dir.glob("images/ct/case_04*")):
+        path.unlink()
+    output = tmp_path / "output"
+    options = ("--input", input_dir, "--output", output, "--weights", weights, "--device", "cpu")
+
+    def break_streams() -> None:
+        for number in broken:
+            fault(number)
+
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "process.py"), *map(str, options)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=break_streams,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert [record["outputs"] for record in results(output)] == [
+        [{"type": "metaio_image", "filename": "case_03_seg.mha"}]
+    ]
+    assert (output / "images/head_neck_oar/case_03_seg.mha").is_file()
 
 
 def test_sigterm_leaves_nothing_half_written(
@@ -575,11 +625,13 @@ def test_sigterm_leaves_nothing_half_written(
     command = [sys.executable, "-u", str(ROOT / "process.py"), "--input", str(input_dir)]
     process = subprocess.Popen(
         [*command, "--output", str(output), "--weights", str(weights), "--device", "cpu"],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     assert process.stderr is not None
-    for line in process.stderr:
+    for line in process.stdout:
         if "case case_03" in line:
             break
     process.terminate()
