@@ -2,7 +2,7 @@
 
     python bench/fuzz.py --files 100000
 
-File number N is the same on every machine (``test/fuzzing.py`` makes it from N). The run
+File number N is the same on every machine (``test/support/fuzzing.py`` makes it from N). The run
 ends with status 1 if a file gave anything but a sound image or an InputError; a file that
 takes too long ends the process with a traceback, and lies in ``--folder`` all the same.
 """

@@ -54,14 +54,14 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class _DirectedDistances:
+class _Distances:
     """Distances from one surface to the other, ascending, with the area of each point."""
 
     distances_mm: Doubles
     areas: Doubles
 
     @classmethod
-    def between(cls, source: Surface, target: Surface, spacing_mm: Vector) -> _DirectedDistances:
+    def between(cls, source: Surface, target: Surface, spacing_mm: Vector) -> _Distances:
         distances = distances_mm(source, target, spacing_mm)
         order = np.lexsort((source.areas, distances))
         return cls(distances[order], source.areas[order])
@@ -126,17 +126,11 @@ def compare_masks(
     )
 
 
-def _measure_both_ways(
-    a: Surface, b: Surface, spacing_mm: Vector
-) -> tuple[_DirectedDistances, _DirectedDistances]:
-    return _DirectedDistances.between(a, b, spacing_mm), _DirectedDistances.between(
-        b, a, spacing_mm
-    )
+def _measure_both_ways(a: Surface, b: Surface, spacing_mm: Vector) -> tuple[_Distances, _Distances]:
+    return _Distances.between(a, b, spacing_mm), _Distances.between(b, a, spacing_mm)
 
 
-def _hd95(
-    forward: _DirectedDistances, backward: _DirectedDistances, definition: Definition
-) -> float:
+def _hd95(forward: _Distances, backward: _Distances, definition: Definition) -> float:
     if definition == "surface-distance":
         return max(forward.weighted_percentile(), backward.weighted_percentile())
     if definition == "evalutils":
@@ -145,12 +139,12 @@ def _hd95(
 
 
 def _mean_surface_distance(
-    forward: _DirectedDistances, backward: _DirectedDistances, definition: Definition
+    forward: _Distances, backward: _Distances, definition: Definition
 ) -> float:
     if definition == "surface-distance":
         return (forward.mean() + backward.mean()) / 2
     return float(np.mean(_pool_distances(forward, backward)))
 
 
-def _pool_distances(forward: _DirectedDistances, backward: _DirectedDistances) -> Doubles:
+def _pool_distances(forward: _Distances, backward: _Distances) -> Doubles:
     return np.concatenate([forward.distances_mm, backward.distances_mm])

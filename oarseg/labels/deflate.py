@@ -1,11 +1,11 @@
 """Compress label maps to deflate streams, with long runs of zeros at almost no cost.
 
-A mask is nearly all zeros, and a set of thirty masks of a large scan is gigabytes of
-them. Here a run of zeros is assembled from pieces that were compressed once, and its
-checksum follows from linear algebra instead of from the bytes; only the rows that a
-structure touches are compressed. The result is an ordinary stream that does not depend on
-the CPU. Intel's ISA-L, the fastest library on whole masks, needs four times the CPU time
-(``bench/writing.py deflate``), and its output may vary with the CPU.
+A mask is nearly all zeros, and thirty masks of a large scan are gigabytes of them. A run of
+zeros is assembled here from pieces compressed once, and its checksum is computed by linear
+algebra instead of from the bytes. Only the rows that a structure touches are compressed.
+The result is an ordinary stream that does not depend on the CPU. Intel's ISA-L, the fastest
+library on whole masks, needs four times the CPU time (``bench/writing.py deflate``), and
+its output may vary with the CPU.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ class Zeros:
         zeros = bytes(row)
         # A CRC-32 register is linear in its start value while zeros go through it:
         # the answers for its 32 bits hold the answer for every value.
-        step: Bits = tuple(_through(zeros, 1 << bit) for bit in range(32))
-        self._runs: list[tuple[int, bytes, Bits]] = [(1, _deflate(zeros), step)]
+        step: Bits = tuple(_pass_zeros(zeros, 1 << bit) for bit in range(32))
+        self._runs: list[tuple[int, bytes, Bits]] = [(1, _compress_raw(zeros), step)]
         while row * self._runs[-1][0] < LARGEST_PIECE:
             rows, _, step = self._runs[-1]
-            doubled = tuple(_apply(step, value) for value in step)
-            self._runs.append((2 * rows, _deflate(bytes(2 * rows * row)), doubled))
+            doubled = tuple(_apply_step(step, value) for value in step)
+            self._runs.append((2 * rows, _compress_raw(bytes(2 * rows * row)), doubled))
 
     def run(self, rows: int, crc: int) -> tuple[list[bytes], int]:
         """Return the pieces of a run of zero rows, and the CRC-32 after it from that before."""
@@ -95,7 +95,7 @@ class Zeros:
             count, rows = divmod(rows, size)
             pieces += [piece] * count
             for _ in range(count):
-                register = _apply(step, register)
+                register = _apply_step(step, register)
         return pieces, register ^ ALL_ONES
 
 
@@ -123,7 +123,7 @@ def deflate_mask(
         before, crc = zeros.run(skipped, crc)
         crc = zlib.crc32(band.data, crc)
         adler = zlib.adler32(band.data, _adler_after_zeros(adler, skipped * width))
-        pieces += [*before, _deflate(band)]
+        pieces += [*before, _compress_raw(band)]
         done = z * height + rows.stop
     left = planes * height - done
     after, crc = zeros.run(left, crc)
@@ -145,7 +145,7 @@ def deflate_planes(
         some = [
             np.ascontiguousarray(plane(z)) for z in range(first, min(first + PLANES_AT_ONCE, count))
         ]
-        pieces += pool.map(_deflate, some)
+        pieces += pool.map(_compress_raw, some)
         for one in some:
             length += one.size
             crc, adler = zlib.crc32(one.data, crc), zlib.adler32(one.data, adler)
@@ -166,16 +166,16 @@ def _adler_of_both(first: int, second: int, length: int) -> int:
     return sum_high << 16 | sum_low
 
 
-def _deflate(data: Any) -> bytes:
+def _compress_raw(data: Any) -> bytes:
     compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush(zlib.Z_FULL_FLUSH)
 
 
-def _through(zeros: bytes, register: int) -> int:
+def _pass_zeros(zeros: bytes, register: int) -> int:
     return zlib.crc32(zeros, register ^ ALL_ONES) ^ ALL_ONES
 
 
-def _apply(step: Bits, register: int) -> int:
+def _apply_step(step: Bits, register: int) -> int:
     result = 0
     for bit, column in enumerate(step):
         if register >> bit & 1:
