@@ -1,8 +1,8 @@
-"""Read many broken files: what came of them, the slowest, and the memory it took.
+"""Read many broken files: what came of them, the slowest of them, and the memory it took.
 
     python bench/fuzz.py --files 100000
 
-File number N is the same on every machine (``test/fuzzing.py`` makes it from N). The run
+File number N is the same on every machine (``test/support/fuzzing.py`` makes it from N). The run
 ends with status 1 if a file gave anything but a sound image or an InputError; a file that
 takes too long ends the process with a traceback, and lies in ``--folder`` all the same.
 """
@@ -39,6 +39,7 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
     slowest_file: int = -1
+    slowest_bytes: int = 0
     cpu_s: float = 0.0
     peak_mib: float = 0.0
 
@@ -61,6 +62,9 @@ def main() -> int:
     tally.peak_mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     text = json.dumps(vars(tally), indent=1)
     print(text)
+    print(
+        f"slowest: file {tally.slowest_file}, {tally.slowest_bytes} bytes, {tally.slowest_s} s",
+    )
     if arguments.out:
         (arguments.out / "fuzz.json").write_text(text + "\n")
     return 1 if tally.failures else 0
@@ -82,6 +86,7 @@ def _try(number: int, folder: Path, tally: Tally) -> None:
     tally.files += 1
     if seconds > tally.slowest_s:
         tally.slowest_s, tally.slowest_file = round(seconds, 4), number
+        tally.slowest_bytes = len(file.data)
 
 
 if __name__ == "__main__":
