@@ -15,7 +15,7 @@ COARSE_MM = 4.0
 
 
 def block_mean(volume: Volume, *, spacing_mm: float) -> Volume:
-    """Means of blocks of voxels, as large as fit into ``spacing_mm`` along each axis.
+    """Average blocks of voxels, as large as fit into ``spacing_mm`` along each axis.
 
     Returns:
         float32; a last, incomplete block of an axis is dropped.
@@ -52,7 +52,7 @@ def _block_means(array: NDArray[Any], shape: Shape, factors: list[int]) -> Image
 
 
 def world_grid(grid: Grid, *, spacing_mm: float) -> Grid:
-    """The isotropic grid along the world's axes that holds another grid's voxel centres."""
+    """Return the isotropic grid along the world's axes that holds a grid's voxel centres."""
     last = np.array(grid.shape) - 1.0
     corners = grid.to_world(
         np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * last
@@ -67,7 +67,7 @@ def world_grid(grid: Grid, *, spacing_mm: float) -> Grid:
 
 
 def crop_volume(volume: Volume, start: Shape, stop: Shape) -> Volume:
-    """The part of a volume from index ``start`` to before ``stop``, both (z, y, x)."""
+    """Crop a volume from index ``start`` to before ``stop``, both (z, y, x)."""
     grid = volume.grid
     part = volume.array[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     origin = grid.to_world(np.array([start]))[0]

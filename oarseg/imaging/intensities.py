@@ -1,4 +1,4 @@
-"""What intensities mean: air and body in HU, the patient in an MR, a common MR scale."""
+"""Intensities: air and body in HU, the patient in an MR, a common MR scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HIGHEST = 10.0
 
 
 def foreground_mean(small: Volume) -> float:
-    """The mean of a coarse MR over its patient.
+    """Return the mean of a coarse MR over its patient.
 
     Raises:
         RegistrationError: nothing stands out of the background, or too little does.
@@ -36,7 +36,7 @@ def foreground_mean(small: Volume) -> float:
 
 
 def otsu_threshold(values: NDArray[np.floating[Any]]) -> float:
-    """Otsu's threshold (IEEE SMC 1979) on 256 bins, after clipping at the 99th percentile.
+    """Return Otsu's threshold (IEEE SMC 1979) on 256 bins, clipped at the 99th percentile.
 
     Clipping keeps a few bright voxels (fat, vessels) from stretching the bins; all of it
     scales with the values, so the foreground does not depend on the scanner's gain.

@@ -1,4 +1,4 @@
-"""Bringing an image's axes into the order that a network was trained on, and back.
+"""Reorder an image's axes as a network was trained on them, and undo it.
 
 A network knows left from right by where it lies in the array. A file may store the same
 patient from right to left, or sagittal planes first; nnU-Net would take the array as it
@@ -32,11 +32,11 @@ class Turn:
 
     @property
     def is_none(self) -> bool:
-        """Whether it changes nothing."""
+        """Return whether it changes nothing."""
         return self == Turn()
 
     def array(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The turned array; a contiguous copy, or the array itself if nothing changes."""
+        """Return the turned array; a contiguous copy, or the array itself if nothing changes."""
         turned = array.transpose(self.order)[self._steps()]
         return array if self.is_none else np.ascontiguousarray(turned)
 
@@ -46,7 +46,7 @@ class Turn:
         return array if self.is_none else np.ascontiguousarray(turned)
 
     def grid(self, grid: Grid) -> Grid:
-        """Where the turned array's voxels lie: at the same places."""
+        """Return the grid of the turned array, whose voxels lie where they were."""
         corner = [0, 0, 0]
         for axis, flipped in zip(self.order, self.reversed, strict=True):
             corner[axis] = grid.shape[axis] - 1 if flipped else 0
@@ -63,7 +63,7 @@ class Turn:
         )
 
     def volume(self, volume: Volume) -> Volume:
-        """Array and grid together."""
+        """Turn array and grid together."""
         return volume if self.is_none else Volume(self.array(volume.array), self.grid(volume.grid))
 
     def _steps(self) -> tuple[slice, ...]:
@@ -82,12 +82,12 @@ def shear_deg(axes: NDArray[np.floating[Any]]) -> float:
 
 
 def for_networks(grid: Grid, orientation: Literal["LPS", "stored"]) -> Turn:
-    """What brings an image into the orientation that a challenge's networks know."""
+    """Return the turn into the orientation that a challenge's networks know."""
     return to_lps(grid) if orientation == "LPS" else Turn()
 
 
 def to_lps(grid: Grid) -> Turn:
-    """The turn after which x runs as nearly as possible to the left, y to the back, z up.
+    """Return the turn after which x runs as nearly as possible to the left, y to the back, z up.
 
     Args:
         grid: any orientation, oblique ones too.

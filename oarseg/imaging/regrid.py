@@ -1,4 +1,4 @@
-"""The MR on the CT's grid, and its intensity scale."""
+"""Resample images onto other grids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLAB = 16
 
 
 def resample_moving(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
-    """The MR on another grid, by linear interpolation.
+    """Resample the MR onto another grid by linear interpolation.
 
     Args:
         mr: in its own world.
@@ -42,14 +42,14 @@ def resample_moving(mr: Volume, transform: Transform, grid: Grid, *, outside: fl
         high = min(low + SLAB, stop[0])
         size = (high - low, stop[1] - start[1], stop[2] - start[2])
         first = (low, start[1], start[2])
-        slab = _part(grid, first, size)
-        moved = _resample(image, transform, slab, outside)
+        slab = _crop_grid(grid, first, size)
+        moved = _resample_slab(image, transform, slab, outside)
         result[low:high, start[1] : stop[1], start[2] : stop[2]] = moved
     return Volume(result, grid)
 
 
 def covered_box(mr: Grid, transform: Transform, grid: Grid) -> tuple[Shape, Shape]:
-    """The box (start, stop) of ``grid``'s voxels that the MR's field can reach."""
+    """Return the box (start, stop) of ``grid``'s voxels that the MR's field can reach."""
     corners = np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)])
     # The field ends half a voxel beyond the outermost centres.
     edges = corners * np.array(mr.shape) - 0.5
@@ -60,12 +60,12 @@ def covered_box(mr: Grid, transform: Transform, grid: Grid) -> tuple[Shape, Shap
     return cast(Shape, tuple(low.tolist())), cast(Shape, tuple(high.tolist()))
 
 
-def _part(grid: Grid, first: Shape, shape: Shape) -> Grid:
+def _crop_grid(grid: Grid, first: Shape, shape: Shape) -> Grid:
     origin = grid.to_world(np.array([first]))[0]
     return Grid(shape, grid.spacing_mm, cast(Vector, tuple(origin.tolist())), grid.direction)
 
 
-def _resample(
+def _resample_slab(
     image: sitk.Image, transform: Transform, grid: Grid, outside: float
 ) -> NDArray[np.float32]:
     if grid.voxels == 0:
@@ -83,7 +83,7 @@ def _resample(
 
 
 def resample_linear(volume: Volume, grid: Grid) -> Volume:
-    """Linear interpolation onto another grid, float32, NaN outside the image."""
+    """Resample onto another grid by linear interpolation; float32, NaN outside the image."""
     reference = set_geometry(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
     moved = sitk.Resample(
         to_sitk(volume),
@@ -97,7 +97,7 @@ def resample_linear(volume: Volume, grid: Grid) -> Volume:
 
 
 def resample_nearest(mask: Volume, grid: Grid) -> Mask:
-    """A mask on another grid, by nearest neighbour; False outside it."""
+    """Resample a mask onto another grid by nearest neighbour; False outside it."""
     reference = set_geometry(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
     moved = sitk.Resample(
         to_sitk(mask.with_array(mask.array.astype(np.uint8))),

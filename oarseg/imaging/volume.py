@@ -46,28 +46,28 @@ class Grid:
 
     @property
     def voxels(self) -> int:
-        """Number of voxels."""
+        """Return the number of voxels."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     @property
     def size_text(self) -> str:
-        """Voxels along x, y and z in words, for messages."""
+        """Describe the voxels along x, y and z, for messages."""
         return "×".join(str(n) for n in reversed(self.shape))
 
     @property
     def text(self) -> str:
-        """Size, spacing and place in words, x y z, for messages."""
+        """Describe size, spacing and origin, x y z, for messages."""
         spacing = "×".join(f"{s:g}" for s in reversed(self.spacing_mm))
         origin = ", ".join(f"{o:g}" for o in self.origin_mm)
         return f"{self.size_text} voxels of {spacing} mm from ({origin})"
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel."""
+        """Return the volume of one voxel."""
         return self.spacing_mm[0] * self.spacing_mm[1] * self.spacing_mm[2]
 
     def index_to_world(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The affine map from (z, y, x) indices to world (x, y, z).
+        """Return the affine map from (z, y, x) indices to world (x, y, z).
 
         Returns:
             (A, b) with ``world = A @ index_zyx + b``; A is 3×3, b has length 3.
@@ -76,19 +76,19 @@ class Grid:
         return scaled[:, ::-1], np.asarray(self.origin_mm)
 
     def to_world(self, index_zyx: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """World positions (n, 3), x y z in mm, of fractional indices (n, 3), z y x."""
+        """Return world positions (n, 3), x y z in mm, of fractional indices (n, 3), z y x."""
         linear, offset = self.index_to_world()
         world: NDArray[np.float64] = np.asarray(index_zyx, float) @ linear.T + offset
         return world
 
     def to_index(self, world_mm: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Fractional indices (n, 3), z y x, of world positions (n, 3), x y z in mm."""
+        """Return fractional indices (n, 3), z y x, of world positions (n, 3), x y z in mm."""
         linear, offset = self.index_to_world()
         index = np.linalg.solve(linear, (np.asarray(world_mm, float) - offset).T).T
         return np.asarray(index, dtype=np.float64)
 
     def matches(self, other: Grid, *, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids have the same shape and the same corners within a tolerance."""
+        """Return whether shapes are equal and corners agree within a tolerance."""
         if self.shape != other.shape:
             return False
         corners = np.array([[0, 0, 0], self.shape, (self.shape[0], 0, 0), (0, self.shape[1], 0)])
@@ -111,18 +111,18 @@ class Volume:
             raise ValueError(f"array {self.array.shape} does not fit grid {self.grid.shape}")
 
     def with_array(self, array: NDArray[Any]) -> Volume:
-        """The same grid with other values."""
+        """Return other values on the same grid."""
         return Volume(array, self.grid)
 
 
 def reversed_triple(values: Iterable[Any]) -> tuple[Any, Any, Any]:
-    """(a, b, c) → (c, b, a): between ITK's index order and the arrays'."""
+    """Reverse (a, b, c), between ITK's index order and the arrays'."""
     first, second, third = values
     return third, second, first
 
 
 def grid_of(image: sitk.Image) -> Grid:
-    """The grid of a 3-D SimpleITK image."""
+    """Return the grid of a 3-D SimpleITK image."""
     flat = [float(v) for v in image.GetDirection()]
     rows = cast(Matrix, tuple(tuple(flat[3 * i : 3 * i + 3]) for i in range(3)))
     return Grid(
