@@ -19,7 +19,6 @@ from oarseg.errors import OarsegError
 from oarseg.system import log
 
 # 128 and the number of SIGINT, as a shell has it.
-INTERRUPTED = 130
 
 Command = Callable[[argparse.Namespace], int]
 logger = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ class Turn:
 
     @property
     def is_none(self) -> bool:
-        """Whether it changes nothing."""
+        """Return whether it changes nothing."""
         return self == Turn()
 
     def array(self, array: NDArray[Any]) -> NDArray[Any]:

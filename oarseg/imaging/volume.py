@@ -45,7 +45,7 @@ class Grid:
 
     @property
     def voxels(self) -> int:
-        """Number of voxels."""
+        """Return the number of voxels."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     @property
@@ -62,7 +62,7 @@ class Grid:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """Volume of one voxel."""
+        """Return the volume of one voxel."""
         return self.spacing_mm[0] * self.spacing_mm[1] * self.spacing_mm[2]
 
     def index_to_world(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -59,6 +59,13 @@ class Deflated:
         return zlib_of([self])
 
 
+def join_deflated(first: bytes, second: Deflated) -> Deflated:
+    """Put bytes, which are compressed here, before what is compressed already."""
+    crc = _crc_of_both(zlib.crc32(first), second.crc32, second.length)
+    adler = _adler_of_both(zlib.adler32(first), second.adler32, second.length)
+    return Deflated((_compress_raw(first), *second.pieces), len(first) + second.length, crc, adler)
+
+
 def zlib_of(parts: Sequence[Deflated]) -> Iterator[bytes]:
     """Join several bodies into a single zlib stream."""
     adler = 1
@@ -164,6 +171,18 @@ def _adler_of_both(first: int, second: int, length: int) -> int:
     sum_low = (low + (second & 0xFFFF) - 1) % ADLER_BASE
     sum_high = (high + (second >> 16) + length * (low - 1)) % ADLER_BASE
     return sum_high << 16 | sum_low
+
+
+def _crc_of_both(first: int, second: int, length: int) -> int:
+    """CRC-32 of two byte strings on end, from that of each and the second's length."""
+    # What as many zeros as the second is long make of the first's: by doubling the step.
+    step: Bits = tuple(_pass_zeros(b"\0", 1 << bit) for bit in range(32))
+    while length:
+        if length & 1:
+            first = _apply_step(step, first)
+        step = tuple(_apply_step(step, value) for value in step)
+        length >>= 1
+    return first ^ second
 
 
 def _compress_raw(data: Any) -> bytes:

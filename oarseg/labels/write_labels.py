@@ -2,7 +2,7 @@
 
 Colours and codes come with each outline (``challenges.structures``).
 
-MetaImage and NRRD are written here rather than by ITK, for exact headers, equal bytes
+They are written here rather than by ITK, for exact headers, equal bytes
 for equal data, and speed. Formats: https://teem.sourceforge.net/nrrd/format.html,
 https://docs.itk.org (MetaIO); segment fields as 3D Slicer's vtkSegmentation module
 writes them.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,14 +20,17 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import SimpleITK as sitk
 
 from oarseg.challenges.challenge import Code, Organ, Outline
-from oarseg.imaging.volume import Grid, Vector, Volume, reversed_triple, to_sitk
+from oarseg.imaging.files.nifti_geometry import describe_placement
+from oarseg.imaging.nifti_placement import pack_placement
+from oarseg.imaging.volume import Grid, Vector, Volume, reversed_triple
 from oarseg.labels.boxes import Box
-from oarseg.labels.deflate import LEVEL, Deflated, zlib_of
+from oarseg.labels.deflate import Deflated, join_deflated, zlib_of
 
 NIFTI_ENDINGS = (".nii", ".nii.gz")
+NIFTI_START = 352
+NIFTI_UINT8 = 2
 EMPTY_EXTENT = "0 -1 0 -1 0 -1"
 TERMINOLOGY = "Segmentation category and type - DICOM master list"
 ANATOMY = "Anatomic codes - DICOM master list"
@@ -39,9 +43,9 @@ def write_label_file(path: Path, labels: Volume, body: Deflated) -> None:
 
     MetaImage reads back with the very doubles of the grid; so does NRRD for a grid that
     was read from NRRD, and for others to within 1e-15, because an NRRD reader computes
-    the spacing. NIfTI holds its geometry in 32-bit floats: a grid that was read from
-    NIfTI keeps its origin and spacing, and its directions to within 1e-7 (exactly when
-    they lie along the axes); for others, all agree to within 1e-7 relative.
+    the spacing. NIfTI gets the very fields of the header that the grid was read from, so
+    that every reader places both images alike; a grid that was read from another format
+    is held in 32-bit floats, all to within 1e-7 relative.
 
     Args:
         path: ends with .mha, .mhd, .nrrd, .nii or .nii.gz.
@@ -52,7 +56,11 @@ def write_label_file(path: Path, labels: Volume, body: Deflated) -> None:
         OSError: the disk is full, or the place cannot be written.
     """
     if path.name.lower().endswith(NIFTI_ENDINGS):
-        _write_nifti(path, labels)
+        header = _nifti_header(labels.grid)
+        if path.suffix.lower() == ".gz":
+            _write(path, join_deflated(header, body).gzip())
+        else:
+            _write(path, [header, *(np.ascontiguousarray(plane).data for plane in labels.array)])
     elif path.suffix.lower() == ".nrrd":
         write_nrrd(path, labels.grid, body, {})
     else:
@@ -254,16 +262,21 @@ def _neighbours(value: float) -> tuple[float, ...]:
     return (value, above, below, *further)
 
 
-def _write_nifti(path: Path, labels: Volume) -> None:
-    try:
-        sitk.WriteImage(to_sitk(labels), str(path), useCompression=True, compressionLevel=LEVEL)
-    except RuntimeError as error:
-        raise OSError(f"ITK could not write it: {str(error).strip().splitlines()[-1]}") from error
-    with path.open("rb+") as stream:
-        os.fsync(stream.fileno())
+def _nifti_header(grid: Grid) -> bytes:
+    """The header of a uint8 volume, to where its voxels begin."""
+    header = bytearray(NIFTI_START)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *reversed_triple(grid.shape), 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, NIFTI_UINT8, 8)
+    struct.pack_into("<4f", header, 92, 1.0, 1.0, 1.0, 1.0)
+    struct.pack_into("<f", header, 108, NIFTI_START)
+    struct.pack_into("<f", header, 112, 1.0)
+    struct.pack_into("4s", header, 344, b"n+1")
+    pack_placement(header, describe_placement(grid))
+    return bytes(header)
 
 
-def _write(path: Path, parts: Iterable[bytes]) -> None:
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     # Exclusively: what lies there, a link for one, is not written through.
     with path.open("xb") as stream:
         stream.writelines(parts)

@@ -1,4 +1,4 @@
-"""Headers that are lines of text, and the numbers in them, distrusted."""
+"""Headers that are lines of text: their fields and numbers, checked."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _oversized(path: Path, expected: str, found: str) -> InputError:
 
 
 def parse_numbers(path: Path, key: str, texts: Sequence[str], count: int) -> tuple[float, ...]:
-    """A header field's numbers.
+    """Parse a header field's numbers.
 
     Raises:
         InputError: another count, or anything but finite decimal numbers.
@@ -115,10 +115,10 @@ def parse_numbers(path: Path, key: str, texts: Sequence[str], count: int) -> tup
 
 
 def parse_vector(path: Path, key: str, texts: Sequence[str]) -> Vector:
-    """Three numbers; errors as for ``parse_numbers``."""
+    """Parse three numbers; errors as for ``parse_numbers``."""
     return cast(Vector, parse_numbers(path, key, texts, 3))
 
 
 def parse_integers(path: Path, key: str, texts: Sequence[str], count: int) -> tuple[int, ...]:
-    """A header field's numbers without their fractions; errors as for ``parse_numbers``."""
+    """Parse numbers and drop their fractions; errors as for ``parse_numbers``."""
     return tuple(int(value) for value in parse_numbers(path, key, texts, count))

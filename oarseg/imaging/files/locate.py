@@ -1,4 +1,4 @@
-"""The kinds of image file that are read, told by content and not by name."""
+"""Which kinds of image file are read; the content decides, not the name."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ HEADERS = {
 
 
 def image_ending(name: str) -> str | None:
-    """The image ending of a file name, lower case; None for a name without one."""
+    """Return the image ending of a file name in lower case; None if it has none."""
     matches = [known for known in ENDINGS if name.lower().endswith(known)]
     return max(matches, key=len, default=None)
 
 
 def locate_voxels(path: Path, *, channels: bool = False) -> Pixels:
-    """Tell a file's kind by its content, and find its voxels.
+    """Determine a file's kind by its content, and find its voxels.
 
     Args:
         path: its name must fit the content.
-        channels: let the image have a fourth axis.
+        channels: allow a fourth axis, of channels.
 
     Raises:
         InputError: not a plain file, not an image of a known kind or not of the kind that
@@ -53,13 +53,13 @@ def locate_voxels(path: Path, *, channels: bool = False) -> Pixels:
             understood.
     """
     head = read_head(path)
-    found = _kind(head)
+    found = _detect_kind(head)
     expected = ENDINGS[image_ending(path.name) or ".mha"]
     if found != expected:
         raise unusable_file(
             path,
             expected=f"{expected} as the name says",
-            found=found or _describe(head),
+            found=found or _describe_content(head),
             do="give a file whose name fits its content",
         )
     pixels = HEADERS[expected](path, head, channels=channels)
@@ -74,7 +74,7 @@ def locate_voxels(path: Path, *, channels: bool = False) -> Pixels:
 
 
 def read_head(path: Path) -> bytes:
-    """The first bytes of a file, which hold its header.
+    """Read the first bytes of a file, which hold its header.
 
     Raises:
         InputError: not a plain file, or not readable.
@@ -83,7 +83,7 @@ def read_head(path: Path) -> bytes:
         return stream.read(HEADER_LIMIT)
 
 
-def _kind(head: bytes) -> Format | None:
+def _detect_kind(head: bytes) -> Format | None:
     if head.startswith(b"NRRD000"):
         return "NRRD"
     if nifti.is_nifti(head):
@@ -91,7 +91,7 @@ def _kind(head: bytes) -> Format | None:
     return "MetaImage" if metaimage.is_metaimage(head) else None
 
 
-def _describe(head: bytes) -> str:
+def _describe_content(head: bytes) -> str:
     if not head:
         return "an empty file"
     if head[128:132] == b"DICM":

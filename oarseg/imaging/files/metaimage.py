@@ -49,16 +49,16 @@ def is_metaimage(head: bytes) -> bool:
 
 
 def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
-    """Where the voxels are, from the first bytes of the file.
+    """Find the voxels from the first bytes of the file.
 
     Args:
         path: for messages.
         head: the bytes.
-        channels: let it have a fourth axis.
+        channels: allow a fourth axis, of channels.
 
     Raises:
         InputError: data in another file, colours, another number of axes, an encoding that
-            is not read, or numbers that are none.
+            is not read, two keys that mean the same, or text where numbers belong.
     """
     # MetaIO stops at the first ElementDataFile; no word of that name may come before it.
     first = head.index(LAST_KEY)
@@ -70,8 +70,8 @@ def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -
     if target not in ("LOCAL", "Local", "local"):
         raise detached_data(path, target)
     fields = _named_once(path, header_text.parse_fields(path, head[:first], separators="=:"))
-    grid, count = _grid(path, fields, channels=channels)
-    dtype, compressed = _dtype(path, fields), _is_true(path, fields, "CompressedData")
+    grid, count = _read_grid(path, fields, channels=channels)
+    dtype, compressed = _stored_dtype(path, fields), _is_true(path, fields, "CompressedData")
     start = first + len(line) + 1
     if fields.get("HeaderSize") == FROM_END:
         start = _start_from_end(path, grid.voxels * count * dtype.itemsize, start)
@@ -94,7 +94,7 @@ def _named_once(path: Path, fields: dict[str, str]) -> dict[str, str]:
     return named
 
 
-def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
+def _stored_dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:
     name = ELEMENT_TYPES.get(fields.get("ElementType", ""))
     sizes = ("0", FROM_END) if not _is_true(path, fields, "CompressedData") else ("0",)
     binary = _is_true(path, fields, "BinaryData")
@@ -124,7 +124,7 @@ def _start_from_end(path: Path, needed: int, header: int) -> int:
     return held - needed
 
 
-def _grid(path: Path, fields: dict[str, str], *, channels: bool) -> tuple[Grid, int]:
+def _read_grid(path: Path, fields: dict[str, str], *, channels: bool) -> tuple[Grid, int]:
     """Return the geometry as ITK's MetaImageIO understands it, and the fourth axis' channels.
 
     Axes of one voxel after the third, such as the time of a single frame, do not count.
@@ -143,9 +143,9 @@ def _grid(path: Path, fields: dict[str, str], *, channels: bool) -> tuple[Grid, 
     key = "ElementSpacing" if "ElementSpacing" in fields else "ElementSize"
     steps = fields.get(key, "").split()
     spacing = header_text.parse_numbers(path, "ElementSpacing", steps, axes)
-    matrix = _numbers(path, fields, "TransformMatrix", axes * axes)
+    matrix = _read_numbers(path, fields, "TransformMatrix", axes * axes)
     matrix = matrix or tuple(np.eye(axes).ravel().tolist())
-    origin = _numbers(path, fields, "Offset", axes) or (0.0,) * axes
+    origin = _read_numbers(path, fields, "Offset", axes) or (0.0,) * axes
     grid = Grid(
         shape=reversed_triple(sizes[:3]),
         spacing_mm=reversed_triple(spacing[:3]),
@@ -156,7 +156,9 @@ def _grid(path: Path, fields: dict[str, str], *, channels: bool) -> tuple[Grid, 
     return grid, sizes[3] if axes > 3 else 1
 
 
-def _numbers(path: Path, fields: dict[str, str], key: str, count: int) -> tuple[float, ...] | None:
+def _read_numbers(
+    path: Path, fields: dict[str, str], key: str, count: int
+) -> tuple[float, ...] | None:
     if key not in fields:
         return None
     return header_text.parse_numbers(path, key, fields[key].split(), count)

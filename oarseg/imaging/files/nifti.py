@@ -49,30 +49,30 @@ class _Header:
 
 
 def is_nifti(head: bytes) -> bool:
-    """Whether a file, or what it holds compressed, begins like NIfTI-1 or Analyze."""
-    return _start(head)[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")
+    """Return whether a file, inflated if need be, begins like NIfTI-1 or Analyze."""
+    return _inflate_start(head)[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")
 
 
 def parse_nifti_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
-    """Where the voxels are, from the first bytes of the file.
+    """Find the voxels from the first bytes of the file.
 
     Args:
         path: for messages.
         head: the bytes.
-        channels: let it have a fourth axis.
+        channels: allow a fourth axis, of channels.
 
     Raises:
         InputError: header and data in two files, another number of axes, a type that is
             not read, or geometry that is not finite or not orthogonal.
     """
     compressed = head.startswith(GZIP_MAGIC)
-    data = _start(head)
+    data = _inflate_start(head)
     if len(data) < HEADER_BYTES or data[344:348] != b"n+1\x00":
         raise unsupported_encoding(path, "a header that is not NIfTI-1 in a single file")
-    read = _read(data)
+    read = _unpack_header(data)
     if read.datatype not in DATATYPES or not HEADER_BYTES <= read.offset <= LARGEST_OFFSET:
         raise unsupported_encoding(path, f"data type {read.datatype} at byte {read.offset:g}")
-    sizes = _sizes(path, read, channels=channels)
+    sizes = _counted_sizes(path, read, channels=channels)
     grid, notes = nifti_geometry.place_image(path, read.placement, sizes[:3])
     slope, intercept = read.scaling
     if not (np.isfinite([slope, intercept]).all() and slope != 0.0):
@@ -93,7 +93,7 @@ def parse_nifti_header(path: Path, head: bytes, *, channels: bool = False) -> Pi
     )
 
 
-def _start(head: bytes) -> bytes:
+def _inflate_start(head: bytes) -> bytes:
     if not head.startswith(GZIP_MAGIC):
         return head
     try:
@@ -103,7 +103,7 @@ def _start(head: bytes) -> bytes:
         return b""
 
 
-def _read(data: bytes) -> _Header:
+def _unpack_header(data: bytes) -> _Header:
     order = "<" if data[:4] == b"\x5c\x01\x00\x00" else ">"
 
     def at(layout: str, offset: int) -> tuple[Any, ...]:
@@ -121,8 +121,8 @@ def _read(data: bytes) -> _Header:
     )
 
 
-def _sizes(path: Path, read: _Header, *, channels: bool) -> list[int]:
-    """Voxels along three axes or, if they may be, four; trailing axes of one do not count."""
+def _counted_sizes(path: Path, read: _Header, *, channels: bool) -> list[int]:
+    """Return the voxels along three axes, or four if allowed; trailing axes of one do not count."""
     sizes = list(read.sizes)
     while len(sizes) > 3 and sizes[-1] == 1:
         sizes.pop()

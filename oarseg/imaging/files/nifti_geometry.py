@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.files.pixels import sheared_axes, unusable_file
@@ -25,6 +26,7 @@ from oarseg.imaging.orientation import shear_deg
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
 
 MM_PER_UNIT = {1: 1e3, 3: 1e-3}
+MILLIMETRES = 2
 SCANNER = 1
 # Of the directions' scalar products; single precision leaves 1e-7.
 ORTHOGONAL = 1e-4
@@ -75,6 +77,31 @@ def place_image(
         nifti=placement,
     )
     return grid, notes
+
+
+def describe_placement(grid: Grid) -> NiftiPlacement:
+    """Return the header fields that place an image on a grid.
+
+    Those of the file that the grid was read from, if it was NIfTI, to the last bit; else a
+    matrix and a quaternion in single precision, both said to be of the scanner. A skew of
+    the axes is in the matrix alone.
+    """
+    sizes = [int(n) for n in reversed_triple(grid.shape)]
+    if grid.nifti is not None and place_image(Path(), grid.nifti, sizes)[0] == grid:
+        return grid.nifti
+    spacing, origin = np.array(grid.spacing_mm[::-1]), LPS * np.array(grid.origin_mm)
+    axes = LPS[:, None] * np.array(grid.direction)
+    handedness = -1.0 if np.linalg.det(axes) < 0 else 1.0
+    x, y, z, w = Rotation.from_matrix(axes * np.array([1.0, 1.0, handedness])).as_quat()
+    quaternion = np.array([x, y, z]) * (-1.0 if w < 0 else 1.0)
+    return NiftiPlacement(
+        pixdim=(handedness, *spacing.tolist()),
+        units=MILLIMETRES,
+        qform=SCANNER,
+        sform=SCANNER,
+        quaternion=(*quaternion.tolist(), *origin.tolist()),
+        rows=tuple(np.column_stack([axes * spacing, origin]).ravel().tolist()),
+    )
 
 
 def _matrix(

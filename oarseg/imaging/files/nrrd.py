@@ -54,22 +54,22 @@ DOMAINS = ("domain", "space", "???")
 
 
 def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pixels:
-    """Where the voxels are, from the first bytes of the file.
+    """Find the voxels from the first bytes of the file.
 
     Args:
         path: for messages.
         head: the bytes.
-        channels: let it have a fourth axis, the first or the last, that lists channels.
+        channels: allow a fourth axis, the first or the last, that lists channels.
 
     Raises:
         InputError: data in another file, colours, another number of axes, an encoding that
-            is not read, geometry that is missing or ambiguous, or numbers that are none.
+            is not read, geometry that is missing or ambiguous, or text where numbers belong.
     """
-    text = _text(path, head)
+    text = _header_text(path, head)
     _check_attached(path, text)
     fields = header_text.parse_fields(path, text.lower(), separators=":")
-    axes = _axes(path, fields, channels=channels)
-    grid = _grid(path, fields, axes)
+    axes = _read_axes(path, fields, channels=channels)
+    grid = _read_grid(path, fields, axes)
     name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
     if (
         name is None
@@ -97,14 +97,14 @@ def read_key_values(path: Path, head: bytes) -> dict[str, str]:
     Raises:
         InputError: the header does not end, or is longer than one is read.
     """
-    lines = header_text.split_lines(path, _text(path, head))
+    lines = header_text.split_lines(path, _header_text(path, head))
     texts = (line.encode("latin-1").decode("utf-8", errors="replace") for line in lines)
     pairs = (text.partition(":=") for text in texts if not text.startswith("#"))
     return {key: value for key, separator, value in pairs if separator}
 
 
-def _text(path: Path, head: bytes) -> bytes:
-    """The longest text that any reader could take for the header."""
+def _header_text(path: Path, head: bytes) -> bytes:
+    """Return the longest text that any reader could take for the header."""
     blank = re.search(rb"\n\r?\n", head)
     if blank is None:
         raise unsupported_encoding(path, "a header without the blank line that ends it")
@@ -120,7 +120,7 @@ class _Axes:
     interleaved: bool = False
 
 
-def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
+def _read_axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
     """Return the sizes; a fourth axis of one voxel, such as a single frame's, does not count."""
     (count,) = header_text.parse_integers(path, "dimension", fields.get("dimension", "").split(), 1)
     if count not in (3, 4):
@@ -146,10 +146,10 @@ def _axes(path: Path, fields: dict[str, str], *, channels: bool) -> _Axes:
     return axes
 
 
-def _grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
+def _read_grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
     shape = reversed_triple(axes.sizes)
     if "space directions" in fields or "space" in fields:
-        return _placed(path, fields, shape)
+        return _read_placement(path, fields, shape)
     steps = fields.get("spacings", "").split()
     if len(steps) == 4:
         steps = steps[1:] if axes.interleaved else steps[:3]
@@ -164,7 +164,7 @@ def _grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
     return Grid(shape, reversed_triple(spacing))
 
 
-def _signs(path: Path, fields: dict[str, str]) -> tuple[float, float]:
+def _axis_signs(path: Path, fields: dict[str, str]) -> tuple[float, float]:
     """Return what x and y are multiplied by to be LPS."""
     # ITK writes no name for four dimensions; they are LPS and time, as those of three are LPS.
     unnamed = LPS_AND_TIME if fields.get("space dimension") == "4" else ""
@@ -179,9 +179,9 @@ def _signs(path: Path, fields: dict[str, str]) -> tuple[float, float]:
     return signs
 
 
-def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> Grid:
+def _read_placement(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> Grid:
     """Return the geometry from space, space directions and space origin."""
-    flip = (*_signs(path, fields), 1.0)
+    flip = (*_axis_signs(path, fields), 1.0)
     _check_units(path, fields)
     if "spacings" in fields:
         raise header_text.given_twice(path, "space directions", "spacings")
@@ -195,13 +195,13 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
             found=quote_header_text(fields.get("space directions")),
             do="correct the header",
         )
-    columns = [_vector(path, "space directions", text) for text in vectors]
+    columns = [_read_vector(path, "space directions", text) for text in vectors]
     spacing = [math.sqrt(x * x + y * y + z * z) for x, y, z in columns]
     units = [
         [value * (1.0 / norm if norm else 0.0) * sign for value, sign in zip(c, flip, strict=True)]
         for c, norm in zip(columns, spacing, strict=True)
     ]
-    origin = _vector(path, "space origin", fields.get("space origin", "(0,0,0)").strip("()"))
+    origin = _read_vector(path, "space origin", fields.get("space origin", "(0,0,0)").strip("()"))
     return Grid(
         shape,
         reversed_triple(spacing),
@@ -210,7 +210,7 @@ def _placed(path: Path, fields: dict[str, str], shape: tuple[int, int, int]) -> 
     )
 
 
-def _vector(path: Path, key: str, text: str) -> Vector:
+def _read_vector(path: Path, key: str, text: str) -> Vector:
     """Return a vector's part in space; a fourth, of time, does not count."""
     parts = [part.strip() for part in text.split(",")]
     return header_text.parse_vector(path, key, parts[:3] if len(parts) == 4 else parts)

@@ -1,4 +1,4 @@
-"""Where an image file keeps its voxels, and getting them out within bounds.
+"""Where an image file keeps its voxels, and reading them within bounds.
 
 The voxels are read here rather than by ITK, which takes a truncated NIfTI or a damaged
 compressed MetaImage for a whole one and fills in what is missing. A stream is inflated
@@ -38,7 +38,7 @@ Format = Literal["MetaImage", "NRRD", "NIfTI"]
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a header says: how a file keeps its voxels, and where they lie.
+    """What a header says: how a file stores its voxels, and where they lie.
 
     Attributes:
         format: the kind of file, by its content.
@@ -67,12 +67,12 @@ class Pixels:
 
 
 def unusable_file(path: Path, *, expected: str, found: str, do: str) -> InputError:
-    """The error for a file that cannot be used, in one sentence."""
+    """Return the error for a file that cannot be used, in one sentence."""
     return InputError(f"{path}: expected {expected}, found {found}; {do}")
 
 
 def not_three_dimensional(path: Path, dimensions: int) -> InputError:
-    """The error for an image with more or fewer than three axes."""
+    """Return the error for an image with more or fewer than three axes."""
     return unusable_file(
         path,
         expected="a 3-D image",
@@ -82,7 +82,7 @@ def not_three_dimensional(path: Path, dimensions: int) -> InputError:
 
 
 def not_scalar(path: Path, found: str) -> InputError:
-    """The error for an image with colours or vectors."""
+    """Return the error for an image with colours or vectors."""
     return unusable_file(
         path,
         expected="one value a voxel",
@@ -103,7 +103,7 @@ def sheared_axes(path: Path, angle_deg: float) -> InputError:
 
 
 def detached_data(path: Path, found: str) -> InputError:
-    """The error for a header that keeps its data in another file: it can read any path."""
+    """Return the error for a header whose data lies in another file: it could name any path."""
     return unusable_file(
         path,
         expected="header and voxels in one file",
@@ -113,7 +113,7 @@ def detached_data(path: Path, found: str) -> InputError:
 
 
 def unsupported_encoding(path: Path, found: str) -> InputError:
-    """The error for voxels that are stored in a way that is not read."""
+    """Return the error for an encoding that is not supported."""
     return unusable_file(
         path,
         expected="scalar binary voxels, raw or compressed with zlib or gzip",
@@ -123,7 +123,7 @@ def unsupported_encoding(path: Path, found: str) -> InputError:
 
 
 def quote_header_text(text: object) -> str:
-    """A header's text for a message: quoted, printable and not long."""
+    """Quote a header's text for a message, printable and short."""
     return ascii(text)[:80]
 
 
@@ -141,7 +141,7 @@ def _open_plain(path: str, flags: int) -> int:
 
 @contextmanager
 def open_plain_file(path: Path) -> Iterator[BinaryIO]:
-    """A plain file, opened once for all that is read of it.
+    """Open a plain file, once for all that is read of it.
 
     Raises:
         InputError: not a plain file (a pipe or device is not waited for), or one that
@@ -171,10 +171,12 @@ def read_voxels(path: Path, pixels: Pixels, count: int) -> NDArray[Any]:
     _check_promise(path, pixels, needed)
     array = np.empty(count, pixels.dtype)
     target, filled = array.view(np.uint8).data, 0
-    for part in _payload(path, pixels, needed):
+    for part in _voxel_bytes(path, pixels, needed):
         target[filled : filled + len(part)] = part
         filled += len(part)
-    return array if array.dtype.isnative else array.byteswap(inplace=True).view(_native(array))
+    return (
+        array if array.dtype.isnative else array.byteswap(inplace=True).view(_native_dtype(array))
+    )
 
 
 def read_blocks(
@@ -192,21 +194,21 @@ def read_blocks(
     needed = count * block.nbytes
     _check_promise(path, pixels, needed)
     target, filled = block.reshape(-1).view(np.uint8).data, 0
-    for part in _payload(path, pixels, needed):
+    for part in _voxel_bytes(path, pixels, needed):
         while part:
             piece = part[: len(target) - filled]
             target[filled : filled + len(piece)] = piece
             part, filled = part[len(piece) :], filled + len(piece)
             if filled == len(target):
                 filled = 0
-                yield block if block.dtype.isnative else block.astype(_native(block))
+                yield block if block.dtype.isnative else block.astype(_native_dtype(block))
 
 
-def _native(array: NDArray[Any]) -> np.dtype[Any]:
+def _native_dtype(array: NDArray[Any]) -> np.dtype[Any]:
     return array.dtype.newbyteorder("=")
 
 
-def _damaged(path: Path, *, found: str, promised: int | None = None) -> InputError:
+def _damaged_file(path: Path, *, found: str, promised: int | None = None) -> InputError:
     expected = f"{promised} bytes of voxels" if promised else "a whole compressed stream"
     return unusable_file(
         path, expected=expected, found=found, do="the file is damaged, copy it again"
@@ -218,36 +220,36 @@ def _check_promise(path: Path, pixels: Pixels, needed: int) -> None:
     with open_plain_file(path) as stream:
         held = os.fstat(stream.fileno()).st_size - pixels.start
     if needed > held * (MAX_RATIO if pixels.compressed else 1):
-        raise _damaged(path, found=f"only {held} bytes in the file", promised=needed)
+        raise _damaged_file(path, found=f"only {held} bytes in the file", promised=needed)
 
 
-def _payload(path: Path, pixels: Pixels, needed: int) -> Iterator[memoryview]:
-    """The bytes of the voxels, just as many as are needed, by parts of bounded size."""
+def _voxel_bytes(path: Path, pixels: Pixels, needed: int) -> Iterator[memoryview]:
+    """Yield the bytes of the voxels, as many as are needed, in parts of bounded size."""
     seen = -pixels.skip
     try:
         with open_plain_file(path) as stream:
             stream.seek(pixels.start)
-            for part in _inflated(stream) if pixels.compressed else _raw(stream):
+            for part in _inflate_chunks(stream) if pixels.compressed else _read_chunks(stream):
                 first = max(0, -seen)
                 yield memoryview(part)[first : max(first, needed - seen)]
                 seen += len(part)
                 if seen > needed:
                     break
     except zlib.error as error:
-        raise _damaged(path, found=f"a stream that breaks off ({error})") from error
+        raise _damaged_file(path, found=f"a stream that breaks off ({error})") from error
     if seen < needed:
-        raise _damaged(path, found=f"only {max(0, seen)}", promised=needed)
+        raise _damaged_file(path, found=f"only {max(0, seen)}", promised=needed)
     if seen > needed and pixels.compressed:
-        raise _damaged(path, found="more", promised=needed)
+        raise _damaged_file(path, found="more", promised=needed)
 
 
-def _raw(stream: BinaryIO) -> Iterator[bytes]:
+def _read_chunks(stream: BinaryIO) -> Iterator[bytes]:
     while chunk := stream.read(CHUNK_BYTES):
         yield chunk
 
 
-def _inflated(stream: BinaryIO) -> Iterator[bytes]:
-    """Inflate zlib, or all members of gzip, by parts of bounded size; checks the checksums.
+def _inflate_chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """Inflate zlib, or all members of gzip, in parts of bounded size; verify the checksums.
 
     Raises:
         zlib.error: damaged, or too many members that hold next to nothing.

@@ -1,4 +1,4 @@
-"""A file becomes a Volume; every header is distrusted here."""
+"""Read scans into volumes, and check all that their headers and values claim."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_volume(path: Path, *, limits: Limits | None = None, warn: Warn = log.wa
     _check_size(path, pixels.grid, pixels, limits)
     _check_geometry(path, pixels.grid, limits)
     _check_memory(path, pixels)
-    array = _scaled(read_voxels(path, pixels, pixels.grid.voxels), pixels).reshape(
+    array = _apply_scaling(read_voxels(path, pixels, pixels.grid.voxels), pixels).reshape(
         pixels.grid.shape
     )
     _check_values(path, array)
@@ -108,8 +108,8 @@ def check_ct(
     """Make sure that a CT is in Hounsfield units, and clip it to −1024 … 3000.
 
     Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
-    Padding of 0, which would be water, is told by reaching all four corners, and becomes
-    air as well. The array is changed in place, to hold no second copy.
+    Padding of 0, which would be water, is recognised by reaching all four corners, and
+    becomes air as well. The array is changed in place, to hold no second copy.
 
     Args:
         volume: the CT.
@@ -134,7 +134,7 @@ def check_ct(
         warn(f"{path.name}: {doubt}: {verdict.reason}; check the masks")
     low, high = float(volume.array.min()), float(volume.array.max())
     if low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]:
-        volume = volume.with_array(_clipped(volume.array))
+        volume = volume.with_array(_clip_in_place(volume.array))
     if low < 0:
         filled = _fill_zero_padding(volume.array)
         if filled:
@@ -238,7 +238,7 @@ def _check_memory(path: Path, pixels: Pixels) -> None:
     memory.check_memory(Need(f"reading {path.name}", CHUNK_BYTES, per_slice, slices))
 
 
-def _scaled(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
+def _apply_scaling(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
     identity = (pixels.slope, pixels.intercept) == (1.0, 0.0)
     if identity and array.dtype.kind in "iu":
         return array
@@ -273,7 +273,7 @@ def _check_values(path: Path, array: NDArray[Any]) -> None:
 
 
 def _fill_zero_padding(array: NDArray[Any]) -> int:
-    """Make air of zeros that reach all four corners of a plane; returns how many."""
+    """Set zeros that reach all four corners of a plane to air; return their number."""
     filled = 0
     for plane in array:
         corners = plane[[0, 0, -1, -1], [0, -1, 0, -1]]
@@ -286,8 +286,8 @@ def _fill_zero_padding(array: NDArray[Any]) -> int:
     return filled
 
 
-def _clipped(array: NDArray[Any]) -> NDArray[Any]:
-    """Clip to HU_RANGE in place, which a type that cannot hold the bounds does not need."""
+def _clip_in_place(array: NDArray[Any]) -> NDArray[Any]:
+    """Clip to ``SCANNER_RANGE_HU`` in place, as far as the type can hold the bounds."""
     low, high = SCANNER_RANGE_HU
     if array.dtype.kind in "iu":
         held = np.iinfo(array.dtype)
