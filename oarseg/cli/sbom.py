@@ -48,7 +48,7 @@ SPDX = frozenset(
     }
 )
 # Longest licence name accepted from a Debian copyright file; a longer line is licence text.
-LONGEST_NAME = 48
+LONGEST_LICENCE_NAME = 48
 
 Component = dict[str, Any]
 Licence = dict[str, Any]
@@ -125,7 +125,7 @@ def _debian_licences(file: Path) -> list[Licence]:
     text = file.read_text(encoding="utf-8", errors="replace")
     if re.search(r"(?mi)^Format:.*copyright-format", text):
         found = re.findall(r"(?mi)^License:[ \t]*(\S.*?)[ \t]*$", text)
-        names = [name for name in found if len(name) <= LONGEST_NAME]
+        names = [name for name in found if len(name) <= LONGEST_LICENCE_NAME]
     else:
         names = re.findall(r"/common-licenses/([A-Za-z]+(?:-[0-9.]*[0-9])?)", text)
     return [_named(name) for name in dict.fromkeys(names)] or [_named(f"see {file}")]

@@ -45,7 +45,7 @@ class Slot:
 
 
 Schema = Mapping[int, Slot]
-Value = int | memoryview
+WireValue = int | memoryview
 
 
 class FieldBudget:
@@ -104,13 +104,13 @@ def read_message(
     return found
 
 
-def _fields(data: memoryview, budget: FieldBudget) -> Iterator[tuple[int, int, Value]]:
+def _fields(data: memoryview, budget: FieldBudget) -> Iterator[tuple[int, int, WireValue]]:
     at = 0
     while at < len(data):
         budget.take()
         key, at = _varint(data, at)
         wire = key & 7
-        value: Value
+        value: WireValue
         if wire == VARINT:
             value, at = _varint(data, at)
         else:
@@ -140,7 +140,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     raise MalformedMessageError("a number that does not end")
 
 
-def _value(slot: Slot, wire: int, value: Value, budget: FieldBudget) -> Any:
+def _value(slot: Slot, wire: int, value: WireValue, budget: FieldBudget) -> Any:
     if slot.kind == "skip":
         return None
     if isinstance(value, int):

@@ -17,6 +17,8 @@ from dynamic_network_architectures.building_blocks.residual import BasicBlockD, 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from oarseg.model.value_types import Share
+
 # A kwarg that is not listed is refused: it would change the network.
 EXACT: Final = ConfigDict(extra="forbid")
 _UNETS = "dynamic_network_architectures.architectures"
@@ -62,7 +64,6 @@ Kernel = Annotated[int, Field(ge=1, le=15)]
 Stride = Annotated[int, Field(ge=1, le=8)]
 Kernels = Kernel | tuple[Kernel | tuple[Kernel, Kernel, Kernel], ...]
 Strides = Stride | tuple[Stride | tuple[Stride, Stride, Stride], ...]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, config=EXACT)

@@ -19,10 +19,10 @@ MOST_INPUTS: Final = 64
 BACKGROUND: Final = "background"
 IGNORE: Final = "ignore"
 
-Value = Annotated[int, Field(ge=0, le=255)]
+LabelValue = Annotated[int, Field(ge=0, le=255)]
 LabelName = Annotated[str, Field(min_length=1, max_length=200)]
 LabelValues = Annotated[
-    dict[LabelName, Value | Annotated[tuple[Value, ...], Field(min_length=1)]],
+    dict[LabelName, LabelValue | Annotated[tuple[LabelValue, ...], Field(min_length=1)]],
     Field(min_length=2, max_length=MOST_LABELS),
 ]
 

@@ -33,7 +33,7 @@ SCALARS: Final = {
     "u1": "B", "u2": "H", "u4": "I", "u8": "Q",
 }  # fmt: skip
 KEYS: Final = (str, bytes, int, float, type(None))
-MOST_DIMENSIONS: Final = 8
+MOST_ARRAY_DIMENSIONS: Final = 8
 
 
 class RefusedPickleError(Exception):
@@ -240,7 +240,7 @@ def _natural(value: Any) -> int:
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
-    if type(values) is not tuple or len(values) > MOST_DIMENSIONS:
+    if type(values) is not tuple or len(values) > MOST_ARRAY_DIMENSIONS:
         raise RefusedPickleError("a tensor of no plain shape")
     return tuple(_natural(value) for value in values)
 

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from oarseg.errors import InputError
 from oarseg.model.manifest import Normalisation, Resampling
+from oarseg.model.value_types import Axis, Spacing, SplineOrder
 from oarseg.training.architecture import MOST_STAGES, Architecture, check_patch
 from oarseg.training.json_file import READ, invalid, read_json_object, shown
 from oarseg.training.settings import TrainerSettings
@@ -30,11 +31,9 @@ RESAMPLING: Final = "resample_data_or_seg_to_shape"
 MOST_CONFIGURATIONS: Final = 1000
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Spacing = Annotated[float, Field(ge=0.01, le=100)]
 PatchSize = Annotated[int, Field(ge=1, le=4096)]
-Order = Annotated[int, Field(ge=0, le=5)]
+
 Identifier = Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=200)]
-Axis = Annotated[int, Field(ge=0, le=2)]
 
 
 @dataclass(frozen=True, config=READ)
@@ -57,8 +56,8 @@ class Intensities:
 class ResamplingOptions:
     """Arguments of nnU-Net's resampling; the defaults are its function's own."""
 
-    order: Order = 3
-    order_z: Order = 0
+    order: SplineOrder = 3
+    order_z: SplineOrder = 0
     force_separate_z: bool | None = False
     separate_z_anisotropy_threshold: Annotated[float, Field(gt=0, le=1000)] = 3.0
 
