@@ -1,7 +1,8 @@
 """Score one case: every structure against its reference, and left against right.
 
 The challenge's rules for a missing structure, prediction or mask are applied here, in
-``_apply_empty_rules``; ``metrics`` compares non-empty masks only.
+``_apply_empty_rules``. ``evaluate`` decides whether a case without a prediction is scored at
+all, and ``metrics`` compares non-empty masks only.
 """
 
 from __future__ import annotations
