@@ -22,7 +22,7 @@ from oarseg.registration import elastix
 
 axes = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 grid = Grid((4, 5, 6), (3.0, 1.0, 1.0), (0.0, 0.0, 0.0), axes)
-image = elastix._image(np.zeros(grid.shape, np.float32), grid)
+image = elastix._to_itk_image(np.zeros(grid.shape, np.float32), grid)
 print(tuple(image.GetLargestPossibleRegion().GetSize()))
 elastix._itk_module("itkElastixRegistrationMethodPython").itkElastixRegistrationMethodIF3IF3_New()
 sys.exit("torch" in sys.modules or "xarray" in sys.modules)
@@ -55,4 +55,4 @@ def test_elastix_that_cannot_be_loaded_is_one_sentence(monkeypatch: pytest.Monke
     with pytest.raises(
         ResourceError, match=r"itk-elastix cannot be loaded \(.*--registration none"
     ):
-        elastix._parameters({})
+        elastix._to_parameter_object({})
