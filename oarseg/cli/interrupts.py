@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 INTERRUPTED: Final = 130  # as shells give it: 128 + SIGINT
@@ -20,13 +22,31 @@ def silence_spawned_worker() -> None:
     """
     # multiprocessing knows a parent only once the import is done.
     if "--multiprocessing-fork" in sys.orig_argv:
-        _end_by_default()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def silence_forked_workers() -> None:
-    """Let SIGINT end every process that is forked from now on without a word."""
-    os.register_at_fork(after_in_child=_end_by_default)
+@contextmanager
+def quiet_forked_workers(*, kept: bool = False) -> Iterator[None]:
+    """Keep processes that are forked meanwhile quiet at SIGINT.
+
+    Args:
+        kept: they stay until this process ends them, as nnU-Net's loaders expect, which
+            report workers that have ended; otherwise SIGINT ends them.
+    """
+    global _forked
+    before, _forked = _forked, signal.SIG_IGN if kept else signal.SIG_DFL
+    try:
+        yield
+    finally:
+        _forked = before
 
 
-def _end_by_default() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+_forked: signal.Handlers | None = None
+
+
+def _set_handler() -> None:
+    if _forked is not None:
+        signal.signal(signal.SIGINT, _forked)
+
+
+os.register_at_fork(after_in_child=_set_handler)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
-from oarseg.cli.interrupts import silence_forked_workers
+from oarseg.cli.interrupts import quiet_forked_workers
 from oarseg.cli.options import (
     MOST_THREADS,
     Subparsers,
@@ -47,11 +47,11 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=run_prepare)
 
 
+@quiet_forked_workers()
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare a data set for training; 0 only when no case was left out."""
     from oarseg.training.dataset import prepare_dataset as run
 
-    silence_forked_workers()
     done = run(
         arguments.data,
         arguments.out,
@@ -98,6 +98,7 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.set_defaults(command=run_train)
 
 
+@quiet_forked_workers(kept=True)
 def run_train(arguments: argparse.Namespace) -> int:
     """Plan, preprocess and train, each only as far as it is not done."""
     from oarseg.training.planning import (
@@ -110,7 +111,6 @@ def run_train(arguments: argparse.Namespace) -> int:
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
-    silence_forked_workers()
     check_raw_dataset(arguments.raw)
     settings = parse_settings(
         arguments.settings,

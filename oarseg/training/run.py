@@ -16,6 +16,7 @@ from oarseg.training.results_folder import FINAL_CHECKPOINT
 log = logging.getLogger(__name__)
 
 TRAINER = "OarsegTrainer"
+FOLDS = 5  # nnU-Net's, where no splits_final.json says otherwise
 
 
 def train_folds(
@@ -58,6 +59,7 @@ def train_folds(
     from oarseg.training.plans import read_plans
 
     read_plans(path, CONFIGURATION)  # before nnU-Net imports what they name
+    _check_folds(space, folds)
     space.activate()
     results = space.results / f"{TRAINER}__{plans}__{CONFIGURATION}"
     for fold in folds:
@@ -68,6 +70,20 @@ def train_folds(
         else:
             _train_here(space, path, fold=fold, device=device, threads=threads, start=starts[fold])
     return results
+
+
+def _check_folds(space: Workspace, folds: Sequence[int | str]) -> None:
+    """Refuse folds that nnU-Net cannot make of the cases."""
+    for fold in folds:
+        if isinstance(fold, str) and fold != "all":
+            raise InputError(f"--folds {fold}: expected numbers from 0 on, or all")
+    cases = len(list((space.raw / "labelsTr").glob("*")))
+    given = (space.preprocessed / "splits_final.json").is_file()
+    if cases < FOLDS and not given and any(fold != "all" for fold in folds):
+        raise InputError(
+            f"{space.raw}: expected at least {FOLDS} cases for {FOLDS} folds, found {cases}; "
+            "train on all of them with --folds all"
+        )
 
 
 def _initial_checkpoint(given: Path | None, fold: int | str) -> Path | None:

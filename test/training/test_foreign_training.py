@@ -133,3 +133,18 @@ def test_a_damaged_case_is_one_sentence(tmp_path: Path, results: Results) -> Non
         with pytest.raises(InputError, match="expected a preprocessed case, could not read it"):
             patches_from(folder, results)
         (folder / f"case_1.{ending}").unlink()
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [("x", "--folds x: expected numbers from 0 on, or all"), (0, "with --folds all")],
+)
+def test_folds_that_cannot_be_made_are_refused(
+    tmp_path: Path, fold: int | str, message: str
+) -> None:
+    space = Workspace(tmp_path / "Dataset101_X", tmp_path / "work")
+    space.preprocessed.mkdir(parents=True)
+    plans = space.preprocessed / "nnUNetPlans.json"
+    plans.write_bytes(fuzzing.whole_files()["plans.json"])
+    with pytest.raises(InputError, match=message):
+        train_folds(space, plans="nnUNetPlans", folds=[fold], device="cpu")
