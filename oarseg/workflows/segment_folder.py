@@ -1,4 +1,4 @@
-"""Segment every case of a folder: what fails costs one case."""
+"""Segment every case of a folder; what fails costs one case."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class _Run:
         return [*failures, *self._leave_out(left, self.journal.over.messages[0])]
 
     def _begin(self, case: Case, number: int) -> Record:
-        """Segment a case, and tell the supervisor.
+        """Segment a case, and report it to the supervisor.
 
         Raises:
             DiskFullError: there is no room for any case.
