@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 
 def add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand."""
+    """Add ``oarseg segment``."""
     parser = commands.add_parser("segment", help="segment every case of a folder")
     add_segment_arguments(parser)
     parser.set_defaults(command=run_segment)
 
 
 def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``oarseg segment``, which are those of ``process.py``."""
+    """Add the arguments of ``oarseg segment``, which are those of ``process.py``."""
     parser.add_argument("--input", type=Path, default=Path("/input"), help="folder of cases")
     parser.add_argument("--output", type=Path, default=Path("/output"), help="results folder")
     parser.add_argument("--weights", type=Path, help="folder with manifest.json")
@@ -91,10 +91,10 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _time_limit(arguments: argparse.Namespace) -> float | None:
-    """From the option, else from the environment.
+    """Return the time limit in seconds, from the option or else the environment.
 
     Raises:
-        InputError: the environment's is no number of seconds.
+        InputError: the environment variable is no number of seconds.
     """
     text = os.environ.get(VARIABLE, "")
     if arguments.time_limit is not None or not text:
@@ -107,7 +107,7 @@ def _time_limit(arguments: argparse.Namespace) -> float | None:
 
 
 def run_segment(arguments: argparse.Namespace) -> int:
-    """Segment the cases of a folder; 0 only when every one was written."""
+    """Segment the cases of a folder; return 0 only if every one was written."""
     # Before any worker: a second one has no more time than the first left.
     started_s = time.monotonic() - process_age_s()
     limit_s = _time_limit(arguments)

@@ -36,26 +36,26 @@ Rgb = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PictureRow:
-    """One image to draw, and the values shown as black and as white."""
+    """An image to draw, and its values shown as black and as white."""
 
     volume: Volume
     window: tuple[float, float]
 
 
 def ct_row(ct: Volume) -> PictureRow:
-    """The CT in a soft-tissue window."""
+    """Show the CT in a soft-tissue window."""
     return PictureRow(ct, SOFT_TISSUE_WINDOW_HU)
 
 
 def mr_row(mr: Volume) -> PictureRow:
-    """An MR on the CT's grid, zero where it is absent."""
+    """Show an MR that lies on the CT's grid and is zero where it is absent."""
     present = mr.array[mr.array > 0]
     top = float(np.percentile(present, 99)) if present.size else 1.0
     return PictureRow(mr, (0.0, top))
 
 
 def draw_planes(rows: Sequence[PictureRow], labels: Volume, structures: Sequence[Structure]) -> Rgb:
-    """Axial, coronal and sagittal planes, one row an image.
+    """Draw axial, coronal and sagittal planes, one row per image.
 
     Args:
         rows: images on the labels' grid.
@@ -90,7 +90,7 @@ def write_png(picture: Rgb, path: Path) -> None:
 
 
 def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
-    """The picture of a case that was segmented, from its images, label file and report.
+    """Draw a segmented case from its images, label file and report.
 
     Args:
         case: its files.
@@ -120,7 +120,7 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
 
 
 def _upright(volume: Volume) -> Volume:
-    """The same voxels with axes along left, posterior, superior as closely as they can."""
+    """Reorient a volume so that its axes lie as close to left, posterior, superior as they can."""
     return from_sitk(sitk.DICOMOrient(to_sitk(volume), "LPS"))
 
 
@@ -132,7 +132,7 @@ def _centre(labels: NDArray[Any]) -> tuple[int, int, int]:
 
 
 def _box(labels: Volume) -> tuple[slice, slice, slice]:
-    """What is shown: all labels and a margin."""
+    """Return the part to show: all labels and a margin."""
     found = ndimage.find_objects((labels.array > 0).astype(np.uint8))
     if not found:
         return slice(None), slice(None), slice(None)
@@ -171,13 +171,13 @@ def _panel(
 
 
 def _scale(grid: Grid, axis: int) -> tuple[float, float]:
-    """Zoom of the two axes of a plane to square pixels of 1 mm."""
+    """Return the zoom of a plane's two axes that gives square pixels of 1 mm."""
     first, second = (spacing for i, spacing in enumerate(grid.spacing_mm) if i != axis)
     return first, second
 
 
 def place_side_by_side(panels: Sequence[Rgb]) -> Rgb:
-    """Pictures in a row, the lower ones in the middle of its height."""
+    """Join pictures in a row, the lower ones centred in its height."""
     height = max(len(panel) for panel in panels)
     parts = []
     for panel in panels:

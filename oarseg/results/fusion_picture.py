@@ -49,7 +49,7 @@ def draw_fusion(ct: Volume, mr: Volume, transform: Transform, status: VerdictSta
         status: the verdict's.
 
     Returns:
-        RGB (height, width, 3), a pixel a mm, through the middle of what both show; an
+        RGB (height, width, 3), 1 mm per pixel, through the middle of what both show; an
         empty frame where they share nothing.
     """
     start, stop = covered_box(mr.grid, transform, ct.grid)

@@ -110,7 +110,8 @@ class ResultsFile:
         self._add(records)
         with explained_refusal(output / RESULTS):
             self._write()
-            lines = [*_kept_lines(self._kept), *_lines(self._entries)]
+            lines = [_journal_line(record, kept=True) for record in self._kept.values()]
+            lines += [_journal_line(record) for record in records]
             replace_text(output, JOURNAL, "".join(lines))
 
     def keeps(self, case: str) -> bool:
@@ -122,15 +123,15 @@ class ResultsFile:
         """Whether the file has fallen so far behind the records that it is to be rewritten."""
         return GROWTH * (len(self._entries) - self._written) >= self._written + len(self._kept)
 
-    def append(self, record: Record) -> None:
-        """Record a case; it survives a kill from when this returns.
+    def append(self, *records: Record) -> None:
+        """Record cases; they survive a kill from when this returns.
 
         Raises:
             OutputError: the disk is full, or whatever the system says.
         """
         with explained_refusal(self._output / JOURNAL):
-            self._append_lines(_lines([record.entry], case=record.case))
-        self._add([record])
+            self._append_lines(_journal_line(record) for record in records)
+        self._add(records)
 
     def write(self) -> None:
         """Rewrite ``results.json`` with all that is recorded.
@@ -278,15 +279,8 @@ def _key(entry: Entry) -> str:
     return json.dumps(entry, sort_keys=True)
 
 
-def _lines(entries: Iterable[Entry], *, case: str | None = None) -> list[str]:
-    return [json.dumps({"case": case, "entry": entry}) + "\n" for entry in entries]
-
-
-def _kept_lines(kept: Mapping[str, Record]) -> list[str]:
-    return [
-        json.dumps({"case": case, "kept": True, "entry": record.entry}) + "\n"
-        for case, record in kept.items()
-    ]
+def _journal_line(record: Record, *, kept: bool = False) -> str:
+    return json.dumps({"case": record.case, "kept": kept, "entry": record.entry}) + "\n"
 
 
 def _entries_of(journal: str) -> list[Entry]:

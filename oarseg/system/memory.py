@@ -1,8 +1,8 @@
-"""How much memory there is, and how much a case will take, before it takes it.
+"""Check, before the work, that a case fits into the memory that this process may use.
 
-What a process may use is the least of several limits: the container's (cgroup version 2 or
-1), the address space and data limits of the process (a challenge platform sets RLIMIT_DATA),
-and the machine's free RAM. Exceeding the first or the last means being killed without a word.
+Several limits apply, and the tightest counts: the container's (cgroup version 2 or 1), the
+address space and data limits of the process (challenge platforms set RLIMIT_DATA), and the
+machine's free RAM. A process that exceeds the first or the last is killed without a message.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ VIRTUAL_RESERVE = 256 << 20
 
 @dataclass(frozen=True)
 class Room:
-    """What one limit leaves.
+    """The memory that one limit leaves.
 
     Attributes:
         name: the limit, in words.
-        limit: bytes it grants this process.
-        used: bytes of it that the process holds already.
+        limit: bytes that it grants this process.
+        used: bytes of these that the process already holds.
         reserve: bytes that count against it without ever being touched.
     """
 
@@ -42,13 +42,13 @@ class Room:
 
     @property
     def left(self) -> int:
-        """Bytes that may still be taken."""
+        """Bytes that the process may still take."""
         return self.limit - self.used - self.reserve
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a case will take at its peak, beyond what the process holds already.
+    """The memory that a case takes at its peak, beyond what the process already holds.
 
     Attributes:
         what: the work, for messages.
@@ -64,16 +64,16 @@ class Need:
 
     @property
     def bytes(self) -> int:
-        """In all."""
+        """Bytes for all slices."""
         return self.fixed + self.per_slice * self.slices
 
     def slices_in(self, left: int) -> int:
-        """How many slices fit into some bytes."""
+        """Return how many slices fit into ``left`` bytes."""
         return max(0, (left - self.fixed) // max(1, self.per_slice))
 
 
 def check_memory(need: Need, *, room: Room | None = None, hint: str = "") -> None:
-    """Refuse what would not fit.
+    """Refuse work that would not fit into memory.
 
     Args:
         need: the forecast.
@@ -81,7 +81,8 @@ def check_memory(need: Need, *, room: Room | None = None, hint: str = "") -> Non
         hint: what else the user could do, a clause.
 
     Raises:
-        ResourceError: with the estimate, the limit and what would fit.
+        ResourceError: the work does not fit; the message gives the estimate, the limit and
+            what would fit.
     """
     room = room or tightest_room()
     if need.bytes <= room.left:
@@ -99,12 +100,12 @@ def _gib(count: int) -> str:
 
 
 def tightest_room(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -> Room:
-    """The limit that leaves least."""
+    """Return the limit that leaves the least memory."""
     return min(memory_rooms(root, meminfo, status), key=lambda room: room.left)
 
 
 def memory_rooms(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = STATUS) -> list[Room]:
-    """Every limit there is on this process; the RAM always is one."""
+    """List every memory limit on this process; the RAM is always one of them."""
     own = _fields(status)
     resident = own.get("VmRSS", 0)
     found = [
@@ -123,7 +124,7 @@ def memory_rooms(root: Path = CGROUP, meminfo: Path = MEMINFO, status: Path = ST
 
 
 def container_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use of the container, version 2, then 1; caches that can be dropped are free."""
+    """Yield limit and use of the container, version 2, then 1; droppable caches count as free."""
     for limit_file, used_file, stat_file, cache in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         (
@@ -144,7 +145,7 @@ def container_limits(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _fields(path: Path) -> dict[str, int]:
-    """``Name: 123 kB`` lines in bytes."""
+    """Parse ``Name: 123 kB`` lines into bytes."""
     if not path.is_file():
         return {}
     lines = (line.split() for line in path.read_text(errors="replace").splitlines())

@@ -1,4 +1,4 @@
-"""Segment every case of a folder: what fails costs one case."""
+"""Segment every case of a folder; what fails costs one case."""
 
 from __future__ import annotations
 
@@ -142,20 +142,39 @@ class _Run:
 
     def segment_cases(self) -> list[Failure]:
         """Segment all cases; returns those that failed."""
-        failures: list[Failure] = []
+        known = [case for case in self.plan.cases if self.journal.outcome(case.name)]
+        failures = self._record_known(known)
         for number, case in enumerate(self.plan.cases):
-            known = self.journal.outcome(case.name)
+            if self.journal.outcome(case.name):
+                continue
             try:
-                record = self._record_known(case, known) if known else self._begin(case, number)
+                record = self._begin(case, number)
             except DiskFullError as error:
-                return [*failures, *self._leave_out(number, error)]
+                log.error("%s", error)
+                return [*failures, *self._leave_out(self.plan.cases[number:], str(error))]
             self._keep(record)
             if record.error_messages:
                 failures.append(_failure(record))
         return failures
 
+    def _record_known(self, cases: Sequence[Case]) -> list[Failure]:
+        """Record cases that a former process has finished, that ended it, or never begun."""
+        records = []
+        for case in cases:
+            known = self.journal.finished.get(case.name)
+            if known is not None and known.label_file is not None:
+                records.append(Record(case.name, case.files, Path(known.label_file)))
+            elif known is not None:
+                records.append(self._record_failure(case, known.messages[0]))
+        self._keep(*records)
+        failures = [_failure(record) for record in records if record.error_messages]
+        if self.journal.over is None:
+            return failures
+        left = [case for case in cases if case.name not in self.journal.finished]
+        return [*failures, *self._leave_out(left, self.journal.over.messages[0])]
+
     def _begin(self, case: Case, number: int) -> Record:
-        """Segment a case, and tell the supervisor.
+        """Segment a case, and report it to the supervisor.
 
         Raises:
             DiskFullError: there is no room for any case.
@@ -170,26 +189,19 @@ class _Run:
         self.journal.ends(case.name, Finished(label_file, record.error_messages))
         return record
 
-    def _keep(self, record: Record) -> None:
-        self.results.append(record)
+    def _keep(self, *records: Record) -> None:
+        if not records:
+            return
+        self.results.append(*records)
         if self.results.is_due:
             self.results.write()
             self.plan.earlier.move_pending()
 
-    def _leave_out(self, number: int, error: DiskFullError) -> list[Failure]:
-        """Record the cases that are not begun; what an earlier run made of them stays."""
-        log.error("%s", error)
-        left = [case for case in self.plan.cases[number:] if case.name not in self.journal.finished]
-        for case in left:
-            if not self.results.keeps(case.name):
-                self._keep(Record(case.name, case.files, error_messages=(str(error),)))
-        return [Failure(case.name, str(error)) for case in left]
-
-    def _record_known(self, case: Case, known: Finished) -> Record:
-        """Record a case that a former process has finished, or that ended it."""
-        if known.label_file is not None:
-            return Record(case.name, case.files, Path(known.label_file))
-        return self._record_failure(case, known.messages[0])
+    def _leave_out(self, cases: Sequence[Case], message: str) -> list[Failure]:
+        """Record cases that are not begun; what an earlier run made of them stays listed."""
+        bare = [case for case in cases if not self.results.keeps(case.name)]
+        self._keep(*(self._record_failure(case, message) for case in bare))
+        return [Failure(case.name, message) for case in cases]
 
     def _record_failure(self, case: Case, message: str) -> Record:
         """Record a failed case, and get an earlier run's outputs of it out of their places."""

@@ -1,11 +1,10 @@
-"""One process does the work, a small one looks after it.
+"""Run the work in a worker process under a small supervisor.
 
-What kills the worker – the kernel where memory ran out, a crash in native code – costs the
-case that it was at, and no other: the supervisor starts a new worker that goes on behind
-it. And a supervisor always has time for a signal, whatever library the worker is in: the
-worker is ended at once and its unfinished files are taken back. So it is when the time limit
-is over, whatever the worker is in, some grace after it; a last worker then writes down what
-was finished and what was not.
+Whatever kills the worker (the kernel when memory runs out, a crash in native code) costs the
+case in work and no other: the supervisor starts a new worker, which continues with the next
+case. The supervisor also answers a signal at once, whatever library the worker is in: it kills
+the worker and removes its unfinished files. It does the same some grace after the time limit;
+a last worker then records which cases were finished and which were not.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a case, as far as a later worker must know.
+    """The outcome of a case, as far as a later worker needs it.
 
     Attributes:
-        label_file: what was written, if it was.
+        label_file: the label file, if the case was written.
         messages: why it was not.
     """
 
@@ -55,12 +54,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Journal:
-    """What a worker tells its supervisor, and what it learns from it.
+    """The link between a worker and its supervisor.
 
     Attributes:
-        finished: cases, by name, that need no more work.
-        pipe: where to write; None without a supervisor.
-        over: what to write down of every other case, where no time is left for any; else None.
+        finished: outcomes of the cases, by name, that need no more work.
+        pipe: descriptor that the supervisor reads; None without a supervisor.
+        over: the outcome of every other case when no time is left for any; else None.
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
@@ -68,25 +67,25 @@ class Journal:
     over: Finished | None = None
 
     def outcome(self, case: str) -> Finished | None:
-        """What is known of a case; None if it is to be segmented."""
+        """Return the outcome of a case; None if it is still to be segmented."""
         return self.finished.get(case, self.over)
 
     def begins(self, case: str) -> None:
-        """Tell that a case is begun."""
-        self._tell({"begins": case})
+        """Report that a case is begun."""
+        self._send({"begins": case})
 
     def ends(self, case: str, finished: Finished) -> None:
-        """Tell what became of it."""
-        self._tell({"ends": case, "file": finished.label_file, "messages": finished.messages})
+        """Report the outcome of a case."""
+        self._send({"ends": case, "file": finished.label_file, "messages": finished.messages})
 
-    def _tell(self, line: dict[str, object]) -> None:
+    def _send(self, line: dict[str, object]) -> None:
         if self.pipe is not None:
             os.write(self.pipe, json.dumps(line).encode() + b"\n")
 
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """How long a run may take.
+    """The time that a run may take.
 
     Attributes:
         seconds: the limit.
@@ -107,7 +106,7 @@ class TimeLimit:
         return self.started_s + self.seconds + self.grace_s
 
     def passed(self, while_: str) -> str:
-        """What is said of work that the limit has ended."""
+        """Compose the message for work that the limit has ended."""
         return (
             f"the time limit of {self.seconds:g} s passed {while_}; give more time, a GPU or more "
             "CPUs"
@@ -116,14 +115,14 @@ class TimeLimit:
 
 @dataclass
 class _Ledger:
-    """What the supervisor knows: the finished cases, and the one in work."""
+    """The supervisor's view: outcomes of finished cases, and the case in work."""
 
     finished: dict[str, Finished] = field(default_factory=dict)
     current: str | None = None
     rest: bytes = b""
 
     def read(self, pipe: int) -> bool:
-        """Note some of what a worker tells; False when it has ended."""
+        """Read some of a worker's reports; return False when it has ended."""
         part = os.read(pipe, 1 << 16)
         *lines, self.rest = (self.rest + part).split(b"\n") if part else [b""]
         for line in lines:
@@ -131,32 +130,33 @@ class _Ledger:
         return bool(part)
 
     def _note(self, line: bytes) -> None:
-        told = json.loads(line)
-        if "begins" in told:
-            self.current = told["begins"]
+        report = json.loads(line)
+        if "begins" in report:
+            self.current = report["begins"]
         else:
-            self.finished[told["ends"]] = Finished(told["file"], tuple(told["messages"]))
+            outcome = Finished(report["file"], tuple(report["messages"]))
+            self.finished[report["ends"]] = outcome
             self.current = None
 
 
 def run_supervised(
     work: Callable[[Journal], int], *, output: Path, limit: TimeLimit | None = None
 ) -> int:
-    """Do work in a process of its own, and again without the cases that killed it.
+    """Run work in a child process, and again without the cases that killed it.
 
-    Must be called before threads are started, and before much memory is used.
+    Call it before threads are started and before much memory is used.
 
     Args:
-        work: gets the journal; returns the exit status.
-        output: the folder in which unfinished files are taken back, held by this process.
-        limit: ends the worker, whatever it is in; the cases that it did not finish fail.
+        work: takes the journal and returns the exit status.
+        output: the output folder, locked by this process; unfinished files in it are removed.
+        limit: when to kill the worker, whatever it is in; the cases it did not finish fail.
 
     Returns:
-        In the worker what ``work`` returns, in the supervisor its exit status, or 128 and
-        the signal's number where one asked for the end.
+        In the worker, what ``work`` returns. In the supervisor, the worker's exit status, or
+        128 plus the signal's number if a signal ended the run.
     """
     ledger = _Ledger()
-    bell = _bell()
+    bell = _install_signal_pipe()
     end_s, over = (limit.end_s if limit else None), None
     while True:
         kills = _kills_for_memory()
@@ -184,7 +184,7 @@ def run_supervised(
         os.close(reading)
         if status >= 0:
             return status
-        reason = _reason(-status, out_of_memory=_kills_for_memory() > kills)
+        reason = _explain_death(-status, out_of_memory=_kills_for_memory() > kills)
         if ledger.current is None:
             _tidy_output(output)
             log.error("before a case was begun: %s", reason)
@@ -193,7 +193,7 @@ def run_supervised(
 
 
 def _note_failure(ledger: _Ledger, reason: str) -> None:
-    """Write down why the case in work failed, which a later worker must not try again."""
+    """Record why the case in work failed, so that no later worker tries it again."""
     if ledger.current is not None:
         log.error("%s: %s", ledger.current, reason)
         ledger.finished[ledger.current] = Finished(messages=(reason,))
@@ -206,8 +206,8 @@ def _note_time_over(ledger: _Ledger, limit: TimeLimit) -> None:
     _note_failure(ledger, limit.passed("while this case was segmented"))
 
 
-def _bell() -> int:
-    """Where a signal's number can be read when it has come."""
+def _install_signal_pipe() -> int:
+    """Return a descriptor from which the numbers of arriving signals can be read."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
@@ -218,7 +218,7 @@ def _bell() -> int:
 
 
 def _wait(pipe: int, bell: int, ledger: _Ledger, end_s: float | None) -> int:
-    """Follow a worker until its end (0), a signal (its number) or the end of its time."""
+    """Follow a worker until it ends (0), a signal arrives (its number) or its time is over."""
     while True:
         left = None if end_s is None else max(0.0, end_s - time.monotonic())
         ready, _, _ = select.select([pipe, bell], [], [], left)
@@ -245,7 +245,7 @@ def _fork() -> int:
 
 
 def _die_with(supervisor: int) -> None:
-    """Let the kernel end the worker when its supervisor is gone."""
+    """Let the kernel kill the worker when its supervisor is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:
@@ -253,7 +253,7 @@ def _die_with(supervisor: int) -> None:
 
 
 def _kill(worker: int, pipe: int, ledger: _Ledger, output: Path) -> None:
-    """Kill the worker and take its unfinished files back."""
+    """Kill the worker and remove its unfinished files."""
     os.kill(worker, signal.SIGKILL)
     while ledger.read(pipe):
         pass
@@ -262,7 +262,7 @@ def _kill(worker: int, pipe: int, ledger: _Ledger, output: Path) -> None:
 
 
 def _tidy_output(output: Path) -> None:
-    """Take back unfinished files, and list in ``results.json`` every case that was recorded."""
+    """Remove unfinished files, and list every recorded case in ``results.json``."""
     try:
         with explained_refusal(output):
             staging.recover_cases(output)
@@ -272,11 +272,17 @@ def _tidy_output(output: Path) -> None:
         log.error("%s", error)
 
 
-def _reason(number: int, *, out_of_memory: bool) -> str:
+def _explain_death(number: int, *, out_of_memory: bool) -> str:
+    """Say in one clause what killed a worker.
+
+    Args:
+        number: of the signal.
+        out_of_memory: whether the kernel has killed for memory in this cgroup.
+    """
     if out_of_memory:
         limit = _memory_limit_mib()
-        told = f", which is limited to {limit} MiB" if limit else ""
-        return f"killed because memory ran out{told}; give it more, or crop the images"
+        limited = f", which is limited to {limit} MiB" if limit else ""
+        return f"killed because memory ran out{limited}; give it more, or crop the images"
     name = signal.Signals(number).name
     if number == signal.SIGKILL:
         return f"killed by signal {number} ({name}), as happens where memory runs out; give it more"
@@ -284,7 +290,7 @@ def _reason(number: int, *, out_of_memory: bool) -> str:
 
 
 def _kills_for_memory() -> int:
-    """How often the kernel has killed for memory in this cgroup; 0 where it does not say."""
+    """Count the kernel's kills for memory in this cgroup; 0 where it keeps no count."""
     for name in ("memory.events", "memory/memory.oom_control"):
         if (CGROUP_ROOT / name).is_file():
             lines = (CGROUP_ROOT / name).read_text(encoding="ascii").splitlines()
@@ -294,6 +300,6 @@ def _kills_for_memory() -> int:
 
 
 def _memory_limit_mib() -> int | None:
-    """The tightest limit of the cgroup, version 2 or 1."""
+    """Return the tightest limit of the cgroup, version 2 or 1."""
     limits = [limit for limit, _ in memory.container_limits(CGROUP_ROOT)]
     return min(limits) >> 20 if limits else None

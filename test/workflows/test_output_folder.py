@@ -169,9 +169,9 @@ def test_a_supervised_worker_takes_no_lock_of_its_own(
 ) -> None:
     """Its supervisor holds it."""
     with lock_output(work / "out"), (work / "pipe").open("wb") as pipe:
-        journal = Journal({"b": Finished(messages=("killed",))}, pipe.fileno())
-        assert segment(work, monkeypatch, "first", journal=journal) == ["b"]
-    assert listed(work / "out") == [A, "killed", C]
+        journal = Journal({"a": Finished(messages=("killed",))}, pipe.fileno())
+        assert segment(work, monkeypatch, "first", journal=journal) == ["a"]
+    assert listed(work / "out") == ["killed", B, C]
 
 
 @pytest.mark.parametrize("name", ["images", "oar_masks", "reports", "earlier", ".oarseg"])
@@ -256,6 +256,18 @@ def test_a_full_disk_stops_the_run_before_the_next_case(
     assert all("No space left on device; free space" in f.message for f in failures)
     # What the first run made of b stays, and stays listed.
     assert set(listed(work / "out")) == {A, B, failures[1].message}
+
+
+def test_cases_that_no_time_was_left_for_keep_an_earlier_run_s_outputs(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment(work, monkeypatch, "first", fails="c")
+    finished = {"a": Finished(messages=("too late for a",))}
+    journal = Journal(finished, over=Finished(messages=("too late",)))
+    assert segment(work, monkeypatch, "second", journal=journal) == ["a", "b", "c"]
+    assert sorted(listed(work / "out")) == sorted(["too late for a", B, "too late"])
+    assert not (work / "out/oar_masks/a").exists()
+    assert (work / "out/oar_masks/b/mask").read_text() == "first"
 
 
 def test_a_case_of_an_earlier_run_is_not_overwritten_by_another(tmp_path: Path) -> None:

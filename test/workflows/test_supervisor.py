@@ -205,7 +205,7 @@ def test_memory_limit_and_kills_are_read(
     assert supervisor._memory_limit_mib() is None
     write_cgroup(tmp_path, 700 << 20, 1, version=version)
     assert supervisor._kills_for_memory() == 1
-    assert supervisor._reason(signal.SIGKILL, out_of_memory=True) == (
+    assert supervisor._explain_death(signal.SIGKILL, out_of_memory=True) == (
         "killed because memory ran out, which is limited to 700 MiB; give it more, or crop "
         "the images"
     )
