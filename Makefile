@@ -42,6 +42,7 @@ help:
 run: .venv/run.stamp
 	mkdir -p out
 	$(BIN)/python process.py --input test --output out
+	@echo 'Results: out/. For other commands: $(BIN)/oarseg --help'
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest

@@ -41,9 +41,15 @@ def explained_refusal(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
+        # A container runs as a user of its own, to whom the caller's folder does not belong.
+        advice = (
+            f'let uid {os.getuid()} write there (docker run: --user "$(id -u)"), '
+            if isinstance(error, PermissionError)
+            else "free space, "
+        )
         raise OutputError(
             f"{path}: expected a folder that can be written, found "
-            f"{error.strerror or error}{where}; free space, or pass another --output"
+            f"{error.strerror or error}{where}; {advice}or pass another --output"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""Cases as published → a raw nnU-Net v2 dataset.
+"""Convert a published data set to a raw nnU-Net v2 dataset.
 
-Each case becomes one image a channel (the MR moved onto the CT by the container's own
-registration) and one label map. A case counts as done when its record exists; the
-record is written last, so that a killed run leaves nothing that looks finished.
+Each case becomes one image per channel (the MR registered to the CT as inference does it)
+and one label map. A case is finished when its record exists; the record is written last, so
+that a killed run leaves nothing that looks finished.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ Source = Literal["register", "files"]
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """What one case's preparation found.
+    """The record of a prepared case.
 
     Attributes:
-        overlap_voxels: voxels whose claims no label fits, which the rule decided.
-        missing: organs that the labels tell nothing of.
-        registration: verdict and reasons; None without an MR.
-        contradictions: between the masks and the table of what lies in the field.
-        unlabelled: labels that the case cannot tell from another one; see
+        overlap_voxels: see ``TrainingLabels``.
+        missing: organs without any label information.
+        registration: the verdict; None without an MR.
+        contradictions: between the masks and the table of what lies in the field of view.
+        unlabelled: labels that the case cannot distinguish from another one; see
             ``label_sources.merged_classes``.
-        warnings: what reading the images changed, or went without.
-        sources: what a file is for, and its name → SHA-256; see ``dataset_origin``.
+        warnings: changes made, or images left out, while reading.
+        sources: source file → SHA-256; see ``dataset_origin.digest_sources``.
     """
 
     name: str
@@ -81,11 +81,11 @@ class PreparedCase:
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """What became a dataset, and what did not.
+    """The cases of a dataset, and those that could not be used.
 
     Attributes:
-        cases: in the dataset, by name.
-        left_out: cases that could not be used, and why.
+        cases: sorted by name.
+        left_out: the other cases, each with the reason.
     """
 
     cases: tuple[PreparedCase, ...]
@@ -94,7 +94,7 @@ class PreparedDataset:
 
 @dataclass(frozen=True)
 class CaseJob:
-    """Everything a worker process needs for one case."""
+    """The input of a worker process for one case."""
 
     case: Case
     labels: LabelFiles
@@ -109,7 +109,7 @@ class CaseJob:
 
 
 def default_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
-    """Channels of a challenge: CT as it is, MR standardised and optional."""
+    """Define a challenge's channels: CTs unchanged, registered MRs standardised and optional."""
     return tuple(
         ChannelRecipe(socket.channel, standardise="mean_one", optional=True)
         if socket.modality == "MR" and socket.placed == "registered"
@@ -132,20 +132,20 @@ def prepare_dataset(
     progress: Callable[[str], None] = log.info,
     warn: Callable[[str], None] = log.warning,
 ) -> PreparedDataset:
-    """Turn a data set in the challenge's layout into a raw nnU-Net dataset.
+    """Convert a data set in the challenge's layout to a raw nnU-Net dataset.
 
     Args:
-        data: folder with one folder a case.
-        out: folder ``Dataset<nnn>_<name>``; made if missing, continued if begun.
+        data: folder with one folder per case.
+        out: folder ``Dataset<nnn>_<name>``; created, or continued if it holds cases.
         challenge: names the sockets and the structures.
         labels: folder of the labels, if they do not lie beside the images.
-        labelled: table (CSV) of cases and organs, 0 where nobody has looked for the organ.
-        transforms: ``register`` finds each MR's place; ``files`` reads
-            ``<case>_ct_to_mr.tfm`` beside the images (phantoms, own registrations).
-        resample: bring images that should lie on the reference's grid onto it.
-        method: of ``registration.register``; inference should use the same.
-        workers: cases at a time, a process each.
-        progress: called with one line a case.
+        labelled: table (CSV) of cases and organs, 0 where nobody has contoured the organ.
+        transforms: ``register`` registers each MR; ``files`` reads
+            ``<case>_ct_to_mr.tfm`` beside the images (phantoms, registrations of your own).
+        resample: resample images onto the reference's grid where they should share it.
+        method: of ``registration.register_mr``; inference should use the same.
+        workers: number of processes; each prepares one case at a time.
+        progress: called with one line per case.
         warn: called with one line for each case that is left out.
 
     Raises:
@@ -155,7 +155,7 @@ def prepare_dataset(
     """
     _check_name(out)
     presence = _presence(data, challenge)
-    told = read_presence(labelled, challenge) if labelled else {}
+    contoured = read_presence(labelled, challenge) if labelled else {}
     recipes = default_recipes(challenge)
     required = frozenset(recipe.name for recipe in recipes if not recipe.optional)
     found = find_cases(data, challenge, required=required)
@@ -177,7 +177,7 @@ def prepare_dataset(
                 method=method,
                 resample=resample,
                 presence=presence.get(case.name, {}),
-                labelled=told.get(case.name, {}),
+                labelled=contoured.get(case.name, {}),
             )
         )
     for problem in left_out:
@@ -278,7 +278,7 @@ def _run_all(
     progress: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> tuple[list[PreparedCase], list[CaseProblem]]:
-    """Prepare cases; what goes wrong with one costs no other."""
+    """Prepare cases; a failure affects its own case only."""
     done: list[PreparedCase] = []
     failed: list[CaseProblem] = []
 
@@ -294,7 +294,8 @@ def _run_all(
 
     for job, future in _run_in_processes(jobs, workers):
         finish(job, future)
-    # A worker that was killed takes all that waited with it; alone, it takes only its own case.
+    # A killed worker breaks the pool, and with it the cases that waited. Alone in a pool, a
+    # case breaks only itself.
     finished = {case.name for case in done} | {problem.name for problem in failed}
     for job in jobs:
         if job.case.name not in finished:
@@ -328,7 +329,7 @@ def _run_in_processes(
 
 
 def _let_interrupts_kill() -> None:
-    # A terminal sends Ctrl-C to every process: the first one says what there is to say.
+    # A terminal sends SIGINT to every process; only the first one reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -370,10 +371,10 @@ def prepare_case(job: CaseJob) -> PreparedCase:
     """Write one case's channels and labels, then its record.
 
     Raises:
-        OarsegError: the case cannot be used; says why.
+        OarsegError: the case cannot be used.
     """
     names = [recipe.name for recipe in job.recipes]
-    # First: what changes while the case is prepared is not taken for what it was made of.
+    # Before reading: a file that changes meanwhile must not match its hash later.
     sources = _digest_sources(job)
     warnings: list[str] = []
     images = read_images(
@@ -384,7 +385,7 @@ def prepare_case(job: CaseJob) -> PreparedCase:
         warn=warnings.append,
     )
     grid = images.turn.grid(images.stored)
-    labels = read_training_labels(job.labels, job.challenge, images.stored, told=job.labelled)
+    labels = read_training_labels(job.labels, job.challenge, images.stored, labelled=job.labelled)
     verdicts: list[str] = []
     channels = build_channels(
         images.volumes,
@@ -415,7 +416,7 @@ def prepare_case(job: CaseJob) -> PreparedCase:
 
 
 def _unknown(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
-    """The organs that may be anywhere in a case, as nobody has looked for them."""
+    """List the organs that may be anywhere in a case, as nobody has contoured them."""
     if job.challenge.data_set.missing_mask == "unknown":
         return missing
     return tuple(name for name in missing if job.labelled.get(name) == 0)
@@ -424,7 +425,7 @@ def _unknown(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
 def _align(
     job: CaseJob, recipe: ChannelRecipe, ct: Volume, mr: Volume, verdicts: list[str]
 ) -> Transform | None:
-    """Register an MR, or read the user's transform; notes the verdict."""
+    """Register an MR, or read the user's transform; append the verdict to ``verdicts``."""
     if job.transforms == "files":
         verdicts.append("taken from file")
         return read_transform(_transform_path(job, recipe.name))
@@ -456,7 +457,7 @@ def _read_record(job: CaseJob) -> PreparedCase | None:
 
 
 def _write(volume: Volume, path: Path) -> None:
-    # Beside the records: what a killed run leaves in imagesTr nnU-Net would take for a case.
+    # Next to the records: nnU-Net would take a partial file in imagesTr for a case.
     temporary = path.parent.parent / RECORDS / f"tmp-{os.getpid()}-{path.name}"
     sitk.WriteImage(to_sitk(volume), str(temporary), True, -1)
     temporary.replace(path)
@@ -469,10 +470,12 @@ def _write_dataset_json(
     *,
     cases: Sequence[PreparedCase],
 ) -> None:
-    # nnU-Net reads a channel's name as its normalisation: a standardised MR needs none.
-    # A second CT is a CT to it, whatever the challenge calls it.
+    # nnU-Net derives the normalisation from a channel's name: a standardised MR needs none,
+    # and a second CT is normalised as a CT, whatever the challenge calls it.
     names = {
-        str(i): "noNorm" if recipe.standardise == "mean_one" else _nnunets_name(challenge, recipe)
+        str(i): "noNorm"
+        if recipe.standardise == "mean_one"
+        else _nnunet_channel_name(challenge, recipe)
         for i, recipe in enumerate(recipes)
     }
     labels = {"background": 0} | {s.name: s.label for s in challenge.structures}
@@ -492,5 +495,5 @@ def _write_dataset_json(
     write_whole_text(out / "dataset.json", json.dumps(document, indent=1))
 
 
-def _nnunets_name(challenge: Challenge, recipe: ChannelRecipe) -> str:
+def _nnunet_channel_name(challenge: Challenge, recipe: ChannelRecipe) -> str:
     return "CT" if challenge.socket(recipe.name).modality == "CT" else recipe.name

@@ -1,4 +1,4 @@
-"""What a data set's labels say: label maps, masks, 4-D files → one label map a case.
+"""Read a data set's labels (label maps, masks, 4-D files) as one label map per case.
 
 The layouts are those that ``oarseg evaluate`` reads.
 """
@@ -30,8 +30,9 @@ class TrainingLabels:
 
     Attributes:
         array: label map (z, y, x), uint8.
-        overlap_voxels: voxels whose claims no label fits, which the rule decided.
-        missing: organs that the labels tell nothing of.
+        overlap_voxels: voxels of overlapping organs that no label stands for, which the
+            overlap rule decided.
+        missing: organs without any label information.
     """
 
     array: NDArray[np.uint8]
@@ -42,12 +43,12 @@ class TrainingLabels:
 def find_sources(
     folder: Path, challenge: Challenge, *, progress: Callable[[str], None]
 ) -> dict[str, LabelFiles]:
-    """The label files of every case below a folder, by case name in lower case.
+    """Find the label files of every case below a folder, by case-folded case name.
 
     Args:
-        folder: with labels in any layout of ``evaluation.layouts``.
+        folder: labels in any layout of ``labels.find_labels``.
         challenge: names organs and layouts.
-        progress: called with a line for each file that is passed over.
+        progress: called with one line for each file that is ignored.
 
     Raises:
         InputError: no labels at all.
@@ -63,16 +64,16 @@ def read_training_labels(
     challenge: Challenge,
     grid: Grid,
     *,
-    told: Mapping[str, float] | None = None,
+    labelled: Mapping[str, float] | None = None,
 ) -> TrainingLabels:
-    """A case's labels on its reference image's grid.
+    """Read a case's labels on its reference image's grid.
 
     Args:
-        files: the case's.
+        files: the case's label files.
         challenge: its organs and labels.
         grid: of the reference image.
-        told: organ → 0 where nobody has looked for it, from a table of the user's; the
-            organs it does not name are as the files say.
+        labelled: organ → 0 where nobody has contoured it, from the user's table; other
+            organs are missing only if they have no file.
 
     Raises:
         InputError: a file cannot be read, lies on another grid, or holds a label that the
@@ -88,20 +89,20 @@ def read_training_labels(
     missing = tuple(
         organ.name
         for organ in challenge.organs
-        if masks.lacks(organ) or (told or {}).get(organ.name) == 0
+        if masks.lacks(organ) or (labelled or {}).get(organ.name) == 0
     )
     if isinstance(masks, LabelMap):
         return TrainingLabels(masks.labels, 0, missing)
     known = [organ for organ in challenge.organs if organ.name not in missing]
-    merge = _overlapping if challenge.overlapping else _exclusive
+    merge = _merge_overlapping if challenge.overlapping else _merge_exclusive
     array, decided = merge(masks, known, challenge, grid)
     return TrainingLabels(array, decided, missing)
 
 
-def _exclusive(
+def _merge_exclusive(
     masks: Masks, organs: list[Organ], challenge: Challenge, grid: Grid
 ) -> tuple[NDArray[np.uint8], int]:
-    """Where organs may not overlap the smaller wins; among equals the higher label."""
+    """Merge masks that may not overlap: the smaller organ wins, among equals the higher label."""
     found = {organ: masks.mask(organ) for organ in organs}
     there = {organ: mask for organ, mask in found.items() if mask is not None}
     sizes = {organ: mask.voxels for organ, mask in there.items()}
@@ -111,10 +112,10 @@ def _exclusive(
     return labels, sum(sizes.values()) - int(np.count_nonzero(labels))
 
 
-def _overlapping(
+def _merge_overlapping(
     masks: Masks, organs: list[Organ], challenge: Challenge, grid: Grid
 ) -> tuple[NDArray[np.uint8], int]:
-    """Each voxel gets the label that stands for its organs; see ``Exclusive``."""
+    """Merge masks that may overlap: a label stands for a set of organs; see ``Exclusive``."""
     codes = np.zeros(grid.shape, np.uint64)
     sizes: dict[str, float] = {}
     for bit, organ in enumerate(challenge.organs):
@@ -133,7 +134,7 @@ def _overlapping(
 
 
 def _window(array: NDArray[Any], mask: CroppedMask) -> NDArray[Any]:
-    """The part of an array that a mask covers."""
+    """View the part of an array that a cropped mask covers."""
     z, y, x = (
         slice(start, start + count)
         for start, count in zip(mask.start, mask.array.shape, strict=True)
@@ -142,7 +143,7 @@ def _window(array: NDArray[Any], mask: CroppedMask) -> NDArray[Any]:
 
 
 def merged_classes(challenge: Challenge, missing: tuple[str, ...]) -> dict[int, int]:
-    """Labels that a case cannot tell apart, as it tells nothing of some organs.
+    """Find the labels that a case cannot distinguish because some organs are missing.
 
     Returns:
         label → the one that stands for it in the case's label map. Without a mask of an

@@ -1,5 +1,7 @@
-"""Tables of cases and structures: what lies in a case's field (HaN-Seg's ``OAR_data.csv``),
-or which structures somebody has labelled in it.
+"""Read tables of cases and structures (CSV).
+
+Such a table lists which structures lie in a case's field of view (HaN-Seg's
+``OAR_data.csv``), or which structures somebody has contoured in it.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ CASES_SHOWN = 3
 
 
 def read_presence(path: Path, challenge: Challenge) -> dict[str, dict[str, float]]:
-    """Case → structure → 1 (in the field), 0.5 (partly in it) or 0 (not there).
+    """Read a table as case → structure → 1 (in the field), 0.5 (partly) or 0 (absent).
 
-    Structures may stand in the first row or in the first column, as the table's own
-    description leaves open; fields are separated by commas or semicolons. Columns of
-    other names are passed over.
+    The first row or the first column may name the structures: the description of HaN-Seg's
+    table allows both. Fields are separated by commas or semicolons. Columns of other names
+    are ignored.
 
     Raises:
         InputError: no known structure is named, or a value is not a number from 0 to 1.
@@ -37,10 +39,12 @@ def read_presence(path: Path, challenge: Challenge) -> dict[str, dict[str, float
             f"for example {', '.join(sorted(known)[:CASES_SHOWN])}; found none"
         )
     columns = [(i, name) for i, name in enumerate(rows[0]) if name in known]
-    return {row[0]: {name: _value(path, row, i) for i, name in columns} for row in rows[1:]}
+    return {
+        row[0]: {name: _parse_presence(path, row, i) for i, name in columns} for row in rows[1:]
+    }
 
 
-def _value(path: Path, row: list[str], column: int) -> float:
+def _parse_presence(path: Path, row: list[str], column: int) -> float:
     text = row[column] if column < len(row) else ""
     try:
         value = float(text)
@@ -52,12 +56,12 @@ def _value(path: Path, row: list[str], column: int) -> float:
 
 
 def find_contradictions(presence: Presence, missing: tuple[str, ...]) -> tuple[str, ...]:
-    """What a case's row of the table and its mask files disagree on, in words."""
+    """Describe where a case's row of the table and its mask files disagree."""
     without = [name for name in missing if presence.get(name, 0) > 0]
     with_mask = [name for name, value in presence.items() if value == 0 and name not in missing]
-    told = []
+    found = []
     if without:
-        told.append(f"no mask though the table has it in the field: {', '.join(without)}")
+        found.append(f"no mask though the table has it in the field: {', '.join(without)}")
     if with_mask:
-        told.append(f"a mask though the table has it absent: {', '.join(with_mask)}")
-    return tuple(told)
+        found.append(f"a mask though the table has it absent: {', '.join(with_mask)}")
+    return tuple(found)

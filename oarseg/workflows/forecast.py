@@ -1,7 +1,7 @@
-"""What a case will take in memory at its peak, from its grid alone.
+"""Forecast a case's peak memory from its grids.
 
-Arithmetic over the arrays that each step holds; ``test/test_memory.py`` compares it with
-what a process really took.
+The forecast adds up the arrays that each step holds; ``test/system/test_memory.py`` compares it
+with the measured peak of a process.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from oarseg.model.manifest import Manifest
 from oarseg.system.memory import Need
 
 FLOAT = 4
-# Threads' stacks, allocators that keep what they had, NumPy's temporaries.
+# Stacks of threads, memory that allocators keep, temporaries of NumPy.
 SLACK = 64 << 20
-# Copies of the CT at ``FINE_MM`` and coarser that registration holds, in float32.
+# Copies of the CT that registration holds at ``FINE_MM`` and coarser, float32.
 _FINE_COPIES = 4
 
 
@@ -31,15 +31,15 @@ def forecast_memory(
     images_bytes: int,
     activations: int,
 ) -> Need:
-    """The larger of what comes before the network and what comes with it.
+    """Forecast the larger of the peaks before and during the network's run.
 
     Args:
         grid: the CT's.
         manifest: the model.
-        box: what of the CT is kept, (z, y, x).
-        mr_voxels: of all MRs, as read; 0 without any.
-        images_bytes: of CT and MRs as read, which the process holds already.
-        activations: bytes that a network takes while it runs and gives back.
+        box: the part of the CT that is segmented, (z, y, x).
+        mr_voxels: voxels of all MRs as read; 0 without an MR.
+        images_bytes: size of the CT and the MRs as read, which are in memory already.
+        activations: bytes that a network allocates while it runs and frees afterwards.
 
     Raises:
         InputError: the CT is too small for the model's spacing.
@@ -48,9 +48,9 @@ def forecast_memory(
     moved = FLOAT * grid.voxels * (len(manifest.channels) - 1)
     before = moved + _input_bytes(place, manifest) + _crop_bytes(place)
     registering = moved + 2 * FLOAT * mr_voxels + _fine_bytes(grid) if mr_voxels else 0
-    # By then the images are gone.
+    # The images have been freed by then.
     with_network = _input_bytes(place, manifest) + grid.voxels - images_bytes
-    # The engines' own tile of logits is there since they were opened.
+    # The engines allocated their own tile of logits when they were opened.
     tiles = 1 if len(manifest.folds) > 1 or manifest.mirror_axes else 0
     fixed = SLACK + buffer_bytes(place.network_shape, manifest, tiles=tiles) + activations
     scaling = max(before - fixed, registering - fixed, with_network, 0)
@@ -63,7 +63,7 @@ def _input_bytes(place: Placement, manifest: Manifest) -> int:
 
 
 def _crop_bytes(place: Placement) -> int:
-    """One channel before resampling, and half way through it."""
+    """Size of one channel before resampling, and after its first axis."""
     if place.crop_shape == place.network_shape:
         return 0
     middle = place.crop_shape[0] * place.network_shape[1] * place.network_shape[2]

@@ -1,4 +1,4 @@
-"""Register one pair of files and write what a physicist needs to judge and use it."""
+"""Register one MR file to one CT file, and write the results for review and use."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ QUICK_COMPRESSION = 1
 
 @dataclass(frozen=True)
 class Registered:
-    """What was found and written.
+    """A registration and the files that describe it.
 
     Attributes:
         found: the registration.
-        landmarks: the points that were given, if any.
-        errors_mm: each one's error.
-        accuracy: mean, SD and maximum of them.
+        landmarks: the user's corresponding points; None without any.
+        errors_mm: target registration error of each point.
+        accuracy: mean, standard deviation and maximum of the errors.
         files: verdict and picture; the moved MR and the transform unless it failed.
     """
 
@@ -67,15 +67,15 @@ def register_files(
         out: folder, made if missing. The files are named after the MR:
             ``_moved.nrrd`` (the CT's grid, the MR's type), ``_ct_to_mr.tfm``,
             ``_registration.json``, ``.png``. After a failed registration only the last
-            two are there, so that nothing is used by mistake.
-        method, threads: see ``registration.register``.
-        assume_hu: take the CT's values for HU, whatever they look like.
+            two are written, so that nothing is used by mistake.
+        method, threads: see ``registration.register_mr``.
+        assume_hu: accept the CT's values as HU without a check.
         landmarks: see ``landmarks.read_landmarks``.
 
     Raises:
         InputError: an image or the landmarks cannot be used.
         RegistrationError: no patient in one of the images.
-        OutputError: the folder cannot be written; older results are then as they were.
+        OutputError: the folder cannot be written; earlier results are unchanged.
     """
     points = read_landmarks(landmarks) if landmarks else None
     ct = read_scan.read_ct(ct_path, assume_hu=assume_hu)
@@ -89,10 +89,10 @@ def register_files(
 
 
 def require_usable(found: Registration) -> None:
-    """Raise what a failed verdict means.
+    """Refuse a registration whose verdict is ``failed``.
 
     Raises:
-        RegistrationError: the verdict is ``failed``.
+        RegistrationError: it is.
     """
     if found.verdict.status == "failed":
         raise RegistrationError(
@@ -129,10 +129,8 @@ def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> 
                 names += [MOVED, TRANSFORM_FILE]
                 transform.write(draft / f"{stem}{TRANSFORM_FILE}")
                 _write_moved(ct, mr, result, draft / f"{stem}{MOVED}")
-            for name in (
-                MOVED,
-                TRANSFORM_FILE,
-            ):  # an earlier run's must not stay beside this verdict
+            # Those of an earlier run must not stay beside this verdict.
+            for name in (MOVED, TRANSFORM_FILE):
                 (out / f"{stem}{name}").unlink(missing_ok=True)
             return tuple((draft / f"{stem}{n}").replace(out / f"{stem}{n}") for n in names)
     except (OSError, RuntimeError) as error:
@@ -140,7 +138,7 @@ def _write(out: Path, stem: str, ct: Volume, mr: Volume, result: Registered) -> 
 
 
 def _write_moved(ct: Volume, mr: Volume, result: Registered, path: Path) -> None:
-    """The MR on the CT's grid, 0 outside its field (its minimum, if that is negative)."""
+    """Write the MR on the CT's grid; outside its field 0, or its minimum if that is negative."""
     outside = min(0.0, float(mr.array.min()))
     moved = resample_moving(mr, result.found.transform, ct.grid, outside=outside)
     if mr.array.dtype.kind in "iu":

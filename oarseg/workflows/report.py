@@ -1,4 +1,4 @@
-"""What a case's report gathers on the way, and says in the end."""
+"""Collect what happens to a case, and build its report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
-from oarseg.model.bundle import Bundle
 from oarseg.system.usage import Steps
+from oarseg.workflows.settings import RunDescription
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,15 @@ PACKAGES = (
 
 @dataclass
 class Notes:
-    """What a case's report gathers on the way."""
+    """Collect the facts of one case for its report.
+
+    Attributes:
+        steps: seconds and peak memory of each step.
+        warnings: in their order.
+        registration: a ``registration_record``; None without an MR.
+        effort: how much of the full computation was done.
+        given_up: what was left out to meet the time limit, in words.
+    """
 
     steps: Steps = field(default_factory=Steps)
     warnings: list[str] = field(default_factory=list)
@@ -53,8 +61,8 @@ class Notes:
 def organ_volumes_cm3(
     labels: NDArray[np.uint8], challenge: Challenge, grid: Grid
 ) -> dict[str, float]:
-    """Volume of each organ, by name."""
-    # Plane by plane: counting makes 8 bytes of every voxel.
+    """Compute the volume of each organ, by name."""
+    # Plane by plane: bincount converts every voxel to 8 bytes.
     count = np.zeros(256, np.int64)
     for plane in labels:
         count += np.bincount(plane.ravel(), minlength=256)
@@ -65,44 +73,44 @@ def organ_volumes_cm3(
 
 
 def warn_of_empty(volumes_cm3: dict[str, float], notes: Notes) -> None:
-    """Warn of structures without a voxel."""
+    """Warn about organs without a single voxel."""
     empty = [name for name, volume in volumes_cm3.items() if volume == 0]
     if empty:
         notes.warn(f"not found in the images: {', '.join(empty)}")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What is the same for every case of a run."""
-
-    weights: Bundle
-    challenge: Challenge
-    engines: Engines
-    threads: int
-    region: str
-    assume_hu: bool
-
-
 def case_report(
-    case: Case, setting: Setting, notes: Notes, volumes_cm3: dict[str, float]
+    case: Case,
+    run: RunDescription,
+    engines: Engines,
+    notes: Notes,
+    volumes_cm3: dict[str, float],
 ) -> dict[str, Any]:
-    """The whole report, ready for JSON."""
-    manifest = setting.weights.manifest
+    """Build a case's report, ready for JSON.
+
+    Args:
+        case: names the files.
+        run: what is the same for every case.
+        engines: those that computed this case.
+        notes: collected on the way.
+        volumes_cm3: of each organ, by name.
+    """
+    manifest = run.weights.manifest
     return {
         "case": case.name,
         "inputs": {name: path.name for name, path in case.files.items()},
-        "label_file": str(label_path(case, setting.challenge)),
-        "challenge": setting.challenge.name,
+        "label_file": str(label_path(case, run.challenge)),
+        "challenge": run.challenge.name,
         "model": {
             "title": manifest.title,
             "warning": manifest.warning,
-            "manifest_sha256": setting.weights.sha256,
+            "manifest_sha256": run.weights.sha256,
             "folds": manifest.folds,
         },
-        "device": asdict(setting.engines.choice),
-        "threads": setting.threads,
-        "region": setting.region,
-        "assume_hu": setting.assume_hu,
+        "device": asdict(engines.choice),
+        "threads": run.threads,
+        "region": run.settings.region,
+        "assume_hu": run.settings.assume_hu,
         "effort": {
             "folds": len(manifest.folds[: notes.effort.folds]),
             "mirroring": notes.effort.mirror,

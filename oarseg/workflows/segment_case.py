@@ -1,4 +1,4 @@
-"""Segment one case: the only module that knows the order of the steps."""
+"""Segment one case, from its files to its outputs; the only module that orders the steps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.channels import build_channels, is_registered, read_images
-from oarseg.inference.deadline import choose_effort, describe_losses
+from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
 from oarseg.inference.engines import choice
+from oarseg.inference.engines.choice import Engines
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import IndexBox, NetworkInput
 from oarseg.inference.preprocessing import preprocess as preprocess
@@ -31,48 +32,64 @@ from oarseg.system import memory
 from oarseg.system.log import ProgressLine
 from oarseg.system.usage import resident_mib
 from oarseg.workflows.forecast import forecast_memory
-from oarseg.workflows.report import Notes, Setting, case_report, organ_volumes_cm3, warn_of_empty
-from oarseg.workflows.settings import Model
+from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
+from oarseg.workflows.settings import RunDescription
 
 log = logging.getLogger(__name__)
 
 
-def segment_case(case: Case, model: Model, output: Path) -> Path:
+@dataclass(frozen=True)
+class SegmentedCase:
+    """A case that was written.
+
+    Attributes:
+        label_file: the challenge's label file.
+        engines: those to go on with; the CPU's if the GPU failed on the way.
+    """
+
+    label_file: Path
+    engines: Engines
+
+
+def segment_case(
+    case: Case,
+    run: RunDescription,
+    output: Path,
+    *,
+    engines: Engines,
+    deadline: Deadline | None = None,
+) -> SegmentedCase:
     """Segment one case and write its outputs.
 
-    Returns:
-        The challenge's label file.
+    Args:
+        case: its input files.
+        run: what is the same for every case.
+        output: the output folder.
+        engines: the networks, opened on the device to try first.
+        deadline: the time limit, shared by the cases that are left; None without one.
 
     Raises:
         OarsegError: the case cannot be segmented; nothing of it is in ``output``.
     """
     notes = Notes()
-    if model.challenge.notice:
-        notes.warnings.append(model.challenge.notice)
-    prepared = _prepare(case, model, notes)
+    if run.challenge.notice:
+        notes.warnings.append(run.challenge.notice)
+    prepared = _prepare(case, run, notes)
     with notes.steps.step("segmentation"):
-        labels = _segmented(case, prepared, model, notes)
+        labels, engines = _predict_labels(case, prepared, run, notes, engines, deadline)
     grid = prepared.stored
     labels = prepared.turn.back(labels)
     del prepared
-    structures = organ_volumes_cm3(labels, model.challenge, grid)
-    warn_of_empty(structures, notes)
+    volumes_cm3 = organ_volumes_cm3(labels, run.challenge, grid)
+    warn_of_empty(volumes_cm3, notes)
     with ExitStack() as stack:
         with notes.steps.step("writing"):
             staged = stack.enter_context(
                 write_case.stage_outputs(
-                    output, case=case, challenge=model.challenge, labels=Volume(labels, grid)
+                    output, case=case, challenge=run.challenge, labels=Volume(labels, grid)
                 )
             )
-        setting = Setting(
-            model.weights,
-            model.challenge,
-            model.engines,
-            model.threads,
-            model.settings.region,
-            model.settings.assume_hu,
-        )
-        written = staged.commit(case_report(case, setting, notes, structures))
+        written = staged.commit(case_report(case, run, engines, notes, volumes_cm3))
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",
         case.name,
@@ -80,18 +97,18 @@ def segment_case(case: Case, model: Model, output: Path) -> Path:
         sum(step.seconds for step in notes.steps.done),
         notes.steps.peak_mib,
     )
-    return written[0]
+    return SegmentedCase(written[0], engines)
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A case as the network sees it, and the way back.
+    """The network's input, and what maps its answer back onto the CT.
 
     Attributes:
-        network: its channels.
+        network: the preprocessed channels.
         stored: the CT's grid as its file has it.
-        turn: from there to the grid of the network's side.
-        body: where the patient is; None where no body was found.
+        turn: from the stored grid to the one whose axes the network knows.
+        body: the blocks that hold the patient; None where no body was found.
     """
 
     network: NetworkInput
@@ -100,48 +117,66 @@ class _Prepared:
     body: BlockMask | None
 
 
-def _segmented(case: Case, prepared: _Prepared, model: Model, notes: Notes) -> NDArray[np.uint8]:
-    """The label map; on the CPU if the GPU fails on the way and any device will do."""
-    manifest = model.weights.manifest
+def _predict_labels(
+    case: Case,
+    prepared: _Prepared,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+    deadline: Deadline | None,
+) -> tuple[NDArray[np.uint8], Engines]:
+    """Compute the label map; on the CPU if the GPU fails and the user named no device.
+
+    Returns:
+        The label map, and the engines that computed it.
+    """
+    manifest = run.weights.manifest
     try:
-        _choose_effort(prepared, model, notes)
+        _choose_effort(prepared, run, notes, engines, deadline)
         with ProgressLine(f"{case.name}: tiles") as progress:
-            return stream(
+            labels = stream(
                 prepared.network,
-                model.engines.folds,
+                engines.folds,
                 manifest,
                 effort=notes.effort,
                 mask=prepared.body,
                 progress=progress,
-                threads=model.threads,
-                xp=model.engines.xp,
+                threads=run.threads,
+                xp=engines.xp,
             )
+        return labels, engines
     except (DeviceError, MemoryError) as error:
-        if model.settings.device != "auto" or model.engines.choice.device == "cpu":
+        if run.settings.device != "auto" or engines.choice.device == "cpu":
             raise
         notes.warn(f"the GPU failed ({error}); this case is computed on the CPU from its start")
-        model.engines = choice.open_engines(model.weights, device="cpu", threads=model.threads)
-    return _segmented(case, prepared, model, notes)
+        engines = choice.open_engines(run.weights, device="cpu", threads=run.threads)
+    return _predict_labels(case, prepared, run, notes, engines, deadline)
 
 
-def _choose_effort(prepared: _Prepared, model: Model, notes: Notes) -> None:
-    """Everything, or as much as the time limit leaves time for."""
-    manifest = model.weights.manifest
-    whole = Effort(mirror=model.settings.mirroring and bool(manifest.mirror_axes))
+def _choose_effort(
+    prepared: _Prepared,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+    deadline: Deadline | None,
+) -> None:
+    """Choose the full computation, or as much of it as the time limit allows."""
+    manifest = run.weights.manifest
+    whole = Effort(mirror=run.settings.mirroring and bool(manifest.mirror_axes))
     notes.effort = whole
-    if model.deadline is None:
+    if deadline is None:
         return
-    left = model.deadline.left()
+    left = deadline.left()
     notes.effort, expected = choose_effort(
         left,
         prepared.network,
-        model.engines,
+        engines,
         manifest,
         whole=whole,
         mask=prepared.body,
-        threads=model.threads,
+        threads=run.threads,
     )
-    notes.given_up = describe_losses(whole, notes.effort, len(model.engines.folds))
+    notes.given_up = describe_losses(whole, notes.effort, len(engines.folds))
     if notes.given_up:
         notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
     if expected > left:
@@ -151,11 +186,11 @@ def _choose_effort(prepared: _Prepared, model: Model, notes: Notes) -> None:
         )
 
 
-def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
-    """Everything up to the network; the images are freed on return."""
-    rules, settings = model.challenge, model.settings
+def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
+    """Read, register and preprocess a case; the images are freed on return."""
+    rules, settings = run.challenge, run.settings
     reference = rules.reference.channel
-    recipes = [channel.recipe for channel in model.weights.manifest.channels]
+    recipes = [channel.recipe for channel in run.weights.manifest.channels]
     with notes.steps.step("reading"):
         images = read_images(
             case,
@@ -171,7 +206,7 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
     if body is None:
         notes.warn("no body found in the CT: the whole image is segmented")
     box = body_box(body, ct.grid) if settings.region == "body" else None
-    _check_memory(ct, images.volumes, box, model)
+    _check_memory(ct, images.volumes, box, run)
     for recipe in recipes:
         if recipe.name not in images.volumes:
             notes.warn(f"no {recipe.name}: segmented from the {reference} alone")
@@ -182,53 +217,51 @@ def _prepare(case: Case, model: Model, notes: Notes) -> _Prepared:
             recipes,
             rules,
             files=case.files,
-            align=lambda recipe, fixed, mr: _align(recipe, fixed, mr, model, notes),
+            align=lambda recipe, fixed, mr: _align(recipe, fixed, mr, run, notes),
             resample=settings.resample,
         )
     with notes.steps.step("preprocessing"):
         network = preprocess(
             channels,
             ct.grid.spacing_mm,
-            model.weights.manifest,
+            run.weights.manifest,
             box=box,
-            threads=model.threads,
+            threads=run.threads,
         )
     return _Prepared(network, images.stored, images.turn, body)
 
 
 def _check_memory(
-    ct: Volume, images: dict[str, Volume], box: IndexBox | None, model: Model
+    ct: Volume, images: dict[str, Volume], box: IndexBox | None, run: RunDescription
 ) -> None:
-    """Say now that memory will not do, instead of being killed in the middle.
+    """Compare the memory that the case will need with what there is, before the work.
 
     Raises:
-        ResourceError: it will not.
+        ResourceError: it is not enough.
     """
     depth, height, width = ct.grid.shape
     others = [image for image in images.values() if image is not ct]
     forecast = forecast_memory(
         ct.grid,
-        manifest=model.weights.manifest,
+        manifest=run.weights.manifest,
         box=box or ((0, depth), (0, height), (0, width)),
         mr_voxels=sum(other.grid.voxels for other in others),
         images_bytes=sum(image.array.nbytes for image in (ct, *others)),
-        activations=model.activations,
+        activations=run.activations,
     )
     log.debug("forecast: %.0f MiB on top of %.0f MiB", forecast.bytes / 2**20, resident_mib())
     memory.check_memory(forecast, hint=", use --region body" if box is None else "")
 
 
 def _align(
-    recipe: ChannelRecipe, ct: Volume, mr: Volume, model: Model, notes: Notes
+    recipe: ChannelRecipe, ct: Volume, mr: Volume, run: RunDescription, notes: Notes
 ) -> Transform | None:
     """Register an MR to the CT; None where that failed and the model can do without it.
 
     Raises:
         RegistrationError: it failed, and the model cannot.
     """
-    found = registration.register_mr(
-        ct, mr, method=model.settings.registration, threads=model.threads
-    )
+    found = registration.register_mr(ct, mr, method=run.settings.registration, threads=run.threads)
     notes.registration = registration.registration_record(found)
     verdict = found.verdict
     log.info("registration %s (score %.3f)", verdict.status, verdict.score)

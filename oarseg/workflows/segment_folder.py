@@ -16,6 +16,7 @@ from oarseg.errors import InputError, OarsegError, OutputError
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
+from oarseg.inference.engines.choice import Engines
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.model.bundle import Bundle
@@ -27,7 +28,7 @@ from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.segment_case import segment_case
-from oarseg.workflows.settings import Model, Settings
+from oarseg.workflows.settings import RunDescription, Settings
 from oarseg.workflows.supervisor import Finished, Journal
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,8 @@ class _Run:
     plan: OutputPlan
     journal: Journal
     results: ResultsFile
-    model: Model | None = None
+    description: RunDescription | None = None
+    engines: Engines | None = None
 
     def segment_cases(self) -> list[Failure]:
         """Segment all cases; returns those that failed."""
@@ -180,14 +182,25 @@ class _Run:
             DiskFullError: there is no room for any case.
         """
         check_disk(self.settings.output)
-        self.model = self.model or _model(self.settings, self.weights, self.rules)
-        left = self.plan.cases[number:]
-        self.model.deadline = _deadline(self.settings, left, self.journal)
+        self._open_engines()
+        deadline = _deadline(self.settings, self.plan.cases[number:], self.journal)
         self.journal.begins(case.name)
-        record = self._attempt(case, self.model)
+        record = self._attempt(case, deadline)
         label_file = str(record.label_file) if record.label_file else None
         self.journal.ends(case.name, Finished(label_file, record.error_messages))
         return record
+
+    def _open_engines(self) -> tuple[RunDescription, Engines]:
+        """Open the networks for the first case that needs them."""
+        if self.description is None or self.engines is None:
+            settings, weights = self.settings, self.weights
+            self.engines = choice.open_engines(
+                weights, device=settings.device, threads=settings.threads
+            )
+            activations = choice.activation_bytes(self.engines, weights.manifest)
+            threads = settings.threads or available_cpus()
+            self.description = RunDescription(settings, weights, self.rules, threads, activations)
+        return self.description, self.engines
 
     def _keep(self, *records: Record) -> None:
         if not records:
@@ -216,7 +229,7 @@ class _Run:
         messages = (message, aside) if aside else (message,)
         return Record(case.name, case.files, error_messages=messages)
 
-    def _attempt(self, case: Case, model: Model) -> Record:
+    def _attempt(self, case: Case, deadline: Deadline | None) -> Record:
         """Segment one case; what goes wrong ends in its record, not in the other cases."""
         log.info("case %s", case.name)
         output = self.settings.output
@@ -225,7 +238,10 @@ class _Run:
                 self.plan.earlier.set_aside(case.name, label_path(case, self.rules))
             write_case.check_places(output, case, self.rules)
             _check_space(output, case, self.rules)
-            return Record(case.name, case.files, segment_case(case, model, output))
+            run, engines = self._open_engines()
+            segmented = segment_case(case, run, output, engines=engines, deadline=deadline)
+            self.engines = segmented.engines
+            return Record(case.name, case.files, segmented.label_file)
         except OarsegError as error:
             log.error("%s: %s", case.name, error)
             message = str(error)
@@ -262,13 +278,6 @@ def _record_problem(problem: CaseProblem, plan: OutputPlan) -> Record:
         log.error("%s: its outputs of an earlier run stay in place: %s", problem.name, error)
     messages = (problem.message, aside) if aside else (problem.message,)
     return Record(problem.name, error_messages=messages)
-
-
-def _model(settings: Settings, weights: Bundle, rules: Challenge) -> Model:
-    opened = choice.open_engines(weights, device=settings.device, threads=settings.threads)
-    threads = settings.threads or available_cpus()
-    activations = choice.activation_bytes(opened, weights.manifest)
-    return Model(weights, rules, opened, threads, settings, activations)
 
 
 def _deadline(settings: Settings, cases: Sequence[Case], journal: Journal) -> Deadline | None:

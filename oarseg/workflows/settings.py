@@ -1,4 +1,4 @@
-"""What the user chose for a run, and what is loaded once for it."""
+"""The user's settings, and the description of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Literal
 
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.files import read_scan
-from oarseg.inference.deadline import Deadline
-from oarseg.inference.engines.choice import Engines
 from oarseg.model.bundle import Bundle
 from oarseg.registration import Method
 
@@ -18,21 +16,22 @@ Region = Literal["body", "full"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose.
+    """The choices of the user.
 
     Attributes:
-        challenge: a challenge's name or TOML file; None takes the one the weights are for.
-        threads: 0 takes every core this process may use.
-        region: ``body`` crops to the patient before the network, ``full`` lays nnU-Net's
-            own tiles over the whole image. Either way tiles without a voxel of the body
-            are left out, and outside the body all is background.
-        mirroring: average over the flips that the model allows, as nnU-Net does.
-        time_limit_s: seconds for the whole run; None computes everything.
-        started_s: when the run began, by ``time.monotonic``; None: with this process.
-        resample: bring images that should lie on the reference's grid onto it.
-        assume_hu: take a CT's values for Hounsfield units, whatever they look like.
-        limits: what the headers of input files may promise.
-        registration: how the MR is brought onto the CT, see ``registration.register``.
+        challenge: a challenge's name or TOML file; None selects the one of the weights.
+        threads: 0 uses every core available to this process.
+        region: ``body`` crops to the patient before the network; ``full`` places nnU-Net's
+            tiles over the whole image. In both cases tiles without a voxel of the body are
+            skipped, and voxels outside the body are background.
+        mirroring: average predictions over the flips that the model allows, as nnU-Net does.
+        time_limit_s: for the whole run; None disables the limit.
+        started_s: start of the run on the ``time.monotonic`` clock; None takes the start of
+            this process.
+        resample: resample images onto the reference's grid where they should share it.
+        assume_hu: accept a CT's values as Hounsfield units without a check.
+        limits: the largest images to accept, by their headers.
+        registration: how the MR is registered to the CT; see ``registration.register_mr``.
     """
 
     input: Path
@@ -51,20 +50,20 @@ class Settings:
     started_s: float | None = None
 
 
-@dataclass
-class Model:
-    """Everything that is loaded once and serves every case.
+@dataclass(frozen=True)
+class RunDescription:
+    """Everything that is the same for each case of a run.
 
     Attributes:
-        engines: replaced by those of the CPU if the GPU fails in the middle of a case.
-        activations: bytes that a network takes while it runs and gives back.
-        deadline: None without a time limit.
+        settings: the user's choices.
+        weights: the model.
+        challenge: the challenge that the weights are for.
+        threads: how many to use; never 0.
+        activations: bytes that a network allocates while it runs and frees afterwards.
     """
 
+    settings: Settings
     weights: Bundle
     challenge: Challenge
-    engines: Engines
     threads: int
-    settings: Settings
     activations: int = 0
-    deadline: Deadline | None = None

@@ -128,3 +128,12 @@ def test_the_image_holds_the_weights_unless_told_otherwise() -> None:
     text = (ROOT / "Dockerfile").read_text()
     copied, left_out = text.index("COPY weights"), text.index('[ "$WITH_WEIGHTS" = 1 ] ||')
     assert copied < text.index("ARG WITH_WEIGHTS=1") < left_out < text.rindex("FROM ")
+
+
+def test_make_run_says_where_the_command_is() -> None:
+    """Without it, the first command of the documents is not found."""
+    recipe = (ROOT / "Makefile").read_text().partition("\nrun:")[2].partition("\n\n")[0]
+    assert recipe.splitlines()[-1] == (
+        "\t@echo 'Results: out/. For other commands: $(BIN)/oarseg --help'"
+    )
+    assert ".venv/bin/oarseg" in (ROOT / "docs/from-data-to-container.md").read_text()

@@ -30,6 +30,7 @@ from oarseg.labels import deflate, write_labels
 from oarseg.labels.boxes import label_boxes
 from oarseg.results import staging
 from oarseg.results.earlier import EarlierOutputs
+from oarseg.results.folder import explained_refusal
 from oarseg.results.write_case import (
     check_output,
     check_places,
@@ -461,6 +462,16 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_labels.write_label_file(tmp_path / "out.mha", label_map(), body)
     assert not (tmp_path / "outside").exists()
+
+
+def test_output_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(OutputError) as caught, explained_refusal(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    assert str(caught.value) == (
+        f"{tmp_path}: expected a folder that can be written, found Permission denied; let uid "
+        '12345 write there (docker run: --user "$(id -u)"), or pass another --output'
+    )
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_table_tells_what_a_label_map_leaves_open(tmp_path: Path) -> None:
     put(tmp_path / "7/label.nii.gz", np.ones(GRID.shape, np.uint8))
     sources = find_sources(tmp_path, THORAX, progress=lambda _: None)
     told = {"Heart": 0.0, "RightLung": 1.0}
-    assert read_training_labels(sources["7"], THORAX, GRID, told=told).missing == ("Heart",)
+    assert read_training_labels(sources["7"], THORAX, GRID, labelled=told).missing == ("Heart",)
 
 
 def test_labels_on_another_grid(tmp_path: Path) -> None:
