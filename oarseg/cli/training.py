@@ -50,7 +50,7 @@ def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
 @quiet_forked_workers()
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Prepare a data set for training; 0 only when no case was left out."""
-    from oarseg.training.dataset import prepare_dataset as run
+    from oarseg.training.preparation.dataset import prepare_dataset as run
 
     done = run(
         arguments.data,
@@ -186,8 +186,8 @@ def run_export(arguments: argparse.Namespace) -> int:
 def _trained_for(arguments: argparse.Namespace) -> Challenge:
     """The challenge that the options choose, else the one that the dataset was prepared for."""
     from oarseg.model.agreement import challenge_of_dataset
-    from oarseg.training.json_file import read_json_object
-    from oarseg.training.results_folder import open_results
+    from oarseg.training.nnunet_files.json_file import read_json_object
+    from oarseg.training.nnunet_files.results_folder import open_results
 
     if arguments.challenge is None:
         open_results(arguments.results)  # refuses a damaged file

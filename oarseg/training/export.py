@@ -37,8 +37,9 @@ from oarseg.model.manifest import (
     Precision,
     write_manifest,
 )
-from oarseg.training.checkpoint import Checkpoint, build_network, read_checkpoint
-from oarseg.training.json_file import invalid
+from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
+from oarseg.training.nnunet_files.json_file import invalid
+from oarseg.training.nnunet_files.results_folder import Results, fold_checkpoints, open_results
 from oarseg.training.onnx_file import strip_metadata
 from oarseg.training.parity import (
     Patches,
@@ -48,7 +49,6 @@ from oarseg.training.parity import (
     patches_from,
     smooth_noise,
 )
-from oarseg.training.results_folder import Results, fold_checkpoints, open_results
 
 log = logging.getLogger(__name__)
 

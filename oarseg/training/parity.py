@@ -21,7 +21,7 @@ from oarseg.inference.engines.protocol import INPUT, OUTPUT
 from oarseg.labels.dice import count_labels
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
-from oarseg.training.results_folder import Results
+from oarseg.training.nnunet_files.results_folder import Results
 
 MIN_CLASS_VOXELS = 50
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from oarseg.errors import InputError
-from oarseg.training.dataset_file import read_dataset_file
-from oarseg.training.json_file import read_json_object
+from oarseg.training.nnunet_files.dataset_file import read_dataset_file
+from oarseg.training.nnunet_files.json_file import read_json_object
 from oarseg.training.settings import PLANS_KEY, TrainerSettings, as_document
 
 CONFIGURATION = "3d_fullres"
@@ -152,7 +152,7 @@ def plan_and_preprocess(
     space.activate()
     from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
-    from oarseg.training.plans import read_plans
+    from oarseg.training.nnunet_files.plans import read_plans
 
     number = space.dataset_id
     if not (space.preprocessed / "dataset_fingerprint.json").is_file():

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from oarseg.errors import InputError
-from oarseg.training.json_file import read_json_object
+from oarseg.training.nnunet_files.json_file import read_json_object
+from oarseg.training.nnunet_files.results_folder import FINAL_CHECKPOINT
 from oarseg.training.planning import CONFIGURATION, Workspace
-from oarseg.training.results_folder import FINAL_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def train_folds(
     if gpus > 1 and initial_weights is not None:
         raise InputError(f"--gpus {gpus}: initial weights are for one GPU or the CPU")
     starts = {fold: _initial_checkpoint(initial_weights, fold) for fold in folds}
-    from oarseg.training.plans import read_plans
+    from oarseg.training.nnunet_files.plans import read_plans
 
     read_plans(path, CONFIGURATION)  # before nnU-Net imports what they name
     _check_folds(space, folds)
@@ -133,7 +133,7 @@ def _train_here(
 
 
 def _begin_with(trainer: Any, start: Path) -> None:
-    from oarseg.training.checkpoint import load_weights, read_checkpoint
+    from oarseg.training.nnunet_files.checkpoint import load_weights, read_checkpoint
 
     checkpoint = read_checkpoint(start)
     trainer.initialize()

@@ -35,8 +35,8 @@ def wait(*_, **__):
         worker.join()
 
 if __name__ == "__main__":
-    import oarseg.training.dataset
-    oarseg.training.dataset.prepare_dataset = wait
+    import oarseg.training.preparation.dataset
+    oarseg.training.preparation.dataset.prepare_dataset = wait
     sys.exit(main(["prepare", "data", "--out", "Dataset101_X"]))
 """
 

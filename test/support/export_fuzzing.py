@@ -28,10 +28,10 @@ import torch
 
 from oarseg.challenges import catalogue, challenge
 from oarseg.errors import OarsegError
-from oarseg.training import checkpoint, checkpoint_child
-from oarseg.training.architecture import create_network
 from oarseg.training.export import Card, read_model
-from oarseg.training.plans import read_plans
+from oarseg.training.nnunet_files import checkpoint, checkpoint_child
+from oarseg.training.nnunet_files.architecture import create_network
+from oarseg.training.nnunet_files.plans import read_plans
 
 KINDS = ("plans.json", "dataset.json", "checkpoint_final.pth")
 FOLDER = "T__nnUNetPlans__3d_fullres"

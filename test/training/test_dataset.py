@@ -22,9 +22,13 @@ from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.model.agreement import challenge_of_dataset
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases
-from oarseg.training import dataset
-from oarseg.training.dataset import CaseJob, PreparedDataset, prepare_dataset
-from oarseg.training.label_sources import TrainingLabels, find_sources, read_training_labels
+from oarseg.training.preparation import dataset
+from oarseg.training.preparation.dataset import CaseJob, PreparedDataset, prepare_dataset
+from oarseg.training.preparation.label_sources import (
+    TrainingLabels,
+    find_sources,
+    read_training_labels,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 HAN_SEG = catalogue.load_challenge("han_seg")

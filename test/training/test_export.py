@@ -18,8 +18,8 @@ from oarseg.model import bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.training import export as exporting
 from oarseg.training import parity as parity_check
-from oarseg.training.checkpoint import build_network, read_checkpoint
-from oarseg.training.results_folder import fold_checkpoints, open_results
+from oarseg.training.nnunet_files.checkpoint import build_network, read_checkpoint
+from oarseg.training.nnunet_files.results_folder import fold_checkpoints, open_results
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 # The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.

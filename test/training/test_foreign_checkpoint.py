@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from oarseg.errors import InputError
-from oarseg.training import checkpoint, checkpoint_child
-from oarseg.training.checkpoint import read_checkpoint
+from oarseg.training.nnunet_files import checkpoint, checkpoint_child
+from oarseg.training.nnunet_files.checkpoint import read_checkpoint
 
 
 def archive(pickled: bytes, storages: dict[str, bytes] | None = None) -> bytes:
@@ -203,7 +203,7 @@ def test_what_ends_the_reader_is_one_sentence(
     saved(path)
     (tmp_path / "fault.py").write_text(
         f"import sys\nsys.path[:0] = {sys.path!r}\n"
-        "from oarseg.training import checkpoint_child\n"
+        "from oarseg.training.nnunet_files import checkpoint_child\n"
         f"from test_foreign_checkpoint import {fault.__name__}\n"
         f"checkpoint_child.read_archive = lambda *_: {fault.__name__}()\n"
     )

@@ -15,8 +15,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from oarseg.cli.main import main
 from oarseg.errors import InputError
-from oarseg.training.architecture import create_network
-from oarseg.training.results_folder import open_results
+from oarseg.training.nnunet_files.architecture import create_network
+from oarseg.training.nnunet_files.results_folder import open_results
 
 Document = dict[str, Any]
 UNETS = "dynamic_network_architectures.architectures"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError
 from oarseg.imaging.volume import Grid, Volume, to_sitk
-from oarseg.training.label_sources import (
+from oarseg.training.preparation.label_sources import (
     TrainingLabels,
     find_sources,
     merged_classes,

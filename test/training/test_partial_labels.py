@@ -10,7 +10,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 from oarseg.training.partial import PartialLoss, merge_unlabelled, unlabelled_of
-from oarseg.training.presence import find_contradictions, read_presence
+from oarseg.training.preparation.presence import find_contradictions, read_presence
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 

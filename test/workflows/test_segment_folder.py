@@ -37,7 +37,7 @@ from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.results import results_file
 from oarseg.system.memory import Room
-from oarseg.training import dataset
+from oarseg.training.preparation import dataset
 from oarseg.workflows import segment_case, segment_folder
 from oarseg.workflows.settings import Settings
 from oarseg.workflows.supervisor import Finished, Journal

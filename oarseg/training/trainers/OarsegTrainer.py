@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from oarseg.errors import InputError
 from oarseg.training.augmentation import light_transforms
-from oarseg.training.checkpoint import only_plain_data, read_checkpoint
+from oarseg.training.nnunet_files.checkpoint import only_plain_data, read_checkpoint
 from oarseg.training.partial import PartialLoss, unlabelled_of
 from oarseg.training.repeatable import (
     augmenting_in_this_process,

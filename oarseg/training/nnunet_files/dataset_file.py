@@ -12,7 +12,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.model.manifest import ChannelRecipe, Label
-from oarseg.training.json_file import READ, invalid, read_json_object, shown
+from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
 
 MOST_LABELS: Final = 256
 MOST_INPUTS: Final = 64

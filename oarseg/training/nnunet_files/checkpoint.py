@@ -20,9 +20,9 @@ import torch
 
 import oarseg
 from oarseg.errors import InputError
-from oarseg.training.architecture import create_network
-from oarseg.training.json_file import shown_message
-from oarseg.training.results_folder import Results
+from oarseg.training.nnunet_files.architecture import create_network
+from oarseg.training.nnunet_files.json_file import shown_message
+from oarseg.training.nnunet_files.results_folder import Results
 
 # The child starts within a second, and reads at the speed of the disk.
 LONGEST_S: Final = 60
@@ -32,7 +32,7 @@ _CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from oarseg.training.checkpoint_child import write_answer
+from oarseg.training.nnunet_files.checkpoint_child import write_answer
 write_answer(Path(sys.argv[2]), int(sys.argv[3]))
 """
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.training.pickle_data import RefusedPickleError, TensorView, read_pickle
+from oarseg.training.nnunet_files.pickle_data import RefusedPickleError, TensorView, read_pickle
 
 MOST_PICKLE_BYTES: Final = 16 << 20
 MOST_ENTRIES: Final = 100_000

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oarseg.errors import InputError
-from oarseg.training.dataset_file import DatasetFile, read_dataset_file
-from oarseg.training.plans import Configuration, Plans, read_plans
+from oarseg.training.nnunet_files.dataset_file import DatasetFile, read_dataset_file
+from oarseg.training.nnunet_files.plans import Configuration, Plans, read_plans
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 

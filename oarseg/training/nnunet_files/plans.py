@@ -16,8 +16,8 @@ from pydantic.dataclasses import dataclass
 from oarseg.errors import InputError
 from oarseg.model.manifest import Normalisation, Resampling
 from oarseg.model.value_types import Axis, Spacing, SplineOrder
-from oarseg.training.architecture import MOST_STAGES, Architecture, check_patch
-from oarseg.training.json_file import READ, invalid, read_json_object, shown
+from oarseg.training.nnunet_files.architecture import MOST_STAGES, Architecture, check_patch
+from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
 from oarseg.training.settings import TrainerSettings
 
 SCHEMES: Final = {

@@ -34,7 +34,7 @@ from oarseg.inference.channels import build_channels, read_images
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
 from oarseg.model.manifest import ChannelRecipe
-from oarseg.training.dataset_origin import (
+from oarseg.training.preparation.dataset_origin import (
     Options,
     check_options,
     check_sources,
@@ -43,8 +43,12 @@ from oarseg.training.dataset_origin import (
     prepare_options,
     write_whole_text,
 )
-from oarseg.training.label_sources import find_sources, merged_classes, read_training_labels
-from oarseg.training.presence import Presence, find_contradictions, read_presence
+from oarseg.training.preparation.label_sources import (
+    find_sources,
+    merged_classes,
+    read_training_labels,
+)
+from oarseg.training.preparation.presence import Presence, find_contradictions, read_presence
 
 log = logging.getLogger(__name__)
 
