@@ -101,25 +101,28 @@ SMALL = Preset(
         seed=7,
     ),
 )
-# For phantoms of size tiny: trains in seconds, to show that all steps fit together.
+# For phantoms of size tiny: trains in seconds, to show that all steps fit together. A tumour of
+# 40 voxels must be found whatever the seed, or a test of the steps would fail by bad luck: in
+# patches of 16x48x48 it is a thousandth, and trainings ended with the background alone.
 TINY = Preset(
     name="oarsegTiny",
     spacing_mm=(8.0, 6.5, 6.5),
-    patch_size=(16, 48, 48),
+    patch_size=(16, 32, 32),
     strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
     features=(8, 16, 32),
     batch_size=2,
     trainer=TrainerSettings(
         epochs=2,
-        iterations=30,
+        iterations=40,
         validation_iterations=1,
         optimizer="adamw",
-        learning_rate=3e-3,
+        learning_rate=1e-2,
         oversample_foreground=0.75,
         mirroring="none",
         augmentation="light",
         modality_dropout=0.2,
         seed=7,
+        deterministic=True,
     ),
 )
 PRESETS = {SMALL.name: SMALL, TINY.name: TINY}

@@ -34,14 +34,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_from_the_published_data_set_to_masks(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+def test_from_the_published_data_set_to_masks(published: Path, tmp_path: Path) -> None:
     raw, work, weights = tmp_path / "raw" / DATASET, tmp_path / "work", tmp_path / "weights"
     oarseg("prepare", published, "--out", raw, "--workers", 2)
     training = ("--plans", "oarsegTiny", "--epochs", 2, "--settings", '{"iterations": 8}')
-    where = ("--device", "cpu", "--workers", 1)
+    where = ("--device", "cpu", "--workers", 1, "--threads", 1)
     oarseg("train", raw, "--work", work, "--folds", 0, 1, *training, *where)
 
     results = work / "results" / DATASET / "OarsegTrainer__oarsegTiny__3d_fullres"
