@@ -805,6 +805,22 @@ def test_the_ct_s_own_voxels_in_the_place_of_the_mr(
     )
 
 
+def test_nifti_labels_have_the_ct_s_own_geometry(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Stored from right to left, so that the networks' grid is another one."""
+    ct = input_dir / "images/ct/case_03_CT.mha"
+    path = ct.with_suffix(".nii")
+    sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(ct)), "RAS"), str(path))
+    ct.unlink()
+    output = tmp_path / "output"
+    assert segment_folder.segment_folder(settings(input_dir, output, weights)) == ()
+    labels = output / "images/head_neck_oar/case_03_seg.nii"
+    for field in (slice(76, 92), slice(252, 328)):
+        assert labels.read_bytes()[field] == path.read_bytes()[field]
+    sitk.Mask(sitk.ReadImage(str(path)), sitk.ReadImage(str(labels)))
+
+
 def test_limits_are_the_user_s(input_dir: Path, weights: Path, tmp_path: Path) -> None:
     chosen = replace(settings(input_dir, tmp_path / "output", weights), limits=Limits(voxels=1000))
     failures = segment_folder.segment_folder(chosen)

@@ -213,9 +213,9 @@ def _check_geometry(path: Path, grid: Grid, limits: Limits) -> None:
     # Overflow gives infinity, which is no less wrong.
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(matrix.T @ matrix - np.eye(3)).max()
+        stretch = np.abs(np.linalg.norm(matrix, axis=0) - 1.0).max()
     if not error <= ORTHONORMAL_TOLERANCE:
-        norms = np.linalg.norm(matrix, axis=0)
-        if np.abs(norms - 1.0).max() <= ORTHONORMAL_TOLERANCE:
+        if stretch <= ORTHONORMAL_TOLERANCE:
             raise sheared_axes(path, shear_deg(matrix))
         raise unusable_file(
             path,

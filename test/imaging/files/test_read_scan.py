@@ -215,8 +215,10 @@ def test_size_limits(tmp_path: Path) -> None:
         ({"TransformMatrix": "1 0.1 0 0 1 0 0 0 1"}, "orthonormal axis directions, found "),
         ({"TransformMatrix": "1 0 0 1 0 0 0 0 1"}, ""),
         ({"TransformMatrix": "1 0 0 0 1 0 0 0 nan"}, ""),
+        ({"TransformMatrix": "1e300 0 0 0 1 0 0 0 1"}, "orthonormal axis directions, found "),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_geometry_of_no_scan(tmp_path: Path, fields: dict[str, str], message: str) -> None:
     path = meta(tmp_path / "x.mha", ramp("i2", (5, 5, 5)).tobytes(), **fields)
     assert refusal(path).startswith(f"expected {message}")
