@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s", error)
         return 1
     except KeyboardInterrupt:
-        logger.error("stopped by Ctrl-C")
+        logger.error("interrupted")
         return INTERRUPTED
 
 

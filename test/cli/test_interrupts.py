@@ -58,7 +58,7 @@ def test_ctrl_c_ends_the_command_and_its_workers_in_one_line(tmp_path: Path) -> 
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130
-    assert said.strip().endswith("ERROR stopped by Ctrl-C")
+    assert said.strip().endswith("ERROR interrupted")
     assert "Traceback" not in said
 
 
@@ -70,7 +70,7 @@ def test_ctrl_c_in_train(
 
     monkeypatch.setattr(planning, "check_raw_dataset", interrupt)
     assert main(["train", str(tmp_path), "--work", str(tmp_path)]) == 130
-    assert capsys.readouterr().err.strip().endswith("ERROR stopped by Ctrl-C")
+    assert capsys.readouterr().err.strip().endswith("ERROR interrupted")
 
 
 @pytest.mark.parametrize(

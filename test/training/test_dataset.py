@@ -333,7 +333,7 @@ def test_ctrl_c_ends_in_one_line(data: Path, tmp_path: Path) -> None:
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in told
-    assert told.splitlines()[-1].endswith("ERROR stopped by Ctrl-C")
+    assert told.splitlines()[-1].endswith("ERROR interrupted")
 
 
 # --- other challenges
