@@ -1,78 +1,77 @@
-"""Numbers that options take, and the sentence about those that they do not."""
+"""Which challenge a command takes where no option names one."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
 
-from oarseg.cli import main
+from oarseg.cli import main, options
 from oarseg.cli.main import build_parser
-from oarseg.cli.options import number_above, number_within, whole_number
+from oarseg.errors import InputError
 
-NONSENSE = ("nan", "inf", "-inf", "soon", "", "1e400", "-1")
+
+def report(output: Path, case: str, challenge: object) -> None:
+    (output / "reports").mkdir(parents=True, exist_ok=True)
+    (output / f"reports/{case}.json").write_text(json.dumps({"challenge": challenge}))
+
+
+def chosen(
+    challenge: str | None, output: Path, case: str | None = None, table: Path | None = None
+) -> str:
+    arguments = argparse.Namespace(challenge=challenge, label_table=table)
+    return options.chosen_challenge(arguments, outputs=output, case=case).name
+
+
+def test_the_report_names_the_challenge(tmp_path: Path) -> None:
+    report(tmp_path, "a", "segrap_oar")
+    assert chosen(None, tmp_path) == "segrap_oar"
+    assert chosen(None, tmp_path, "a") == "segrap_oar"
+    assert chosen("structseg_lung_gtv", tmp_path) == "structseg_lung_gtv"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"challenge": 7}', "[" * 100_000])
+def test_without_a_report_it_is_han_seg(tmp_path: Path, text: str) -> None:
+    assert chosen(None, tmp_path) == "han_seg"
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/a.json").write_text(text)
+    assert chosen(None, tmp_path) == "han_seg"
+
+
+def test_reports_that_do_not_decide(tmp_path: Path) -> None:
+    report(tmp_path, "a", "segrap_oar")
+    report(tmp_path, "b", "segrap_gtv")
+    with pytest.raises(InputError, match="reports of one challenge, found segrap_gtv, segrap_oar"):
+        chosen(None, tmp_path)
+    assert chosen(None, tmp_path, "b") == "segrap_gtv"
+    report(tmp_path, "b", "our_own")
+    with pytest.raises(InputError, match=r"b\.json: names challenge 'our_own'.*--challenge"):
+        chosen(None, tmp_path, "b")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("1", 1), ("2e3", 2000), ("2000", 2000), (" 7 ", 7), ("7.0", 7)]
+    "command",
+    [
+        ("picture", "--input", "i", "--output", "o", "--png", "p"),
+        ("evaluate", "p", "r", "--out", "o"),
+    ],
 )
-def test_whole_numbers(text: str, expected: int) -> None:
-    assert whole_number(1, 2000)(text) == expected
-
-
-@pytest.mark.parametrize("text", [*NONSENSE, "0", "2001", "1.5", "9" * 5000])
-def test_what_is_no_whole_number_within_the_limits(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1 to 2000"):
-        whole_number(1, 2000)(text)
-
-
-@pytest.mark.parametrize("text", [*NONSENSE, "0", "8.01"])
-def test_what_is_no_number_within_the_limits(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="expected a number above 0, at most 8, "):
-        number_above(0, most=8)(text)
-    assert number_above(0, most=8)("8") == 8.0
-
-
-def test_both_limits_are_allowed() -> None:
-    assert (number_within(-10, 10)("-10"), number_within(-10, 10)("10")) == (-10.0, 10.0)
-    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a number from -10 to 10, "):
-        number_within(-10, 10)("nan")
-
-
-def numeric_options() -> list[tuple[str, str]]:
-    """Every option of every subcommand that takes a number, found by its type."""
-    (commands,) = (
-        action
-        for action in build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    return [
-        (name, action.option_strings[0])
-        for name, parser in commands.choices.items()
-        for action in parser._actions
-        if action.type not in (None, Path, str)
-    ]
-
-
-@pytest.mark.parametrize(("command", "option"), numeric_options())
-@pytest.mark.parametrize("text", ["nan", "inf", "-1e9"])
-def test_every_numeric_option_refuses_what_is_no_number(
-    command: str, option: str, text: str, capsys: pytest.CaptureFixture[str]
+def test_commands_that_read_outputs_have_no_challenge_of_their_own(
+    command: tuple[str, ...],
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([command, f"{option}={text}"])
-    assert caught.value.code == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"argument {option}: expected a " in last
-    assert last.endswith(f"found '{text}'")
+    assert build_parser().parse_args(command).challenge is None
 
 
-def test_the_numeric_options_are_found() -> None:
-    assert {
-        ("segment", "--max-gib"),
-        ("segment", "--max-voxels"),
-        ("segment", "--threads"),
-        ("segment", "--time-limit"),
-        ("rank", "--alpha"),
-    } <= set(numeric_options())
+def test_evaluate_and_picture_take_the_reports_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both ask for a label table, which only the challenge of the report needs."""
+    report(tmp_path, "a", "han5k")
+    inputs = str(tmp_path)
+    assert main(["evaluate", inputs, inputs, "--out", inputs]) == 1
+    assert main(["picture", "--input", inputs, "--output", inputs, "--png", inputs]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert all("ERROR challenge han5k: takes its labels from you" in line for line in told)

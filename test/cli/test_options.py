@@ -1,0 +1,78 @@
+"""Numbers that options take, and the sentence about those that they do not."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from oarseg.cli import main
+from oarseg.cli.main import build_parser
+from oarseg.cli.options import number_above, number_within, whole_number
+
+NONSENSE = ("nan", "inf", "-inf", "soon", "", "1e400", "-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1", 1), ("2e3", 2000), ("2000", 2000), (" 7 ", 7), ("7.0", 7)]
+)
+def test_whole_numbers(text: str, expected: int) -> None:
+    assert whole_number(1, 2000)(text) == expected
+
+
+@pytest.mark.parametrize("text", [*NONSENSE, "0", "2001", "1.5", "9" * 5000])
+def test_what_is_no_whole_number_within_the_limits(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1 to 2000"):
+        whole_number(1, 2000)(text)
+
+
+@pytest.mark.parametrize("text", [*NONSENSE, "0", "8.01"])
+def test_what_is_no_number_within_the_limits(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a number above 0, at most 8, "):
+        number_above(0, most=8)(text)
+    assert number_above(0, most=8)("8") == 8.0
+
+
+def test_both_limits_are_allowed() -> None:
+    assert (number_within(-10, 10)("-10"), number_within(-10, 10)("10")) == (-10.0, 10.0)
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a number from -10 to 10, "):
+        number_within(-10, 10)("nan")
+
+
+def numeric_options() -> list[tuple[str, str]]:
+    """Every option of every subcommand that takes a number, found by its type."""
+    (commands,) = (
+        action
+        for action in build_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return [
+        (name, action.option_strings[0])
+        for name, parser in commands.choices.items()
+        for action in parser._actions
+        if action.type not in (None, Path, str)
+    ]
+
+
+@pytest.mark.parametrize(("command", "option"), numeric_options())
+@pytest.mark.parametrize("text", ["nan", "inf", "-1e9"])
+def test_every_numeric_option_refuses_what_is_no_number(
+    command: str, option: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, f"{option}={text}"])
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"argument {option}: expected a " in last
+    assert last.endswith(f"found '{text}'")
+
+
+def test_the_numeric_options_are_found() -> None:
+    assert {
+        ("segment", "--max-gib"),
+        ("segment", "--max-voxels"),
+        ("segment", "--threads"),
+        ("segment", "--time-limit"),
+        ("rank", "--alpha"),
+    } <= set(numeric_options())
