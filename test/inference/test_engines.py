@@ -25,9 +25,10 @@ from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
 from oarseg.inference.half_precision import PlainArithmetic, half_arithmetic
-from oarseg.model.bundle import Bundle
+from oarseg.model.bundle import Bundle, load_bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.system.cpus import _cgroup_quota, available_cpus
+from oarseg.workflows.segment_folder import SHIPPED_WEIGHTS
 
 PATCH = (3, 4, 5)
 WEIGHTS = (2.0, -1.0)
@@ -192,6 +193,12 @@ def test_what_this_cpu_says_of_bfloat16(bundle: Bundle) -> None:
         compiled = core.compile_model(bundle.folder / "fold_0.onnx", "CPU", hint)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT")
         assert taken == openvino.Type.bf16
+
+
+def test_what_is_shipped_is_computed_in_float32_on_every_cpu(bfloat16: bool) -> None:
+    """What ``test/expected`` holds was; a manifest with rows in bfloat16 would change that."""
+    assert has_bf16() == bfloat16
+    assert engines.cpu_arithmetic(load_bundle(SHIPPED_WEIGHTS).manifest) == "f32"
 
 
 def test_the_arithmetic_that_was_chosen_is_computed_in(bundle: Bundle, bfloat16: bool) -> None:

@@ -92,6 +92,15 @@ def test_loss_is_evaluated_in_float32() -> None:
     assert FloatLoss(Probe())(logits, None).item() == 4097
 
 
+@pytest.mark.parametrize("hardware", [False, True])
+def test_training_takes_bfloat16_where_it_is_asked_for_and_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, hardware: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: hardware)
+    assert Stub(TrainerSettings(bfloat16_on_cpu=True))._cpu_bfloat16 == hardware
+    assert not Stub(TrainerSettings())._cpu_bfloat16
+
+
 def test_the_trainer_is_alone_in_the_folder_nnunet_searches() -> None:
     """Stock nnU-Net imports every file there to find it."""
     folder = Path(__file__).parents[2] / "oarseg/training/trainers"
