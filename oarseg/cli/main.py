@@ -18,8 +18,6 @@ from oarseg.cli.training import _add_export, _add_prepare, _add_train
 from oarseg.errors import OarsegError
 from oarseg.system import log
 
-# 128 and the number of SIGINT, as a shell has it.
-
 Command = Callable[[argparse.Namespace], int]
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,14 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import SimpleITK as sitk
@@ -320,16 +323,39 @@ def _run_in_processes(
     """
     pool = ProcessPoolExecutor(max_workers=workers, initializer=_let_interrupts_kill)
     try:
-        futures = {pool.submit(prepare_case, job): job for job in jobs}
-        for future in as_completed(futures):
-            if keep_killed or not isinstance(future.exception(), BrokenProcessPool):
-                yield futures[future], future
+        with _noted_interrupts() as interrupts:
+            futures = {pool.submit(prepare_case, job): job for job in jobs}
+            for future in as_completed(futures):
+                if interrupts:
+                    raise KeyboardInterrupt
+                if keep_killed or not isinstance(future.exception(), BrokenProcessPool):
+                    yield futures[future], future
     except BaseException:
         for worker in multiprocessing.active_children():
             worker.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Note each SIGINT: Python drops a KeyboardInterrupt that is raised in a hook of a fork."""
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _: FrameType | None) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _let_interrupts_kill() -> None:
