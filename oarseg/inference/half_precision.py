@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Lock
 from types import ModuleType
@@ -167,8 +168,22 @@ _GRAPHS: dict[str, Callable[[Shape], Any]] = {
 
 
 def half_arithmetic(xp: ModuleType = np) -> HalfArithmetic:
-    """Choose the fastest arithmetic for an array module."""
+    """Choose the fastest arithmetic for an array module that rounds as nnU-Net does."""
     installed = importlib.util.find_spec("openvino") is not None
-    if xp is np and installed and openvino_fault() is None:
+    if xp is np and installed and openvino_fault() is None and openvino_rounds():
         return OpenVinoArithmetic()
     return PlainArithmetic()
+
+
+@cache
+def openvino_rounds() -> bool:
+    """Check that OpenVINO rounds the smallest halves to the nearest.
+
+    Without AVX2 it converts in code of its own, which doubles subnormal values that round
+    up to a power of two.
+    """
+    powers = np.exp2(np.arange(-24, -13, dtype=np.float32))
+    tile = np.tile(powers * np.float32(1 - 2**-14), 16).reshape(1, 1, -1)
+    totals = np.zeros(tile.shape, np.float16)
+    OpenVinoArithmetic().add([totals], tile, np.ones_like(tile))
+    return np.array_equal(totals, tile.astype(np.float16))

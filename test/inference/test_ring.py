@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
+import instruction_sets
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Half
+from oarseg.inference import half_precision
 from oarseg.inference.half_precision import (
     HalfArithmetic,
     OpenVinoArithmetic,
@@ -23,11 +27,11 @@ def values(shape: tuple[int, ...], scale: float, seed: int) -> Image:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 20.0, 3000.0])
-def test_openvinos_arithmetic_is_numpys_to_the_last_bit(scale: float) -> None:
+def test_the_arithmetic_is_numpys_to_the_last_bit(scale: float) -> None:
     tile_values, weights = values((6, 32, 33), scale, 0), np.abs(values((6, 32, 33), 5, 1))
     start = values((6, 32, 33), scale, 2).astype(np.float16)
     found = []
-    for how in (PlainArithmetic(), OpenVinoArithmetic()):
+    for how in (PlainArithmetic(), half_arithmetic()):
         totals = start.copy()
         how.add([totals[:4], totals[4:]], tile_values, weights)
         quotient = np.empty(totals.shape, np.float32)
@@ -37,8 +41,21 @@ def test_openvinos_arithmetic_is_numpys_to_the_last_bit(scale: float) -> None:
     assert np.array_equal(found[0][1], found[1][1])
 
 
-def test_the_fast_arithmetic_is_for_numpy() -> None:
-    assert isinstance(half_arithmetic(), OpenVinoArithmetic)
+def test_the_fast_arithmetic_is_taken_where_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ and "avx2" in instruction_sets.cpu_flags():
+        assert half_precision.openvino_rounds()
+    for rounds, expected in ((True, OpenVinoArithmetic), (False, PlainArithmetic)):
+        monkeypatch.setattr(half_precision, "openvino_rounds", lambda rounds=rounds: rounds)
+        assert isinstance(half_arithmetic(), expected)
+
+
+def test_a_doubled_half_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubles_powers(_: object, totals: list[Half], tile: Image, __: Image) -> None:
+        totals[0][...] = tile
+        totals[0][totals[0] == np.float16(2**-16)] *= 2
+
+    monkeypatch.setattr(OpenVinoArithmetic, "add", doubles_powers)
+    assert not half_precision.openvino_rounds.__wrapped__()  # not what is remembered
 
 
 @pytest.mark.parametrize("how", [PlainArithmetic(), OpenVinoArithmetic()])
