@@ -19,7 +19,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import SimpleITK as sitk
@@ -323,13 +322,11 @@ def _run_in_processes(
     """
     pool = ProcessPoolExecutor(max_workers=workers, initializer=_let_interrupts_kill)
     try:
-        with _noted_interrupts() as interrupts:
+        with _held_interrupts():
             futures = {pool.submit(prepare_case, job): job for job in jobs}
-            for future in as_completed(futures):
-                if interrupts:
-                    raise KeyboardInterrupt
-                if keep_killed or not isinstance(future.exception(), BrokenProcessPool):
-                    yield futures[future], future
+        for future in as_completed(futures):
+            if keep_killed or not isinstance(future.exception(), BrokenProcessPool):
+                yield futures[future], future
     except BaseException:
         for worker in multiprocessing.active_children():
             worker.terminate()
@@ -339,23 +336,22 @@ def _run_in_processes(
 
 
 @contextmanager
-def _noted_interrupts() -> Iterator[list[int]]:
-    """Note each SIGINT: Python drops a KeyboardInterrupt that is raised in a hook of a fork."""
-    noted: list[int] = []
+def _held_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt only at the end.
+
+    In the middle of a fork Python drops the exception, or loses a process that it has started.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield
         return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, _: FrameType | None) -> None:
-        noted.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, note)
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
-        yield noted
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
 
 
 def _let_interrupts_kill() -> None:
