@@ -1,1 +1,1 @@
-"""Which files make a case, and what its outputs are called."""
+"""Find the input files that make up a case, and name its outputs."""

@@ -1,9 +1,9 @@
-"""Which files of the input folder may be opened, and which are no images at all.
+"""Decide which input files may be opened, and which are certainly not images.
 
-A file beside the images is left out, and counted, when its name or its text shows that it is
-no image: what an operating system leaves behind, a README, checksums, notes. Whatever may be
-an image stays a problem that the user is told of: another format, a misspelt ending, a stream
-that breaks off. So a typo never makes a case vanish.
+A file beside the images is ignored, and counted, if its name or its text shows that it is not
+an image: leftovers of an operating system, a README, checksums, notes. Anything that may be an
+image is reported as a problem: another format, a misspelt ending, a truncated stream. A typo
+therefore never makes a case disappear.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oarseg.imaging.files.metaimage import is_metaimage
 from oarseg.imaging.files.nifti import is_nifti
 from oarseg.imaging.files.pixels import GZIP_MAGIC, open_plain_file
 
-# Left by Windows, macOS, NAS systems and file systems, compared without regard to case.
+# Left behind by Windows, macOS, NAS systems and file systems; compared case-insensitively.
 SYSTEM_LEFTOVERS = frozenset(
     {
         "thumbs.db",
@@ -40,19 +40,19 @@ DOCUMENT = re.compile(
     r"|md5|sha1|sha256|sha512|sig|asc|url|lnk|py|sh)",
     re.IGNORECASE,
 )
-# What images begin with, whatever their names say, and what stands in for one.
+# The first bytes of images, whatever their names, and of files that stand in for them.
 IMAGE_MAGICS = (b"NRRD", b"# vtk", b"version https://git-lfs", GZIP_MAGIC)
 HEAD_BYTES = 1 << 16
 _WHITESPACE = re.compile(r"[\t\n\r\f]")
 
 
 def printable_path(name: str) -> str:
-    """A file name that can stand in a message."""
+    """Return a file name in a form that is safe to print in a message."""
     return name if name.isprintable() else repr(name)
 
 
 def not_an_image(path: Path) -> str:
-    """Say why a path is no image that can be read."""
+    """Return the message for a path that is not an image of a known format."""
     return fault_message(
         path,
         expected=f"an image ({', '.join(ENDINGS)})",
@@ -62,10 +62,10 @@ def not_an_image(path: Path) -> str:
 
 
 def is_no_image(path: Path, input_dir: Path) -> bool:
-    """Whether a file without an image's ending is certainly none, so that it can be left out.
+    """Return whether a file without an image's ending is certainly not one and may be ignored.
 
     Args:
-        path: the file; it is opened only if it is a plain one inside the input folder.
+        path: the file; opened only if it is a plain file inside the input folder.
         input_dir: the input folder.
     """
     if path.name.casefold() in SYSTEM_LEFTOVERS:
@@ -88,11 +88,11 @@ def _begins_as_image(head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether the first bytes of a file are text; no bytes at all say nothing."""
+    """Return whether the first bytes of a file are text; False for an empty file."""
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The last character may go on behind what was read.
+        # The last character may continue beyond the bytes that were read.
         if error.start < len(head) - 3 or len(head) < HEAD_BYTES:
             return False
         text = head[: error.start].decode("utf-8-sig")
@@ -100,7 +100,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def find_file_fault(path: Path, input_dir: Path) -> str | None:
-    """Find what forbids opening a file: its name, its kind or where it leads."""
+    """Return why a file must not be opened (its name, kind or link target), or None."""
     if not path.name.isprintable():
         return fault_message(
             Path(repr(path.name)),

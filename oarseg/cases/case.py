@@ -33,21 +33,21 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseProblem:
-    """Why something in the input is no case: its name, and one sentence for the user."""
+    """Something in the input that cannot be a case: its name, and one sentence for the user."""
 
     name: str
     message: str
 
 
 def label_path(case: Case, challenge: Challenge) -> Path:
-    """Where the challenge wants a case's label file, below the output folder."""
+    """Return the path of a case's label file below the output folder, as the challenge asks."""
     output, socket = challenge.output, challenge.reference
     if output.path:
         return Path(output.path.replace("{case}", case.name))
     reference = case.files[socket.channel]
     stem = file_stem(reference)
     end = output.ending or reference.name[len(stem) :]
-    # A file that has the same name in every case says nothing of its own.
+    # A file name that is the same in every case does not identify one.
     named = case.name if socket.file and stem.lower() == socket.file.lower() else stem
     if output.replace:
         named = named.replace(output.replace, output.by)
@@ -55,7 +55,7 @@ def label_path(case: Case, challenge: Challenge) -> Path:
 
 
 def output_paths(case: Case, challenge: Challenge) -> tuple[Path, ...]:
-    """Every file and folder that a case's outputs take, below the output folder.
+    """List a case's output files and folders, below the output folder.
 
     Returns:
         Segmentation, folder of masks, report and label file.
@@ -66,29 +66,29 @@ def output_paths(case: Case, challenge: Challenge) -> tuple[Path, ...]:
 
 
 def mask_name(case: str, organ: str) -> str:
-    """The file name of a case's mask of an organ."""
+    """Return the file name of the mask of one organ of a case."""
     return f"{case}_OAR_{organ}.seg.nrrd"
 
 
 def longest_output_name(case: Case, challenge: Challenge) -> str:
-    """The longest file name among a case's outputs, in bytes."""
+    """Return the file name with the most bytes among a case's outputs."""
     masks = [mask_name(case.name, organ.name) for organ in challenge.organs]
     parts = [part for path in output_paths(case, challenge) for part in path.parts]
     return max(masks + parts, key=lambda name: len(name.encode(errors="surrogateescape")))
 
 
 def fits_file_name(name: str) -> bool:
-    """Whether a file can have this name."""
+    """Return whether a name is short enough for a file."""
     return len(name.encode(errors="surrogateescape")) <= NAME_BYTES
 
 
 def owns_label_path(name: str, path: Path, challenge: Challenge) -> bool:
-    """Whether a label file can be that of a case of this name, whatever its input was called.
+    """Return whether a label file can belong to a case, whatever its input files were called.
 
     Args:
         name: the case's name.
-        path: below the output folder, as an earlier run's report gives it.
-        challenge: the rules by which label files are named.
+        path: path of the label file below the output folder, from an earlier run's report.
+        challenge: gives the rule by which label files are named.
     """
     socket = challenge.reference
     marks = {"", *socket.suffixes, *(suffix.lower() for suffix in socket.suffixes)}
@@ -100,5 +100,5 @@ def owns_label_path(name: str, path: Path, challenge: Challenge) -> bool:
 
 
 def file_stem(path: Path) -> str:
-    """A file's name without its image ending."""
+    """Return a file's name without its image ending."""
     return path.name[: len(path.name) - len(image_ending(path.name) or "")]

@@ -1,16 +1,16 @@
-"""Which files of the input folder make a case.
+"""Find the cases in the input folder, and pair their files.
 
-Three layouts are known, and the first that is there counts:
+Three layouts are known; the first one that is present is used:
 
 1. ``inputs.json`` as Grand Challenge writes it, naming sockets whose image files lie
    in ``images/<slug>/``;
 2. the folders ``images/<slug>/`` alone;
 3. the data set's own: ``case_01/case_01_IMG_CT.nrrd`` or, where the challenge's images
-   are called alike in every case, ``1/data.nii.gz``; one such folder itself; and a folder
-   of plain images, where the challenge has one input and says so.
+   have the same name in every case, ``1/data.nii.gz``; one such folder itself; or, if the
+   challenge allows it for its only input, a folder of plain images.
 
-Files pair by case key: the name without the socket's suffix and without regard to
-case. Never by their order. One faulty entry costs its own case and no other.
+Files are paired by case key, which is the name without the socket's suffix, in lower case;
+never by their order. A faulty entry affects its own case only.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ from oarseg.errors import InputError
 from oarseg.imaging.files.locate import image_ending
 from oarseg.imaging.files.pixels import open_plain_file
 
-# The platform lists a handful of sockets in a few KiB; more is no list of inputs.
+# The platform's list has a few KiB; a much larger file is not one.
 INPUTS_BYTES = 1 << 20
 RESERVED = tuple(Path(name) for name in (RESULTS, EARLIER, HIDDEN))
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the input holds, every part in the order of its names.
+    """Contents of the input folder, each part sorted by name.
 
     Attributes:
-        cases: what can be segmented.
-        problems: what should have been a case, and why it is none.
-        ignored: files beside the images that certainly are none.
+        cases: cases that can be segmented.
+        problems: entries that were meant as cases but cannot be used, and why.
+        ignored: files beside the images that are certainly not images.
     """
 
     cases: tuple[Case, ...]
@@ -76,7 +76,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A file that stands for one socket of one case, and what is wrong with it, if anything."""
+    """A file for one socket of one case, and its fault, if it has one."""
 
     socket: Socket
     path: Path
@@ -90,7 +90,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a layout gave before files are paired."""
+    """Contents of the input folder before files are paired."""
 
     candidates: list[_Candidate]
     problems: list[CaseProblem]
@@ -100,17 +100,17 @@ class _Layout:
 def find_cases(
     input_dir: Path, challenge: Challenge, *, required: frozenset[str] | None = None
 ) -> Found:
-    """Find the cases in an input folder, and what keeps other files from being one.
+    """Find the cases in an input folder, and the problems of entries that cannot be used.
 
     Args:
         input_dir: the folder.
-        challenge: tells sockets and suffixes.
-        required: channels that no case may lack; None means all. The reference
-            channel is required in any case.
+        challenge: gives sockets and suffixes.
+        required: channels that every case must have; None means all. The reference
+            channel is always required.
 
     Raises:
-        InputError: no such folder, a broken ``inputs.json``, or nothing in it that could
-            be a case.
+        InputError: there is no such folder, ``inputs.json`` is damaged, or the folder holds
+            nothing that could be a case.
     """
     if not input_dir.is_dir():
         raise InputError(f"{input_dir}: expected a folder with images, found none; pass --input")
@@ -139,9 +139,9 @@ def find_cases(
 
 
 def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:
-    """Whether the platform's layout is there rather than the data set's."""
+    """Return whether the folder has the platform's layout rather than the data set's."""
     slugs = (socket.slug for socket in challenge.sockets)
-    # A link that leads nowhere is there too: what is wrong with it is said.
+    # A broken link counts as present, so that it is reported.
     listed = os.path.lexists(input_dir / INPUTS)
     return listed or any(os.path.lexists(input_dir / IMAGES / slug) for slug in slugs)
 
@@ -167,7 +167,7 @@ def _read_sockets(input_dir: Path, challenge: Challenge) -> _Layout:
 
 
 def _listed_slugs(listed: Path, challenge: Challenge) -> set[str]:
-    """The challenge's sockets that ``inputs.json`` lists with an image."""
+    """Return the challenge's sockets for which ``inputs.json`` lists an image."""
     items = _read_list(listed)
     slugs = {_slug(item) for item in items if _gives_image(item)}
     wanted = {socket.slug for socket in challenge.sockets}
@@ -206,7 +206,7 @@ def _read_list(listed: Path) -> list[Any]:
 
 
 def _slug(item: Any) -> str | None:
-    """The socket an entry belongs to; the platform called sockets interfaces before."""
+    """Return the socket of an entry; the platform used to call sockets interfaces."""
     if not isinstance(item, dict):
         return None
     socket = item.get("socket") or item.get("interface")
@@ -215,7 +215,7 @@ def _slug(item: Any) -> str | None:
 
 
 def _gives_image(item: Any) -> bool:
-    """Whether an entry carries an image: ``image``, ``file``, or neither of the keys."""
+    """Return whether an entry has an image: ``image`` or ``file`` is set, or both are missing."""
     if not isinstance(item, dict):
         return False
     given = [item[key] for key in ("image", "file") if key in item]
@@ -223,7 +223,7 @@ def _gives_image(item: Any) -> bool:
 
 
 def _read_data_set(input_dir: Path, challenge: Challenge) -> _Layout:
-    """Images named with a socket's suffix, in the folder and its subfolders."""
+    """Collect the images named with a socket's suffix, in the folder and its subfolders."""
     layout = _Layout([], [], [])
     here = _input_entries(input_dir)
     layout.problems.extend(_broken_links(here, input_dir))
@@ -245,7 +245,7 @@ def _folder_name(path: Path) -> str:
 
 
 def _broken_links(paths: Iterable[Path], input_dir: Path) -> Iterator[CaseProblem]:
-    """Links that lead nowhere and are not called like an image: a case's folder may be meant."""
+    """Report broken links without an image's ending: each may stand for a case's folder."""
     for path in paths:
         broken = os.path.islink(path) and not os.path.exists(path)
         if broken and image_ending(path.name) is None:
@@ -256,7 +256,7 @@ def _broken_links(paths: Iterable[Path], input_dir: Path) -> Iterator[CaseProble
 def _add_unmarked(
     layout: _Layout, files: list[Path], challenge: Challenge, input_dir: Path
 ) -> None:
-    """Add every image of a folder, where the challenge has a socket for what nothing marks."""
+    """Add every image of a folder, if the challenge has a socket for images without a mark."""
     socket = next((socket for socket in challenge.sockets if socket.unmarked), None)
     if socket is None:
         return
@@ -277,9 +277,9 @@ def _add_unmarked(
 def _add_misnamed(
     layout: _Layout, files: list[Path], challenge: Challenge, input_dir: Path
 ) -> None:
-    """Add files that are named like an image of a case but for their ending.
+    """Add files that are named like an image of a case except for their ending.
 
-    Where the image itself is there too, the other file is a preview, a copy or a note.
+    If the image itself is there too, the file is ignored as a preview, a copy or a note.
     """
     known = {candidate.path for candidate in layout.candidates}
     whole = {(candidate.key, candidate.socket.slug) for candidate in layout.candidates}
@@ -297,7 +297,7 @@ def _add_misnamed(
 
 
 def _misnamed(path: Path, challenge: Challenge, input_dir: Path) -> _Candidate | None:
-    """The image that a file's name means if one or more of its endings are taken off."""
+    """Return the image that a file is named after, once endings are removed from its name."""
     stem = path.name
     while stem:
         meant = path.with_name(f"{stem}.nrrd")
@@ -313,7 +313,7 @@ def _misnamed(path: Path, challenge: Challenge, input_dir: Path) -> _Candidate |
 
 
 def _socket_by_file(path: Path, challenge: Challenge) -> Socket | None:
-    """The socket whose images have this name in every case's folder."""
+    """Return the socket whose images have this name in every case's folder."""
     if image_ending(path.name) is None:
         return None
     stem = file_stem(path).lower()
@@ -329,7 +329,7 @@ def _socket_by_suffix(path: Path, challenge: Challenge) -> Socket | None:
 
 
 def _input_entries(folder: Path) -> list[Path]:
-    """What lies in the input folder itself, hidden entries aside."""
+    """List the input folder itself, without hidden entries."""
     try:
         return _visible(folder)
     except OSError as error:
@@ -337,7 +337,7 @@ def _input_entries(folder: Path) -> list[Path]:
 
 
 def _entries(folder: Path, layout: _Layout) -> list[Path]:
-    """What lies in a folder below the input; nothing where it is none, or cannot be read."""
+    """List a folder below the input; empty, with a problem noted, if it cannot be read."""
     if not os.path.isdir(folder):
         return []
     try:
@@ -357,13 +357,13 @@ def _unreadable(folder: Path, error: OSError) -> str:
         folder,
         expected="a folder that can be read",
         found=f"{error.strerror}",
-        do="give it permissions to be read, or remove it",
+        do="make it readable, or remove it",
     )
 
 
 def _candidate(path: Path, socket: Socket, input_dir: Path, name: str = "") -> _Candidate:
     stem = file_stem(path)
-    # A file that is called nothing but its suffix keeps its whole stem.
+    # A file whose name is only the suffix keeps its whole stem.
     name = name or stem[: len(stem) - _suffix(stem, socket)] or stem
     fault = find_file_fault(path, input_dir) or _name_fault(path, name)
     return _Candidate(socket, path, printable_path(name), fault)
@@ -381,19 +381,19 @@ def _name_fault(path: Path, name: str) -> str | None:
 
 
 def _suffix(stem: str, socket: Socket) -> int:
-    """Length of the longest suffix of the socket that the stem ends with; 0 for none."""
+    """Return the length of the socket's longest suffix that the stem ends with; 0 for none."""
     lower = stem.lower()
     return max((len(s) for s in socket.suffixes if lower.endswith(s.lower())), default=0)
 
 
 def _groups(candidates: list[_Candidate], *, single: bool) -> list[list[_Candidate]]:
-    """Candidates that belong together, by key.
+    """Group the candidates that belong to one case, by key.
 
     Args:
-        candidates: all of them.
-        single: where no socket has two files they are one case, whatever their names:
-            the platform calls every file by a number of its own. Unless their suffixes
-            show that somebody named them, and named two cases.
+        candidates: all candidates.
+        single: take all candidates as one case, whatever their names, if no socket has
+            two: the platform gives every file an arbitrary name. The exception is names
+            that all end with a suffix and so name two cases.
     """
     sockets = Counter(candidate.socket.slug for candidate in candidates)
     named = all(_suffix(file_stem(c.path), c.socket) for c in candidates)
@@ -474,13 +474,13 @@ def _missing(
 
 
 def _distinct(cases: list[Case], challenge: Challenge) -> tuple[list[Case], list[CaseProblem]]:
-    """Part the cases whose outputs would overwrite one another, or the run's own files."""
+    """Separate the cases whose outputs would overwrite each other or the run's own files."""
     owners: dict[Path, list[str]] = {fold_path(path): [""] for path in RESERVED}
     for case in cases:
         for path in output_paths(case, challenge):
             owners.setdefault(fold_path(path), []).append(case.name)
     clashes = {case.name: clash for case in cases if (clash := _clash(case, challenge, owners))}
-    # The other side of a clash may be what lies above: it must not win by its shape.
+    # The other case of a clash may own the parent path; neither of the two may be written.
     above = {name for _, names in clashes.values() for name in names}
     good = [case for case in cases if case.name not in clashes and case.name not in above]
     lost = [case for case in cases if case.name in clashes or case.name in above]
@@ -494,8 +494,8 @@ def _distinct(cases: list[Case], challenge: Challenge) -> tuple[list[Case], list
 def _clash(
     case: Case, challenge: Challenge, owners: Mapping[Path, list[str]]
 ) -> tuple[Path, list[str]] | None:
-    """The first output of a case that is another's, or lies below it, and whose that is."""
-    # The label file first: it is what a user knows of.
+    """Return a case's first output at or below another's output, and the owners' names."""
+    # The label file first, since users know that one.
     for path in reversed(output_paths(case, challenge)):
         folded = fold_path(path)
         for place in (folded, *folded.parents):

@@ -1,6 +1,6 @@
-"""Where outputs lie below the output folder, and which names can be those of cases.
+"""Places of outputs below the output folder, and the names that a case can have.
 
-This module needs nothing but Python, so that a process without much memory can use it.
+This module imports only the standard library, so that a process with little memory can use it.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ RESULTS = "results.json"
 MASKS = "oar_masks"
 REPORTS = "reports"
 EARLIER = "earlier"
-# A run's own files; input folders' hidden entries are ignored, and no case may lie below it.
+# The run's own files. No case may lie below it; hidden entries of input folders are ignored.
 HIDDEN = ".oarseg"
-# Linux file systems allow that many bytes for each part of a path.
+# Linux file systems allow this many bytes for each part of a path.
 NAME_BYTES = 255
 
 
 def is_case_name(name: str) -> bool:
-    """Whether a case, and so a file or folder of its own, can have this name."""
+    """Return whether a case can have this name, as files and folders are named after it."""
     allowed = name.isprintable() and "/" not in name and name not in ("", ".", "..")
     return allowed and len(name.encode()) <= NAME_BYTES
 
 
 def segmentation_path(name: str) -> Path:
-    """Where a case's Slicer segmentation lies, below the output folder."""
+    """Return the path of a case's Slicer segmentation below the output folder."""
     return Path(MASKS, f"{name}.seg.nrrd")
 
 
 def masks_path(name: str) -> Path:
-    """The folder of a case's masks, below the output folder."""
+    """Return the folder of a case's masks below the output folder."""
     return Path(MASKS, name)
 
 
 def report_path(name: str) -> Path:
-    """Where a case's report lies, below the output folder."""
+    """Return the path of a case's report below the output folder."""
     return Path(REPORTS, f"{name}.json")
 
 
 def fold_path(path: Path) -> Path:
-    """A path as file systems see it that ignore case and the form of accents.
+    """Fold a path as file systems do that ignore case and the form of accents.
 
-    Outputs are compared this way wherever they are written: a folder on Linux may be shared
-    with, or copied to, Windows or macOS.
+    Outputs are compared this way on every file system: a folder on Linux may be shared with,
+    or copied to, Windows or macOS.
     """
     folded = unicodedata.normalize("NFD", str(path)).casefold()
     return Path(unicodedata.normalize("NFC", folded))
 
 
 def safe_relative_path(text: object) -> Path | None:
-    """A path that was read from a file, if it is relative and leads nowhere else."""
+    """Return a path read from a file; None unless it is relative and stays in its folder."""
     if not isinstance(text, str) or not text.isprintable():
         return None
     path = Path(text)

@@ -1,4 +1,4 @@
-"""What a user types: each command reads its options and calls one function below."""
+"""The command line: each command parses its options and calls one function of a lower room."""
 
 from oarseg.cli.interrupts import silence_spawned_worker
 from oarseg.cli.main import main

@@ -1,4 +1,4 @@
-"""``python -m oarseg.cli``."""
+"""Run the command line as ``python -m oarseg.cli``."""
 
 import sys
 

@@ -1,25 +1,29 @@
-"""``oarseg challenges``."""
+"""The command ``oarseg challenges``."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
-from oarseg.cli.options import Subparsers
+from oarseg.cli.options import Subparsers, add_label_table
 
 
 def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    """``oarseg challenges``."""
-    parser = commands.add_parser("challenges", help="list the challenges, or check a file of one")
-    parser.add_argument("file", nargs="?", help="a name or FILE.toml: tell all of it")
-    parser.add_argument("--label-table", type=Path, metavar="FILE")
+    """Add ``oarseg challenges``."""
+    parser = commands.add_parser("challenges", help="list the challenges, or check a TOML file")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="NAME|FILE.toml",
+        help="show everything about this challenge; a file is checked first (default: list all)",
+    )
+    add_label_table(parser)
     parser.set_defaults(command=run_challenges)
 
 
 def run_challenges(arguments: argparse.Namespace) -> int:
-    """Print the challenges, one a line, or one of them in full."""
+    """Print all challenges, one per line, or one of them in full."""
     if arguments.file is None:
         for name in catalogue.challenge_names():
             print(_line(catalogue.load_challenge(name)))
@@ -37,6 +41,7 @@ def _line(rules: Challenge) -> str:
 def _whole(rules: Challenge) -> str:
     output = rules.output
     where = output.path or f"images/{output.slug}/<name of the CT>{output.ending}"
+    form = "one channel per organ" if output.form == "channels" else "label map"
     lines = [
         f"{rules.name}: {rules.title}",
         *([f"note: {rules.notice}"] if rules.notice else []),
@@ -45,7 +50,7 @@ def _whole(rules: Challenge) -> str:
             + (f", in a data set {s.file}{rules.data_set.ending}" if s.file else "")
             for s in rules.sockets
         ),
-        f"output: {where} ({'a channel an organ' if output.form == 'channels' else 'label map'})",
+        f"output: {where} ({form})",
         f"labels of a model: {len(rules.structures)}",
         *(
             f"{number:4d} {organ.name}"

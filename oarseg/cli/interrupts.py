@@ -1,6 +1,6 @@
-"""Ctrl-C: one line from the command, nothing from its worker processes.
+"""Handle Ctrl-C: the command prints one line, its worker processes print nothing.
 
-A terminal sends SIGINT to all of them, and each would print a traceback of its own.
+A terminal sends SIGINT to all of them, and each would otherwise print its own traceback.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-INTERRUPTED: Final = 130  # as shells give it: 128 + SIGINT
+INTERRUPTED: Final = 130  # as in shells: 128 + SIGINT
 
 
 def silence_spawned_worker() -> None:
-    """Let SIGINT end this process without a word, if it is a worker that was spawned.
+    """Let SIGINT end this process silently if it is a spawned worker.
 
-    Such a worker imports the command line again, and nothing else of ours.
+    Such a worker imports the command line again, and no other module of this package.
     """
-    # multiprocessing knows a parent only once the import is done.
+    # multiprocessing knows the parent only after the import.
     if "--multiprocessing-fork" in sys.orig_argv:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def quiet_forked_workers(*, kept: bool = False) -> Iterator[None]:
-    """Keep processes that are forked meanwhile quiet at SIGINT.
+    """Keep processes forked inside the ``with`` block silent on SIGINT.
 
     Args:
-        kept: they stay until this process ends them, as nnU-Net's loaders expect, which
-            report workers that have ended; otherwise SIGINT ends them.
+        kept: let them ignore SIGINT and run until this process ends them. nnU-Net's data
+            loaders need that, since they report workers that have died. Otherwise SIGINT
+            ends them.
     """
     global _forked
     before, _forked = _forked, signal.SIG_IGN if kept else signal.SIG_DFL

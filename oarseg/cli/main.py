@@ -1,4 +1,4 @@
-"""The command line: one subcommand a job, each a few lines that call the package."""
+"""Contour CT and MR for radiotherapy, and train, export and evaluate the models that do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from oarseg.cli.interrupts import INTERRUPTED
 from oarseg.cli.phantom import add_phantom
 from oarseg.cli.picture import add_picture
 from oarseg.cli.register import add_register
-from oarseg.cli.scores import _add_evaluate, _add_rank
+from oarseg.cli.scores import add_evaluate, add_rank
 from oarseg.cli.segment import add_segment, run_segment
-from oarseg.cli.training import _add_export, _add_prepare, _add_train
+from oarseg.cli.training import add_export, add_prepare, add_train
 from oarseg.errors import OarsegError
 from oarseg.system import log
 
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit status.
+    """Run one command and return its exit status.
 
-    What the user did wrong ends as one line on stderr and status 1, Ctrl-C as one and
-    status 130; a defect of ours keeps its traceback. ``segment`` has no data to print:
-    its information goes to stdout, as platforms take all that comes on stderr for trouble.
+    A mistake of the user gives one line on stderr and status 1, Ctrl-C one line and status
+    130; a bug keeps its traceback. ``segment`` prints no data, so its progress goes to
+    stdout: platforms treat everything on stderr as a problem.
     """
     log.open_closed_streams()
     arguments = build_parser().parse_args(argv)
@@ -46,22 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands."""
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(prog="oarseg", description=__doc__)
     parser.add_argument("--version", action="version", version=f"oarseg {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="log details")
+    parser.add_argument(
+        "--verbose", action="store_true", help="log more details; give it before COMMAND"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         add_segment,
         add_challenges,
         add_phantom,
-        _add_prepare,
-        _add_train,
-        _add_export,
+        add_prepare,
+        add_train,
+        add_export,
         add_register,
         add_picture,
-        _add_evaluate,
-        _add_rank,
+        add_evaluate,
+        add_rank,
     ):
         add(commands)
     return parser

@@ -1,4 +1,4 @@
-"""Options that several subcommands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Subparsers = argparse._SubParsersAction  # argparse names no public type for it
 logger = logging.getLogger(__name__)
 
 
-# Far beyond any machine, and far below what a library could not count with.
+# Far more than any machine has, far less than any library's integers can hold.
 MOST_THREADS = 4096
 MOST_CASES = 10**6
 MOST_SEED = 2**32 - 1
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Make an option's type: a whole number within limits; "2e9" is one too."""
+    """Make an argparse type: a whole number within limits, which may be written as "2e9"."""
 
     def parse(text: str) -> int:
         number = _whole(text)
@@ -52,14 +52,14 @@ def _whole(text: str) -> int | None:
 
 
 def number_above(least: float, *, most: float) -> Callable[[str], float]:
-    """Make an option's type: a finite number above one limit and up to another."""
+    """Make an argparse type: a finite number above one limit and up to another."""
     return _number(
         lambda value: least < value <= most, f"a number above {least:g}, at most {most:g}"
     )
 
 
 def number_within(least: float, most: float) -> Callable[[str], float]:
-    """Make an option's type: a number between two limits, both allowed."""
+    """Make an argparse type: a number within two limits, both included."""
     return _number(lambda value: least <= value <= most, f"a number from {least:g} to {most:g}")
 
 
@@ -78,13 +78,13 @@ def _number(allowed: Callable[[float], bool], expected: str) -> Callable[[str], 
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads``, where 0 stands for every core."""
+    """Add ``--threads``, where 0 means all cores that this process may use."""
     parser.add_argument(
         "--threads",
         type=whole_number(0, MOST_THREADS),
         default=0,
         metavar="N",
-        help="0: every core there is",
+        help="CPU threads (default: 0, all cores that this process may use)",
     )
 
 
@@ -92,43 +92,49 @@ def add_challenge(
     parser: argparse.ArgumentParser,
     *,
     default: str | None = DEFAULT_CHALLENGE,
-    without: str = "what the data is for",
+    without: str = "the one that the dataset was prepared for",
 ) -> None:
     """Add the options that choose a challenge.
 
     Args:
-        parser: of the command.
-        default: the challenge without the option; None lets the command find it.
-        without: what a command takes that finds it, for the help.
+        parser: the command's parser.
+        default: the challenge if the option is not given; None if the command finds it.
+        without: which challenge the command then finds, for the help.
     """
     known = ", ".join(catalogue.challenge_names())
     parser.add_argument(
         "--challenge",
         default=default,
         metavar="NAME|FILE.toml",
-        help=f"{known}, or a file of your own (default: {default or without})",
+        help=f"{known}, or your own file (default: {default or without})",
     )
+    add_label_table(parser)
+
+
+def add_label_table(parser: argparse.ArgumentParser) -> None:
+    """Add ``--label-table``, for challenges whose labels the user brings."""
     parser.add_argument(
         "--label-table",
         type=Path,
         metavar="FILE",
-        help="your labels, TOML or nnU-Net's dataset.json, for a challenge without any (han5k)",
+        help="your labels, as TOML or nnU-Net's dataset.json, for a challenge that defines none "
+        "(han5k)",
     )
 
 
 def chosen_challenge(
     arguments: argparse.Namespace, *, outputs: Path | None = None, case: str | None = None
 ) -> Challenge:
-    """The challenge that the options choose; says what its users must know.
+    """Load the challenge that the options choose, and log its notice.
 
     Args:
-        arguments: the command line's.
-        outputs: what ``segment`` wrote; its reports name the challenge where no option does.
-        case: whose report to read; None reads them all.
+        arguments: the parsed command line.
+        outputs: output folder of ``segment``; its reports name the challenge if no option does.
+        case: the case whose report is read; None reads all reports.
 
     Raises:
-        InputError: no such challenge, a broken file, a label table is missing, or the
-            reports name several challenges.
+        InputError: there is no such challenge, its file is invalid, its label table is
+            missing, or the reports name several challenges.
     """
     name = arguments.challenge
     if name is None and outputs is not None:
@@ -136,30 +142,30 @@ def chosen_challenge(
     rules = catalogue.load_challenge(name or DEFAULT_CHALLENGE, table=arguments.label_table)
     if not rules.structures:
         raise InputError(
-            f"challenge {rules.name}: takes its labels from you; pass --label-table with a TOML "
-            "table or nnU-Net's dataset.json"
+            f"challenge {rules.name}: takes its labels from you; pass --label-table with TOML "
+            "or nnU-Net's dataset.json"
         )
     say_notice(rules)
     return rules
 
 
 def reported_challenge(outputs: Path, case: str | None = None) -> str | None:
-    """The challenge that reports in an output folder name; None where there is none.
+    """Return the challenge that the reports in an output folder name; None without reports.
 
     Raises:
-        InputError: they name several, or one that is not the package's own.
+        InputError: they name several challenges, or one that is not in the package.
     """
     files = [outputs / report_path(case)] if case else sorted((outputs / REPORTS).glob("*.json"))
     named = {name: file for file in files if (name := _challenge_of_report(file))}
     if len(named) > 1:
         raise InputError(
             f"{outputs / REPORTS}: expected reports of one challenge, found "
-            f"{', '.join(sorted(named))}; pass --challenge, and give the outputs of one"
+            f"{', '.join(sorted(named))}; pass --challenge and a folder with its outputs only"
         )
     for name, file in named.items():
         if name not in catalogue.challenge_names():
             raise InputError(
-                f"{file}: names challenge {name!r}, which is not the package's own; pass "
+                f"{file}: names challenge {name!r}, which is not in the package; pass "
                 "--challenge with its TOML file"
             )
     return next(iter(named), None)
@@ -169,23 +175,24 @@ def _challenge_of_report(file: Path) -> str | None:
     try:
         report = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
-        # Missing, or not a report of ours: it names nothing.
+        # Missing, or not one of our reports: it names no challenge.
         return None
     name = report.get("challenge") if isinstance(report, dict) else None
     return name if isinstance(name, str) else None
 
 
 def say_notice(rules: Challenge) -> None:
-    """Log what a challenge's users must know."""
+    """Log the challenge's notice, if it has one."""
     if rules.notice:
         logger.warning("%s: %s", rules.title, rules.notice)
 
 
 def add_registration_argument(parser: argparse.ArgumentParser) -> None:
-    """``--registration``, the same wherever an MR is brought onto a CT."""
+    """Add ``--registration``, which is the same in every command that registers an MR."""
     parser.add_argument(
         "--registration",
         choices=("rigid", "bspline", "none"),
         default="rigid",
-        help="bspline: refine the rigid pose where that helps; none: trust the headers",
+        help="how to register the MR: rigid (default); bspline, which refines the rigid pose where "
+        "that helps; none, which trusts the headers",
     )

@@ -1,4 +1,4 @@
-"""Subcommands about cases rather than models: challenges, phantoms, pictures."""
+"""The command ``oarseg phantom``."""
 
 from __future__ import annotations
 
@@ -22,27 +22,55 @@ logger = logging.getLogger(__name__)
 
 
 def add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    """``oarseg phantom``."""
-    parser = commands.add_parser("phantom", help="make cases with known truth")
+    """Add ``oarseg phantom``."""
+    parser = commands.add_parser("phantom", help="make synthetic cases whose truth is known")
     parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--seed", type=whole_number(0, MOST_SEED), default=0, help="first seed")
     parser.add_argument(
-        "--cases", type=whole_number(1, MOST_CASES), default=1, help="cases, a seed each"
+        "--seed",
+        type=whole_number(0, MOST_SEED),
+        default=0,
+        help="seed of the first case (default: 0)",
     )
     parser.add_argument(
-        "--size", choices=("tiny", "small", "medium", "median", "maximum"), default="small"
+        "--cases",
+        type=whole_number(1, MOST_CASES),
+        default=1,
+        help="number of cases; each takes the next seed (default: 1)",
     )
-    parser.add_argument("--layout", choices=("dataset", "platform"), default="dataset")
+    parser.add_argument(
+        "--size",
+        choices=("tiny", "small", "medium", "median", "maximum"),
+        default="small",
+        help="size of the images; median and maximum are the data set's (default: small)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("dataset", "platform"),
+        default="dataset",
+        help="folders as in the published data set (default), or as the platform gives them",
+    )
     add_challenge(parser)
     parser.add_argument(
         "--share",
         type=number_above(0, most=1),
         default=1.0,
-        help="of the organs that are labelled in a case, for training on partial labels",
+        help="fraction of the organs that is labelled in each case, for training on partial labels "
+        "(default: 1)",
     )
-    parser.add_argument("--neck-flexion", type=number_within(-10, 10), default=0.0, metavar="DEG")
-    parser.add_argument("--no-mr", action="store_true")
-    parser.add_argument("--workers", type=whole_number(1, MOST_THREADS), default=1)
+    parser.add_argument(
+        "--neck-flexion",
+        type=number_within(-10, 10),
+        default=0.0,
+        metavar="DEG",
+        help="bend the neck between CT and MR (default: 0)",
+    )
+    parser.add_argument("--no-mr", action="store_true", help="write no MR")
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, MOST_THREADS),
+        default=1,
+        help="cases made in parallel (default: 1)",
+    )
     parser.set_defaults(command=run_phantom)
 
 

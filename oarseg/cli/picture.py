@@ -1,4 +1,4 @@
-"""``oarseg picture``."""
+"""The command ``oarseg picture``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from oarseg.errors import InputError
 
 
 def add_picture(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    """``oarseg picture``."""
+    """Add ``oarseg picture``."""
     parser = commands.add_parser("picture", help="draw a segmented case as PNG")
     parser.add_argument("--input", type=Path, required=True, help="folder of cases")
-    parser.add_argument("--output", type=Path, required=True, help="what segment wrote")
-    parser.add_argument("--png", type=Path, required=True)
-    parser.add_argument("--case", help="default: the first")
-    add_challenge(parser, default=None, without=f"what the report names, else {DEFAULT_CHALLENGE}")
+    parser.add_argument("--output", type=Path, required=True, help="the output folder of segment")
+    parser.add_argument("--png", type=Path, required=True, help="file to write")
+    parser.add_argument("--case", help="name of the case (default: the first)")
+    add_challenge(parser, default=None, without=f"the one in the report, else {DEFAULT_CHALLENGE}")
     parser.set_defaults(command=run_picture)
 
 

@@ -1,4 +1,4 @@
-"""``oarseg register``, and the option that chooses how to register."""
+"""The command ``oarseg register``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The parser of ``oarseg register``."""
+    """Add ``oarseg register``."""
     parser = commands.add_parser(
         "register",
-        help="bring an MR onto a CT and judge it",
+        help="register one MR to one CT, and judge the result",
         description="Writes the moved MR, the transform (ITK, CT to MR), the verdict (JSON) and "
-        "a picture. The exit status is 1 when the registration failed.",
+        "a picture. The exit status is 1 if the registration failed.",
     )
     parser.add_argument("ct", type=Path, metavar="CT")
     parser.add_argument("mr", type=Path, metavar="MR")
@@ -33,18 +33,18 @@ def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="+",
         default=[],
         metavar="FILE",
-        help="a CSV (name,ct_x,ct_y,ct_z,mr_x,mr_y,mr_z; LPS), a phantom's _truth.json, or the "
-        "CT's and the MR's .mrk.json of 3D Slicer",
+        help="measure the error at landmarks: a CSV (name,ct_x,ct_y,ct_z,mr_x,mr_y,mr_z; mm, LPS), "
+        "a phantom's _truth.json, or two .mrk.json files of 3D Slicer, the CT's first",
     )
     parser.add_argument(
-        "--assume-hu", action="store_true", help="take the CT's values for HU, as they are"
+        "--assume-hu", action="store_true", help="accept the CT's values as HU without a check"
     )
     add_threads(parser)
     parser.set_defaults(command=run_register)
 
 
 def run_register(arguments: argparse.Namespace) -> int:
-    """Register, print what was found; a failed registration is an error."""
+    """Register and print the result; a failed registration is an error."""
     from oarseg.workflows.register_pair import register_files, require_usable
 
     result = register_files(
@@ -62,7 +62,7 @@ def run_register(arguments: argparse.Namespace) -> int:
 
 
 def report_lines(result: Registered) -> list[str]:
-    """What is printed: verdict, B-spline, landmarks, files."""
+    """Return the lines to print: verdict, B-spline, landmarks, files."""
     from oarseg.registration import TG132_MAX_MM, TG132_MEAN_MM
 
     verdict, refinement = result.found.verdict, result.found.refinement

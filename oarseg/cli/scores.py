@@ -1,4 +1,4 @@
-"""``oarseg evaluate`` and ``oarseg rank``."""
+"""The commands ``oarseg evaluate`` and ``oarseg rank``."""
 
 from __future__ import annotations
 
@@ -20,28 +20,32 @@ from oarseg.cli.options import (
 logger = logging.getLogger(__name__)
 
 
-def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``oarseg evaluate``."""
     parser = commands.add_parser(
         "evaluate",
         help="score predictions against references",
-        description="Score predictions against references. Layouts of either side: "
+        description="Score predictions against references. Both may have any of these layouts: "
         "images/<output slug>/*, oar_masks/<case>/*, <case>/<case>_OAR_<structure>.seg.nrrd, "
         "<case>/<structure>.nii.gz, <case>/label.nrrd, <case>.nii.gz; also .mha, .nrrd, .nii. "
-        "A label file may be a label map, 4-D with a channel an organ, or a Slicer segmentation.",
+        "A label file may be a label map, a 4-D image with one channel per organ, or a Slicer "
+        "segmentation.",
     )
-    parser.add_argument("predictions", type=Path, help="label maps or masks, any known layout")
-    parser.add_argument("references", type=Path, help="the same; cases are paired by name")
-    parser.add_argument("--out", type=Path, required=True, help="folder for table and plot")
+    parser.add_argument("predictions", type=Path, help="folder of label maps or masks")
+    parser.add_argument(
+        "references", type=Path, help="folder of the true ones; cases are paired by name"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for tables and plot")
     add_challenge(
         parser,
         default=None,
-        without=f"what the predictions' reports name, else {DEFAULT_CHALLENGE}",
+        without=f"the one in the predictions' reports, else {DEFAULT_CHALLENGE}",
     )
     parser.add_argument(
         "--definition",
         choices=("surface-distance", "medpy", "evalutils"),
         default="surface-distance",
-        help="whose HD95; they can differ by 100 mm",
+        help="definition of HD95; results can differ by 100 mm (default: surface-distance)",
     )
     parser.add_argument(
         "--mr-field",
@@ -49,28 +53,38 @@ def _add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="cut to the MR's field: folder with <case>_truth.json, or with the MR and "
-        "<case>_ct_to_mr.tfm or reports/<case>.json; may be given again",
+        help="score only the MR's field of view: a folder with <case>_truth.json, or with the MRs "
+        "and <case>_ct_to_mr.tfm or reports/<case>.json; may be repeated",
     )
     parser.add_argument(
         "--missing",
         choices=("missed", "skip"),
-        help="what a case without a usable prediction counts; default: the challenge's rule",
+        help="count a case without a usable prediction as missed, or leave it out (default: the "
+        "challenge's rule)",
     )
-    parser.add_argument("--resample", action="store_true", help="accept other grids")
+    parser.add_argument(
+        "--resample",
+        action="store_true",
+        help="resample predictions on another grid than the reference's, by nearest neighbour",
+    )
     parser.add_argument(
         "--insert",
         type=Path,
         metavar="FILE.md",
         help="also write the table between <!-- scores --> and <!-- /scores --> of this file",
     )
-    parser.add_argument("--threads", type=whole_number(1, MOST_THREADS), default=2)
-    parser.add_argument("--no-plot", action="store_true")
+    parser.add_argument(
+        "--threads",
+        type=whole_number(1, MOST_THREADS),
+        default=2,
+        help="structures scored in parallel (default: 2)",
+    )
+    parser.add_argument("--no-plot", action="store_true", help="write no plot")
     parser.set_defaults(command=run_evaluate)
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
-    """Score predictions, and print what the figures mean and where the results are."""
+    """Score predictions; print the rules, the main figures and the files written."""
     from oarseg.evaluation import tables
     from oarseg.evaluation.evaluate import EvaluationSettings
     from oarseg.evaluation.evaluate import evaluate_folders as run
@@ -102,20 +116,41 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``oarseg rank``."""
     parser = commands.add_parser("rank", help="rank models by their scores")
-    parser.add_argument("csvs", type=Path, nargs="+", metavar="CSV", help="of evaluate")
+    parser.add_argument(
+        "csvs",
+        type=Path,
+        nargs="+",
+        metavar="CSV",
+        help="scores.csv that evaluate wrote, one per model",
+    )
     add_challenge(parser)
     parser.add_argument(
         "--common",
         action="store_true",
-        help="compare only what all have; else what one lacks counts as missed",
+        help="compare only scores that all models have; otherwise a score that one of them lacks "
+        "counts as missed",
     )
-    parser.add_argument("--alpha", type=number_above(0, most=1), default=0.05)
     parser.add_argument(
-        "--draws", type=whole_number(1, 10**9), default=1000, help="of the bootstrap over cases"
+        "--alpha",
+        type=number_above(0, most=1),
+        default=0.05,
+        help="significance level of the tests (default: 0.05)",
     )
-    parser.add_argument("--seed", type=whole_number(0, MOST_SEED), default=0)
+    parser.add_argument(
+        "--draws",
+        type=whole_number(1, 10**9),
+        default=1000,
+        help="bootstrap draws of the cases (default: 1000)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole_number(0, MOST_SEED),
+        default=0,
+        help="seed of the bootstrap (default: 0)",
+    )
     parser.set_defaults(command=run_rank)
 
 

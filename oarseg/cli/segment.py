@@ -1,4 +1,4 @@
-"""``oarseg segment``, which ``process.py`` is too."""
+"""The command ``oarseg segment``, which ``process.py`` runs too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from oarseg.workflows import supervisor
 from oarseg.workflows.supervisor import Journal, TimeLimit
 
 VARIABLE = "OARSEG_TIME_LIMIT"
-# Thirty years: what a timer of the system can count.
+# Thirty years, which every system timer can count.
 seconds = number_above(0, most=1e9)
 
 logger = logging.getLogger(__name__)
@@ -36,44 +36,58 @@ def add_segment(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``oarseg segment``, which are those of ``process.py``."""
-    parser.add_argument("--input", type=Path, default=Path("/input"), help="folder of cases")
-    parser.add_argument("--output", type=Path, default=Path("/output"), help="results folder")
-    parser.add_argument("--weights", type=Path, help="folder with manifest.json")
+    """Add the arguments of ``oarseg segment``, which ``process.py`` takes too."""
+    parser.add_argument(
+        "--input", type=Path, default=Path("/input"), help="folder of cases (default: /input)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("/output"), help="folder for results (default: /output)"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="weights folder, with manifest.json (default: /opt/ml/model if anything is in it, "
+        "else the shipped one)",
+    )
     parser.add_argument(
         "--challenge",
         metavar="NAME|FILE.toml",
-        help="default: the one that the weights are for",
+        help="must be the one that the weights are for (default: that one)",
     )
     parser.add_argument(
         "--resample",
         action="store_true",
-        help="accept images on other grids than the CT's where they should lie on it",
+        help="resample images that should be on the CT's grid and are not",
     )
     parser.add_argument(
-        "--assume-hu", action="store_true", help="take a CT's values for HU, as they are"
+        "--assume-hu", action="store_true", help="accept a CT's values as HU without a check"
     )
     parser.add_argument(
         "--max-voxels",
         type=whole_number(1, 10**15),
         default=2 * 10**9,
         metavar="N",
-        help="an image's; default: 2e9",
+        help="refuse an image with more voxels (default: 2e9)",
     )
     parser.add_argument(
         "--max-gib",
         type=number_above(0, most=2**20),
         default=8.0,
         metavar="N",
-        help="an image's, as stored; default: 8",
+        help="refuse an image with more GiB of voxels, as stored (default: 8)",
     )
-    parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cuda", "cpu"),
+        default="auto",
+        help="auto (default): a CUDA GPU if one works, else the CPU",
+    )
     add_threads(parser)
     parser.add_argument(
         "--region",
         choices=("body", "full"),
         default="body",
-        help="body: crop to the patient first; full: nnU-Net's tiles over the whole image",
+        help="body (default): crop to the patient; full: nnU-Net's tiles over the whole image",
     )
     add_registration_argument(parser)
     parser.add_argument(
@@ -86,7 +100,8 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         "--time-limit",
         type=seconds,
         metavar="SECONDS",
-        help="for the whole run; default: OARSEG_TIME_LIMIT, else none: everything is computed",
+        help="time for the whole run; less is computed if it would not suffice (default: the "
+        "environment's OARSEG_TIME_LIMIT, else no limit)",
     )
 
 
@@ -94,7 +109,7 @@ def _time_limit(arguments: argparse.Namespace) -> float | None:
     """Return the time limit in seconds, from the option or else the environment.
 
     Raises:
-        InputError: the environment variable is no number of seconds.
+        InputError: the environment variable is not a valid number of seconds.
     """
     text = os.environ.get(VARIABLE, "")
     if arguments.time_limit is not None or not text:
@@ -107,11 +122,11 @@ def _time_limit(arguments: argparse.Namespace) -> float | None:
 
 
 def run_segment(arguments: argparse.Namespace) -> int:
-    """Segment the cases of a folder; return 0 only if every one was written."""
-    # Before any worker: a second one has no more time than the first left.
+    """Segment the cases of a folder; return 0 only if every case was written."""
+    # Measured before any worker starts: a second one has only the time that the first left.
     started_s = time.monotonic() - process_age_s()
     limit_s = _time_limit(arguments)
-    # The supervisor holds the folder, so that no other run slips in between two workers.
+    # The supervisor holds the lock, so that no other run can start between two workers.
     with lock_output(arguments.output):
         return supervisor.run_supervised(
             lambda journal: _segment(arguments, journal, limit_s, started_s),
@@ -123,7 +138,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
 def _segment(
     arguments: argparse.Namespace, journal: Journal, limit_s: float | None, started_s: float
 ) -> int:
-    # In the worker only: the supervisor stays small.
+    # Imported in the worker only: the supervisor stays small.
     from oarseg.imaging.files.read_scan import Limits
     from oarseg.workflows import segment_folder
     from oarseg.workflows.settings import Settings

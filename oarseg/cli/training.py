@@ -1,4 +1,4 @@
-"""``oarseg prepare``, ``oarseg train`` and ``oarseg export``."""
+"""The commands ``oarseg prepare``, ``oarseg train`` and ``oarseg export``."""
 
 from __future__ import annotations
 
@@ -23,33 +23,45 @@ from oarseg.errors import InputError
 logger = logging.getLogger(__name__)
 
 
-def _add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("prepare", help="a data set → a raw nnU-Net dataset")
-    parser.add_argument("data", type=Path, help="data set as published")
-    parser.add_argument("--out", type=Path, required=True, metavar="DatasetNNN_NAME")
+def add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``oarseg prepare``."""
+    parser = commands.add_parser("prepare", help="convert a data set to nnU-Net's raw data set")
+    parser.add_argument("data", type=Path, help="folder of the data set as published")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DatasetNNN_NAME", help="folder to write to"
+    )
     add_challenge(parser)
-    parser.add_argument("--labels", type=Path, help="folder of the labels, if not beside")
+    parser.add_argument("--labels", type=Path, help="folder of the labels, if not in DATA")
     parser.add_argument(
         "--labelled",
         type=Path,
         metavar="CSV",
-        help="cases and organs, 0 where nobody has looked for the organ",
+        help="table of cases and organs, 0 where the organ was not contoured",
     )
-    parser.add_argument("--resample", action="store_true", help="as segment's")
+    parser.add_argument(
+        "--resample",
+        action="store_true",
+        help="resample images that should be on the reference's grid and are not",
+    )
     parser.add_argument(
         "--transforms",
         choices=("register", "files"),
         default="register",
-        help="register each MR, or read <case>_ct_to_mr.tfm beside the images",
+        help="register each MR (default), or read <case>_ct_to_mr.tfm beside the images",
     )
     add_registration_argument(parser)
-    parser.add_argument("--workers", type=whole_number(1, MOST_THREADS), default=1)
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, MOST_THREADS),
+        default=1,
+        help="cases prepared in parallel (default: 1)",
+    )
     parser.set_defaults(command=run_prepare)
 
 
 @quiet_forked_workers()
 def run_prepare(arguments: argparse.Namespace) -> int:
-    """Prepare a data set for training; 0 only when no case was left out."""
+    """Prepare a data set for training; return 0 only if no case was left out."""
     from oarseg.training.preparation.dataset import prepare_dataset as run
 
     done = run(
@@ -76,31 +88,63 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
+def add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``oarseg train``."""
     parser = commands.add_parser("train", help="train folds with nnU-Net")
-    parser.add_argument("raw", type=Path, help="raw dataset of 'oarseg prepare'")
-    parser.add_argument("--work", type=Path, required=True, help="plans, cases and results")
+    parser.add_argument("raw", type=Path, help="raw data set that 'oarseg prepare' wrote")
     parser.add_argument(
-        "--plans", default="nnUNetPlans", help="nnU-Net's, oarsegSmall or oarsegTiny"
+        "--work", type=Path, required=True, help="folder for plans, cases and results"
     )
-    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
-    parser.add_argument("--settings", default="{}", help="JSON of trainer settings")
     parser.add_argument(
-        "--epochs", type=whole_number(1, 10**6), help="short for the setting of that name"
+        "--plans",
+        default="nnUNetPlans",
+        help="plans of nnU-Net by name, or oarsegSmall or oarsegTiny (default: nnUNetPlans)",
     )
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--gpus", type=whole_number(1, MOST_THREADS), default=1)
-    parser.add_argument("--threads", type=whole_number(0, MOST_THREADS), default=0)
-    parser.add_argument("--workers", type=whole_number(1, MOST_THREADS), default=2)
     parser.add_argument(
-        "--initial-weights", type=Path, help="a checkpoint, or a results folder with the folds"
+        "--folds",
+        nargs="+",
+        default=["0", "1", "2", "3", "4"],
+        help="folds to train, or all for one network of all cases (default: 0 1 2 3 4)",
+    )
+    parser.add_argument(
+        "--settings",
+        default="{}",
+        metavar="JSON",
+        help="settings of the trainer, as in oarseg/training/settings.py",
+    )
+    parser.add_argument(
+        "--epochs", type=whole_number(1, 10**6), help="the same as epochs in --settings"
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
+    parser.add_argument(
+        "--gpus",
+        type=whole_number(1, MOST_THREADS),
+        default=1,
+        help="GPUs to train on together (default: 1)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole_number(0, MOST_THREADS),
+        default=0,
+        help="torch's threads on the CPU (default: 0, torch's own choice)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, MOST_THREADS),
+        default=2,
+        help="cases preprocessed in parallel (default: 2)",
+    )
+    parser.add_argument(
+        "--initial-weights",
+        type=Path,
+        help="start from a checkpoint, or each fold from its own in a results folder",
     )
     parser.set_defaults(command=run_train)
 
 
 @quiet_forked_workers(kept=True)
 def run_train(arguments: argparse.Namespace) -> int:
-    """Plan, preprocess and train, each only as far as it is not done."""
+    """Plan, preprocess and train; skip what an earlier run has finished."""
     from oarseg.training.planning import (
         Workspace,
         check_raw_dataset,
@@ -133,19 +177,36 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("export", help="checkpoints → ONNX files and a manifest")
-    parser.add_argument("results", type=Path, help="<trainer>__<plans>__<configuration>")
-    parser.add_argument("--out", type=Path, required=True, help="weights folder")
-    parser.add_argument("--folds", nargs="+", default=["0", "1", "2", "3", "4"])
+def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``oarseg export``."""
+    parser = commands.add_parser("export", help="convert checkpoints to ONNX files and a manifest")
+    parser.add_argument(
+        "results", type=Path, help="nnU-Net's folder <trainer>__<plans>__<configuration>"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="weights folder to write")
+    parser.add_argument(
+        "--folds",
+        nargs="+",
+        default=["0", "1", "2", "3", "4"],
+        help="folds of the ensemble (default: 0 1 2 3 4)",
+    )
     add_challenge(parser, default=None)
     parser.add_argument(
-        "--preprocessed", type=Path, help="nnU-Net's folder <plans>_<configuration> to compare on"
+        "--preprocessed",
+        type=Path,
+        help="nnU-Net's folder <plans>_<configuration>, whose cases are used to compare with torch "
+        "(default: smooth noise)",
     )
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"))
-    parser.add_argument("--title", required=True)
-    parser.add_argument("--name", default="model", help="begins the ONNX files' names")
-    parser.add_argument("--warning", default="Not validated for clinical use.")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"), help="default: both")
+    parser.add_argument("--title", required=True, help="title of the model, for reports")
+    parser.add_argument(
+        "--name", default="model", help="start of the ONNX files' names (default: model)"
+    )
+    parser.add_argument(
+        "--warning",
+        default="Not validated for clinical use.",
+        help="warning in every report (default: %(default)s)",
+    )
     parser.add_argument("--training", required=True, help="training data, in words")
     parser.add_argument("--licence", required=True, help="licence of the weights")
     parser.set_defaults(command=run_export)
@@ -184,7 +245,7 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 
 def _trained_for(arguments: argparse.Namespace) -> Challenge:
-    """The challenge that the options choose, else the one that the dataset was prepared for."""
+    """Return the challenge that the options choose, or else the one in the data set file."""
     from oarseg.model.agreement import challenge_of_dataset
     from oarseg.training.nnunet_files.json_file import read_json_object
     from oarseg.training.nnunet_files.results_folder import open_results

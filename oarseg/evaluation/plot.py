@@ -33,7 +33,7 @@ def write_plot(path: Path, scores: Sequence[Score], challenge: Challenge, *, tit
         from matplotlib.figure import Figure
     except ImportError as error:
         raise InputError(
-            "matplotlib: expected it for the plot, found none; pip install matplotlib, or pass "
+            "matplotlib: expected it to be installed for the plot; pip install matplotlib, or pass "
             "--no-plot"
         ) from error
     names = [organ.name for organ in challenge.organs]

@@ -1,1 +1,1 @@
-"""What a run leaves for the user: a case's files and pictures, all of them or none."""
+"""The outputs of a case: files and pictures, written all together or not at all."""

@@ -1,4 +1,4 @@
-"""Outputs of earlier runs that lie where a run writes, and their way to ``earlier/<case>``."""
+"""Move outputs of earlier runs that are in a run's way to ``earlier/<case>``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class EarlierOutputs:
-    """What earlier runs left in a folder.
+    """Outputs of earlier runs in an output folder.
 
     Attributes:
         output: the output folder.
@@ -60,7 +60,7 @@ class EarlierOutputs:
         return _sentence(case) if moved else None
 
     def set_aside_later(self, case: str, label_file: Path | None = None) -> str | None:
-        """The same, but they stay in place until ``move_pending``, and are listed until then."""
+        """Do the same, but leave the outputs in place and listed until ``move_pending``."""
         with explained_refusal(self.output):
             files = self._in_place(case, label_file)
         if not files:
@@ -69,7 +69,7 @@ class EarlierOutputs:
         return _sentence(case)
 
     def move_pending(self) -> None:
-        """Move what is no longer listed; what cannot be moved stays, with a word in the log."""
+        """Move outputs that are no longer listed; log those that cannot be moved, and keep them."""
         for case, files in self._pending.items():
             try:
                 with explained_refusal(self.output):
@@ -79,7 +79,7 @@ class EarlierOutputs:
         self._pending.clear()
 
     def _in_place(self, case: str, label_file: Path | None) -> tuple[Path, ...]:
-        """The files and folders in a case's places that are of the kinds that belong there.
+        """List the files and folders in a case's places that are of the kind expected there.
 
         A folder of masks can have the name of another case's segmentation.
         """
@@ -97,12 +97,12 @@ class EarlierOutputs:
         try:
             return entry_kind(self.output, path)
         except OSError as error:
-            # A name that the system does not allow has no file.
+            # No file exists under a name that the system does not allow.
             log.debug("%s: %s", path, error.strerror)
             return "none"
 
     def _reported_label(self, case: str) -> Path | None:
-        """The label file that an earlier run's report names, if it can be this case's."""
+        """Return the label file in an earlier run's report, if it can belong to this case."""
         label_file = safe_relative_path((read_report(self.output, case) or {}).get("label_file"))
         if label_file is None or not owns_label_path(case, label_file, self.challenge):
             return None

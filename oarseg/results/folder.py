@@ -1,11 +1,11 @@
-"""Files below the output folder, reached without following a link.
+"""Read and write files below the output folder without following a link.
 
 An output folder may come from anywhere. Every path below it is therefore walked from the
 folder's own descriptor, one part at a time and never through a link, and files are created
 exclusively: nothing outside is read, written or removed. Only the output folder itself may be
 reached through links, which the user gave.
 
-This module needs nothing but Python, so that a process without much memory can use it.
+This module imports only the standard library, so that a process with little memory can use it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def explained_refusal(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        # A container runs as a user of its own, to whom the caller's folder does not belong.
+        # A container runs as its own user, who does not own the caller's folder.
         advice = (
             f'let uid {os.getuid()} write there (docker run: --user "$(id -u)"), '
             if isinstance(error, PermissionError)
@@ -125,7 +125,7 @@ def _kind_at(handle: int, name: str) -> EntryKind:
 
 
 def entry_kind(output: Path, path: Path) -> EntryKind:
-    """What lies at a path below the output folder; a link is not followed."""
+    """Return what is at a path below the output folder; a link is not followed."""
     try:
         with _opened_parent(output, path) as (handle, name):
             return _kind_at(handle, name)
@@ -134,7 +134,7 @@ def entry_kind(output: Path, path: Path) -> EntryKind:
 
 
 def list_folder(output: Path, folder: Path) -> list[str]:
-    """The names in a folder, sorted; none where it is missing."""
+    """List the names in a folder, sorted; empty if it does not exist."""
     try:
         with opened_folder(output, folder) as handle:
             return sorted(os.listdir(handle))
@@ -143,13 +143,13 @@ def list_folder(output: Path, folder: Path) -> list[str]:
 
 
 def make_folder(output: Path, folder: Path) -> None:
-    """Make a folder and those above it."""
+    """Make a folder and its missing parents."""
     with opened_folder(output, folder, create=True):
         pass
 
 
 def move_entry(output: Path, source: Path, target: Path) -> None:
-    """Rename a file or folder, over a file that is at the target."""
+    """Rename a file or folder; a file at the target is replaced."""
     with (
         _opened_parent(output, target, create=True) as (to, new_name),
         _opened_parent(output, source) as (start, old_name),
@@ -158,7 +158,7 @@ def move_entry(output: Path, source: Path, target: Path) -> None:
 
 
 def remove_entry(output: Path, path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it; nothing where it is missing."""
+    """Remove a file, a link or a folder with its contents; do nothing if it does not exist."""
     try:
         with _opened_parent(output, path) as (handle, name):
             if _kind_at(handle, name) == "folder":
@@ -170,7 +170,7 @@ def remove_entry(output: Path, path: Path) -> None:
 
 
 def remove_empty_folder(output: Path, folder: Path) -> None:
-    """Remove a folder if it is there and holds nothing."""
+    """Remove a folder if it exists and is empty."""
     try:
         with _opened_parent(output, folder) as (handle, name):
             os.rmdir(name, dir_fd=handle)
@@ -183,8 +183,8 @@ def open_file(output: Path, path: Path, flags: int) -> int:
     """Open a plain file below the output folder; see ``os.open``.
 
     Raises:
-        OutputError: there is something else at the path, or the file has a second name
-            elsewhere, by which it would be written too.
+        OutputError: the path is not a plain file, or the file has a second name (hard link)
+            elsewhere, which would be written too.
         OSError: the system refuses.
     """
     create = bool(flags & os.O_CREAT)
@@ -210,7 +210,7 @@ def _not_plain(path: Path, kind: EntryKind) -> OutputError:
 
 
 def read_text(output: Path, path: Path, *, limit: int) -> str | None:
-    """The text of a plain file.
+    """Read the text of a plain file.
 
     Args:
         output: the output folder.

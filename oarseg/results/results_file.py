@@ -1,16 +1,15 @@
-"""``results.json``: the record of every case, and what keeps it true when a run is killed.
+"""Keep ``results.json``, the record of every case, correct even if a run is killed.
 
 The file is rewritten as a whole after the first cases, and later whenever the records have
 grown by a quarter, so that a run of n cases writes a few times its final size and not n²/2
-records. In between, every record is appended to a hidden journal and synced. Whoever finds a
-journal, the supervisor of a run that was stopped or the next run in the folder, completes
-``results.json`` from it.
+records. In between, every record is appended to a hidden journal and synced. The supervisor
+of a stopped run, or the next run in the folder, completes ``results.json`` from the journal.
 
-A label file that ``results.json`` lists is in its place at every moment, with all outputs of
-its case. What an earlier run listed stays listed until this run has replaced it, or has failed
-to; then it is unlisted before it is moved aside.
+A label file that ``results.json`` lists is in place at every moment, with all outputs of its
+case. Outputs of an earlier run stay listed until this run has replaced them or has failed to;
+in the latter case they are unlisted before they are moved aside.
 
-This module needs nothing but Python, so that a process without much memory can use it.
+This module imports only the standard library, so that a process with little memory can use it.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from oarseg.results.folder import (
 JOURNAL = Path(HIDDEN, "journal")
 RESULTS_BYTES = 256 << 20
 REPORT_BYTES = 16 << 20
-# The file is rewritten when a part of 1 / GROWTH of what it holds is new.
+# The file is rewritten when new entries make up 1 / GROWTH of it.
 GROWTH = 4
 
 Entry = dict[str, Any]
@@ -63,7 +62,7 @@ class Record:
 
     Attributes:
         case: its name.
-        inputs: channel name → file; empty where the files did not make a case.
+        inputs: channel name → file; empty if the files did not make up a case.
         label_file: the label file, if it was written.
         error_messages: sentences for the user; empty for a case that was written.
     """
@@ -75,7 +74,7 @@ class Record:
 
     @property
     def entry(self) -> Entry:
-        """What ``results.json`` says: evalutils' layout, input types as in HaN-Seg's example."""
+        """Return the entry of ``results.json``: evalutils' layout, HaN-Seg's input types."""
         inputs = [
             _file(f"metaio_{channel.lower().replace('_', '')}_image", path)
             for channel, path in self.inputs.items()
@@ -92,12 +91,12 @@ def _file(kind: str, path: Path) -> dict[str, str]:
 
 
 class ResultsFile:
-    """``results.json`` of a run that is going on.
+    """The ``results.json`` of a run in progress.
 
     Args:
         output: the output folder, which this run holds.
-        kept: records of an earlier run that still hold, by case.
-        records: of this run, known before its first case.
+        kept: records of an earlier run that are still valid, by case.
+        records: records of this run that are known before its first case.
     """
 
     def __init__(
@@ -115,16 +114,16 @@ class ResultsFile:
             replace_text(output, JOURNAL, "".join(lines))
 
     def keeps(self, case: str) -> bool:
-        """Whether the case's outputs in place are an earlier run's, and listed."""
+        """Return whether the outputs in place of a case are an earlier run's, and listed."""
         return case in self._kept
 
     @property
     def is_due(self) -> bool:
-        """Whether the file has fallen so far behind the records that it is to be rewritten."""
+        """Return whether so many records are new that the file must be rewritten."""
         return GROWTH * (len(self._entries) - self._written) >= self._written + len(self._kept)
 
     def append(self, *records: Record) -> None:
-        """Record cases; they survive a kill from when this returns.
+        """Record cases; once this returns, the records survive a kill.
 
         Raises:
             OutputError: the disk is full, or whatever the system says.
@@ -134,7 +133,7 @@ class ResultsFile:
         self._add(records)
 
     def write(self) -> None:
-        """Rewrite ``results.json`` with all that is recorded.
+        """Rewrite ``results.json`` with all records.
 
         Raises:
             OutputError: it cannot be written; the older one is left as it was.
@@ -143,7 +142,7 @@ class ResultsFile:
             self._write()
 
     def close(self) -> None:
-        """Write the file for the last time; the journal has done its work."""
+        """Write the file for the last time, and remove the journal."""
         self.write()
         _remove_journal(self._output)
 
@@ -181,7 +180,7 @@ def open_results_file(
 ) -> Iterator[ResultsFile]:
     """Write ``results.json`` while a run goes on; see ``ResultsFile``.
 
-    However the run ends, what it recorded is written, or stays in the journal.
+    However the run ends, its records are written or stay in the journal.
     """
     results = ResultsFile(output, kept=kept, records=records)
     try:
@@ -211,10 +210,10 @@ def complete_results(output: Path) -> None:
 
 
 def read_kept_records(output: Path) -> dict[str, Record]:
-    """The cases of an earlier run that are complete, by name.
+    """Return the complete cases of an earlier run, by name.
 
-    ``results.json`` must list them and their outputs must be there. It has no case names;
-    each case's report connects both.
+    ``results.json`` must list them and their outputs must exist. The file has no case names;
+    each case's report gives the name and the label file.
     """
     listed = _listed_entries(output)
     if not listed:
@@ -228,7 +227,7 @@ def read_kept_records(output: Path) -> dict[str, Record]:
 
 
 def read_report(output: Path, case: str) -> dict[str, Any] | None:
-    """A case's report of an earlier run, unchecked; None where there is none that can be read."""
+    """Return a case's report of an earlier run, unchecked; None if there is no readable one."""
     text = read_text(output, report_path(case), limit=REPORT_BYTES)
     try:
         document = json.loads(text or "")
@@ -238,7 +237,7 @@ def read_report(output: Path, case: str) -> dict[str, Any] | None:
 
 
 def _record_of(output: Path, case: str) -> Record | None:
-    """A case's record from its report, if its outputs are in place."""
+    """Return a case's record, from its report, if its outputs are in place."""
     report = read_report(output, case) if is_case_name(case) else None
     if report is None or report.get("case") != case:
         return None
@@ -263,12 +262,12 @@ def _is_complete(output: Path, case: str, label_file: Path) -> bool:
 
 
 def _listed_entries(output: Path) -> set[str]:
-    """The entries of ``results.json`` with an output, each as text that can be compared."""
+    """Return the entries of ``results.json`` with an output, each as comparable text."""
     text = read_text(output, Path(RESULTS), limit=RESULTS_BYTES)
     try:
         document = json.loads(text or "[]")
     except (ValueError, RecursionError):
-        log.warning("%s: cannot be read, and is written anew", output / RESULTS)
+        log.warning("%s: cannot be read, and is rewritten", output / RESULTS)
         return set()
     if not isinstance(document, list):
         return set()
@@ -284,7 +283,7 @@ def _journal_line(record: Record, *, kept: bool = False) -> str:
 
 
 def _entries_of(journal: str) -> list[Entry]:
-    """What a journal records; its last line may have broken off."""
+    """Return the entries of a journal, whose last line may be incomplete."""
     kept: dict[str, Entry] = {}
     entries: list[Entry] = []
     for line in journal.splitlines():

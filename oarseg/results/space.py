@@ -1,4 +1,4 @@
-"""Whether a disk has room for a case's outputs, before the case is computed."""
+"""Check before a case is computed that the disk has room for its outputs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from oarseg.cases.case import Case, label_path
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import OutputError
 
-# Deflate cannot make less than this of a run of zeros.
+# Deflate cannot compress a run of zeros better than this.
 DEFLATE_RATIO = 1032
-# What organs add, in bytes per voxel over all the files that repeat them: twice what the 30 of
+# Bytes per voxel that organs add, over all files that contain them: twice what the 30 of
 # HaN-Seg take in phantoms of 5 and 31 million voxels (0.12 to 0.14).
 CONTENT_BYTES = 0.25
 # Headers, the blocks of a file system, the report.
@@ -26,10 +26,10 @@ class DiskFullError(OutputError):
 
 
 def estimate_output_bytes(case: Case, challenge: Challenge, voxels: int) -> int:
-    """Estimate the bytes that a case's outputs take, from above.
+    """Estimate an upper bound of the bytes that a case's outputs take.
 
-    It holds for organs, whose surfaces are smooth: a label map of noise takes more, and then
-    writing it fails.
+    It holds for organs, whose surfaces are smooth. A label map of noise takes more, and may
+    fail when it is written.
 
     Args:
         case: names the label file, which is stored as it is where its ending is ``.nii``.
@@ -46,17 +46,17 @@ def estimate_output_bytes(case: Case, challenge: Challenge, voxels: int) -> int:
 
 
 def free_bytes(output: Path) -> int | None:
-    """Bytes that this user may still write to a folder's disk; None where it does not say."""
+    """Return the free bytes for this user on a folder's disk; None if the disk reports none."""
     try:
         found = os.statvfs(output)
     except OSError:
         return None
-    # Some network and memory file systems have no size.
+    # Some network and memory file systems report no size.
     return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def check_disk(output: Path) -> None:
-    """Make sure that the disk has room for anything.
+    """Make sure that the disk is not full.
 
     Raises:
         DiskFullError: no case would fit.
@@ -79,7 +79,7 @@ def check_space(output: Path, case: Case, challenge: Challenge, voxels: int) -> 
         voxels: of the label map.
 
     Raises:
-        OutputError: it has not.
+        OutputError: the disk has too little room.
     """
     free = free_bytes(output)
     needed = estimate_output_bytes(case, challenge, voxels) + RESERVE_BYTES

@@ -1,14 +1,14 @@
-"""A case's outputs appear together, or none of them.
+"""Put a case's outputs in place all together, or not at all.
 
 Everything is written into a hidden folder below the output folder, synced, and renamed into
-place; the label file comes last, and its rename decides. What another rename replaces is kept
-until then and put back if one fails. A process that is killed between two renames leaves a
-mark; ``recover_case`` takes back what was placed without the label file.
+place. The label file comes last, and its rename decides. Files that the other renames replace
+are kept until then, and put back if one fails. A process that is killed between two renames
+leaves a mark, and ``recover_case`` takes back what was placed without the label file.
 
-What the mark says is not trusted beyond the case's own places, which follow from its name, and
-its own hidden folder. No link is followed anywhere.
+The mark is trusted only for the case's own places, which follow from its name, and for its own
+hidden folder. No link is followed.
 
-This module needs nothing but Python, so that a process without much memory can use it.
+This module imports only the standard library, so that a process with little memory can use it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from oarseg.results.folder import (
 
 STAGES = Path(HIDDEN, "stage")
 PLACING = "placing.json"
-# A handful of paths, each within what the system allows.
+# Enough for a few paths of the greatest length that the system allows.
 PLACING_BYTES = 1 << 16
 
 
@@ -71,7 +71,7 @@ class CaseStage:
         return self.output / self.folder / "new"
 
     def write_text(self, file: Path, text: str) -> None:
-        """Write a file that waits with the others."""
+        """Write a file to the stage."""
         write_new_text(self.output, self._waiting(file), text)
 
     def commit(self, files: Sequence[Path]) -> None:
@@ -100,17 +100,17 @@ class CaseStage:
         except BaseException:
             self.restore(others, last)
             raise
-        # The case is written; a kill from here on takes nothing back.
+        # The case is complete; a kill after this point takes nothing back.
         sync_folder(self.output, last.parent)
         remove_entry(self.output, marker)
 
     def restore(self, others: Sequence[Path], last: Path) -> None:
-        """Take back what ``commit`` has done so far, unless the last file is in place."""
+        """Undo what ``commit`` has done so far, unless the last file is in place."""
         if entry_kind(self.output, self._waiting(last)) == "none":
             return
         for file in reversed(others):
             waiting, kept = self._waiting(file), self._kept(file)
-            # What still waits never reached its place.
+            # Files still on the stage never reached their places.
             placed = entry_kind(self.output, waiting) == "none"
             if placed and entry_kind(self.output, file) != "none":
                 move_entry(self.output, file, waiting)
@@ -126,7 +126,7 @@ class CaseStage:
     def _check_place(self, file: Path) -> None:
         found = entry_kind(self.output, file)
         expected = entry_kind(self.output, self._waiting(file))
-        # A link in the place is replaced itself.
+        # A link in the place is itself replaced.
         if found not in ("none", "link", expected):
             raise OutputError(
                 f"{self.output / file}: expected a {expected} of this case or nothing, found a "
@@ -145,7 +145,7 @@ class CaseStage:
 
 @contextmanager
 def stage_case(output: Path, case: str) -> Iterator[CaseStage]:
-    """Make a hidden folder in the output folder, gone afterwards whatever happens."""
+    """Make a hidden folder in the output folder, which is removed whatever happens."""
     recover_case(output, case)
     stage = CaseStage(output, case)
     try:
@@ -156,7 +156,7 @@ def stage_case(output: Path, case: str) -> Iterator[CaseStage]:
 
 
 def recover_case(output: Path, case: str) -> None:
-    """Undo what a process left of a case that was killed while it wrote."""
+    """Undo what a process left of a case when it was killed while writing."""
     stage = CaseStage(output, case)
     last = _decisive_file(stage)
     if last is not None:
@@ -166,7 +166,7 @@ def recover_case(output: Path, case: str) -> None:
 
 
 def recover_cases(output: Path) -> None:
-    """Undo what a killed process left of any case; nothing else may be writing here."""
+    """Undo what killed processes left of any case; no other process may be writing here."""
     for name in list_folder(output, STAGES):
         if is_case_name(name):
             recover_case(output, name)
@@ -177,12 +177,12 @@ def recover_cases(output: Path) -> None:
 
 
 def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
-    """Move a case's files of an earlier run to ``earlier/<case>``, over older ones there.
+    """Move an earlier run's files of a case to ``earlier/<case>``, replacing older ones.
 
     Args:
         output: the output folder.
         case: the case's name.
-        files: files and folders relative to ``output``, which need not be there.
+        files: files and folders relative to ``output``, which need not exist.
 
     Returns:
         Whether there is anything of the case in ``earlier`` now.
@@ -197,7 +197,7 @@ def move_aside(output: Path, case: str, files: Iterable[Path]) -> bool:
 
 
 def remove_aside(output: Path, case: str) -> None:
-    """Remove what was set aside of a case that has been written anew."""
+    """Remove what was set aside of a case that has been written again."""
     remove_entry(output, Path(EARLIER, case))
     remove_empty_folder(output, Path(EARLIER))
 
@@ -209,7 +209,7 @@ def _remove_stage(stage: CaseStage) -> None:
 
 
 def _decisive_file(stage: CaseStage) -> Path | None:
-    """The label file of a case that was being placed; None where no rename had begun."""
+    """Return the label file of a case that was being placed; None if no rename had begun."""
     text = read_text(stage.output, stage.folder / PLACING, limit=PLACING_BYTES)
     try:
         found = json.loads(text or "")

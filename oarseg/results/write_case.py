@@ -1,4 +1,4 @@
-"""A case's outputs: label file, Slicer segmentation, masks and report."""
+"""Write a case's outputs: label file, Slicer segmentation, masks and report."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from oarseg.results.folder import (
     write_new_text,
 )
 
-# Compression lets go of the interpreter's lock; more threads than this wait for the disk.
+# Compression releases the interpreter's lock; more threads than this wait for the disk.
 THREADS = 2
 
 
 def check_output(output: Path) -> None:
-    """Make sure, before any work, that the output folder exists and takes files.
+    """Make sure, before any work, that the output folder exists and is writable.
 
     Raises:
         OutputError: it cannot be made, a file in it cannot be written, or a link lies where
@@ -61,7 +61,7 @@ def check_output(output: Path) -> None:
 
 
 def check_places(output: Path, case: Case, challenge: Challenge) -> None:
-    """Make sure, before a case is computed, that its outputs can take their places.
+    """Make sure, before a case is computed, that its outputs can be put in place.
 
     Raises:
         OutputError: something else lies there, or a link on the way.
@@ -80,13 +80,13 @@ def check_places(output: Path, case: Case, challenge: Challenge) -> None:
 
 @dataclass(frozen=True)
 class StagedOutputs:
-    """A case's label file, segmentation and masks, written but not in place yet.
+    """A case's label file, segmentation and masks, written but not yet in place.
 
     Attributes:
         case: the case's name.
-        stage: the folder in which they wait.
+        stage: the folder that holds them until then.
         files: where each of them goes, relative to the output folder; the label file first.
-        report_file: where the report goes.
+        report_file: the report's path.
         placed: files and folders to rename into place, in this order.
     """
 
@@ -117,9 +117,10 @@ class StagedOutputs:
 def stage_outputs(
     output: Path, *, case: Case, challenge: Challenge, labels: Volume
 ) -> Iterator[StagedOutputs]:
-    """Write a case's label file, Slicer segmentation and masks beside their places.
+    """Write a case's label file, Slicer segmentation and masks to a stage.
 
-    The report can then tell how long that took. Nothing is left of what was not committed.
+    The report, written later, can thus give the time that this took. Outputs that are not
+    committed are removed.
 
     Args:
         output: the output folder.

@@ -1,1 +1,1 @@
-"""What the machine grants, and what was used of it."""
+"""The machine: CPUs, memory limits, resource usage, logging."""

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use."""
+"""Count the CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """CPUs this process may use: its affinity, and the cgroup's quota if smaller."""
+    """Return the CPUs that this process may use: its affinity, or the cgroup's quota if smaller."""
     cpus = len(os.sched_getaffinity(0))
     quota = _cgroup_quota()
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPUs' worth of time the cgroup grants (version 2, then 1); None without a limit."""
+    """Return the cgroup's quota (version 2, then 1) as a number of CPUs; None without one."""
     second, first = root / "cpu.max", root / "cpu" / "cpu.cfs_quota_us"
     if second.is_file():
         quota, period = second.read_text().split()

@@ -50,11 +50,11 @@ def _printable(text: str, stream: TextIO) -> str:
 
 
 def _discard(stream: TextIO) -> None:
-    """Let a stream write to nowhere from now on."""
+    """Redirect a stream to the null device."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
-        # No file of the system's; nothing is flushed at exit.
+        # Not a system file; nothing is flushed at exit.
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
@@ -62,10 +62,10 @@ def _discard(stream: TextIO) -> None:
 
 
 def open_closed_streams() -> None:
-    """Open stdin, stdout and stderr to nowhere where the process was started without them.
+    """Open stdin, stdout and stderr on the null device if the process was started without them.
 
-    Otherwise the next files that it opens take their numbers, and what a library prints
-    would end in them.
+    Otherwise the next files that it opens get their descriptors, and a library's output would
+    end up in those files.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -80,7 +80,7 @@ def configure_logging(*, verbose: bool = False, information_to_stdout: bool = Fa
     Calling it again replaces the former configuration.
 
     Args:
-        verbose: also what helps to find a fault.
+        verbose: also log details for debugging.
         information_to_stdout: send only warnings and errors to stderr, the rest to stdout.
     """
     handler = _Handler(information_to_stdout=information_to_stdout)
@@ -91,7 +91,7 @@ def configure_logging(*, verbose: bool = False, information_to_stdout: bool = Fa
 
 
 class ProgressLine:
-    """How far a step has come; call it with (units done, units in all).
+    """Report the progress of a step; call it with (units done, units in all).
 
     Off a terminal a line is logged when another tenth of the work is done and ten
     seconds have passed since the last line, and at the end.

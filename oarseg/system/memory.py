@@ -18,7 +18,7 @@ from oarseg.system.usage import STATUS
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 GIB = 2**30
-# cgroup version 1 says "no limit" by a number near 2**63.
+# cgroup version 1 expresses "no limit" as a number near 2**63.
 _UNLIMITED = 2**60
 # Limits on virtual memory count stacks of threads and arenas of allocators in full.
 VIRTUAL_RESERVE = 256 << 20

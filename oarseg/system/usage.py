@@ -1,4 +1,4 @@
-"""Seconds and peak memory of each step of a case."""
+"""Measure seconds and peak memory of each step of a case."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ class Steps:
 
     @property
     def peak_mib(self) -> float:
-        """The largest peak of all steps."""
+        """Return the largest peak of all steps."""
         return max((step.peak_mib for step in self.done), default=0.0)
 
 
 def peak_mib() -> float:
-    """Peak resident size of this process in MiB, since the last reset if there was one."""
+    """Return the peak resident size of this process in MiB, since the last reset if any."""
     found = _status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 if found is None else found
 
 
 def resident_mib() -> float:
-    """Present resident size of this process in MiB; its peak where the kernel does not say."""
+    """Return the resident size of this process in MiB; its peak if the kernel does not tell."""
     found = _status("VmRSS")
     return peak_mib() if found is None else found
 
@@ -69,7 +69,7 @@ def _status(name: str) -> float | None:
 
 
 def reset_peak() -> None:
-    """Ask the kernel to start a new peak; some sandboxes forbid it, see ``Step``."""
+    """Ask the kernel to reset the peak; some sandboxes forbid that, see ``Step``."""
     try:
         CLEAR.write_text("5", encoding="ascii")
     except OSError:
@@ -77,10 +77,10 @@ def reset_peak() -> None:
 
 
 def process_age_s(stat: Path = Path("/proc/self/stat")) -> float:
-    """Seconds since the process started: imports take some before anything is measured."""
+    """Return the seconds since the process started, imports included."""
     if not stat.is_file():
         return 0.0
-    # The name, in parentheses, may hold spaces; the start is the 22nd field of all.
+    # The name, in parentheses, may contain spaces; the start time is the 22nd field.
     fields = stat.read_text(errors="replace").rpartition(")")[2].split()
     started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)

@@ -1,1 +1,1 @@
-"""From labelled cases to ONNX files. Only this package imports torch and nnunetv2."""
+"""Labelled cases to ONNX files. Only this package imports torch and nnunetv2."""

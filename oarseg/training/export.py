@@ -58,7 +58,7 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 @dataclass(frozen=True)
 class Bar:
-    """What a precision must reach against torch in float32 to be written."""
+    """Agreement with torch in float32 that a precision needs in order to be written."""
 
     argmax_agreement: float
     min_dice: float
@@ -69,7 +69,7 @@ BARS: dict[Precision, Bar] = {"fp32": Bar(F32_MIN_AGREEMENT, F32_MIN_DICE), "fp1
 
 @dataclass(frozen=True)
 class Interface:
-    """What a model takes and gives, known before anything is exported."""
+    """A model's channels and labels, known before anything is exported."""
 
     channels: tuple[Channel, ...]
     labels: tuple[Label, ...]
@@ -81,7 +81,7 @@ class TrainedModel:
     """A results folder that can be exported.
 
     Attributes:
-        checkpoints: of each fold, in the order of the ensemble.
+        checkpoints: one per fold, in the order of the ensemble.
     """
 
     results: Results
@@ -91,10 +91,10 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Card:
-    """What the manifest says of a model in words.
+    """Description of a model in words, for the manifest.
 
     Attributes:
-        name: begins the name of each ONNX file, so that a file tells what it is alone.
+        name: start of each ONNX file's name, so that a single file can be identified.
     """
 
     title: str
@@ -108,7 +108,7 @@ class HalfNetwork(torch.nn.Module):
     """A network in half precision with float32 input, output and normalisation.
 
     Instance normalisation sums squares over a whole patch, which overflows half
-    precision: the cause of the all-black masks that half-precision exports give.
+    precision. That is why plain half-precision exports give masks that are all black.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
@@ -121,7 +121,7 @@ class HalfNetwork(torch.nn.Module):
                     setattr(module, name, Float32Norm(child.float()))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Logits, float32."""
+        """Return float32 logits."""
         logits: torch.Tensor = self.network(image.half())
         return logits.float()
 
@@ -154,12 +154,12 @@ def export_ensemble(
 
     Args:
         folder: nnU-Net's ``<trainer>__<plans>__<configuration>``.
-        out: the weights folder; replaced when everything succeeded.
-        folds: their names, as in ``fold_<name>``.
-        challenge: what the labels are for.
+        out: the weights folder; replaced only once everything has succeeded.
+        folds: names of the folds, as in ``fold_<name>``.
+        challenge: the challenge that the model was trained for.
         card: title, warning, training data and licence in words.
-        preprocessed: cases to compare on, see ``patches_from``; None takes smooth noise.
-        precisions: those to try; one that misses its bar is left out.
+        preprocessed: cases to compare on, see ``patches_from``; None uses smooth noise.
+        precisions: precisions to try; one below its bar is left out.
 
     Raises:
         InputError: the results folder cannot be exported.
@@ -188,7 +188,7 @@ def export_ensemble(
 def read_model(
     folder: Path, *, folds: Sequence[str], challenge: Challenge, card: Card
 ) -> TrainedModel:
-    """Read everything that an export needs, and refuse it before the long work.
+    """Read and check everything that an export needs, before the long work.
 
     Raises:
         InputError: the results folder cannot be exported.
@@ -218,7 +218,7 @@ def _written(
     samples: Patches,
     precisions: Sequence[Precision],
 ) -> Iterator[tuple[Precision, list[Parity]]]:
-    """Write a fold in each precision; those that reached their bars, with their figures."""
+    """Write a fold in each precision; yield those that reach their bars, with their figures."""
     wanted = network_outputs(build_network(results, checkpoint), samples, stem.with_name(LOGITS))
     for precision in precisions:
         file = stem.with_name(f"{stem.name}_{precision}.onnx")
@@ -230,12 +230,12 @@ def _written(
 
 
 def _compared(file: Path, samples: Patches, wanted: Image, precision: Precision) -> list[Parity]:
-    """A file's figures in all that may run it on this machine; none if it misses its bar."""
+    """Compare a file in every library that may run it here; return [] if it misses its bar."""
     found = [compare_with_torch(file, samples, wanted)]
     if not _passes(found[0], precision):
         return []
     if precision == "fp32":
-        # Kept whatever they are: inference decides by them what to run the file in.
+        # Recorded in any case: inference chooses the library by these figures.
         arithmetics: tuple[Arithmetic, ...] = ("f32", "bf16") if has_bf16() else ("f32",)
         for how in arithmetics:
             found.append(
@@ -255,7 +255,7 @@ def _passes(parity: Parity, precision: Precision) -> bool:
 
 
 def _whole_precisions(models: Sequence[ModelFile], folds: Sequence[str]) -> list[ModelFile]:
-    """Only precisions that every fold has; a mixed ensemble would not be one model."""
+    """Keep only precisions that every fold has; a mixed ensemble would not be one model."""
     count = {p: sum(model.precision == p for model in models) for p in get_args(Precision)}
     return [model for model in models if count[model.precision] == len(folds)]
 

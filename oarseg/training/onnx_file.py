@@ -1,4 +1,4 @@
-"""ONNX files without what the exporter notes of the machine that wrote them."""
+"""Remove from ONNX files what the exporter records of the machine that wrote them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 def strip_metadata(path: Path) -> None:
     """Remove every metadata property and doc string of an ONNX file, in place.
 
-    torch's exporter notes stack traces, with this machine's paths, for every node. Nodes,
+    torch's exporter records a stack trace, with the machine's paths, for every node. Nodes,
     their attributes and initializers stay as they are.
     """
     model = onnx.load(str(path))
@@ -24,7 +24,7 @@ def strip_metadata(path: Path) -> None:
 
 
 def described_parts(model: Any) -> Iterator[Any]:
-    """Every part of a model that may hold metadata or a doc string."""
+    """Yield every part of a model that may hold metadata or a doc string."""
     yield model
     yield from _graph_parts(model.graph)
     for function in model.functions:

@@ -1,4 +1,4 @@
-"""Does an ONNX file answer as its checkpoint does in torch? On real patches, or on noise."""
+"""Compare an ONNX file's logits with its checkpoint's in torch, on real patches or noise."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Patches:
 
 
 def figures_text(parity: Parity) -> str:
-    """A parity record as one line."""
+    """Format a parity record as one line."""
     return (
         f"largest logit difference {parity.max_logit_difference:.2e}, "
         f"argmax equal {parity.argmax_agreement:.6f}, worst Dice {parity.min_dice:.4f} "
@@ -44,9 +44,9 @@ def figures_text(parity: Parity) -> str:
 
 
 def network_outputs(network: torch.nn.Module, patches: Patches, file: Path) -> Image:
-    """A checkpoint's own logits (n, classes, z, y, x) on patches, in torch and float32.
+    """Compute a checkpoint's logits (n, classes, z, y, x) on patches, in torch and float32.
 
-    They lie in ``file`` (.npy), of which only what is looked at takes memory.
+    They are stored in ``file`` (.npy) and memory-mapped, so only the parts in use take memory.
     """
     found: Image | None = None
     for number, patch in enumerate(patches.array):
@@ -69,14 +69,14 @@ def compare_with_torch(
     runtime: Runtime = "onnxruntime",
     arithmetic: Arithmetic = "f32",
 ) -> Parity:
-    """Hold one file's logits against its checkpoint's on the same patches.
+    """Compare one file's logits with its checkpoint's on the same patches.
 
     Args:
         path: the ONNX file.
         patches: network inputs.
-        wanted: ``network_outputs`` of the checkpoint to them.
-        runtime: what runs the file; OpenVINO as ``oarseg segment`` uses it.
-        arithmetic: of OpenVINO.
+        wanted: ``network_outputs`` of the checkpoint for them.
+        runtime: library that runs the file; OpenVINO is set up as in ``oarseg segment``.
+        arithmetic: OpenVINO's arithmetic.
     """
     run = _openvino(path, wanted, patches, arithmetic) if runtime == "openvino" else _ort(path)
     largest, equal, dice = 0.0, 0, 0.0
@@ -105,7 +105,7 @@ def compare_with_torch(
 
 
 def _worst_dice(sizes: NDArray[Any]) -> float:
-    """The worst class's Dice, of counts (3, classes): one side, the other, both."""
+    """Return the worst class's Dice from counts (3, classes): one side, the other, both."""
     enough = sizes[1] >= MIN_CLASS_VOXELS
     dice = 2 * sizes[2][enough] / (sizes[0][enough] + sizes[1][enough])
     return float(dice.min())
@@ -119,7 +119,7 @@ def _ort(path: Path) -> Callable[[Image], Image]:
 def _openvino(
     path: Path, wanted: Image, patches: Patches, arithmetic: Arithmetic
 ) -> Callable[[Image], Image]:
-    """The engine that ``oarseg segment`` takes on a CPU."""
+    """Open the engine that ``oarseg segment`` uses on a CPU."""
     tile, logits = np.zeros_like(patches.array[:1]), np.zeros_like(wanted[:1])
     return OpenVinoEngine(
         path, tile, logits, threads=available_cpus(), alone=True, precision=arithmetic
@@ -127,21 +127,21 @@ def _openvino(
 
 
 def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:
-    """Inputs without data: noise smoothed over a few voxels."""
+    """Make inputs when there is no data: noise smoothed over a few voxels."""
     noise = np.random.default_rng(seed).normal(size=(count, *results.input_shape))
     smooth = gaussian_filter(noise, (0, 0, 2, 2, 2))
     return Patches((smooth / smooth.std()).astype(np.float32), "smooth noise")
 
 
 def patches_from(preprocessed: Path, results: Results, *, count: int = 6) -> Patches:
-    """Patches around structures of preprocessed cases.
+    """Cut patches around structures of preprocessed cases.
 
     nnU-Net's own reader unpickles a file beside each case; this one reads arrays only.
 
     Args:
         preprocessed: nnU-Net's folder of preprocessed cases of this configuration.
         results: gives the patch size and the folder's name.
-        count: patches, one a case.
+        count: number of patches, one per case.
 
     Raises:
         InputError: the folder is of another configuration, or has no cases that can be read.
@@ -167,7 +167,7 @@ def _holds_case(path: Path) -> bool:
 def _patch(
     file: Path, shape: tuple[int, int, int, int], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A patch around a voxel of a structure that is drawn, or around the middle."""
+    """Cut a patch around a random voxel of a random structure, or around the centre."""
     try:
         data, labels = _read_case(file)
         if data.ndim != 4 or len(data) != shape[0] or labels.shape[1:] != data.shape[1:]:
@@ -187,7 +187,7 @@ def _patch(
 
 
 def _read_case(file: Path) -> tuple[Any, NDArray[Any]]:
-    """A case's channels (c, z, y, x) and labels (1, z, y, x)."""
+    """Read a case's channels (c, z, y, x) and labels (1, z, y, x)."""
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
             return arrays["data"], arrays["seg"]

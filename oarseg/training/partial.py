@@ -1,4 +1,4 @@
-"""Training on cases of which only some structures are labelled.
+"""Train on cases in which only some structures are labelled.
 
 Where a case has no mask of a structure, its background may hold that structure. The loss
 then must not teach "background" there: it counts the structure's probability as
@@ -18,17 +18,17 @@ _NEVER = -1e4  # a logit whose probability is 0 in float32 and bfloat16, and fin
 
 
 def merge_unlabelled(logits: torch.Tensor, unlabelled: Sequence[Mapping[int, int]]) -> torch.Tensor:
-    """Logits in which each sample's unlabelled classes are part of those that stand for them.
+    """Merge each sample's unlabelled classes into the classes that stand for them.
 
     Args:
         logits: (samples, classes, …), background first.
-        unlabelled: of each sample, the classes that its labels cannot tell from another
-            one, and that one: background (0) as a rule.
+        unlabelled: for each sample, unlabelled class → the class that stands for it in the
+            labels, usually background (0).
 
     Returns:
-        Logits of that shape. Softmax gives 0 for an unlabelled class and for the one that
-        stands for it the sum of their probabilities, so that cross-entropy and Dice
-        leave the difference alone.
+        Logits of the same shape. Their softmax is 0 for an unlabelled class, and the sum of
+        both probabilities for the class that stands for it, so that cross-entropy and Dice
+        do not depend on how the network distinguishes the two.
     """
     if not any(unlabelled):
         return logits
@@ -45,10 +45,10 @@ def merge_unlabelled(logits: torch.Tensor, unlabelled: Sequence[Mapping[int, int
 
 
 class PartialLoss(torch.nn.Module):
-    """A loss of (logits or a list of them, targets) that knows what is unlabelled.
+    """A loss of (logits or a list of them, targets) that respects unlabelled structures.
 
     Attributes:
-        unlabelled: of each sample of the batch to come; see ``merge_unlabelled``.
+        unlabelled: one mapping per sample of the next batch; see ``merge_unlabelled``.
     """
 
     def __init__(self, loss: torch.nn.Module) -> None:
@@ -58,7 +58,7 @@ class PartialLoss(torch.nn.Module):
         self.unlabelled: Sequence[Mapping[int, int]] = ()
 
     def forward(self, logits: Any, target: Any) -> torch.Tensor:
-        """The wrapped loss of the merged logits."""
+        """Return the wrapped loss of the merged logits."""
         if isinstance(logits, (list, tuple)):
             merged: Any = [merge_unlabelled(x, self.unlabelled) for x in logits]
         else:
@@ -68,7 +68,7 @@ class PartialLoss(torch.nn.Module):
 
 
 def unlabelled_of(dataset: Mapping[str, Any]) -> dict[str, dict[int, int]]:
-    """Case → label that the case's masks do not tell → the one it is part of there.
+    """Return case → unlabelled label → the label that it is part of in that case.
 
     Args:
         dataset: nnU-Net's ``dataset.json``, as ``prepare`` writes it.

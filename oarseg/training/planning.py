@@ -1,4 +1,4 @@
-"""nnU-Net's planning and preprocessing, with presets of ours for small machines."""
+"""Run nnU-Net's planning and preprocessing, with our own presets for small machines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIGURATION = "3d_fullres"
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one training, as nnU-Net wants them.
+    """The folders of one training, as nnU-Net expects them.
 
     Attributes:
         raw: the dataset's raw folder, ``…/Dataset<nnn>_<name>``.
@@ -31,26 +31,26 @@ class Workspace:
 
     @property
     def dataset(self) -> str:
-        """The dataset's full name."""
+        """Return the dataset's full name."""
         return self.raw.name
 
     @property
     def dataset_id(self) -> int:
-        """The dataset's number."""
+        """Return the dataset's number."""
         return int(self.dataset[7:10])
 
     @property
     def preprocessed(self) -> Path:
-        """nnU-Net's folder of this dataset's plans and preprocessed cases."""
+        """Return nnU-Net's folder of this dataset's plans and preprocessed cases."""
         return self.work / "preprocessed" / self.dataset
 
     @property
     def results(self) -> Path:
-        """nnU-Net's folder of this dataset's trainings."""
+        """Return nnU-Net's folder of this dataset's trainings."""
         return self.work / "results" / self.dataset
 
     def activate(self) -> None:
-        """Point nnU-Net's environment variables here."""
+        """Point nnU-Net's environment variables to these folders."""
         folders = {
             "raw": self.raw.parent,
             "preprocessed": self.preprocessed.parent,
@@ -67,7 +67,7 @@ class Preset:
     Attributes:
         spacing_mm, patch_size: (z, y, x).
         features: channels of each stage; the patch is halved between stages.
-        trainer: a training that such a network finishes in an hour or two on two cores.
+        trainer: settings of a training that takes an hour or two on two cores.
     """
 
     name: str
@@ -101,9 +101,9 @@ SMALL = Preset(
         seed=7,
     ),
 )
-# For phantoms of size tiny: trains in seconds, to show that all steps fit together. A tumour of
-# 40 voxels must be found whatever the seed, or a test of the steps would fail by bad luck: in
-# patches of 16x48x48 it is a thousandth, and trainings ended with the background alone.
+# For phantoms of size tiny: trains in seconds, to show that all steps work together. A tumour of
+# 40 voxels must be found with any seed, or a test of the steps would fail by chance. In patches
+# of 16x48x48 it is a thousandth of the voxels, and trainings learned the background only.
 TINY = Preset(
     name="oarsegTiny",
     spacing_mm=(8.0, 6.5, 6.5),
@@ -137,16 +137,16 @@ PLANNERS = {
 def plan_and_preprocess(
     space: Workspace, *, plans: str, settings: TrainerSettings, workers: int
 ) -> None:
-    """Fingerprint, plan and preprocess, each only if it was not done before.
+    """Fingerprint, plan and preprocess; skip the steps that have been done.
 
     Args:
         space: the folders.
-        plans: one of nnU-Net's plans or of our presets.
+        plans: name of nnU-Net's plans or of one of our presets.
         settings: written into the plans, where the trainer finds them.
         workers: processes for nnU-Net.
 
     Raises:
-        InputError: the raw dataset is not there or the plans are of no known name.
+        InputError: the raw dataset does not exist, or the plans have an unknown name.
     """
     check_raw_dataset(space.raw)
     if plans not in PLANNERS and plans not in PRESETS:
@@ -190,12 +190,12 @@ def check_raw_dataset(raw: Path) -> None:
 
 
 def default_settings(plans: str) -> TrainerSettings:
-    """The preset's training, or nnU-Net's for nnU-Net's own plans."""
+    """Return the preset's trainer settings, or nnU-Net's defaults for nnU-Net's plans."""
     return PRESETS[plans].trainer if plans in PRESETS else TrainerSettings()
 
 
 def write_settings(space: Workspace, *, plans: str, settings: TrainerSettings) -> None:
-    """Put the trainer's settings into a plans file that exists."""
+    """Write the trainer's settings into an existing plans file."""
     path = space.preprocessed / f"{plans}.json"
     document = read_json_object(path)
     document[PLANS_KEY] = as_document(settings)
@@ -203,7 +203,7 @@ def write_settings(space: Workspace, *, plans: str, settings: TrainerSettings) -
 
 
 def optional_channels(raw: Path) -> tuple[tuple[int, float], ...]:
-    """Index and absent value of each optional channel that needs no normalisation.
+    """Return index and absent value of each optional channel that is not normalised.
 
     A channel that nnU-Net normalises has another absent value in each case, so it
     cannot be dropped after preprocessing.

@@ -1,4 +1,4 @@
-"""Trainings that come out the same each time, on the same machine and number of threads."""
+"""Make trainings repeatable on the same machine with the same number of threads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# nnU-Net's name; 0 augments in the training's own process instead of in workers, whose
-# batches arrive in whatever order they are finished.
+# nnU-Net's name. With 0 the training's own process augments; the batches of workers would
+# arrive in an order that varies.
 WORKERS = "nnUNet_n_proc_DA"
 
 
@@ -25,7 +25,7 @@ def seed_all(*seeds: int) -> None:
 
 @contextmanager
 def augmenting_in_this_process() -> Iterator[None]:
-    """Let nnU-Net's data loaders, made meanwhile, start no workers."""
+    """Make nnU-Net's data loaders that are created meanwhile start no workers."""
     before = os.environ.get(WORKERS)
     os.environ[WORKERS] = "0"
     try:
@@ -39,7 +39,7 @@ def augmenting_in_this_process() -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Let torch sum in a fixed order wherever it can, and warn where it cannot."""
+    """Make torch sum in a fixed order where it can, and warn where it cannot."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

@@ -29,7 +29,7 @@ def train_folds(
     threads: int = 0,
     initial_weights: Path | None = None,
 ) -> Path:
-    """Train each fold that is not finished; continue the one that was begun.
+    """Train the folds that are not finished; resume one that was interrupted.
 
     Args:
         space: the folders; planning and preprocessing must be done.
@@ -37,16 +37,16 @@ def train_folds(
         folds: 0–4, or ``all``.
         device: ``cuda`` or ``cpu``.
         gpus: more than one trains with nnU-Net's distributed mode.
-        threads: torch's, on CPU; 0 keeps torch's own choice.
-        initial_weights: a checkpoint that every fold begins with, or a results folder,
-            of which each fold takes its own. The optimizer and the schedule begin anew.
+        threads: torch's threads on the CPU; 0 keeps torch's own choice.
+        initial_weights: a checkpoint from which every fold starts, or a results folder
+            with one for each fold. The optimizer and the schedule start from the beginning.
 
     Returns:
         The results folder, which ``oarseg export`` takes.
 
     Raises:
-        InputError: planning has not run, several GPUs were asked of the CPU or with
-            initial weights, or the initial weights are missing or of another network.
+        InputError: planning has not run, several GPUs are combined with the CPU or with
+            initial weights, or the initial weights are missing or do not fit the network.
     """
     path = space.preprocessed / f"{plans}.json"
     if not path.is_file():
@@ -73,7 +73,7 @@ def train_folds(
 
 
 def _check_folds(space: Workspace, folds: Sequence[int | str]) -> None:
-    """Refuse folds that nnU-Net cannot make of the cases."""
+    """Refuse folds that nnU-Net cannot form from the cases."""
     for fold in folds:
         if isinstance(fold, str) and fold != "all":
             raise InputError(f"--folds {fold}: expected numbers from 0 on, or all")
@@ -87,7 +87,7 @@ def _check_folds(space: Workspace, folds: Sequence[int | str]) -> None:
 
 
 def _initial_checkpoint(given: Path | None, fold: int | str) -> Path | None:
-    """The checkpoint that a fold begins with."""
+    """Return the checkpoint from which a fold starts."""
     if given is None or given.is_file():
         return given
     path = given / f"fold_{fold}" / FINAL_CHECKPOINT
@@ -105,7 +105,7 @@ def _train_here(
     threads: int,
     start: Path | None,
 ) -> None:
-    """Run the trainer class itself, which spares the import of every trainer nnU-Net has."""
+    """Run the trainer class directly, which avoids importing all of nnU-Net's trainers."""
     import torch
 
     from oarseg.training.trainers.OarsegTrainer import OarsegTrainer

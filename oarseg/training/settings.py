@@ -1,4 +1,4 @@
-"""What our trainer needs beyond nnU-Net's plans, kept inside the plans file.
+"""Settings of our trainer, stored in nnU-Net's plans file.
 
 nnU-Net constructs a trainer from the plans, the fold and the dataset alone. Settings
 under the key ``oarseg`` of the plans reach it on every way of starting it, resuming and
@@ -28,8 +28,8 @@ class TrainerSettings:
         epochs, iterations, validation_iterations: length of the training.
         optimizer: nnU-Net's SGD, or AdamW, which gets further in short trainings.
         learning_rate: initial rate of the polynomial schedule.
-        restarts: epochs at which the schedule begins anew. Small structures that a short
-            training has left out are often found after a restart.
+        restarts: epochs at which the schedule starts again. A short training often learns
+            small structures only after a restart.
         oversample_foreground: share of patches centred on a structure.
         probabilistic_oversampling: draw that share patch by patch. nnU-Net's fixed share
             is rounded to whole patches: of two patches 0.75 would be both.
@@ -70,12 +70,12 @@ class TrainerSettings:
 
 
 def settings_of(plans: dict[str, Any]) -> TrainerSettings:
-    """The settings inside a plans document; the defaults where it has none."""
+    """Return the settings in a plans document, or the defaults if it has none."""
     return TypeAdapter(TrainerSettings).validate_python(plans.get(PLANS_KEY, {}))
 
 
 def as_document(settings: TrainerSettings) -> dict[str, Any]:
-    """Settings as JSON-able values."""
+    """Convert settings to JSON values."""
     document: dict[str, Any] = TypeAdapter(TrainerSettings).dump_python(settings, mode="json")
     return document
 
@@ -87,16 +87,16 @@ def parse_settings(
     optional_channels: tuple[tuple[int, float], ...],
     epochs: int | None = None,
 ) -> TrainerSettings:
-    """Settings from the command line's JSON.
+    """Parse settings from the command line's JSON.
 
     Args:
         text: a JSON object with any of the settings.
-        base: what the text does not name.
-        optional_channels: those of the dataset, unless the text names some.
-        epochs: overrides the text's.
+        base: values of the settings that the text does not name.
+        optional_channels: the dataset's, used unless the text names some.
+        epochs: overrides the number in the text.
 
     Raises:
-        InputError: not JSON, or a setting that does not exist or does not fit.
+        InputError: the text is not JSON, or a setting is unknown or has an invalid value.
     """
     try:
         told = json.loads(text)

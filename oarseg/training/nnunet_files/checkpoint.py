@@ -1,4 +1,4 @@
-"""A checkpoint of nnU-Net → the network's weights, without trust in the file."""
+"""Load a network's weights from one of nnU-Net's checkpoints without trusting the file."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _SAFE: Final[list[Any]] = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What inference needs of a checkpoint.
+    """The parts of a checkpoint that inference needs.
 
     Attributes:
         path: the file, for messages.
-        weights: the network's parameters by name, in float32 where they are fractions.
-        mirror_axes: axes (of the network) that the training allows to mirror.
+        weights: the network's parameters by name; floating-point ones in float32.
+        mirror_axes: the network's axes along which inference may mirror.
     """
 
     path: Path
@@ -63,15 +63,15 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, *, seconds: int = LONGEST_S) -> Checkpoint:
-    """Read a checkpoint in a process of its own, which runs no code that the file names.
+    """Read a checkpoint in a separate process, which runs no code named in the file.
 
     Args:
         path: a file of ``torch.save``, as nnU-Net's trainers write it.
-        seconds: time that the process may take, beside that for the file's size.
+        seconds: time limit of the process, to which time for the file's size is added.
 
     Raises:
-        InputError: no checkpoint, damaged, or it holds what a checkpoint has no business to
-            hold; also where reading it crashed, filled the memory or took too long.
+        InputError: the file is not a checkpoint, is damaged or holds objects that do not
+            belong in one; or reading it crashed, exhausted memory or took too long.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a checkpoint of nnU-Net, found no file")
@@ -88,13 +88,13 @@ def read_checkpoint(path: Path, *, seconds: int = LONGEST_S) -> Checkpoint:
 
 
 def _run_child(path: Path, answer: BinaryIO, seconds: int) -> None:
-    """Let a child write its answer into a file.
+    """Run the child process, which writes its answer into a file.
 
     Raises:
-        InputError: it did not end, or not by itself.
+        InputError: it did not end in time, or was killed.
     """
     root = str(Path(oarseg.__file__).resolve().parents[1])
-    # -P: the working directory, which may hold anything, is no place to import from.
+    # -P: do not import from the working directory, which may hold anything.
     command = [sys.executable, "-P", "-c", _CHILD, root, str(path.resolve()), str(seconds)]
     try:
         done = subprocess.run(
@@ -114,7 +114,7 @@ def _run_child(path: Path, answer: BinaryIO, seconds: int) -> None:
 
 
 def refuse_ending(path: Path, status: int) -> None:
-    """Say of a reader that did not end by itself how it ended.
+    """Raise an error that says how the child process ended, unless it succeeded.
 
     Args:
         status: 0, or as ``subprocess`` gives it: negative for a signal.
@@ -147,15 +147,15 @@ def _tensor(path: Path, described: dict[str, Any], answer: BinaryIO) -> torch.Te
 
 
 def _plain_name(name: str) -> str:
-    """A weight's name without what distributed training and ``torch.compile`` put before it."""
+    """Return a weight's name without the prefixes of distributed training and compilation."""
     return name.removeprefix("module.").removeprefix("_orig_mod.")
 
 
 def build_network(results: Results, checkpoint: Checkpoint) -> torch.nn.Module:
-    """The network of one checkpoint, ready for inference on the CPU.
+    """Build the network of one checkpoint, ready for inference on the CPU.
 
     Raises:
-        InputError: the checkpoint is of another network than the plans.
+        InputError: the checkpoint does not fit the network in the plans.
     """
     try:
         network = create_network(
@@ -170,13 +170,13 @@ def build_network(results: Results, checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, *, assign: bool = False) -> None:
-    """Give a network the weights of a checkpoint.
+    """Load the weights of a checkpoint into a network.
 
     Args:
-        assign: the network takes the tensors themselves, instead of copying their values.
+        assign: use the tensors themselves instead of copying their values.
 
     Raises:
-        InputError: the checkpoint is of another network.
+        InputError: the checkpoint does not fit the network.
     """
     try:
         network.load_state_dict(checkpoint.weights, assign=assign)
@@ -189,9 +189,9 @@ def load_weights(network: torch.nn.Module, checkpoint: Checkpoint, *, assign: bo
 
 @contextmanager
 def only_plain_data() -> Iterator[None]:
-    """Make ``torch.load`` refuse code, whatever its caller asks for.
+    """Make ``torch.load`` refuse code, whatever arguments it is called with.
 
-    nnU-Net loads the checkpoint that a training goes on from with ``weights_only=False``.
+    nnU-Net resumes a training with ``torch.load(…, weights_only=False)``.
     """
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)

@@ -27,7 +27,6 @@ SCHEMES: Final = {
     "RescaleTo01Normalization": "rescale_0_1",
     "RGBTo01Normalization": "rgb_0_1",
 }
-RESAMPLING: Final = "resample_data_or_seg_to_shape"
 MOST_CONFIGURATIONS: Final = 1000
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
