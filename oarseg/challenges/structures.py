@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 STRICT = ConfigDict(extra="forbid")
 Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+def _one_tag(text: str) -> str:
+    """Accept what a line of a segmentation's header can hold between a code's separators."""
+    if not text.isprintable() or set(text) & set("^~|"):
+        raise PydanticCustomError("meaning", "must be printable, without ^, ~ and |")
+    return text
+
+
+Meaning = Annotated[str, Field(max_length=200), AfterValidator(_one_tag)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,7 +46,7 @@ class Outline:
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     colour: tuple[Byte, Byte, Byte]
     snomed: Annotated[str, Field(pattern=r"^\d*$")] = ""
-    meaning: str = ""
+    meaning: Meaning = ""
     side: Literal["left", "right"] | None = None
     phantom: str = ""
 

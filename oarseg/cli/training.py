@@ -167,7 +167,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     results = train_folds(
         space,
         plans=arguments.plans,
-        folds=[int(fold) if fold.isdigit() else fold for fold in arguments.folds],
+        folds=[int(fold) if fold.isdecimal() else fold for fold in arguments.folds],
         device=arguments.device,
         gpus=arguments.gpus,
         threads=arguments.threads,

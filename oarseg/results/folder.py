@@ -167,6 +167,11 @@ def remove_entry(output: Path, path: Path) -> None:
                 os.unlink(name, dir_fd=handle)
     except FileNotFoundError:
         pass
+    except RecursionError as error:
+        raise OutputError(
+            f"{output / path}: expected a folder of a run, found one nested too deep to remove; "
+            "remove it, or pass another --output"
+        ) from error
 
 
 def remove_empty_folder(output: Path, folder: Path) -> None:

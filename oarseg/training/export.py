@@ -35,6 +35,7 @@ from oarseg.model.manifest import (
     ModelFile,
     Parity,
     Precision,
+    parse_manifest,
     write_manifest,
 )
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
@@ -344,11 +345,23 @@ def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
     )
 
 
+def _named_files(out: Path) -> list[str]:
+    """The ONNX files of an earlier export; none where its manifest cannot be read."""
+    try:
+        text = (out / MANIFEST).read_bytes()
+        return [model.file for model in parse_manifest(text, source=str(out)).models]
+    except (OSError, WeightsError):
+        return []
+
+
 def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
-    """Move a finished export into place and remove what an earlier one left there."""
+    """Move a finished export into place and remove what an earlier one left there.
+
+    Files that no manifest there names may be anything, and stay.
+    """
     out.mkdir(parents=True, exist_ok=True)
     keep = {model.file for model in manifest.models}
-    for old in out.glob("*.onnx"):
-        old.unlink()
+    for name in _named_files(out):
+        (out / name).unlink(missing_ok=True)
     for name in [*sorted(keep), MANIFEST]:
         shutil.move(scratch / name, out / name)

@@ -63,6 +63,8 @@ def test_broken_file_names_the_key(tmp_path: Path) -> None:
         ('slug = "ct"', 'slugg = "ct"', "sockets.0"),
         ('side = "left"', 'side = "up"', "structures.0.side"),
         ("[output]", "[output", "not valid TOML"),
+        ('meaning = "', r'meaning = "\n\n', "structures.0.meaning: must be printable"),
+        ('meaning = "', 'meaning = "a~b', "structures.0.meaning: must be printable, without"),
         ("Larynx_SG = 2.0", "Larynx = 2.0", "tolerances_mm: no structure Larynx"),
         ("min_kept", "weights = { Lips = 0 }\nmin_kept", "evaluation.weights.Lips"),
         ("min_kept", "weights = { Lip = 1 }\nmin_kept", "weights: no structure Lip"),

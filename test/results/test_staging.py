@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_a_forged_mark_reaches_no_other_file(tmp_path: Path) -> None:
     (stage / staging.PLACING).write_text(json.dumps([*others, "images/ct/a.mha"]))
     staging.recover_cases(tmp_path)
     assert tree(tmp_path) == dict.fromkeys(others, "whole")
+
+
+def test_a_folder_nested_too_deep_to_remove_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def descend(*_: object, **__: object) -> None:
+        raise RecursionError  # as in Python 3.11 from a depth of about 1000 on
+
+    (tmp_path / ".oarseg/stage/a").mkdir(parents=True)
+    monkeypatch.setattr(shutil, "rmtree", descend)
+    with pytest.raises(OutputError, match="expected a folder of a run, found one nested too deep"):
+        staging.recover_cases(tmp_path)
 
 
 @pytest.mark.parametrize("planted", ["oar_masks", "reports", "images", "images/ct", ".oarseg"])

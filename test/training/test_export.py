@@ -277,3 +277,20 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
         exporting.export_ensemble(
             folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD
         )
+
+
+def test_another_model_in_the_folder_stays(tmp_path: Path) -> None:
+    """Only what the manifest of an earlier export names is replaced."""
+    folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
+    out.mkdir()
+    (out / "of_others.onnx").write_bytes(b"theirs")
+    for name in ("first", "second"):
+        card = replace(CARD, name=name)
+        exporting.export_ensemble(
+            folder, out, folds=["0"], challenge=FIVE, card=card, precisions=["fp32"]
+        )
+    assert sorted(p.name for p in out.iterdir()) == [
+        "manifest.json",
+        "of_others.onnx",
+        "second_fold_0_fp32.onnx",
+    ]

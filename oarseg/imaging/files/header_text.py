@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -76,6 +76,27 @@ def split_field(line: str, separators: str) -> tuple[str, str]:
     if end < 0 or line[end] not in separators or line[end + 1 : end + 2] == "=":
         return "", ""
     return line[:end].strip(BLANKS), line[end + 1 :].strip(BLANKS)
+
+
+def named_once(path: Path, fields: dict[str, str], synonyms: Mapping[str, str]) -> dict[str, str]:
+    """Give every field its usual name.
+
+    Args:
+        path: for messages.
+        fields: by their keys as they are spelled.
+        synonyms: other key → usual name.
+
+    Raises:
+        InputError: two keys that mean the same: readers differ in which of them they take.
+    """
+    named: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for key, value in fields.items():
+        usual = synonyms.get(key, key)
+        if usual in named:
+            raise given_twice(path, spelled[usual], key)
+        named[usual], spelled[usual] = value, key
+    return named
 
 
 def given_twice(path: Path, key: str, other: str | None = None) -> InputError:

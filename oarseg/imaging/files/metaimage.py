@@ -18,6 +18,7 @@ from oarseg.imaging.files.pixels import (
     not_scalar,
     not_three_dimensional,
     open_plain_file,
+    quote_header_text,
     unsupported_encoding,
     unusable_file,
 )
@@ -69,7 +70,8 @@ def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -
         raise unsupported_encoding(path, "a header whose end cannot be told")
     if target not in ("LOCAL", "Local", "local"):
         raise detached_data(path, target)
-    fields = _named_once(path, header_text.parse_fields(path, head[:first], separators="=:"))
+    given = header_text.parse_fields(path, _unambiguous(path, head[:first]), separators="=:")
+    fields = header_text.named_once(path, given, SYNONYMS)
     grid, count = _read_grid(path, fields, channels=channels)
     dtype, compressed = _stored_dtype(path, fields), _is_true(path, fields, "CompressedData")
     start = first + len(line) + 1
@@ -78,20 +80,24 @@ def parse_metaimage_header(path: Path, head: bytes, *, channels: bool = False) -
     return Pixels("MetaImage", dtype, compressed, start, grid, count)
 
 
-def _named_once(path: Path, fields: dict[str, str]) -> dict[str, str]:
-    """Give every field its usual name.
+def _unambiguous(path: Path, text: bytes) -> bytes:
+    """Return the lines of a header.
 
     Raises:
-        InputError: two keys that mean the same: readers differ in which of them they take.
+        InputError: a line that ends, or a key that ends, otherwise than for MetaIO.
     """
-    named: dict[str, str] = {}
-    spelled: dict[str, str] = {}
-    for key, value in fields.items():
-        usual = SYNONYMS.get(key, key)
-        if usual in named:
-            raise header_text.given_twice(path, spelled[usual], key)
-        named[usual], spelled[usual] = value, key
-    return named
+    if b"\r" in text.replace(b"\r\n", b"\n"):
+        raise unsupported_encoding(path, "a header with carriage returns within its lines")
+    for line in header_text.split_lines(path, text):
+        key, free, _ = line.partition(":=")
+        if free and not {"=", ":"} & set(key):
+            raise unusable_file(
+                path,
+                expected="keys that end with = or :",
+                found=quote_header_text(line),
+                do="correct the header",
+            )
+    return text
 
 
 def _stored_dtype(path: Path, fields: dict[str, str]) -> np.dtype[np.generic]:

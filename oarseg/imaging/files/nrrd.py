@@ -49,7 +49,16 @@ SPACES = {
     "left-anterior-superior": (1.0, -1.0), "las": (1.0, -1.0),
     LPS_AND_TIME: (1.0, 1.0), "lpst": (1.0, 1.0),
 }  # fmt: skip
-SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")
+SKIPS = ("byte skip", "line skip")
+# What Teem also reads without the blank, and the name under which it is kept here.
+SYNONYMS = {
+    name.replace(" ", ""): name
+    for name in (
+        "axis mins", "axis maxs", "block size", "byte skip", "data file", "line skip", "old min",
+        "old max", "sample units", "space dimension", "space directions", "space origin",
+        "space units", "measurement frame",
+    )
+} | {"centers": "centerings"}  # fmt: skip
 DOMAINS = ("domain", "space", "???")
 
 
@@ -67,7 +76,8 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
     """
     text = _header_text(path, head)
     _check_attached(path, text)
-    fields = header_text.parse_fields(path, text.lower(), separators=":")
+    given = header_text.parse_fields(path, text.lower(), separators=":")
+    fields = header_text.named_once(path, given, SYNONYMS)
     axes = _read_axes(path, fields, channels=channels)
     grid = _read_grid(path, fields, axes)
     name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
@@ -154,7 +164,7 @@ def _read_grid(path: Path, fields: dict[str, str], axes: _Axes) -> Grid:
     if len(steps) == 4:
         steps = steps[1:] if axes.interleaved else steps[:3]
     spacing = header_text.parse_vector(path, "spacings", steps)
-    if "axis mins" in fields or "axismins" in fields:
+    if "axis mins" in fields:
         raise unusable_file(
             path,
             expected="a position in space",

@@ -88,7 +88,7 @@ class Configuration:
     resampling_fn_probabilities_kwargs: ResamplingOptions
     architecture: Architecture
     data_identifier: Identifier
-    preprocessor_name: Identifier = "DefaultPreprocessor"
+    preprocessor_name: Literal["DefaultPreprocessor"] = "DefaultPreprocessor"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

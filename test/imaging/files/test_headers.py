@@ -184,6 +184,22 @@ def test_nrrd_of_one_frame(tmp_path: Path, sizes: str, lines: tuple[str, ...]) -
     assert read_volume(path).grid == Grid((5, 6, 7), (2.0, 0.75, 0.5))
 
 
+@pytest.mark.parametrize("key", ["space origin", "spaceorigin", "Spaceorigin"])
+def test_nrrd_keys_without_blank_are_read_as_itk_reads_them(tmp_path: Path, key: str) -> None:
+    lines = ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", f"{key}: (10,20,30)")
+    path = write_nrrd(tmp_path / "x.nrrd", *lines)
+    assert read_volume(path).grid == by_itk(path)
+    assert read_volume(path).grid.origin_mm == (10.0, 20.0, 30.0)
+
+
+def test_nrrd_with_one_key_with_and_without_blank(tmp_path: Path) -> None:
+    lines = ("spacings: 1 1 1", "space origin: (1,2,3)", "spaceorigin: (4,5,6)")
+    assert refusal(write_nrrd(tmp_path / "x.nrrd", *lines)) == (
+        "expected 'space origin' once in the header, found also 'spaceorigin', which means the "
+        "same; correct the header"
+    )
+
+
 # --- MetaImage
 
 
@@ -219,6 +235,18 @@ def test_meta_image_with_two_keys_for_one_thing(tmp_path: Path, lines: tuple[str
             f"expected '{first}' once in the header, found also '{second}', which means the same; "
             "correct the header"
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("TransformMatrix:= 0 1 0 -1 0 0 0 0 1", "expected keys that end with = or :, found "),
+        ("Name = x\rOffset = 1 2 3", "expected scalar binary voxels, raw or compressed with zlib"),
+    ],
+)
+def test_meta_image_line_that_itk_reads_otherwise(tmp_path: Path, line: str, found: str) -> None:
+    path = write_meta(tmp_path / "x.mha", "ElementSpacing = 1 1 2", line)
+    assert refusal(path).startswith(found)
 
 
 @pytest.mark.parametrize("text", ["True", "true", "T", "1", "False", "F", "0"])
