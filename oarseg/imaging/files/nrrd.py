@@ -51,7 +51,7 @@ SPACES = {
 }  # fmt: skip
 SKIPS = ("byte skip", "line skip")
 # What Teem also reads without the blank, and the name under which it is kept here.
-SYNONYMS = {
+KEYS_WITHOUT_BLANKS = {
     name.replace(" ", ""): name
     for name in (
         "axis mins", "axis maxs", "block size", "byte skip", "data file", "line skip", "old min",
@@ -77,7 +77,7 @@ def parse_nrrd_header(path: Path, head: bytes, *, channels: bool = False) -> Pix
     text = _header_text(path, head)
     _check_attached(path, text)
     given = header_text.parse_fields(path, text.lower(), separators=":")
-    fields = header_text.named_once(path, given, SYNONYMS)
+    fields = header_text.named_once(path, given, KEYS_WITHOUT_BLANKS)
     axes = _read_axes(path, fields, channels=channels)
     grid = _read_grid(path, fields, axes)
     name, how = NRRD_TYPES.get(fields.get("type", "")), fields.get("encoding", "")
