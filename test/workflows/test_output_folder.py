@@ -15,14 +15,17 @@ from oarseg.cases.find_cases import Found, find_cases
 from oarseg.challenges import catalogue
 from oarseg.cli import main
 from oarseg.errors import InputError, OutputError
+from oarseg.inference.engines.choice import DeviceChoice, Engines
 from oarseg.results import space
 from oarseg.results.lock import lock_output
 from oarseg.workflows import segment_folder
 from oarseg.workflows.output_plan import plan_outputs
+from oarseg.workflows.segment_case import SegmentedCase
 from oarseg.workflows.settings import Settings
 from oarseg.workflows.supervisor import Finished, Journal
 
 RULES = catalogue.load_challenge("han_seg")
+NO_ENGINES = Engines(DeviceChoice("cpu", "openvino", "a stand-in"), ())
 Segment = Callable[[Case, Any, Path], Path]
 
 
@@ -56,7 +59,7 @@ def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     bundle = type("Bundle", (), {"manifest": type("Manifest", (), {"channels": (), "warning": ""})})
     monkeypatch.setattr(segment_folder.bundle, "load_bundle", lambda _: bundle)
     monkeypatch.setattr(segment_folder, "challenge_of", lambda *_: replace(RULES, notice=""))
-    monkeypatch.setattr(segment_folder, "_model", lambda *_: type("Model", (), {"deadline": None}))
+    monkeypatch.setattr(segment_folder._Run, "_open_engines", lambda _: (None, None))
     return tmp_path
 
 
@@ -70,12 +73,12 @@ def segment(
 ) -> list[str]:
     """Run; returns the cases that failed."""
 
-    def stand_in(case: Case, _: object, output: Path) -> Path:
+    def stand_in(case: Case, _: object, output: Path, **__: object) -> SegmentedCase:
         if case.name in fails:
             raise InputError(f"{case.name}: {text} failed")
         if case.name == "stop":
             raise KeyboardInterrupt
-        return write_outputs(case, output, text)
+        return SegmentedCase(write_outputs(case, output, text), NO_ENGINES)
 
     monkeypatch.setattr(segment_folder, "segment_case", stand_in)
     settings = Settings(work / "in", work / "out", work)
@@ -243,9 +246,9 @@ def test_a_full_disk_stops_the_run_before_the_next_case(
     free = iter([10 * space.RESERVE_BYTES, 0, 0, 0])
     monkeypatch.setattr(space, "free_bytes", lambda _: next(free))
 
-    def stand_in(case: Case, _: object, output: Path) -> Path:
+    def stand_in(case: Case, _: object, output: Path, **__: object) -> SegmentedCase:
         begun.append(case.name)
-        return write_outputs(case, output, "second")
+        return SegmentedCase(write_outputs(case, output, "second"), NO_ENGINES)
 
     monkeypatch.setattr(segment_folder, "segment_case", stand_in)
     settings = Settings(work / "in", work / "out", work)
