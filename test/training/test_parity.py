@@ -31,7 +31,8 @@ def test_same_answer_as_nnunet(case: Parity, tmp_path: Path) -> None:
 
     if case.recipe.folds == 1:
         # Only the networks' own float32 rounding (OpenVINO against torch) is left.
-        assert np.mean(labels == theirs) >= 0.9999
+        # It falls otherwise on another CPU; one voxel is more than 0.0001 of a small image.
+        assert np.count_nonzero(labels != theirs) <= max(1, labels.size // 10_000)
         # Without it the sums are the same, in the same order and precision, and a label can
         # only differ where interpolation's last digit decides between two equal logits: in
         # 9 of 4,337,896 voxels of bench/parity.py --scale 2.
