@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
 
 from oarseg import __version__
@@ -19,6 +22,16 @@ from oarseg.errors import OarsegError
 from oarseg.system import log
 
 Command = Callable[[argparse.Namespace], int]
+# What the extra "train" installs and this package imports.
+TRAINING_PACKAGES = {
+    "batchgenerators",
+    "batchgeneratorsv2",
+    "dynamic_network_architectures",
+    "nnunetv2",
+    "onnx",
+    "onnxscript",
+    "torch",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -35,14 +48,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         verbose=arguments.verbose, information_to_stdout=arguments.command is run_segment
     )
     try:
-        command: Command = arguments.command
-        return command(arguments)
+        return _run_command(arguments)
     except OarsegError as error:
         logger.error("%s", error)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING_PACKAGES:
+            raise
+        logger.error(
+            "expected the packages of training, found no %s; install them with "
+            "pip install 'oarseg[cpu,train]', or make .venv/dev.stamp in a checkout",
+            error.name,
+        )
+        return 1
+    except BrokenPipeError:
+        # Commands print once their work is done; nobody is left to read that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         logger.error("interrupted")
         return INTERRUPTED
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
+    command: Command = arguments.command
+    status = command(arguments)
+    if command is not run_segment:  # which prints log lines only, and they may be lost
+        sys.stdout.flush()
+    return status
 
 
 def build_parser() -> argparse.ArgumentParser:
