@@ -28,8 +28,9 @@ sys.exit(status)
 # A case that takes more than there is, as a forecast that is wrong would let it.
 TAKE_TOO_MUCH = """
 import pathlib, sys
-from oarseg import log, supervisor
-from oarseg.supervisor import Finished
+from oarseg.system import log
+from oarseg.workflows import supervisor
+from oarseg.workflows.supervisor import Finished
 
 def work(journal):
     for case in ("small", "large"):
@@ -41,8 +42,8 @@ def work(journal):
     print("after", sorted(journal.finished))
     return 1
 
-log.configure()
-sys.exit(supervisor.run(work, output=pathlib.Path("/output")))
+log.configure_logging()
+sys.exit(supervisor.run_supervised(work, output=pathlib.Path("/output")))
 """
 
 
