@@ -14,6 +14,7 @@ from oarseg.cli.options import (
     Subparsers,
     add_challenge,
     add_registration_argument,
+    add_run_defaults,
     chosen_challenge,
     say_notice,
     whole_number,
@@ -197,7 +198,12 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="nnU-Net's folder <plans>_<configuration>, whose cases are used to compare with torch "
         "(default: smooth noise)",
     )
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"), help="default: both")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=("fp32", "fp16"),
+        help="number formats of the ONNX files (default: both)",
+    )
     parser.add_argument("--title", required=True, help="title of the model, for reports")
     parser.add_argument(
         "--name", default="model", help="start of the ONNX files' names (default: model)"
@@ -209,11 +215,16 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--training", required=True, help="training data, in words")
     parser.add_argument("--licence", required=True, help="licence of the weights")
+    group = parser.add_argument_group(
+        "defaults of a run", "kept with the model, for platforms that pass no options"
+    )
+    add_run_defaults(group)
     parser.set_defaults(command=run_export)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
+    from oarseg.model.manifest import RunDefaults
     from oarseg.training.export import Card
     from oarseg.training.export import export_ensemble as run
     from oarseg.training.parity import figures_text
@@ -235,9 +246,15 @@ def run_export(arguments: argparse.Namespace) -> int:
             arguments.training,
             arguments.licence,
             arguments.name,
+            RunDefaults(
+                region=arguments.region,
+                precision=arguments.precision,
+                mirroring=arguments.mirroring,
+                time_limit_s=arguments.time_limit,
+            ),
         ),
         preprocessed=arguments.preprocessed,
-        precisions=arguments.precision or ("fp32", "fp16"),
+        precisions=arguments.formats or ("fp32", "fp16"),
     )
     for parity in manifest.parity:
         print(f"{parity.file}: {figures_text(parity)}")

@@ -20,6 +20,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
+from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST
 from oarseg.model.value_types import (
     Axis,
     Intensity,
@@ -33,19 +34,18 @@ from oarseg.model.value_types import (
 )
 
 FORMAT_VERSION: Final = 1
-MANIFEST = "manifest.json"
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
 
 # The range of a clipped CT and its standard deviation differ by less than this factor. Otherwise
 # the network would see a constant, or nothing but the two bounds.
 MIN_CT_SPREAD = 0.01
-# The shipped one has 6 KiB; a challenge of 255 structures of its own adds 64.
-LARGEST_MANIFEST_BYTES = 1 << 18
 
 Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["f32", "bf16"]
 Runtime = Literal["onnxruntime", "openvino"]
+Region = Literal["body", "full", "all"]
+Exactness = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -174,6 +174,19 @@ class Parity:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RunDefaults:
+    """What a run of the model does where the user says nothing, as on a challenge platform.
+
+    Attributes are options of ``oarseg segment``; None leaves the program's own default.
+    """
+
+    region: Region | None = None
+    precision: Exactness | None = None
+    mirroring: bool | None = None
+    time_limit_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Manifest:
     """Everything that inference needs of a trained model.
 
@@ -186,6 +199,7 @@ class Manifest:
             background. With regions, class k is painted with ``labels[k].value`` in order.
         regions: classes are independent, each with a probability of its own.
         mirror_axes: axes that test-time mirroring may use; empty means none.
+        run: defaults of a run.
     """
 
     format_version: Literal[1]
@@ -207,6 +221,7 @@ class Manifest:
     licence: LongText
     versions: Annotated[dict[ShortName, ShortName], Field(max_length=100)]
     own_challenge: Challenge | None = None
+    run: RunDefaults = Field(default_factory=RunDefaults)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -300,6 +315,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
     if document["own_challenge"] is None:
         del document["own_challenge"]
+    if manifest.run == RunDefaults():
+        del document["run"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -26,7 +26,6 @@ from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
 from oarseg.model.manifest import (
     FORMAT_VERSION,
-    MANIFEST,
     Arithmetic,
     Channel,
     ChannelRecipe,
@@ -35,9 +34,11 @@ from oarseg.model.manifest import (
     ModelFile,
     Parity,
     Precision,
+    RunDefaults,
     parse_manifest,
     write_manifest,
 )
+from oarseg.model.model_folder import MANIFEST
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
 from oarseg.training.nnunet_files.json_file import invalid
 from oarseg.training.nnunet_files.results_folder import Results, fold_checkpoints, open_results
@@ -96,6 +97,7 @@ class Card:
 
     Attributes:
         name: start of each ONNX file's name, so that a single file can be identified.
+        run: defaults of a run, for platforms that pass no options.
     """
 
     title: str
@@ -103,6 +105,7 @@ class Card:
     training: str
     licence: str
     name: str = "model"
+    run: RunDefaults = field(default_factory=RunDefaults)
 
 
 class HalfNetwork(torch.nn.Module):
@@ -320,6 +323,7 @@ def describe_manifest(
             **{name: version(name) for name in ("nnunetv2", "torch", *RUNTIMES)},
         },
         own_challenge=agreement.own_facts(challenge),
+        run=card.run,
     )
 
 
