@@ -30,7 +30,7 @@ LESS_PRECISE = "exact arithmetic (bfloat16 instead of float32)"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TileAgreement:
     """How the labels of two arithmetics agree on some tiles of a case.
 
     Attributes:
@@ -182,17 +182,17 @@ def prove_arithmetic(
 
 def compare_engines(
     network: NetworkInput, work: Work, manifest: Manifest, fast: Engines, exact: Engines
-) -> Comparison:
+) -> TileAgreement:
     """Compare the labels of two ensembles on a few tiles, spread evenly over the case."""
     tiles = tuple(work.tiles())
     count = min(len(tiles), COMPARED_TILES)
     chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
     ours, wanted = (_tile_labels(network, work, manifest, e, chosen) for e in (fast, exact))
     if not count:
-        return Comparison(0, 1.0, 1.0)
+        return TileAgreement(0, 1.0, 1.0)
     dice = dice_by_label(ours, wanted, labels=255)
     large = count_labels(wanted, 256)[1:] >= COMPARED_VOXELS
-    return Comparison(
+    return TileAgreement(
         count, float(np.mean(ours == wanted)), float(np.min(dice[large], initial=1.0))
     )
 

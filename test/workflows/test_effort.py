@@ -83,7 +83,7 @@ def test_an_engine_agrees_with_itself(tmp_path: Path) -> None:
     engines = open_engines(run.weights, device="cpu", threads=1)
     work = effort.plan_tiles(network.placement, manifest)
     found = effort.compare_engines(network, work, manifest, engines, engines)
-    assert found == effort.Comparison(6, 1.0, 1.0)
+    assert found == effort.TileAgreement(6, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_engine_agrees_with_itself(tmp_path: Path) -> None:
 def test_labels_and_every_structure_have_to_agree(
     agreement: float, dice: float, passed: bool
 ) -> None:
-    assert effort.Comparison(6, agreement, dice).passed == passed
+    assert effort.TileAgreement(6, agreement, dice).passed == passed
 
 
 @pytest.mark.parametrize(
