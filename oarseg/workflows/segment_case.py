@@ -199,13 +199,16 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
             optional=[recipe.name for recipe in recipes if recipe.optional],
             limits=settings.limits,
             assume_hu=settings.assume_hu,
+            conditioning=run.weights.manifest.conditioning,
             warn=notes.warn,
         )
         ct = images.volumes[reference]
-        body = find_body(ct)
-    if body is None:
+        has_ct = rules.reference.modality == "CT"
+        body = find_body(ct) if has_ct else None
+    if body is None and has_ct:
         notes.warn("no body found in the CT: the whole image is segmented")
-    box = body_box(body, ct.grid) if settings.region == "body" else None
+    # Without a CT there is no body to look for, and nnU-Net's own crop is taken.
+    box = body_box(body, ct.grid) if settings.region == "body" and has_ct else None
     _check_memory(ct, images.volumes, box, run)
     for recipe in recipes:
         if recipe.name not in images.volumes:
