@@ -20,6 +20,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
+from oarseg.model.conditioning import Conditioning
 from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST
 from oarseg.model.value_types import (
     Axis,
@@ -136,10 +137,19 @@ class Resampling:
 
 @dataclass(frozen=True, config=STRICT)
 class Label:
-    """A class of the network and its structure."""
+    """A class of the network and its structure.
+
+    Attributes:
+        value: what the label map holds where it is painted.
+        members: of a region, the values in the training labels that it is made of; empty for
+            a plain label, and where an older export did not note them.
+    """
 
     value: Annotated[int, Field(ge=0, le=255)]
     name: ShortName
+    members: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=256), FailFast()
+    ] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -200,6 +210,8 @@ class Manifest:
         regions: classes are independent, each with a probability of its own.
         mirror_axes: axes that test-time mirroring may use; empty means none.
         run: defaults of a run.
+        conditioning: what was done to the training images before nnU-Net; None, in manifests
+            that do not say, means what ``oarseg prepare`` does.
     """
 
     format_version: Literal[1]
@@ -222,6 +234,7 @@ class Manifest:
     versions: Annotated[dict[ShortName, ShortName], Field(max_length=100)]
     own_challenge: Challenge | None = None
     run: RunDefaults = Field(default_factory=RunDefaults)
+    conditioning: Conditioning | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -313,10 +326,14 @@ def _found_text(value: object) -> str:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
-    if document["own_challenge"] is None:
-        del document["own_challenge"]
+    for key in ("own_challenge", "conditioning"):
+        if document[key] is None:
+            del document[key]
     if manifest.run == RunDefaults():
         del document["run"]
+    for label in document["labels"]:
+        if not label["members"]:
+            del label["members"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

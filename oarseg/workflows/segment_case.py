@@ -173,6 +173,7 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
             optional=[recipe.name for recipe in recipes if recipe.optional],
             limits=settings.limits,
             assume_hu=settings.assume_hu,
+            conditioning=run.weights.manifest.conditioning,
             warn=notes.warn,
         )
         ct = images.volumes[reference]

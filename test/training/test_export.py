@@ -22,9 +22,13 @@ from oarseg.training.nnunet_files.checkpoint import build_network, read_checkpoi
 from oarseg.training.nnunet_files.results_folder import fold_checkpoints, open_results
 
 HAN_SEG = catalogue.load_challenge("han_seg")
-# The recipes' five structures, with HaN-Seg's sockets: an export must fit its challenge.
+# The recipes' channels and five structures: an export must fit its challenge.
+SOCKETS = tuple(
+    replace(socket, channel=f"c{number}") for number, socket in enumerate(HAN_SEG.sockets)
+)
 FIVE = replace(
     HAN_SEG,
+    sockets=SOCKETS,
     evaluation=challenge.Evaluation(),
     structures=tuple(
         replace(structure, name=f"s{label}", label=label)
@@ -82,11 +86,15 @@ def test_every_kind_is_exported_and_agrees(
     folder = results_folder(tmp_path, recipe)
     folds = [str(fold) for fold in range(recipe.folds)]
     out = tmp_path / "weights"
-    manifest = exporting.export_ensemble(folder, out, folds=folds, challenge=FIVE, card=CARD)
+    rules = FIVE if recipe.region_order is None else None  # whose organs are no regions
+    manifest = exporting.export_ensemble(folder, out, folds=folds, challenge=rules, card=CARD)
     assert bundle.load_bundle(out).manifest == manifest
     expected = oracle.manifest_of(recipe, manifest.models)
-    for key in ("spacing_mm", "patch_size", "transpose_forward", "labels", "regions"):
+    for key in ("spacing_mm", "patch_size", "transpose_forward", "regions"):
         assert getattr(manifest, key) == getattr(expected, key)
+    assert [(k.value, k.name) for k in manifest.labels] == [
+        (k.value, k.name) for k in expected.labels
+    ]
     assert [c.normalisation for c in manifest.channels] == [
         c.normalisation for c in expected.channels
     ]
@@ -206,7 +214,7 @@ def test_missing_fold_lists_the_finished(tmp_path: Path) -> None:
 def test_results_without_plans(tmp_path: Path) -> None:
     folder = tmp_path / "T__p__3d_fullres"
     folder.mkdir()
-    with pytest.raises(InputError, match=r"plans\.json: expected in an nnU-Net results folder"):
+    with pytest.raises(InputError, match=r"expected a results folder .* found no plans\.json"):
         open_results(folder)
 
 
@@ -262,7 +270,11 @@ def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
     monkeypatch.setattr(exporting, "network_outputs", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
         exporting.export_ensemble(
-            folder, tmp_path / "weights", folds=["0"], challenge=HAN_SEG, card=CARD
+            folder,
+            tmp_path / "weights",
+            folds=["0"],
+            challenge=replace(HAN_SEG, sockets=SOCKETS),
+            card=CARD,
         )
     assert not (tmp_path / "weights").exists()
 

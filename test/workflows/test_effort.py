@@ -157,8 +157,7 @@ def test_the_user_chooses_before_the_model_and_the_model_before_the_program(
 def test_the_body_is_found_in_a_ct_only(tmp_path: Path) -> None:
     made = run_of(tmp_path, ROBUST)
     reference = replace(HAN_SEG.reference, modality="MR")
-    others = tuple(s for s in HAN_SEG.sockets if not s.reference)
-    rules = replace(HAN_SEG, sockets=(reference, *others))
+    rules = replace(HAN_SEG, sockets=(reference,))
     assert describe_run(made.settings, made.weights, rules, threads=1).region == "all"
     with pytest.raises(InputError, match=r"--region body: .* is CT; pass --region all"):
         describe_run(replace(made.settings, region="body"), made.weights, rules, threads=1)
