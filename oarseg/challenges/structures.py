@@ -41,6 +41,8 @@ class Outline:
         snomed, meaning: SNOMED CT code and its meaning; empty if unknown.
         side: laterality, if any.
         phantom: name of the structure in phantoms, if different.
+        rt_name: name in DICOM objects, if different: AAPM TG-263's, where it has one.
+        rt_type: RT ROI interpreted type: an organ, or a target volume.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
@@ -49,6 +51,13 @@ class Outline:
     meaning: Meaning = ""
     side: Literal["left", "right"] | None = None
     phantom: str = ""
+    rt_name: Annotated[str, Field(max_length=64, pattern=r"^[\w.+~^-]*$")] = ""
+    rt_type: Literal["ORGAN", "GTV", "CTV", "PTV"] = "ORGAN"
+
+    @property
+    def dicom_name(self) -> str:
+        """Name of the structure in DICOM objects."""
+        return self.rt_name or self.name
 
     @property
     def phantom_name(self) -> str:

@@ -1,0 +1,277 @@
+"""Write an RT Structure Set: the organs of a label map as contours on the slices of a series.
+
+The object is that of PS3.3 A.19, in implicit VR, little endian. What is small is pydicom's; the
+contours go to the file one by one (``elements.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomFileLike
+from pydicom.filewriter import write_dataset
+from pydicom.uid import ImplicitVRLittleEndian
+
+from oarseg import __version__
+from oarseg.challenges.challenge import Code, Organ
+from oarseg.errors import OutputError
+from oarseg.imaging.files.dicom.series import DicomSeries
+from oarseg.labels.boxes import Box
+from oarseg.results.dicom.contours import trace_contours
+from oarseg.results.dicom.elements import ITEM, nested, write_text, write_uid
+from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
+
+RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+# Retired as a class of its own; what RT objects name a study by all the same.
+STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+# Named even where they are empty (type 2), …
+OBLIGATORY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PositionReferenceIndicator",
+)
+# … and only where the images have them.
+OPTIONAL = (
+    "IssuerOfPatientID",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "StudyDescription",
+)
+
+ROI_CONTOURS = 0x30060039
+ROI_COLOUR = 0x3006002A
+CONTOURS = 0x30060040
+CONTOUR_IMAGES = 0x30060016
+SOP_CLASS = 0x00081150
+SOP_INSTANCE = 0x00081155
+GEOMETRIC_TYPE = 0x30060042
+POINT_COUNT = 0x30060046
+CONTOUR_NUMBER = 0x30060048
+CONTOUR_DATA = 0x30060050
+ROI_NUMBER = 0x30060084
+
+DECIMALS = 4
+# A DS has at most 16 characters: a sign, eleven digits, no more, before four decimals.
+LARGEST_MM = 1e9
+
+
+@dataclass(frozen=True)
+class Region:
+    """A structure that becomes an ROI.
+
+    Attributes:
+        number: of the ROI.
+        organ: its name, colour, codes and labels.
+        box: round its voxels.
+    """
+
+    number: int
+    organ: Organ
+    box: Box
+
+
+def regions_of(organs: Sequence[Organ], boxes: Sequence[Box | None]) -> list[Region]:
+    """List the organs that have voxels, numbered as in the challenge."""
+    found = zip(organs, boxes, strict=True)
+    return [Region(i, organ, box) for i, (organ, box) in enumerate(found, 1) if box is not None]
+
+
+def write_structure_set(
+    path: Path, labels: NDArray[np.uint8], regions: Sequence[Region], origin: Origin
+) -> None:
+    """Write an RT Structure Set to a new file.
+
+    Args:
+        path: must not exist.
+        labels: (slices, rows, columns), slices in the series' order.
+        regions: what to write; at least one.
+        origin: the series, and the model.
+
+    Raises:
+        OSError: the disk is full, or the place cannot be written.
+        OutputError: coordinates too large for DICOM's decimal strings.
+    """
+    head = _head(origin)
+    head.StructureSetROISequence = [_roi(region, origin.series) for region in regions]
+    tail = Dataset()
+    tail.RTROIObservationsSequence = [_observation(region) for region in regions]
+    tail.ApprovalStatus = "UNAPPROVED"
+    with path.open("xb") as stream:
+        pydicom.dcmwrite(stream, head, enforce_file_format=True)
+        with nested(stream, ROI_CONTOURS):
+            for region in regions:
+                with nested(stream, ITEM):
+                    _write_region(stream, labels, region, origin.series)
+        file = DicomFileLike(stream)
+        file.is_little_endian, file.is_implicit_VR = True, True
+        write_dataset(file, tail)
+
+
+def _head(origin: Origin) -> Dataset:
+    """All attributes whose tags come before the structures'."""
+    series = origin.series
+    head = Dataset()
+    head.file_meta = _file_meta(origin)
+    head.SpecificCharacterSet = "ISO_IR 192"
+    head.SOPClassUID = RT_STRUCTURE_SET
+    head.SOPInstanceUID = head.file_meta.MediaStorageSOPInstanceUID
+    _repeat_patient(head, series)
+    head.Modality = "RTSTRUCT"
+    head.Manufacturer = MANUFACTURER
+    head.ManufacturerModelName = one_line(origin.model, LONG_STRING)
+    head.SoftwareVersions = __version__
+    head.OperatorsName = ""
+    head.StudyInstanceUID = series.study_uid
+    head.SeriesInstanceUID = origin.uid("RTSTRUCT", "series")
+    head.SeriesNumber = 1
+    head.SeriesDescription = one_line(f"oarseg: {origin.model}", LONG_STRING)
+    head.InstanceNumber = 1
+    head.FrameOfReferenceUID = series.frame_of_reference_uid
+    head.StructureSetLabel = "oarseg"
+    head.StructureSetName = one_line(origin.model, LONG_STRING)
+    head.StructureSetDescription = origin.description()
+    # Known dates are the images' own; the day of a run would differ from run to run.
+    head.StructureSetDate = ""
+    head.StructureSetTime = ""
+    head.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
+    return head
+
+
+def _repeat_patient(head: Dataset, series: DicomSeries) -> None:
+    """Repeat the images' patient and study, whatever a scanner wrote there."""
+    known = series.patient_attributes
+    for keyword in (*OBLIGATORY, *(keyword for keyword in OPTIONAL if known.get(keyword))):
+        tag = tag_for_keyword(keyword)
+        if tag is not None:
+            text = known.get(keyword, "")
+            vr = dictionary_VR(tag)
+            head.add(DataElement(tag, vr, text, validation_mode=pydicom.config.IGNORE))
+
+
+def _file_meta(origin: Origin) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = RT_STRUCTURE_SET
+    meta.MediaStorageSOPInstanceUID = origin.uid("RTSTRUCT", "instance")
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return meta
+
+
+def _frame_of_reference(series: DicomSeries) -> Dataset:
+    images = Dataset()
+    images.SeriesInstanceUID = series.series_uid
+    images.ContourImageSequence = [
+        _reference(series.sop_class_uid, uid) for uid in series.sop_instance_uids
+    ]
+    study = _reference(STUDY_CLASS, series.study_uid)
+    study.RTReferencedSeriesSequence = [images]
+    frame = Dataset()
+    frame.FrameOfReferenceUID = series.frame_of_reference_uid
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _reference(sop_class: str, instance: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class
+    item.ReferencedSOPInstanceUID = instance
+    return item
+
+
+def _roi(region: Region, series: DicomSeries) -> Dataset:
+    item = Dataset()
+    item.ROINumber = region.number
+    item.ReferencedFrameOfReferenceUID = series.frame_of_reference_uid
+    item.ROIName = region.organ.dicom_name
+    item.ROIGenerationAlgorithm = "AUTOMATIC"
+    return item
+
+
+def _observation(region: Region) -> Dataset:
+    item = Dataset()
+    item.ObservationNumber = region.number
+    item.ReferencedROINumber = region.number
+    item.RTROIInterpretedType = region.organ.rt_type
+    item.ROIInterpreter = ""
+    code, side = region.organ.code(), region.organ.side_code()
+    if code:
+        identification = _coded(code)
+        if side:
+            identification.SegmentedPropertyTypeModifierCodeSequence = [_coded(side)]
+        item.RTROIIdentificationCodeSequence = [identification]
+    return item
+
+
+def _coded(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue = code.value
+    item.CodingSchemeDesignator = code.scheme
+    item.CodeMeaning = one_line(code.meaning, LONG_STRING)
+    return item
+
+
+def _write_region(
+    stream: BinaryIO, labels: NDArray[np.uint8], region: Region, series: DicomSeries
+) -> None:
+    write_text(stream, ROI_COLOUR, "\\".join(str(part) for part in region.organ.colour))
+    with nested(stream, CONTOURS):
+        for number, (plane, points) in enumerate(_contours(labels, region, series), 1):
+            with nested(stream, ITEM):
+                with nested(stream, CONTOUR_IMAGES), nested(stream, ITEM):
+                    write_uid(stream, SOP_CLASS, series.sop_class_uid)
+                    write_uid(stream, SOP_INSTANCE, series.sop_instance_uids[plane])
+                write_text(stream, GEOMETRIC_TYPE, "CLOSED_PLANAR")
+                write_text(stream, POINT_COUNT, str(len(points)))
+                write_text(stream, CONTOUR_NUMBER, str(number))
+                write_text(stream, CONTOUR_DATA, decimal_text(points))
+    write_text(stream, ROI_NUMBER, str(region.number))
+
+
+def _contours(
+    labels: NDArray[np.uint8], region: Region, series: DicomSeries
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Yield the plane and the points, (n, 3) in mm, of each contour of a region."""
+    z, y, x = region.box
+    positions = np.asarray(series.positions_mm)
+    between_rows, between_columns = series.pixel_spacing_mm
+    axes = np.stack(
+        [
+            np.asarray(series.row_direction) * between_columns,
+            np.asarray(series.column_direction) * between_rows,
+        ]
+    )
+    for contour in trace_contours(labels[region.box], region.organ.labels):
+        plane = z.start + contour.plane
+        yield plane, (contour.points + (x.start, y.start)) @ axes + positions[plane]
+
+
+def decimal_text(points_mm: NDArray[np.float64]) -> str:
+    """Write points as decimal strings to a tenth of a micrometre, each of at most 16 characters.
+
+    Raises:
+        OutputError: a coordinate of a thousand kilometres or more.
+    """
+    if not np.abs(points_mm).max() < LARGEST_MM:
+        raise OutputError(
+            f"expected coordinates below {LARGEST_MM:g} mm, found "
+            f"{np.abs(points_mm).max():g} mm; check the images' positions"
+        )
+    # Adding zero takes the sign off a rounded -0.
+    rounded = (np.round(points_mm, DECIMALS) + 0.0).ravel()
+    text = f"%.{DECIMALS}f\\" * len(rounded) % tuple(rounded.tolist())
+    return text[:-1]
