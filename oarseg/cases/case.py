@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from oarseg.cases.places import (
@@ -15,6 +15,7 @@ from oarseg.cases.places import (
     segmentation_path,
 )
 from oarseg.challenges.challenge import Challenge
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import ENDINGS, image_ending
 
 
@@ -25,10 +26,12 @@ class Case:
     Attributes:
         name: the reference file's name without ending and suffix, such as "case_01".
         files: channel name → file.
+        series: channel name → the DICOM series that is read for it, if it is one.
     """
 
     name: str
     files: Mapping[str, Path]
+    series: Mapping[str, DicomSeries] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+# Of a DICOM long string (LO).
+LONGEST_DICOM_NAME = 64
 STRICT = ConfigDict(extra="forbid")
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -51,13 +53,13 @@ class Outline:
     meaning: Meaning = ""
     side: Literal["left", "right"] | None = None
     phantom: str = ""
-    rt_name: Annotated[str, Field(max_length=64, pattern=r"^[\w.+~^-]*$")] = ""
+    rt_name: Annotated[str, Field(max_length=LONGEST_DICOM_NAME, pattern=r"^[\w.+~^-]*$")] = ""
     rt_type: Literal["ORGAN", "GTV", "CTV", "PTV"] = "ORGAN"
 
     @property
     def dicom_name(self) -> str:
         """Name of the structure in DICOM objects."""
-        return self.rt_name or self.name
+        return (self.rt_name or self.name)[:LONGEST_DICOM_NAME]
 
     @property
     def phantom_name(self) -> str:

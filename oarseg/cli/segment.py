@@ -90,6 +90,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         help="body (default): crop to the patient; full: nnU-Net's tiles over the whole image",
     )
     add_registration_argument(parser)
+    _add_dicom_arguments(parser)
     parser.add_argument(
         "--mirroring",
         action=argparse.BooleanOptionalAction,
@@ -102,6 +103,22 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time for the whole run; less is computed if it would not suffice (default: the "
         "environment's OARSEG_TIME_LIMIT, else no limit)",
+    )
+
+
+def _add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rtstruct",
+        action="store_true",
+        help="write an RT Structure Set beside the masks of each case; its CT must be DICOM",
+    )
+    parser.add_argument(
+        "--dicom-seg",
+        choices=("binary", "labelmap"),
+        nargs="?",
+        const="binary",
+        help="write a DICOM Segmentation too, binary unless labelmap is asked for; its CT must "
+        "be DICOM, and the extra oarseg[dicom-seg] installed",
     )
 
 
@@ -158,6 +175,8 @@ def _segment(
         assume_hu=arguments.assume_hu,
         limits=Limits(arguments.max_voxels, math.ceil(arguments.max_gib * (1 << 30))),
         registration=arguments.registration,
+        structure_set=arguments.rtstruct,
+        segmentation=arguments.dicom_seg,
     )
     failures = segment_folder.segment_folder(settings, journal)
     if failures:

@@ -10,6 +10,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.files import read_scan
 from oarseg.model.bundle import Bundle
 from oarseg.registration import Method
+from oarseg.results.dicom.segmentation import SegmentationForm
 
 Region = Literal["body", "full"]
 
@@ -26,6 +27,8 @@ class Settings:
             skipped, and voxels outside the body are background.
         mirroring: average predictions over the flips that the model allows, as nnU-Net does.
         time_limit_s: for the whole run; None disables the limit.
+        structure_set: write an RT Structure Set for each case whose reference is DICOM.
+        segmentation: the form of a DICOM Segmentation to write; None without one.
         started_s: start of the run on the ``time.monotonic`` clock; None takes the start of
             this process.
         resample: resample images onto the reference's grid where they should share it.
@@ -46,6 +49,8 @@ class Settings:
     limits: read_scan.Limits = field(default_factory=read_scan.Limits)
     registration: Method = "rigid"
     mirroring: bool = True
+    structure_set: bool = False
+    segmentation: SegmentationForm | None = None
     time_limit_s: float | None = None
     started_s: float | None = None
 

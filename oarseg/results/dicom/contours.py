@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from oarseg.results.dicom.outline_vertices import Vertices, find_vertices, line_position
 
 # Voxels looked at together; bounds the memory at a few bytes for each.
-SLAB_VOXELS = 1 << 22
+TRACED_VOXELS = 1 << 22
 CUT = 0.25
 
 
@@ -43,7 +43,7 @@ def trace_contours(labels: NDArray[np.uint8], values: Iterable[int]) -> Iterator
     """
     chosen = np.zeros(256, np.bool_)
     chosen[list(values)] = True
-    slab = max(1, SLAB_VOXELS // max(1, labels[:1].size))
+    slab = max(1, TRACED_VOXELS // max(1, labels[:1].size))
     for start in range(0, len(labels), slab):
         yield from _trace_slab(chosen[labels[start : start + slab]], start)
 

@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 
 # Bits of a corner's code: its voxels at the upper left, upper right, lower left, lower right.
 UPPER_LEFT, UPPER_RIGHT, LOWER_LEFT, LOWER_RIGHT = 1, 2, 4, 8
-ALL = 15
+EVERY_VOXEL = 15
 # Where a vertex is drawn to, (y, x): the one voxel at its corner, or away from the one gap.
 TOWARDS = {
     UPPER_LEFT: (0, 0),
@@ -56,8 +56,7 @@ class Vertices:
 
 def line_position(line: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return where lines lie, in voxels from the centre of voxel 0."""
-    position: NDArray[np.float64] = line // 2 - 0.5 + np.where(line % 2, INSIDE, -INSIDE)
-    return position
+    return np.asarray(line // 2 - 0.5 + np.where(line % 2, INSIDE, -INSIDE), np.float64)
 
 
 def find_vertices(mask: NDArray[np.bool_]) -> Vertices:
@@ -106,16 +105,16 @@ def _corners(mask: NDArray[np.bool_]) -> tuple[Integers, Integers, Integers]:
 
 def _drawn_table() -> NDArray[np.uint8]:
     """List, for each code of a corner, the voxels to which its vertices are drawn; 0 for none."""
-    table = np.zeros((ALL + 1, 2), np.uint8)
+    table = np.zeros((EVERY_VOXEL + 1, 2), np.uint8)
     for voxel, opposite in OPPOSITE.items():
         table[voxel, 0] = voxel
-        table[ALL - voxel, 0] = opposite
+        table[EVERY_VOXEL - voxel, 0] = opposite
         if voxel < opposite:
             table[voxel | opposite] = (voxel, opposite)
     return table
 
 
 _DRAWN = _drawn_table()
-_TOWARDS = np.zeros((ALL + 1, 2), np.int64)
+_TOWARDS = np.zeros((EVERY_VOXEL + 1, 2), np.int64)
 for _voxel, _lines in TOWARDS.items():
     _TOWARDS[_voxel] = _lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pydicom
@@ -18,13 +18,16 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Code, Organ
-from oarseg.errors import InputError
+from oarseg.errors import InputError, OutputError
+from oarseg.labels.write_labels import CATEGORY
 from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
-from oarseg.results.dicom.structure_set import Region
+from oarseg.results.dicom.structure_set import Roi
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
 
 SegmentationForm = Literal["binary", "labelmap"]
 
-ANATOMY = Code("SCT", "123037004", "Anatomical Structure")
 ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # What is said of an organ without a code of its own, and of a target volume.
 SOME_ORGAN = Code("SCT", "113343008", "Organ")
@@ -62,35 +65,56 @@ def check_form(form: SegmentationForm, organs: Sequence[Organ]) -> None:
 def write_segmentation(
     path: Path,
     labels: NDArray[np.uint8],
-    regions: Sequence[Region],
+    rois: Sequence[Roi],
     origin: Origin,
     *,
     form: SegmentationForm = "binary",
 ) -> None:
     """Write a Segmentation to a new file: one segment for each organ.
 
-    Segments are numbered 1, 2, … in the regions' order. Organs that overlap take one byte for
+    Segments are numbered 1, 2, … in the rois' order. Organs that overlap take one byte for
     each voxel and organ meanwhile.
 
     Args:
         path: must not exist.
         labels: (slices, rows, columns), slices in the series' order.
-        regions: what to write; at least one.
+        rois: what to write; at least one.
         origin: the series, and the model.
         form: "binary", or "labelmap" (Label Map Segmentation of 2024, which few can read).
 
     Raises:
         OSError: the disk is full, or the place cannot be written.
+        OutputError: highdicom refuses the slices.
     """
+    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in origin.series.files]
+    try:
+        written = _made(slices, labels, rois, origin, form)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # What a scanner wrote, or left out, can be more than highdicom bears.
+        raise OutputError(
+            f"{origin.series.folder}: expected slices of which highdicom can make a Segmentation, "
+            f"found that it cannot ({error}); leave --dicom-seg out"
+        ) from error
+    _make_repeatable(written, origin, slices[0])
+    with path.open("xb") as stream:
+        written.save_as(stream)
+
+
+def _made(
+    slices: Sequence[Dataset],
+    labels: NDArray[np.uint8],
+    rois: Sequence[Roi],
+    origin: Origin,
+    form: SegmentationForm,
+) -> Dataset:
     from highdicom.seg import Segmentation
 
-    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in origin.series.files]
-    written = Segmentation(
+    return Segmentation(
         source_images=slices,
-        pixel_array=_segments(labels, regions),
+        pixel_array=_segments(labels, rois),
         segmentation_type="BINARY" if form == "binary" else "LABELMAP",
         segment_descriptions=[
-            _description(number, region, origin) for number, region in enumerate(regions, 1)
+            _description(number, roi, origin) for number, roi in enumerate(rois, 1)
         ],
         series_instance_uid=origin.uid("SEG", "series"),
         series_number=1,
@@ -105,43 +129,40 @@ def write_segmentation(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         series_description=one_line(f"oarseg: {origin.model}", LONG_STRING),
     )
-    _make_repeatable(written, origin, slices[0])
-    with path.open("xb") as stream:
-        written.save_as(stream)
 
 
-def _segments(labels: NDArray[np.uint8], regions: Sequence[Region]) -> NDArray[np.uint8]:
+def _segments(labels: NDArray[np.uint8], rois: Sequence[Roi]) -> NDArray[np.uint8]:
     """Number the segments in one array, or stack them where they overlap."""
-    used = [label for region in regions for label in region.organ.labels]
+    used = [label for roi in rois for label in roi.organ.labels]
     if len(set(used)) == len(used):
         table = np.zeros(256, np.uint8)
-        for number, region in enumerate(regions, 1):
-            table[list(region.organ.labels)] = number
+        for number, roi in enumerate(rois, 1):
+            table[list(roi.organ.labels)] = number
         return table[labels]
-    stacked = np.zeros((*labels.shape, len(regions)), np.uint8)
-    for index, region in enumerate(regions):
+    stacked = np.zeros((*labels.shape, len(rois)), np.uint8)
+    for index, roi in enumerate(rois):
         chosen = np.zeros(256, np.uint8)
-        chosen[list(region.organ.labels)] = 1
-        stacked[(*region.box, index)] = chosen[labels[region.box]]
+        chosen[list(roi.organ.labels)] = 1
+        stacked[(*roi.box, index)] = chosen[labels[roi.box]]
     return stacked
 
 
-def _description(number: int, region: Region, origin: Origin) -> Dataset:
+def _description(number: int, roi: Roi, origin: Origin) -> SegmentDescription:
     from highdicom.color import CIELabColor
     from highdicom.content import AlgorithmIdentificationSequence
-    from highdicom.seg import SegmentDescription
+    from highdicom.seg import SegmentDescription as Description
     from highdicom.sr import CodedConcept
 
     def concept(code: Code) -> CodedConcept:
         return CodedConcept(code.value, code.scheme, one_line(code.meaning, LONG_STRING))
 
-    organ = region.organ
+    organ = roi.organ
     target = organ.rt_type != "ORGAN"
     code = organ.code() or (SOME_TUMOUR if target else SOME_ORGAN)
-    described = SegmentDescription(
+    described = Description(
         segment_number=number,
         segment_label=organ.dicom_name,
-        segmented_property_category=concept(ABNORMAL if target else ANATOMY),
+        segmented_property_category=concept(ABNORMAL if target else CATEGORY),
         segmented_property_type=concept(code),
         algorithm_type="AUTOMATIC",
         algorithm_identification=AlgorithmIdentificationSequence(

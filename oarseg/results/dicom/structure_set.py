@@ -14,12 +14,12 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.dataelem import DataElement
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_dataset
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Code, Organ
@@ -30,7 +30,7 @@ from oarseg.results.dicom.contours import trace_contours
 from oarseg.results.dicom.elements import ITEM, nested, write_text, write_uid
 from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
 
-RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+RT_STRUCTURE_SET = UID("1.2.840.10008.5.1.4.1.1.481.3")
 # Retired as a class of its own; what RT objects name a study by all the same.
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 # Named even where they are empty (type 2), …
@@ -72,7 +72,7 @@ LARGEST_MM = 1e9
 
 
 @dataclass(frozen=True)
-class Region:
+class Roi:
     """A structure that becomes an ROI.
 
     Attributes:
@@ -86,21 +86,21 @@ class Region:
     box: Box
 
 
-def regions_of(organs: Sequence[Organ], boxes: Sequence[Box | None]) -> list[Region]:
+def rois_of(organs: Sequence[Organ], boxes: Sequence[Box | None]) -> list[Roi]:
     """List the organs that have voxels, numbered as in the challenge."""
     found = zip(organs, boxes, strict=True)
-    return [Region(i, organ, box) for i, (organ, box) in enumerate(found, 1) if box is not None]
+    return [Roi(i, organ, box) for i, (organ, box) in enumerate(found, 1) if box is not None]
 
 
 def write_structure_set(
-    path: Path, labels: NDArray[np.uint8], regions: Sequence[Region], origin: Origin
+    path: Path, labels: NDArray[np.uint8], rois: Sequence[Roi], origin: Origin
 ) -> None:
     """Write an RT Structure Set to a new file.
 
     Args:
         path: must not exist.
         labels: (slices, rows, columns), slices in the series' order.
-        regions: what to write; at least one.
+        rois: what to write; at least one.
         origin: the series, and the model.
 
     Raises:
@@ -108,16 +108,16 @@ def write_structure_set(
         OutputError: coordinates too large for DICOM's decimal strings.
     """
     head = _head(origin)
-    head.StructureSetROISequence = [_roi(region, origin.series) for region in regions]
+    head.StructureSetROISequence = [_roi(roi, origin.series) for roi in rois]
     tail = Dataset()
-    tail.RTROIObservationsSequence = [_observation(region) for region in regions]
+    tail.RTROIObservationsSequence = [_observation(roi) for roi in rois]
     tail.ApprovalStatus = "UNAPPROVED"
     with path.open("xb") as stream:
         pydicom.dcmwrite(stream, head, enforce_file_format=True)
         with nested(stream, ROI_CONTOURS):
-            for region in regions:
+            for roi in rois:
                 with nested(stream, ITEM):
-                    _write_region(stream, labels, region, origin.series)
+                    _write_roi(stream, labels, roi, origin.series)
         file = DicomFileLike(stream)
         file.is_little_endian, file.is_implicit_VR = True, True
         write_dataset(file, tail)
@@ -167,7 +167,7 @@ def _repeat_patient(head: Dataset, series: DicomSeries) -> None:
 def _file_meta(origin: Origin) -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = RT_STRUCTURE_SET
-    meta.MediaStorageSOPInstanceUID = origin.uid("RTSTRUCT", "instance")
+    meta.MediaStorageSOPInstanceUID = UID(origin.uid("RTSTRUCT", "instance"))
     meta.TransferSyntaxUID = ImplicitVRLittleEndian
     return meta
 
@@ -193,22 +193,22 @@ def _reference(sop_class: str, instance: str) -> Dataset:
     return item
 
 
-def _roi(region: Region, series: DicomSeries) -> Dataset:
+def _roi(roi: Roi, series: DicomSeries) -> Dataset:
     item = Dataset()
-    item.ROINumber = region.number
+    item.ROINumber = roi.number
     item.ReferencedFrameOfReferenceUID = series.frame_of_reference_uid
-    item.ROIName = region.organ.dicom_name
+    item.ROIName = roi.organ.dicom_name
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     return item
 
 
-def _observation(region: Region) -> Dataset:
+def _observation(roi: Roi) -> Dataset:
     item = Dataset()
-    item.ObservationNumber = region.number
-    item.ReferencedROINumber = region.number
-    item.RTROIInterpretedType = region.organ.rt_type
+    item.ObservationNumber = roi.number
+    item.ReferencedROINumber = roi.number
+    item.RTROIInterpretedType = roi.organ.rt_type
     item.ROIInterpreter = ""
-    code, side = region.organ.code(), region.organ.side_code()
+    code, side = roi.organ.code(), roi.organ.side_code()
     if code:
         identification = _coded(code)
         if side:
@@ -225,12 +225,10 @@ def _coded(code: Code) -> Dataset:
     return item
 
 
-def _write_region(
-    stream: BinaryIO, labels: NDArray[np.uint8], region: Region, series: DicomSeries
-) -> None:
-    write_text(stream, ROI_COLOUR, "\\".join(str(part) for part in region.organ.colour))
+def _write_roi(stream: BinaryIO, labels: NDArray[np.uint8], roi: Roi, series: DicomSeries) -> None:
+    write_text(stream, ROI_COLOUR, "\\".join(str(part) for part in roi.organ.colour))
     with nested(stream, CONTOURS):
-        for number, (plane, points) in enumerate(_contours(labels, region, series), 1):
+        for number, (plane, points) in enumerate(_contours(labels, roi, series), 1):
             with nested(stream, ITEM):
                 with nested(stream, CONTOUR_IMAGES), nested(stream, ITEM):
                     write_uid(stream, SOP_CLASS, series.sop_class_uid)
@@ -239,14 +237,14 @@ def _write_region(
                 write_text(stream, POINT_COUNT, str(len(points)))
                 write_text(stream, CONTOUR_NUMBER, str(number))
                 write_text(stream, CONTOUR_DATA, decimal_text(points))
-    write_text(stream, ROI_NUMBER, str(region.number))
+    write_text(stream, ROI_NUMBER, str(roi.number))
 
 
 def _contours(
-    labels: NDArray[np.uint8], region: Region, series: DicomSeries
+    labels: NDArray[np.uint8], roi: Roi, series: DicomSeries
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Yield the plane and the points, (n, 3) in mm, of each contour of a region."""
-    z, y, x = region.box
+    """Yield the plane and the points, (n, 3) in mm, of each contour of a roi."""
+    z, y, x = roi.box
     positions = np.asarray(series.positions_mm)
     between_rows, between_columns = series.pixel_spacing_mm
     axes = np.stack(
@@ -255,9 +253,10 @@ def _contours(
             np.asarray(series.column_direction) * between_rows,
         ]
     )
-    for contour in trace_contours(labels[region.box], region.organ.labels):
+    corner = np.asarray((x.start, y.start))
+    for contour in trace_contours(labels[roi.box], roi.organ.labels):
         plane = z.start + contour.plane
-        yield plane, (contour.points + (x.start, y.start)) @ axes + positions[plane]
+        yield plane, (contour.points + corner) @ axes + positions[plane]
 
 
 def decimal_text(points_mm: NDArray[np.float64]) -> str:

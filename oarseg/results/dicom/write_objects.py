@@ -16,7 +16,7 @@ from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.labels.boxes import Box
 from oarseg.results.dicom.identity import Origin
 from oarseg.results.dicom.segmentation import SegmentationForm, write_segmentation
-from oarseg.results.dicom.structure_set import regions_of, write_structure_set
+from oarseg.results.dicom.structure_set import rois_of, write_structure_set
 
 STRUCTURE_SET_END = "_RTSTRUCT.dcm"
 SEGMENTATION_END = "_SEG.dcm"
@@ -73,22 +73,29 @@ def write_objects(
     expected = (len(series.files), series.rows, series.columns)
     if labels.shape != expected:
         raise ValueError(f"expected labels of shape {expected}, found {labels.shape}")
-    regions = regions_of(organs, boxes)
-    if not regions:
+    rois = rois_of(organs, boxes)
+    if not rois:
         return []
     digest = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
     origin = Origin(series, request.model, request.model_sha256, request.warning, digest)
-    names = []
     if request.structure_set:
-        names.append(case + STRUCTURE_SET_END)
-        write_structure_set(folder / names[-1], labels, regions, origin)
+        write_structure_set(folder / (case + STRUCTURE_SET_END), labels, rois, origin)
     if request.segmentation:
-        names.append(case + SEGMENTATION_END)
-        form = request.segmentation
-        write_segmentation(folder / names[-1], labels, regions, origin, form=form)
+        file = folder / (case + SEGMENTATION_END)
+        write_segmentation(file, labels, rois, origin, form=request.segmentation)
+    names = object_names(case, request)
     for name in names:
         _sync(folder / name)
     return names
+
+
+def object_names(case: str, request: DicomRequest) -> list[str]:
+    """List the names of a case's objects, which lie beside its masks."""
+    ends = (
+        (STRUCTURE_SET_END, request.structure_set),
+        (SEGMENTATION_END, request.segmentation is not None),
+    )
+    return [case + end for end, wanted in ends if wanted]
 
 
 def _sync(file: Path) -> None:
