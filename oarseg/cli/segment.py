@@ -11,6 +11,7 @@ from pathlib import Path
 
 from oarseg.cli.options import (
     add_registration_argument,
+    add_series,
     add_threads,
     number_above,
     whole_number,
@@ -90,6 +91,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         help="body (default): crop to the patient; full: nnU-Net's tiles over the whole image",
     )
     add_registration_argument(parser)
+    add_series(parser)
     parser.add_argument(
         "--mirroring",
         action=argparse.BooleanOptionalAction,
@@ -139,6 +141,7 @@ def _segment(
     arguments: argparse.Namespace, journal: Journal, limit_s: float | None, started_s: float
 ) -> int:
     # Imported in the worker only: the supervisor stays small.
+    from oarseg.cases.dicom_cases import WantedSeries
     from oarseg.imaging.files.read_scan import Limits
     from oarseg.workflows import segment_folder
     from oarseg.workflows.settings import Settings
@@ -158,6 +161,7 @@ def _segment(
         assume_hu=arguments.assume_hu,
         limits=Limits(arguments.max_voxels, math.ceil(arguments.max_gib * (1 << 30))),
         registration=arguments.registration,
+        series=WantedSeries(tuple(arguments.series), tuple(arguments.mr_series)),
     )
     failures = segment_folder.segment_folder(settings, journal)
     if failures:
