@@ -32,6 +32,8 @@ DIRECTION_TOLERANCE = 1e-4
 SPACING_TOLERANCE = 1e-4
 ORTHONORMAL_TOLERANCE = 1e-3
 FARTHEST_MM = 1e6
+# What differences of positions add behind them is noise, and an image in another format has none.
+SPACING_DIGITS = 9
 
 
 def assemble_series(files: SeriesFiles) -> DicomSeries:
@@ -285,7 +287,7 @@ def _even(
     wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance)
     if len(wrong):
         raise _uneven(headers, int(wrong[0]), usual, float(gaps[wrong[0]]))
-    spacing = float((depth[-1] - depth[0]) / (len(depth) - 1))
+    spacing = round(float((depth[-1] - depth[0]) / (len(depth) - 1)), SPACING_DIGITS)
     drift = np.abs(depth - depth[0] - spacing * np.arange(len(depth)))
     if drift.max() > tolerance:
         worst = int(np.abs(gaps - spacing).argmax())

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.decoders import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from oarseg.errors import InputError
@@ -148,7 +148,7 @@ def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
         raise _damaged(header.path, "compressed pixels", found) from error
     if values.size != (pixels.rows or 0) * (pixels.columns or 0):
         raise _damaged(header.path, f"{pixels.columns}×{pixels.rows} pixels", f"{values.size}")
-    return values
+    return np.asarray(values)
 
 
 def _decode_options(pixels: PixelFormat) -> Any:
