@@ -137,7 +137,8 @@ def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
     frame = _read_fragments(header, stream)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            # More or fewer values than fit would only be warned of.
+            warnings.simplefilter("error")
             decoder = get_decoder(UID(header.transfer_syntax_uid))
             values, _ = decoder.as_array(_encapsulated(frame), index=0, **_decode_options(pixels))
     except MemoryError:
