@@ -18,6 +18,9 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import ENDINGS, image_ending
 
+# Of the label file of a case whose reference image is a series of DICOM.
+SERIES_ENDING = ".mha"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -25,13 +28,18 @@ class Case:
 
     Attributes:
         name: the reference file's name without ending and suffix, such as "case_01".
-        files: channel name → file.
-        series: channel name → the DICOM series that is read for it, if it is one.
+        files: channel name → file. For a series of DICOM it is the series' folder and, as the
+            name, its UID: it stands in messages and reports, and is opened by nobody.
+        series: channel name → series of DICOM, of those channels that are one.
     """
 
     name: str
     files: Mapping[str, Path]
     series: Mapping[str, DicomSeries] = field(default_factory=dict)
+
+    def source(self, channel: str) -> Path | DicomSeries:
+        """Return what the image of a channel is read from."""
+        return self.series.get(channel, self.files[channel])
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ def label_path(case: Case, challenge: Challenge) -> Path:
     output, socket = challenge.output, challenge.reference
     if output.path:
         return Path(output.path.replace("{case}", case.name))
+    if socket.channel in case.series:
+        return Path(IMAGES, output.slug, case.name + (output.ending or SERIES_ENDING))
     reference = case.files[socket.channel]
     stem = file_stem(reference)
     end = output.ending or reference.name[len(stem) :]

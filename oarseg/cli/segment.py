@@ -11,6 +11,7 @@ from pathlib import Path
 
 from oarseg.cli.options import (
     add_registration_argument,
+    add_series,
     add_threads,
     number_above,
     whole_number,
@@ -91,6 +92,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_registration_argument(parser)
     _add_dicom_arguments(parser)
+    add_series(parser)
     parser.add_argument(
         "--mirroring",
         action=argparse.BooleanOptionalAction,
@@ -156,6 +158,7 @@ def _segment(
     arguments: argparse.Namespace, journal: Journal, limit_s: float | None, started_s: float
 ) -> int:
     # Imported in the worker only: the supervisor stays small.
+    from oarseg.cases.dicom_cases import WantedSeries
     from oarseg.imaging.files.read_scan import Limits
     from oarseg.workflows import segment_folder
     from oarseg.workflows.settings import Settings
@@ -177,6 +180,7 @@ def _segment(
         registration=arguments.registration,
         structure_set=arguments.rtstruct,
         segmentation=arguments.dicom_seg,
+        series=WantedSeries(tuple(arguments.series), tuple(arguments.mr_series)),
     )
     failures = segment_folder.segment_folder(settings, journal)
     if failures:

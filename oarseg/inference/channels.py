@@ -76,10 +76,10 @@ def read_images(
     """
 
     def read(name: str) -> Volume:
-        path = case.files[name]
+        source = case.source(name)
         if challenge.socket(name).modality == "CT":
-            return read_scan.read_ct(path, limits=limits, assume_hu=assume_hu, warn=warn)
-        return read_scan.read_mr(path, limits=limits, warn=warn)
+            return read_scan.read_ct(source, limits=limits, assume_hu=assume_hu, warn=warn)
+        return read_scan.read_mr(source, limits=limits, warn=warn)
 
     def read_if_finite(name: str) -> Volume | None:
         try:

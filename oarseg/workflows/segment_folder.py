@@ -13,6 +13,7 @@ from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OarsegError, OutputError
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
@@ -88,7 +89,12 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
     check_objects(settings, rules)
-    found = find_cases(settings.input, rules, required=required | {rules.reference.channel})
+    found = find_cases(
+        settings.input,
+        rules,
+        required=required | {rules.reference.channel},
+        wanted=settings.series,
+    )
     _log_ignored(found.ignored)
     _check_output(settings)
     if weights.manifest.warning:
@@ -264,8 +270,10 @@ def _check_space(output: Path, case: Case, rules: Challenge) -> None:
     Raises:
         OutputError: it has not.
     """
+    source = case.source(rules.reference.channel)
     try:
-        voxels = locate_voxels(case.files[rules.reference.channel]).grid.voxels
+        located = source if isinstance(source, DicomSeries) else locate_voxels(source)
+        voxels = located.grid.voxels
     except InputError:
         # Reading the image says what is wrong with it.
         return

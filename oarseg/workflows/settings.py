@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from oarseg.cases.dicom_cases import WantedSeries
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.files import read_scan
 from oarseg.model.bundle import Bundle
@@ -35,6 +36,7 @@ class Settings:
         assume_hu: accept a CT's values as Hounsfield units without a check.
         limits: the largest images to accept, by their headers.
         registration: how the MR is registered to the CT; see ``registration.register_mr``.
+        series: which series of DICOM to take where there are several.
     """
 
     input: Path
@@ -53,6 +55,7 @@ class Settings:
     segmentation: SegmentationForm | None = None
     time_limit_s: float | None = None
     started_s: float | None = None
+    series: WantedSeries = field(default_factory=WantedSeries)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,12 @@ EXACT = ("plastimatch", "dcmrtstruct2nii")
 ROUNDING = ("rt-utils", "platipy")
 THIN = ("borders", "sieve", "comb")
 ORGANS = catalogue.load_challenge("han_seg").organs
-RATERS = ("case_1/oncologist", "case_2/radiographer", "case_3/oncologist")
+# The readers in Python take a minute and more a case, so they read one, round its organs.
+RATERS = {
+    "case_1/oncologist": (*EXACT, *ROUNDING),
+    "case_2/radiographer": EXACT[:1],
+    "case_3/oncologist": EXACT[:1],
+}
 
 
 def written(
@@ -59,6 +64,18 @@ def written(
 def shapes(spacing_mm: tuple[float, float]) -> Volume:
     labels = label_map()
     return Volume(labels, Grid(labels.shape, (2.5, *spacing_mm), (-20.3, -115.25, 1000.7)))
+
+
+def square_round_organs(labels: Volume) -> Volume:
+    """Crop to a square of the same grid that holds all organs."""
+    box = enclosing_box(label_boxes(labels.array, 255))
+    assert box is not None
+    side = max(box[1].stop - box[1].start, box[2].stop - box[2].start)
+    y, x = (min(axis.start, labels.grid.shape[1] - side) for axis in box[1:])
+    array = labels.array[box[0], y : y + side, x : x + side]
+    origin_mm = labels.grid.to_world(np.array([[box[0].start, y, x]]))[0]
+    grid = Grid(array.shape, labels.grid.spacing_mm, tuple(origin_mm), labels.grid.direction)
+    return Volume(array, grid)
 
 
 def dice(labels: Volume, organs: Sequence[Organ], found: Masks) -> dict[str, float]:
@@ -97,11 +114,11 @@ def test_shapes_survive_rounding(reader: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", RATERS)
 def test_raters_masks(name: str, tmp_path: Path) -> None:
     labels, organs = read_raters(name)
+    labels = square_round_organs(labels)
     (file,) = written(tmp_path, labels, organs)
-    for reader in (*EXACT, *ROUNDING):
+    for reader in RATERS[name]:
         found = read_masks(reader, file, tmp_path / "ct", tmp_path / reader)
         scores = dice(labels, organs, found)
-        print(name, reader, min(scores.values()), np.mean(list(scores.values())))
         assert len(scores) == 21
         if reader in EXACT:
             assert set(scores.values()) == {1.0}, (reader, scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +84,8 @@ class DicomSeries:
     @property
     def normal(self) -> Vector:
         """Unit vector (x, y, z), LPS, from each slice to the next."""
-        x, y, z = np.cross(self.row_direction, self.column_direction)
+        cross = np.cross(self.row_direction, self.column_direction)
+        x, y, z = cross / np.linalg.norm(cross)
         return float(x), float(y), float(z)
 
     @property
@@ -97,3 +99,17 @@ class DicomSeries:
             origin_mm=self.positions_mm[0],
             direction=(rows[0], rows[1], rows[2]),
         )
+
+
+def study_name(study_uid: str) -> str:
+    """Name the case of a study: it tells nothing of the patient, and never changes."""
+    return f"study_{_digest(study_uid)}"
+
+
+def series_name(series: DicomSeries) -> str:
+    """Name files about a series alone."""
+    return f"series_{_digest(series.series_uid)}"
+
+
+def _digest(uid: str) -> str:
+    return hashlib.sha256(uid.encode()).hexdigest()[:12]
