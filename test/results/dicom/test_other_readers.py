@@ -24,7 +24,7 @@ from oarseg.imaging.volume import Grid, Volume
 from oarseg.labels.boxes import enclosing_box, label_boxes
 from oarseg.results.dicom.write_objects import DicomRequest, write_objects
 
-pytestmark = pytest.mark.dicom
+pytestmark = pytest.mark.dicom_tools
 
 EXACT = ("plastimatch", "dcmrtstruct2nii")
 ROUNDING = ("rt-utils", "platipy")
