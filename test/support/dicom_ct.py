@@ -63,35 +63,58 @@ def series_of(grid: Grid, folder: Path) -> DicomSeries:
 
 
 def _slice(series: DicomSeries, grid: Grid, index: int, plane: NDArray[np.int16]) -> Dataset:
-    image = Dataset()
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = CT
-    image.file_meta.MediaStorageSOPInstanceUID = series.sop_instance_uids[index]
-    image.SpecificCharacterSet = "ISO_IR 192"
-    for keyword, text in series.patient_attributes.items():
-        setattr(image, keyword, text)
-    image.SOPClassUID = CT
-    image.SOPInstanceUID = series.sop_instance_uids[index]
-    image.StudyInstanceUID, image.SeriesInstanceUID = series.study_uid, series.series_uid
-    image.FrameOfReferenceUID = series.frame_of_reference_uid
-    image.PositionReferenceIndicator = ""
-    image.Modality, image.SeriesNumber, image.InstanceNumber = "CT", 2, index + 1
-    image.Manufacturer, image.PatientPosition = "test", "HFS"
-    image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    image.AcquisitionNumber, image.KVP = 1, 120
-    image.SliceThickness = _text(grid.spacing_mm[0])
-    image.PixelSpacing = [_text(part) for part in series.pixel_spacing_mm]
-    directions = (*series.row_direction, *series.column_direction)
-    image.ImageOrientationPatient = [_text(part) for part in directions]
-    image.ImagePositionPatient = [_text(part) for part in series.positions_mm[index]]
-    image.Rows, image.Columns = series.rows, series.columns
-    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
-    image.BitsAllocated = image.BitsStored = 16
-    image.HighBit, image.PixelRepresentation = 15, 1
-    image.RescaleIntercept, image.RescaleSlope, image.RescaleType = 0, 1, "HU"
-    image.PixelData = plane.astype("<i2").tobytes()
+    instance = series.sop_instance_uids[index]
+    image = _data_set(
+        **series.patient_attributes,
+        SpecificCharacterSet="ISO_IR 192",
+        SOPClassUID=CT,
+        SOPInstanceUID=instance,
+        StudyInstanceUID=series.study_uid,
+        SeriesInstanceUID=series.series_uid,
+        FrameOfReferenceUID=series.frame_of_reference_uid,
+        PositionReferenceIndicator="",
+        Modality="CT",
+        SeriesNumber=2,
+        InstanceNumber=index + 1,
+        Manufacturer="test",
+        PatientPosition="HFS",
+        ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
+        AcquisitionNumber=1,
+        KVP=120,
+        SliceThickness=_text(grid.spacing_mm[0]),
+        PixelSpacing=[_text(part) for part in series.pixel_spacing_mm],
+        ImageOrientationPatient=[
+            _text(part) for part in (*series.row_direction, *series.column_direction)
+        ],
+        ImagePositionPatient=[_text(part) for part in series.positions_mm[index]],
+        Rows=series.rows,
+        Columns=series.columns,
+        SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2",
+        BitsAllocated=16,
+        BitsStored=16,
+        HighBit=15,
+        PixelRepresentation=1,
+        RescaleIntercept=0,
+        RescaleSlope=1,
+        RescaleType="HU",
+        PixelData=plane.astype("<i2").tobytes(),
+    )
+    image.file_meta = FileMetaDataset(
+        _data_set(
+            TransferSyntaxUID=ExplicitVRLittleEndian,
+            MediaStorageSOPClassUID=CT,
+            MediaStorageSOPInstanceUID=instance,
+        )
+    )
     return image
+
+
+def _data_set(**values: object) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
 
 
 def _text(value: float) -> str:

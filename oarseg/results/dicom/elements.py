@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-ITEM = 0xFFFEE000
+ITEM_TAG = 0xFFFEE000
 
 
 def write_text(stream: BinaryIO, tag: int, text: str) -> None:
@@ -27,7 +27,7 @@ def write_uid(stream: BinaryIO, tag: int, uid: str) -> None:
 
 @contextmanager
 def nested(stream: BinaryIO, tag: int) -> Iterator[None]:
-    """Write a sequence or, with the tag ``ITEM``, an item of one, round what is written within."""
+    """Write a sequence, or with ``ITEM_TAG`` an item of one, round what is written within."""
     stream.write(_header(tag, 0))
     begin = stream.tell()
     yield

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filebase import DicomFileLike
-from pydicom.filewriter import write_dataset
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Code, Organ
@@ -27,10 +25,10 @@ from oarseg.errors import OutputError
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.labels.boxes import Box
 from oarseg.results.dicom.contours import trace_contours
-from oarseg.results.dicom.elements import ITEM, nested, write_text, write_uid
+from oarseg.results.dicom.elements import ITEM_TAG, nested, write_text, write_uid
 from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
 
-RT_STRUCTURE_SET = UID("1.2.840.10008.5.1.4.1.1.481.3")
+RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 # Retired as a class of its own; what RT objects name a study by all the same.
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 # Named even where they are empty (type 2), …
@@ -58,8 +56,8 @@ ROI_CONTOURS = 0x30060039
 ROI_COLOUR = 0x3006002A
 CONTOURS = 0x30060040
 CONTOUR_IMAGES = 0x30060016
-SOP_CLASS = 0x00081150
-SOP_INSTANCE = 0x00081155
+IMAGE_CLASS = 0x00081150
+IMAGE_INSTANCE = 0x00081155
 GEOMETRIC_TYPE = 0x30060042
 POINT_COUNT = 0x30060046
 CONTOUR_NUMBER = 0x30060048
@@ -108,48 +106,64 @@ def write_structure_set(
         OutputError: coordinates too large for DICOM's decimal strings.
     """
     head = _head(origin)
-    head.StructureSetROISequence = [_roi(roi, origin.series) for roi in rois]
-    tail = Dataset()
-    tail.RTROIObservationsSequence = [_observation(roi) for roi in rois]
-    tail.ApprovalStatus = "UNAPPROVED"
+    head.update(_data_set(StructureSetROISequence=[_roi(roi, origin.series) for roi in rois]))
+    tail = _data_set(
+        RTROIObservationsSequence=[_observation(roi) for roi in rois],
+        ApprovalStatus="UNAPPROVED",
+    )
     with path.open("xb") as stream:
         pydicom.dcmwrite(stream, head, enforce_file_format=True)
         with nested(stream, ROI_CONTOURS):
             for roi in rois:
-                with nested(stream, ITEM):
+                with nested(stream, ITEM_TAG):
                     _write_roi(stream, labels, roi, origin.series)
-        file = DicomFileLike(stream)
-        file.is_little_endian, file.is_implicit_VR = True, True
-        write_dataset(file, tail)
+        # Without file meta: the rest of the same data set.
+        pydicom.dcmwrite(stream, tail, implicit_vr=True, little_endian=True)
+
+
+def _data_set(**values: object) -> Dataset:
+    """Make a data set, or an item of a sequence, from keywords of the standard."""
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
 
 
 def _head(origin: Origin) -> Dataset:
     """All attributes whose tags come before the structures'."""
     series = origin.series
-    head = Dataset()
-    head.file_meta = _file_meta(origin)
-    head.SpecificCharacterSet = "ISO_IR 192"
-    head.SOPClassUID = RT_STRUCTURE_SET
-    head.SOPInstanceUID = head.file_meta.MediaStorageSOPInstanceUID
+    instance = origin.uid("RTSTRUCT", "instance")
+    head = _data_set(
+        SpecificCharacterSet="ISO_IR 192",
+        SOPClassUID=RT_STRUCTURE_SET,
+        SOPInstanceUID=instance,
+        Modality="RTSTRUCT",
+        Manufacturer=MANUFACTURER,
+        ManufacturerModelName=one_line(origin.model, LONG_STRING),
+        SoftwareVersions=__version__,
+        OperatorsName="",
+        StudyInstanceUID=series.study_uid,
+        SeriesInstanceUID=origin.uid("RTSTRUCT", "series"),
+        SeriesNumber=1,
+        SeriesDescription=one_line(f"oarseg: {origin.model}", LONG_STRING),
+        InstanceNumber=1,
+        FrameOfReferenceUID=series.frame_of_reference_uid,
+        StructureSetLabel="oarseg",
+        StructureSetName=one_line(origin.model, LONG_STRING),
+        StructureSetDescription=origin.description(),
+        # Known dates are the images' own; the day of a run would differ from run to run.
+        StructureSetDate="",
+        StructureSetTime="",
+        ReferencedFrameOfReferenceSequence=[_frame_of_reference(series)],
+    )
     _repeat_patient(head, series)
-    head.Modality = "RTSTRUCT"
-    head.Manufacturer = MANUFACTURER
-    head.ManufacturerModelName = one_line(origin.model, LONG_STRING)
-    head.SoftwareVersions = __version__
-    head.OperatorsName = ""
-    head.StudyInstanceUID = series.study_uid
-    head.SeriesInstanceUID = origin.uid("RTSTRUCT", "series")
-    head.SeriesNumber = 1
-    head.SeriesDescription = one_line(f"oarseg: {origin.model}", LONG_STRING)
-    head.InstanceNumber = 1
-    head.FrameOfReferenceUID = series.frame_of_reference_uid
-    head.StructureSetLabel = "oarseg"
-    head.StructureSetName = one_line(origin.model, LONG_STRING)
-    head.StructureSetDescription = origin.description()
-    # Known dates are the images' own; the day of a run would differ from run to run.
-    head.StructureSetDate = ""
-    head.StructureSetTime = ""
-    head.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
+    head.file_meta = FileMetaDataset(
+        _data_set(
+            MediaStorageSOPClassUID=RT_STRUCTURE_SET,
+            MediaStorageSOPInstanceUID=instance,
+            TransferSyntaxUID=ImplicitVRLittleEndian,
+        )
+    )
     return head
 
 
@@ -164,75 +178,66 @@ def _repeat_patient(head: Dataset, series: DicomSeries) -> None:
             head.add(DataElement(tag, vr, text, validation_mode=pydicom.config.IGNORE))
 
 
-def _file_meta(origin: Origin) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = RT_STRUCTURE_SET
-    meta.MediaStorageSOPInstanceUID = UID(origin.uid("RTSTRUCT", "instance"))
-    meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    return meta
-
-
 def _frame_of_reference(series: DicomSeries) -> Dataset:
-    images = Dataset()
-    images.SeriesInstanceUID = series.series_uid
-    images.ContourImageSequence = [
-        _reference(series.sop_class_uid, uid) for uid in series.sop_instance_uids
-    ]
+    images = [_reference(series.sop_class_uid, uid) for uid in series.sop_instance_uids]
     study = _reference(STUDY_CLASS, series.study_uid)
-    study.RTReferencedSeriesSequence = [images]
-    frame = Dataset()
-    frame.FrameOfReferenceUID = series.frame_of_reference_uid
-    frame.RTReferencedStudySequence = [study]
-    return frame
+    study.update(
+        _data_set(
+            RTReferencedSeriesSequence=[
+                _data_set(SeriesInstanceUID=series.series_uid, ContourImageSequence=images)
+            ]
+        )
+    )
+    return _data_set(
+        FrameOfReferenceUID=series.frame_of_reference_uid, RTReferencedStudySequence=[study]
+    )
 
 
 def _reference(sop_class: str, instance: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = sop_class
-    item.ReferencedSOPInstanceUID = instance
-    return item
+    return _data_set(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=instance)
 
 
 def _roi(roi: Roi, series: DicomSeries) -> Dataset:
-    item = Dataset()
-    item.ROINumber = roi.number
-    item.ReferencedFrameOfReferenceUID = series.frame_of_reference_uid
-    item.ROIName = roi.organ.dicom_name
-    item.ROIGenerationAlgorithm = "AUTOMATIC"
-    return item
+    return _data_set(
+        ROINumber=roi.number,
+        ReferencedFrameOfReferenceUID=series.frame_of_reference_uid,
+        ROIName=roi.organ.dicom_name,
+        ROIGenerationAlgorithm="AUTOMATIC",
+    )
 
 
 def _observation(roi: Roi) -> Dataset:
-    item = Dataset()
-    item.ObservationNumber = roi.number
-    item.ReferencedROINumber = roi.number
-    item.RTROIInterpretedType = roi.organ.rt_type
-    item.ROIInterpreter = ""
     code, side = roi.organ.code(), roi.organ.side_code()
+    item = _data_set(
+        ObservationNumber=roi.number,
+        ReferencedROINumber=roi.number,
+        RTROIInterpretedType=roi.organ.rt_type,
+        ROIInterpreter="",
+    )
     if code:
-        identification = _coded(code)
-        if side:
-            identification.SegmentedPropertyTypeModifierCodeSequence = [_coded(side)]
-        item.RTROIIdentificationCodeSequence = [identification]
+        sides = {"SegmentedPropertyTypeModifierCodeSequence": [_coded(side)]} if side else {}
+        kind = _coded(code)
+        kind.update(_data_set(**sides))
+        item.update(_data_set(RTROIIdentificationCodeSequence=[kind]))
     return item
 
 
 def _coded(code: Code) -> Dataset:
-    item = Dataset()
-    item.CodeValue = code.value
-    item.CodingSchemeDesignator = code.scheme
-    item.CodeMeaning = one_line(code.meaning, LONG_STRING)
-    return item
+    return _data_set(
+        CodeValue=code.value,
+        CodingSchemeDesignator=code.scheme,
+        CodeMeaning=one_line(code.meaning, LONG_STRING),
+    )
 
 
 def _write_roi(stream: BinaryIO, labels: NDArray[np.uint8], roi: Roi, series: DicomSeries) -> None:
     write_text(stream, ROI_COLOUR, "\\".join(str(part) for part in roi.organ.colour))
     with nested(stream, CONTOURS):
         for number, (plane, points) in enumerate(_contours(labels, roi, series), 1):
-            with nested(stream, ITEM):
-                with nested(stream, CONTOUR_IMAGES), nested(stream, ITEM):
-                    write_uid(stream, SOP_CLASS, series.sop_class_uid)
-                    write_uid(stream, SOP_INSTANCE, series.sop_instance_uids[plane])
+            with nested(stream, ITEM_TAG):
+                with nested(stream, CONTOUR_IMAGES), nested(stream, ITEM_TAG):
+                    write_uid(stream, IMAGE_CLASS, series.sop_class_uid)
+                    write_uid(stream, IMAGE_INSTANCE, series.sop_instance_uids[plane])
                 write_text(stream, GEOMETRIC_TYPE, "CLOSED_PLANAR")
                 write_text(stream, POINT_COUNT, str(len(points)))
                 write_text(stream, CONTOUR_NUMBER, str(number))
