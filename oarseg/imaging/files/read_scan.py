@@ -35,7 +35,7 @@ FARTHEST_MM = 1e6
 # Padding and metal lie beyond.
 SCANNER_RANGE_HU = (-1024, 3000)
 
-Source = Path | DicomSeries
+ImageSource = Path | DicomSeries
 Warn = Callable[[str], None]
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Limits:
 
 
 def read_volume(
-    source: Source, *, limits: Limits | None = None, warn: Warn = log.warning
+    source: ImageSource, *, limits: Limits | None = None, warn: Warn = log.warning
 ) -> Volume:
     """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1 in one file, or a series of DICOM.
 
@@ -107,7 +107,7 @@ def _read_series(series: DicomSeries, limits: Limits) -> Volume:
 
 
 def read_ct(
-    source: Source,
+    source: ImageSource,
     *,
     limits: Limits | None = None,
     assume_hu: bool = False,
@@ -118,12 +118,14 @@ def read_ct(
     return check_ct(volume, source_path(source), assume_hu=assume_hu, warn=warn)
 
 
-def read_mr(source: Source, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
+def read_mr(
+    source: ImageSource, *, limits: Limits | None = None, warn: Warn = log.warning
+) -> Volume:
     """Read an MR image. Any scale will do, negative values included; see ``check_mr``."""
     return check_mr(read_volume(source, limits=limits, warn=warn), source_path(source))
 
 
-def source_path(source: Source) -> Path:
+def source_path(source: ImageSource) -> Path:
     """Return the file, or the folder of a series, for messages."""
     return source.folder if isinstance(source, DicomSeries) else source
 
