@@ -7,6 +7,7 @@ patient's name.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -262,8 +263,12 @@ def _is_set(folder: Path) -> bool:
 
 
 def _images(folder: Path) -> list[Path]:
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in visible if image_ending(path.name) is not None)
+    """List the images of a folder; one that cannot be read is reported as such elsewhere."""
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return []
+    return [folder / name for name in names if image_ending(name) is not None]
 
 
 def _only_image(folder: Path, input_dir: Path) -> Path | None:

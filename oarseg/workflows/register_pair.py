@@ -107,11 +107,11 @@ def require_usable(found: Registration) -> None:
         )
 
 
-def _source(path: Path, modality: str, wanted: Sequence[str], option: str) -> read_scan.Source:
+def _source(path: Path, modality: str, wanted: Sequence[str], option: str) -> read_scan.ImageSource:
     return find_series(path, modality, wanted, option=option) if path.is_dir() else path
 
 
-def _stem(source: read_scan.Source) -> str:
+def _stem(source: read_scan.ImageSource) -> str:
     if isinstance(source, DicomSeries):
         return series_name(source)
     path = source

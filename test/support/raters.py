@@ -33,9 +33,12 @@ def read_raters(name: str) -> tuple[Volume, tuple[Organ, ...]]:
         bits |= (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) > 0).astype(np.uint32) << (
             np.uint32(number)
         )
-    present = np.unique(bits)
+    inside = bits > 0
+    values = bits[inside]
+    present = np.concatenate([np.zeros(1, np.uint32), np.unique(values)])
     assert len(present) <= 256
-    labels = np.searchsorted(present, bits).astype(np.uint8)
+    labels = np.zeros(bits.shape, np.uint8)
+    labels[inside] = np.searchsorted(present, values)
     organs = [
         Organ(
             name=file.stem,

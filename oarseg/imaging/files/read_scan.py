@@ -35,7 +35,7 @@ FARTHEST_MM = 1e6
 # Padding and metal lie beyond.
 SCANNER_RANGE_HU = (-1024, 3000)
 
-Source = Path | DicomSeries
+ImageSource = Path | DicomSeries
 Warn = Callable[[str], None]
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Limits:
 
 
 def read_volume(
-    source: Source, *, limits: Limits | None = None, warn: Warn = log.warning
+    source: ImageSource, *, limits: Limits | None = None, warn: Warn = log.warning
 ) -> Volume:
     """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1 in one file, or a series of DICOM.
 
@@ -107,7 +107,7 @@ def _read_series(series: DicomSeries, limits: Limits) -> Volume:
 
 
 def read_ct(
-    source: Source,
+    source: ImageSource,
     *,
     limits: Limits | None = None,
     assume_hu: bool = False,
@@ -118,12 +118,14 @@ def read_ct(
     return check_ct(volume, source_path(source), assume_hu=assume_hu, warn=warn)
 
 
-def read_mr(source: Source, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
+def read_mr(
+    source: ImageSource, *, limits: Limits | None = None, warn: Warn = log.warning
+) -> Volume:
     """Read an MR image. Any scale will do, negative values included; see ``check_mr``."""
     return check_mr(read_volume(source, limits=limits, warn=warn), source_path(source))
 
 
-def source_path(source: Source) -> Path:
+def source_path(source: ImageSource) -> Path:
     """Return the file, or the folder of a series, for messages."""
     return source.folder if isinstance(source, DicomSeries) else source
 
@@ -133,21 +135,34 @@ def check_ct(
 ) -> Volume:
     """Make sure that a CT is in Hounsfield units, and clip it to −1024 … 3000.
 
-    Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
-    Padding of 0, which would be water, is recognised by reaching all four corners, and
-    becomes air as well. The array is changed in place, to hold no second copy.
+    See ``judge_ct`` and ``condition_ct``. The array is changed in place, to hold no second copy.
+    """
+    judge_ct(volume, path, assume_hu=assume_hu, warn=warn)
+    return condition_ct(volume, path, warn=warn)
+
+
+def judge_ct(
+    volume: Volume,
+    path: Path,
+    *,
+    assume_hu: bool = False,
+    zero_is_fill: bool = False,
+    warn: Warn = log.warning,
+) -> None:
+    """Make sure that a CT is in Hounsfield units; its values stay as they are.
 
     Args:
         volume: the CT.
         path: its file, for messages.
         assume_hu: take the values as they are, whatever they look like.
-        warn: called with what was changed or assumed that a user may not expect.
+        zero_is_fill: see ``hounsfield.judge_hu``.
+        warn: called with what was assumed that a user may not expect.
 
     Raises:
         InputError: the values are not HU, see ``hounsfield.judge_hu``. Raw values
             (0 … 4095) are found by it, with or without padding below them.
     """
-    verdict = judge_hu(volume.array)
+    verdict = judge_hu(volume.array, zero_is_fill=zero_is_fill)
     if verdict.status == "wrong" and not assume_hu:
         raise unusable_file(
             path,
@@ -158,10 +173,32 @@ def check_ct(
     if verdict.status != "right":
         doubt = "taken as HU as was asked" if assume_hu else "may not be in HU"
         warn(f"{path.name}: {doubt}: {verdict.reason}; check the masks")
+
+
+def condition_ct(
+    volume: Volume,
+    path: Path,
+    *,
+    clip: bool = True,
+    padding_is_air: bool = True,
+    warn: Warn = log.warning,
+) -> Volume:
+    """Clip a CT to −1024 … 3000, in place, and turn its padding into air.
+
+    Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
+    Padding of 0, which would be water, is recognised by reaching all four corners.
+
+    Args:
+        volume: the CT, in HU.
+        path: its file, for messages.
+        clip: clip the values.
+        padding_is_air: set padding of 0 to air, where other values lie below 0.
+        warn: called with what was changed that a user may not expect.
+    """
     low, high = float(volume.array.min()), float(volume.array.max())
-    if low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]:
+    if clip and (low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]):
         volume = volume.with_array(_clip_in_place(volume.array))
-    if low < 0:
+    if padding_is_air and low < 0:
         filled = _fill_zero_padding(volume.array)
         if filled:
             warn(f"{path.name}: {filled} voxels of padding with the value 0 were taken as air")

@@ -30,8 +30,8 @@ TOLERANCE_MM = 0.01
 TOLERANCE_SHARE = 0.01
 DIRECTION_TOLERANCE = 1e-4
 SPACING_TOLERANCE = 1e-4
-ORTHONORMAL_TOLERANCE = 1e-3
-FARTHEST_MM = 1e6
+UNIT_TOLERANCE = 1e-3
+FARTHEST_SLICE_MM = 1e6
 # What differences of positions add behind them is noise, and an image in another format has none.
 SPACING_DIGITS = 9
 
@@ -152,10 +152,10 @@ def _check_present(headers: Sequence[SliceHeader]) -> None:
 
 
 def _check_near(header: SliceHeader) -> None:
-    if any(abs(position) > FARTHEST_MM for position in header.position_mm or ()):
+    if any(abs(position) > FARTHEST_SLICE_MM for position in header.position_mm or ()):
         raise unusable_file(
             header.path,
-            expected=f"ImagePositionPatient (0020,0032) within {FARTHEST_MM:g} mm",
+            expected=f"ImagePositionPatient (0020,0032) within {FARTHEST_SLICE_MM:g} mm",
             found=_numbers(header.position_mm),
             do="export the original images again",
         )
@@ -213,7 +213,7 @@ def _directions(headers: Sequence[SliceHeader]) -> tuple[Vector, Vector]:
     # Overflow gives infinity, which is no less wrong.
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(axes @ axes.T - np.eye(2)).max()
-    if not error <= ORTHONORMAL_TOLERANCE:
+    if not error <= UNIT_TOLERANCE:
         raise unusable_file(
             headers[0].path,
             expected="ImageOrientationPatient (0020,0037) of two unit vectors at right angles",

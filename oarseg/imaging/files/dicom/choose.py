@@ -13,7 +13,7 @@ from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
 # Fewer slices make no volume: scouts that do not call themselves so, and series of a bolus.
 FEWEST_SLICES = 4
-MOST_LISTED = 20
+MOST_SERIES_LISTED = 20
 
 
 def series_of(found: DicomFolder, modality: str) -> tuple[SeriesFiles, ...]:
@@ -54,8 +54,12 @@ def choose_series(
 
 def list_series(candidates: Sequence[SeriesFiles]) -> str:
     """List series: UID, description, slices and spacing."""
-    shown = [_describe(series) for series in candidates[:MOST_LISTED]]
-    rest = [f"{len(candidates) - MOST_LISTED} more"] if len(candidates) > MOST_LISTED else []
+    shown = [_describe(series) for series in candidates[:MOST_SERIES_LISTED]]
+    rest = (
+        [f"{len(candidates) - MOST_SERIES_LISTED} more"]
+        if len(candidates) > MOST_SERIES_LISTED
+        else []
+    )
     return "; ".join([*shown, *rest])
 
 

@@ -15,7 +15,7 @@ PREAMBLE = b"DICM"
 PREAMBLE_AT = 128
 # Fifteen elements are defined for it; a private one may hold some bytes of its own.
 MOST_ELEMENTS = 64
-MOST_VALUE_BYTES = 1 << 16
+MOST_META_BYTES = 1 << 16
 LONG_VALUES = frozenset({b"OB", b"OW", b"SQ", b"UN", b"UT"})
 SOP_CLASS, SYNTAX = 0x0002, 0x0010
 
@@ -119,7 +119,7 @@ def _read_element(stream: BinaryIO) -> tuple[int, bytes] | None:
         return None
     if kind in LONG_VALUES:
         (length,) = struct.unpack("<I", stream.read(4).ljust(4, b"\0"))
-    if length > MOST_VALUE_BYTES:
+    if length > MOST_META_BYTES:
         stream.seek(min(length, 1 << 40), 1)
         return number, b""
     return number, stream.read(length)

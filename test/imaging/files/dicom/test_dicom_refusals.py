@@ -296,7 +296,8 @@ def test_sequences_nested_deep(tmp_path: Path) -> None:
     at_byte = data.index(struct.pack("<HH2s", 0x0010, 0x0010, b"PN"))
     path.write_bytes(data[:at_byte] + begin + inner * 400 + data[at_byte:])
     message = refusal(tmp_path)
-    assert message.startswith(f"{path}: expected a DICOM image whose data set can be read")
+    assert message.startswith(f"{path}: expected a DICOM image whose data set can be read, found ")
+    assert "sequences nested too deep" in message
 
 
 def test_far_too_many_elements(tmp_path: Path) -> None:
