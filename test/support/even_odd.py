@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from oarseg.imaging.files.dicom.series import DicomSeries
 
 
 def fill_even_odd(
@@ -24,3 +27,29 @@ def fill_even_odd(
             x = begin[edge, 0] + share * (end[edge, 0] - begin[edge, 0])
             np.add.at(crossings, (y, np.clip(np.ceil(x).astype(int), 0, columns)), 1)
     return np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1
+
+
+def fill_roi(item: Dataset, series: DicomSeries) -> NDArray[np.bool_]:
+    """Fill an ROI's contours by even-odd, each in the slice that it names."""
+    inverse = np.linalg.inv(
+        np.column_stack(
+            [
+                np.multiply(series.row_direction, series.pixel_spacing_mm[1]),
+                np.multiply(series.column_direction, series.pixel_spacing_mm[0]),
+                series.normal,
+            ]
+        )
+    )
+    planes: dict[int, list[NDArray[np.float64]]] = {}
+    for contour in item.ContourSequence:
+        uid = contour.ContourImageSequence[0].ReferencedSOPInstanceUID
+        plane = series.sop_instance_uids.index(uid)
+        points = np.array(contour.ContourData, float).reshape(-1, 3)
+        assert len(points) == contour.NumberOfContourPoints >= 3
+        index = (points - series.positions_mm[plane]) @ inverse.T
+        assert np.abs(index[:, 2]).max() < 0.01
+        planes.setdefault(plane, []).append(index[:, :2])
+    mask = np.zeros((len(series.files), series.rows, series.columns), np.bool_)
+    for plane, polygons in planes.items():
+        mask[plane] = fill_even_odd(polygons, series.rows, series.columns)
+    return mask

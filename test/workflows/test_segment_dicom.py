@@ -8,13 +8,18 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import nnunet_oracle as oracle
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import PATIENT_NAME, Form, small_volume, turned, uid, write_series
+from even_odd import fill_roi
 
 from oarseg.challenges import catalogue
 from oarseg.cli import main
+from oarseg.imaging.files.dicom.assemble import assemble_series
+from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.files.dicom.series import study_name
 from oarseg.imaging.files.read_scan import read_volume
 from oarseg.imaging.orientation import to_lps
@@ -124,6 +129,36 @@ def test_a_socket_of_slices(
     write_series(tmp_path / "in" / "images" / "t1-mri", images[1], MR)
     assert segment(tmp_path / "in", tmp_path / "out", weights) == 0
     np.testing.assert_array_equal(labels_of(tmp_path / "out").array, expected.array)
+
+
+def test_contours_and_segments_are_the_labels(
+    images: tuple[Volume, Volume], weights: Path, tmp_path: Path
+) -> None:
+    ct = turned(images[0], (-1, 1, -1))
+    write_series(tmp_path / "in", ct)
+    series = assemble_series(search_folder(tmp_path / "in").series[0])
+    for out in ("out", "again"):
+        options = ("--rtstruct", "--dicom-seg")
+        assert segment(tmp_path / "in", tmp_path / out, weights, *options) == 0
+    (file,) = (tmp_path / "out" / LABELS).iterdir()
+    labels = read_volume(file).array
+    contours, segments = (f"oar_masks/{NAME}/{NAME}_{end}.dcm" for end in ("RTSTRUCT", "SEG"))
+    for name in (contours, segments):
+        first, second = (tmp_path / out / name for out in ("out", "again"))
+        assert first.read_bytes() == second.read_bytes()
+    present = set(np.unique(labels)) - {0}
+    structure_set = pydicom.dcmread(tmp_path / "out" / contours)
+    assert {item.ReferencedROINumber for item in structure_set.ROIContourSequence} == present
+    for item in structure_set.ROIContourSequence:
+        assert np.array_equal(fill_roi(item, series), labels == item.ReferencedROINumber)
+    found = highdicom.seg.segread(tmp_path / "out" / segments)
+    array = found.get_pixels_by_source_instance(
+        list(series.sop_instance_uids), combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    assert np.array_equal(np.array([0, *sorted(present)])[array], labels)
+    report = json.loads((tmp_path / "out" / "reports" / f"{NAME}.json").read_text())
+    assert report["dicom"]["files"] == [Path(contours).name, Path(segments).name]
+    assert len(report["dicom"]["absent"]) == 30 - len(present)
 
 
 def test_a_missing_slice_fails_its_case_and_writes_nothing_of_it(

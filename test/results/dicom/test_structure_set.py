@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from contour_shapes import SHAPES, label_map
 from dicom_ct import series_of, write_ct
-from even_odd import fill_even_odd
+from even_odd import fill_roi
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from raters import mask_of, read_raters
@@ -62,39 +62,13 @@ def read(
     return pydicom.dcmread(path)
 
 
-def filled(item: Dataset, series: DicomSeries) -> NDArray[np.bool_]:
-    """Fill an ROI's contours by even-odd, each in the slice that it names."""
-    inverse = np.linalg.inv(
-        np.column_stack(
-            [
-                np.multiply(series.row_direction, series.pixel_spacing_mm[1]),
-                np.multiply(series.column_direction, series.pixel_spacing_mm[0]),
-                series.normal,
-            ]
-        )
-    )
-    planes: dict[int, list[NDArray[np.float64]]] = {}
-    for contour in item.ContourSequence:
-        uid = contour.ContourImageSequence[0].ReferencedSOPInstanceUID
-        plane = series.sop_instance_uids.index(uid)
-        points = np.array(contour.ContourData, float).reshape(-1, 3)
-        assert len(points) == contour.NumberOfContourPoints >= 3
-        index = (points - series.positions_mm[plane]) @ inverse.T
-        assert np.abs(index[:, 2]).max() < 0.01
-        planes.setdefault(plane, []).append(index[:, :2])
-    mask = np.zeros((len(series.files), series.rows, series.columns), np.bool_)
-    for plane, polygons in planes.items():
-        mask[plane] = fill_even_odd(polygons, series.rows, series.columns)
-    return mask
-
-
 @pytest.mark.parametrize("grid", [GRID, OBLIQUE], ids=["axial", "oblique"])
 def test_every_voxel_comes_back(grid: Grid, tmp_path: Path) -> None:
     labels, series = label_map(), series_of(grid, tmp_path)
     found = read(tmp_path, labels, series)
     assert len(found.ROIContourSequence) == len(SHAPES)
     for item in found.ROIContourSequence:
-        assert np.array_equal(filled(item, series), labels == item.ReferencedROINumber)
+        assert np.array_equal(fill_roi(item, series), labels == item.ReferencedROINumber)
 
 
 def test_every_voxel_of_raters_masks_comes_back(tmp_path: Path) -> None:
@@ -104,7 +78,7 @@ def test_every_voxel_of_raters_masks_comes_back(tmp_path: Path) -> None:
     assert len(found.ROIContourSequence) == len(organs) == 21
     for item in found.ROIContourSequence:
         mask = mask_of(labels.array, organs[item.ReferencedROINumber - 1])
-        assert np.array_equal(filled(item, series), mask)
+        assert np.array_equal(fill_roi(item, series), mask)
 
 
 def test_patient_study_and_frame_are_those_of_the_images(tmp_path: Path) -> None:
