@@ -26,6 +26,8 @@ from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.volume import Volume
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
+from oarseg.workflows import segment_folder
+from oarseg.workflows.settings import Settings
 
 pytestmark = pytest.mark.dicom
 NAME = study_name(uid("study", "1"))
@@ -138,8 +140,16 @@ def test_contours_and_segments_are_the_labels(
     write_series(tmp_path / "in", ct)
     series = assemble_series(search_folder(tmp_path / "in").series[0])
     for out in ("out", "again"):
-        options = ("--rtstruct", "--dicom-seg")
-        assert segment(tmp_path / "in", tmp_path / out, weights, *options) == 0
+        wanted = Settings(
+            tmp_path / "in",
+            tmp_path / out,
+            weights,
+            device="cpu",
+            threads=2,
+            structure_set=True,
+            segmentation="binary",
+        )
+        assert segment_folder.segment_folder(wanted) == ()
     (file,) = (tmp_path / "out" / LABELS).iterdir()
     labels = read_volume(file).array
     contours, segments = (f"oar_masks/{NAME}/{NAME}_{end}.dcm" for end in ("RTSTRUCT", "SEG"))
