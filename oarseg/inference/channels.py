@@ -80,8 +80,9 @@ def read_images(
     how = conditioning or prepared_conditioning(challenge)
 
     def read(name: str) -> Volume:
-        path = case.files[name]
-        image = read_scan.read_volume(path, limits=limits, warn=warn)
+        source = case.source(name)
+        path = read_scan.source_path(source)
+        image = read_scan.read_volume(source, limits=limits, warn=warn)
         modality = challenge.socket(name).modality
         if modality == "MR":
             return read_scan.check_mr(image, path)
