@@ -53,6 +53,7 @@ class Recipe:
     folds: int = 1
     mirror_axes: tuple[int, ...] = ()
     residual: bool = False
+    features: tuple[int, int, int] = (8, 12, 16)
     data_resampling: Resampling = field(default_factory=lambda: Resampling(order=3))
     logits_resampling: Resampling = field(default_factory=lambda: Resampling(order=1))
 
@@ -118,7 +119,14 @@ def make(recipe: Recipe, folder: Path) -> Oracle:
     """The networks of a recipe, and the weights folder made of them."""
     heads = len(recipe.region_order or recipe.labels)
     networks = tuple(
-        _fitted(recipe.residual, len(recipe.channels), heads, recipe.region_order is not None, fold)
+        _fitted(
+            recipe.residual,
+            len(recipe.channels),
+            heads,
+            recipe.region_order is not None,
+            fold,
+            recipe.features,
+        )
         for fold in range(recipe.folds)
     )
     files = tuple(_export(net, recipe, folder, fold) for fold, net in enumerate(networks))
@@ -128,12 +136,18 @@ def make(recipe: Recipe, folder: Path) -> Oracle:
 
 @lru_cache(maxsize=8)
 def _fitted(
-    residual: bool, channels: int, heads: int, regions: bool, fold: int, steps: int = 60
+    residual: bool,
+    channels: int,
+    heads: int,
+    regions: bool,
+    fold: int,
+    features: tuple[int, int, int],
+    steps: int = 60,
 ) -> torch.nn.Module:
     """A network that has learnt for a few seconds on patches of smooth noise."""
     torch.manual_seed(fold)
     torch.set_num_threads(1)
-    architecture = _architecture(residual)
+    architecture = _architecture(residual, features)
     network: torch.nn.Module = get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],
@@ -272,15 +286,15 @@ def _configuration(recipe: Recipe) -> dict[str, Any]:
         "resampling_fn_probabilities": function,
         "resampling_fn_probabilities_kwargs": resampling(recipe.logits_resampling, is_seg=False),
         "batch_dice": True,
-        "architecture": _architecture(recipe.residual),
+        "architecture": _architecture(recipe.residual, recipe.features),
     }
 
 
-def _architecture(residual: bool) -> dict[str, Any]:
+def _architecture(residual: bool, features: tuple[int, int, int]) -> dict[str, Any]:
     name = "ResidualEncoderUNet" if residual else "PlainConvUNet"
     kwargs: dict[str, Any] = {
         "n_stages": 3,
-        "features_per_stage": [8, 12, 16],
+        "features_per_stage": list(features),
         "conv_op": "torch.nn.modules.conv.Conv3d",
         "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
         "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
