@@ -14,6 +14,7 @@ from oarseg.cli.options import (
     Subparsers,
     add_challenge,
     add_registration_argument,
+    add_run_defaults,
     chosen_challenge,
     say_notice,
     whole_number,
@@ -209,7 +210,12 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="nnU-Net's folder <plans>_<configuration>, whose cases are used to compare with torch "
         "(default: smooth noise)",
     )
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"), help="default: both")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=("fp32", "fp16"),
+        help="number formats of the ONNX files (default: both)",
+    )
     parser.add_argument("--title", help="title of the model, for reports")
     parser.add_argument(
         "--name", default="model", help="start of the ONNX files' names (default: model)"
@@ -221,11 +227,16 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--training", help="training data, in words")
     parser.add_argument("--licence", help="licence of the weights")
+    group = parser.add_argument_group(
+        "defaults of a run", "kept with the model, for platforms that pass no options"
+    )
+    add_run_defaults(group)
     parser.set_defaults(command=run_export)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
+    from oarseg.model.manifest import RunDefaults
     from oarseg.training.export import NOT_STATED, Card
     from oarseg.training.export import export_ensemble as run
     from oarseg.training.parity import figures_text
@@ -243,6 +254,12 @@ def run_export(arguments: argparse.Namespace) -> int:
         arguments.training or NOT_STATED,
         arguments.licence or NOT_STATED,
         arguments.name,
+        RunDefaults(
+            region=arguments.region,
+            precision=arguments.precision,
+            mirroring=arguments.mirroring,
+            time_limit_s=arguments.time_limit,
+        ),
     )
     manifest = run(
         arguments.results,
@@ -252,7 +269,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         challenge=rules,
         card=card,
         preprocessed=arguments.preprocessed,
-        precisions=arguments.precision or ("fp32", "fp16"),
+        precisions=arguments.formats or ("fp32", "fp16"),
     )
     for parity in manifest.parity:
         print(f"{parity.file}: {figures_text(parity)}")

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -28,7 +28,6 @@ from oarseg.model.bundle import file_sha256
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
 from oarseg.model.manifest import (
     FORMAT_VERSION,
-    MANIFEST,
     Arithmetic,
     Channel,
     ChannelRecipe,
@@ -37,9 +36,11 @@ from oarseg.model.manifest import (
     ModelFile,
     Parity,
     Precision,
+    RunDefaults,
     parse_manifest,
     write_manifest,
 )
+from oarseg.model.model_folder import MANIFEST
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
 from oarseg.training.nnunet_files.json_file import invalid, shown
 from oarseg.training.nnunet_files.own_challenge import channel_names, noted_challenge
@@ -121,6 +122,7 @@ class Card:
 
     Attributes:
         name: start of each ONNX file's name, so that a single file can be identified.
+        run: defaults of a run, for platforms that pass no options.
     """
 
     title: str = NOT_STATED
@@ -128,6 +130,7 @@ class Card:
     training: str = NOT_STATED
     licence: str = NOT_STATED
     name: str = "model"
+    run: RunDefaults = field(default_factory=RunDefaults)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -387,8 +390,16 @@ def describe_manifest(
             **{name: version(name) for name in ("nnunetv2", "torch", *RUNTIMES)},
         },
         own_challenge=agreement.own_facts(model.challenge),
+        run=_run_defaults(model, card),
         conditioning=model.conditioning,
     )
+
+
+def _run_defaults(model: TrainedModel, card: Card) -> RunDefaults:
+    """Choose the region if the user did not: every voxel for what was trained in stock nnU-Net."""
+    if card.run.region is not None or model.results.dataset.oarseg.is_there:
+        return card.run
+    return replace(card.run, region="all")
 
 
 def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:

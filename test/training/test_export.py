@@ -13,7 +13,7 @@ import torch
 
 from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError, WeightsError
-from oarseg.inference.engines.choice import BF16_MIN_DICE, cpu_arithmetic
+from oarseg.inference.engines.choice import BF16_MIN_DICE, fast_arithmetic
 from oarseg.model import bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.training import export as exporting
@@ -110,7 +110,7 @@ def test_every_kind_is_exported_and_agrees(
         assert_passes(parity)
     in_bfloat16 = [p for p in manifest.parity if p.arithmetic == "bf16"]
     good = all(parity.min_dice >= BF16_MIN_DICE for parity in in_bfloat16)
-    assert cpu_arithmetic(manifest) == ("bf16" if good else "f32")
+    assert fast_arithmetic(manifest) == ("bf16" if good else "f32")
 
 
 def compared_in(model: ModelFile) -> list[tuple[str, str, str]]:
@@ -145,7 +145,7 @@ def test_without_bfloat16_nothing_is_told_of_it(
         ("onnxruntime", "f32"),
         ("openvino", "f32"),
     ]
-    assert cpu_arithmetic(manifest) == "f32"
+    assert fast_arithmetic(manifest) == "f32"
 
 
 def test_bfloat16_that_answers_otherwise_is_told_and_not_taken(
@@ -164,7 +164,7 @@ def test_bfloat16_that_answers_otherwise_is_told_and_not_taken(
         folder, out, folds=["0"], challenge=FIVE, card=CARD, precisions=["fp32"]
     )
     assert [p.min_dice for p in manifest.parity if p.arithmetic == "bf16"] == [0.5]
-    assert cpu_arithmetic(manifest) == "f32"
+    assert fast_arithmetic(manifest) == "f32"
 
 
 def test_a_precision_below_its_bar_is_not_written(
