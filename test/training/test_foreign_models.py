@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from oarseg.model.conditioning import UNTOUCHED, Conditioning
 from oarseg.training.export import Card, export_ensemble
 from oarseg.workflows.segment_folder import segment_folder
-from oarseg.workflows.settings import Region, Settings
+from oarseg.workflows.settings import Settings
 
 SPACING = (2.0, 1.0, 1.0)
 SHAPE = (20, 40, 36)
@@ -145,7 +145,7 @@ def test_files_give_nnunets_label_map(name: str, tmp_path: Path) -> None:
     )
     wanted = tmp_path / f"wanted{model.ending}"
     foreign.nnunets_answer(results, files, wanted, folds=model.folds, checkpoint=model.checkpoint)
-    found = segmented(tmp_path, "full" if "CT" in model.names else None)
+    found = segmented(tmp_path)
     assert found == tmp_path / "out" / f"patient_1{model.ending}"
     mine, theirs = foreign.read_labels(found), foreign.read_labels(wanted)
     assert len(np.unique(theirs)) > 2
@@ -153,17 +153,9 @@ def test_files_give_nnunets_label_map(name: str, tmp_path: Path) -> None:
     assert sitk.ReadImage(str(found)).GetDirection() == pytest.approx(direction)
 
 
-def segmented(folder: Path, region: Region | None = None) -> Path:
-    """Segment the one case of a folder; returns its label file."""
-    chosen = {"region": region} if region else {}
-    settings = Settings(
-        folder / "in",
-        folder / "out",
-        folder / "model",
-        device="cpu",
-        threads=2,
-        **chosen,  # type: ignore[arg-type]
-    )
+def segmented(folder: Path) -> Path:
+    """Segment the one case of a folder as a platform does, without a choice of the user's."""
+    settings = Settings(folder / "in", folder / "out", folder / "model", device="cpu", threads=2)
     assert segment_folder(settings) == ()
     (record,) = json.loads((folder / "out" / "results.json").read_text())
     return Path(folder / "out" / record["outputs"][0]["filename"])
