@@ -402,13 +402,6 @@ def _run_defaults(model: TrainedModel, card: Card) -> RunDefaults:
     return replace(card.run, region="all")
 
 
-def _run_defaults(model: TrainedModel, card: Card) -> RunDefaults:
-    """Fill in what a model from elsewhere is to do: stock nnU-Net's answer in every voxel."""
-    if card.run.region is not None or model.results.dataset.oarseg.is_there:
-        return card.run
-    return replace(card.run, region="all")
-
-
 def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
     recipes = results.dataset.oarseg.channels
     if recipes is None:
