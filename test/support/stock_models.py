@@ -1,20 +1,15 @@
-"""Models and cases in the files of stock nnU-Net, answered by nnU-Net and by the commands."""
+"""Models of every kind, answered by stock nnU-Net and by the commands, files in, files out."""
 
 from __future__ import annotations
 
-import copy
-import json
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import foreign_models as foreign
 import nnunet_oracle as oracle
-import numpy as np
-import SimpleITK as sitk
-import torch
+from foreign_models import Foreign
 from nnunet_oracle import CT, ZSCORE, Recipe
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from numpy.typing import NDArray
 from parity_cases import CASES, REGIONS, Parity, Shape, Spacing
 
@@ -23,7 +18,6 @@ from oarseg.model.manifest import Normalisation
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings
 
-CONFIGURATION, TRAINER = "3d_fullres", "nnUNetTrainer"
 IN_MASK = Normalisation(scheme="zscore", use_mask=True)
 TO_ONE = Normalisation(scheme="rescale_0_1")
 LABELS = {"background": 0, **{f"s{k}": k for k in range(1, 6)}}
@@ -59,9 +53,21 @@ class StockModel:
         return replace(self, shape=(depth, height, width), margin=self.margin * scale)
 
     @property
-    def folds(self) -> tuple[str, ...]:
-        """Names of all folds."""
-        return (self.fold, *(str(fold) for fold in range(1, self.recipe.folds)))
+    def trained(self) -> Foreign:
+        """The files that training leaves."""
+        names = tuple(f"image {number}" for number in range(len(self.recipe.channels)))
+        return Foreign(
+            self.recipe,
+            names,
+            self.ending,
+            change_plans=self._change_plans,
+            folds=(self.fold, *(str(fold) for fold in range(1, self.recipe.folds))),
+        )
+
+    def _change_plans(self, plans: dict[str, Any]) -> None:
+        plans["image_reader_writer"] = self.reader
+        if self.old_plans:
+            foreign.as_old_plans(plans)
 
 
 def _of(case: Parity) -> StockModel:
@@ -105,112 +111,24 @@ def named(name: str) -> StockModel:
 
 def answers(model: StockModel, folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Our label map and nnU-Net's, both (z, y, x), from the same files to files."""
-    results, images = write_results(model, folder), write_case(model, folder / "images")
+    results = foreign.write_results(model.trained, folder, numpy_1=model.numpy_1)
+    count = len(model.recipe.channels)
+    images = foreign.write_images(
+        oracle.images(model.shape, count, margin=model.margin),
+        folder / "images",
+        ending=model.ending,
+        spacing_mm=model.spacing_mm,
+        direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1),
+        case="case",
+    )
     command = ["export", str(results), "--out", str(folder / "weights"), "--formats", "fp32"]
     assert main(command) == 0, command
     # In this process: the command forks, which torch's threads do not always survive.
-    settings = Settings(images, folder / "ours", folder / "weights", device="cpu", threads=2)
-    assert segment_folder(settings) == ()
-    stock_prediction(model, results, images, folder / "theirs")
-    file = f"case{model.ending}"
-    (ours,) = (path for path in (folder / "ours").rglob(file))
-    return read(ours), read(folder / "theirs" / file)
-
-
-def read(path: Path) -> NDArray[Any]:
-    """A file's voxels."""
-    return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
-
-
-def stock_prediction(model: StockModel, results: Path, images: Path, out: Path) -> None:
-    """``nnUNetv2_predict`` in this process."""
-    out.mkdir()
-    predictor = nnUNetPredictor(
-        use_mirroring=True,
-        perform_everything_on_device=False,
-        device=torch.device("cpu"),
-        allow_tqdm=False,
+    settings = Settings(
+        folder / "images", folder / "ours", folder / "weights", device="cpu", threads=2
     )
-    predictor.initialize_from_trained_model_folder(str(results), model.folds)
-    predictor.predict_from_files_sequential(str(images), str(out))
-
-
-def write_results(model: StockModel, folder: Path) -> Path:
-    """``<trainer>__<plans>__<configuration>`` as training leaves it."""
-    results = folder / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
-    results.mkdir(parents=True)
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    networks = oracle.make(model.recipe, scratch).networks
-    dataset = oracle.dataset_of(model.recipe) | {"file_ending": model.ending}
-    plans = oracle.plans_of(model.recipe) | {"image_reader_writer": model.reader}
-    if model.old_plans:
-        plans = without_architecture(plans)
-    (results / "plans.json").write_text(json.dumps(plans))
-    (results / "dataset.json").write_text(json.dumps(dataset))
-    for fold, network in zip(model.folds, networks, strict=True):
-        path = results / f"fold_{fold}" / "checkpoint_final.pth"
-        path.parent.mkdir()
-        save_checkpoint(path, network, model.recipe.mirror_axes)
-        if model.numpy_1:
-            pickle_as_numpy_1(path)
-    return results
-
-
-def save_checkpoint(path: Path, network: torch.nn.Module, mirror_axes: tuple[int, ...]) -> None:
-    """A checkpoint as nnU-Net's trainer writes it."""
-    document = {
-        "network_weights": network.state_dict(),
-        "optimizer_state": {},
-        "grad_scaler_state": None,
-        "logging": {"ema_fg_dice": [np.float64(0.5)], "train_losses": [np.float32(-0.1)]},
-        "_best_ema": np.float64(0.5),
-        "current_epoch": 1,
-        "init_args": {"configuration": CONFIGURATION, "fold": 0, "device": torch.device("cpu")},
-        "trainer_name": TRAINER,
-        "inference_allowed_mirroring_axes": mirror_axes or None,
-    }
-    torch.save(document, path)
-
-
-def pickle_as_numpy_1(path: Path) -> None:
-    """Rewrite a checkpoint as numpy 1 pickled it: by that name of its module."""
-    with zipfile.ZipFile(path) as archive:
-        members = {info: archive.read(info) for info in archive.infolist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for info, data in members.items():
-            if info.filename.endswith("data.pkl"):
-                assert b"numpy._core" in data
-                data = data.replace(b"cnumpy._core", b"cnumpy.core")
-            archive.writestr(info, data)
-
-
-def without_architecture(plans: dict[str, Any]) -> dict[str, Any]:
-    """The same plans as nnU-Net wrote them before it named classes in them."""
-    old = copy.deepcopy(plans)
-    configuration = old["configurations"][CONFIGURATION]
-    how = configuration.pop("architecture")["arch_kwargs"]
-    configuration |= {
-        "UNet_class_name": "PlainConvUNet",
-        "UNet_base_num_features": how["features_per_stage"][0],
-        "unet_max_num_features": how["features_per_stage"][-1],
-        "n_conv_per_stage_encoder": how["n_conv_per_stage"],
-        "n_conv_per_stage_decoder": how["n_conv_per_stage_decoder"],
-        "num_pool_per_axis": [1, 2, 2],
-        "pool_op_kernel_sizes": how["strides"],
-        "conv_kernel_sizes": how["kernel_sizes"],
-    }
-    return old
-
-
-def write_case(model: StockModel, folder: Path) -> Path:
-    """One case, a file a channel, in a frame that is neither axial nor at the origin."""
-    folder.mkdir()
-    count = len(model.recipe.channels)
-    for number, array in enumerate(oracle.images(model.shape, count, margin=model.margin)):
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(tuple(reversed(model.spacing_mm)))
-        image.SetOrigin((-110.0, 42.0, 310.5))
-        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
-        sitk.WriteImage(image, str(folder / f"case_{number:04d}{model.ending}"))
-    return folder
+    assert segment_folder(settings) == ()
+    (ours,) = (folder / "ours").rglob(f"case{model.ending}")
+    theirs = folder / f"theirs{model.ending}"
+    foreign.nnunets_answer(results, images, theirs, folds=model.trained.folds)
+    return foreign.read_labels(ours), foreign.read_labels(theirs)
