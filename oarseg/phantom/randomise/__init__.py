@@ -1,0 +1,1 @@
+"""Phantoms varied towards real patients and scans; what varies, and how far, is in two TOML files."""
