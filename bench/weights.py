@@ -343,7 +343,7 @@ def measure(job: Job, name: str, trial: Path) -> Reached | None:
         return measure_templates(out, names)
     rows = np.array([scores for _, scores in case_scores(data / "truth", out, len(names))])
     means = np.nanmean(rows, axis=0)
-    found = dict(zip(names, np.round(means, 4).tolist(), strict=True))
+    found = {name: round(float(mean), 4) for name, mean in zip(names, means, strict=True)}
     return Reached(len(rows), float(np.nanmean(means)), int((rows == 0).sum()), found)
 
 

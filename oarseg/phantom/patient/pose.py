@@ -13,7 +13,7 @@ from oarseg.imaging.volume import Vector
 
 BEND_TOP_MM = -25.0  # the skull base: nothing above it bends
 BEND_LENGTH_MM = 130.0  # from there to C7
-PROBE_MM = 3.0
+PROBE_MM = 6.0
 LEAST_BEND = 1e-3  # radians; what is less is none
 BEND_AXIS_MM = 10.0  # y of the line that keeps its length
 
@@ -123,12 +123,12 @@ class Pose:
         return self.rigid.apply(guess * np.asarray(self.scale))
 
 
-def volume_in_world(pose: Pose, place_mm: Vector) -> float:
-    """Return the volume in the world of a small unit of volume at an anatomical place."""
-    centre = pose.to_world(np.asarray([place_mm]))[0]
-    steps = np.eye(3) * PROBE_MM
-    columns = (pose.to_anatomy(centre + steps) - pose.to_anatomy(centre - steps)) / (2 * PROBE_MM)
-    return float(1.0 / abs(np.linalg.det(columns)))
+def volume_in_world(pose: Pose, places_mm: Points) -> float:
+    """Return the mean volume in the world of a small unit of volume at anatomical places (n, 3)."""
+    centres = pose.to_world(places_mm)
+    steps = np.eye(3) * (PROBE_MM / 2)
+    rows = [(pose.to_anatomy(centres + s) - pose.to_anatomy(centres - s)) / PROBE_MM for s in steps]
+    return float(np.mean(1.0 / np.abs(np.linalg.det(np.stack(rows, axis=1)))))
 
 
 def unbend(y: Any, z: Any, angle_deg: float) -> tuple[Any, Any]:

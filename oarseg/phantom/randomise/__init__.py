@@ -1,1 +1,1 @@
-"""Phantoms varied towards real patients and scans; what varies, and how far, is in two TOML files."""
+"""Phantoms varied towards real patients and scans, as two TOML files say."""

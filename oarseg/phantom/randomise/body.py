@@ -140,9 +140,7 @@ def _vary_airway(lumen: Stack, d: Draws, level: Level) -> Stack:
     return Stack(tuple(rows), lumen.boxy)
 
 
-def _lose_teeth(
-    anatomy: Anatomy, d: Draws, level: Level
-) -> tuple[list[Part], tuple[Vector, ...]]:
+def _lose_teeth(anatomy: Anatomy, d: Draws, level: Level) -> tuple[list[Part], tuple[Vector, ...]]:
     """Take out teeth, in each jaw its own share of them, with their crowns."""
     shares = [within(d, f"lost/{jaw}", level.teeth_lost) ** 2 for jaw in ("upper", "lower")]
     kept: list[Part] = []

@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from oarseg.imaging.arrays import Image
+from oarseg.imaging.arrays import Image, Mask
 from oarseg.phantom.patient.parts import Draws
 from oarseg.phantom.randomise.levels import Level, happens, within
 from oarseg.phantom.randomise.texture import Texture
 from oarseg.phantom.randomise.tissues import vary_hu
 from oarseg.phantom.scanner import HU_LIMITS, CtScanner, Slab, plane_rng
 
-SOFT_HU = (-250.0, 250.0)
+TEXTURED_HU = (-250.0, 250.0)
 COUCH_CURVE_MM = -45.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VariedCt(CtScanner):
     """A CT scanner of a level above 0.
 
@@ -33,12 +33,12 @@ class VariedCt(CtScanner):
         round_field: whether there is nothing outside a circle.
     """
 
-    level: Level = cast(Level, None)
-    kernel: float = 0.0
-    texture: Texture = cast(Texture, None)
-    texture_hu: float = 0.0
-    drift_hu: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    round_field: bool = False
+    level: Level
+    kernel: float
+    texture: Texture
+    texture_hu: float
+    drift_hu: tuple[float, float, float]
+    round_field: bool
 
     @classmethod
     def vary(cls, base: CtScanner, level: Level) -> VariedCt:
@@ -81,7 +81,7 @@ class VariedCt(CtScanner):
     def add_texture(self, slab: Slab) -> None:
         """Add correlated texture and a drift to soft tissue."""
         x, y, z = slab.coordinates
-        soft = (slab.image > SOFT_HU[0]) & (slab.image < SOFT_HU[1])
+        soft = (slab.image > TEXTURED_HU[0]) & (slab.image < TEXTURED_HU[1])
         change = self.texture.sample(x, y, z) * np.float32(self.texture_hu)
         for axis, drift in zip((x, y, z), self.drift_hu, strict=True):
             change += np.clip(axis * np.float32(1 / 120.0), -1, 1) * np.float32(drift)
@@ -105,8 +105,9 @@ class VariedCt(CtScanner):
         return cast(NDArray[np.int16], np.rint(np.clip(exposed, *HU_LIMITS)).astype(np.int16))
 
 
-def _outside_circle(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _outside_circle(shape: tuple[int, ...]) -> Mask:
     height, width = shape
     rows = (np.arange(height) - (height - 1) / 2)[:, None] / (height / 2)
     columns = (np.arange(width) - (width - 1) / 2) / (width / 2)
-    return cast(NDArray[np.bool_], rows * rows + columns * columns > 1.0)
+    outside: Mask = rows * rows + columns * columns > 1.0
+    return outside

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from oarseg.imaging.arrays import Doubles, Image, Mask
+from oarseg.imaging.arrays import Doubles, Image, Mask, Points
 from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient.parts import Part, plus
 from oarseg.phantom.patient.pose import Pose, volume_in_world
 from oarseg.phantom.patient.shapes import Bounds, Solid, grow_box
 from oarseg.phantom.randomise.real_organs import Wish
 
-SAMPLES = 18  # along each axis of a part's box
+STEP_MM = 3.0
+SAMPLES = (16, 36)  # along each axis of a part's box
+PROBES = 24
 FURTHEST_MM = 4.0
-Points = tuple[Image, Image, Image]
+Lattice = tuple[Image, Image, Image]
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,21 @@ def fit_organ(parts: Sequence[Part], wish: Wish, *, pose: Pose) -> tuple[Part, .
         moved[number] = move(parts[number], wish.shift_mm)
     if not chosen:
         return tuple(parts)
-    middle = [_middle(moved[number]) for number in chosen]
-    scale = float(np.mean([volume_in_world(pose, place) for place in middle]))
+    scale = float(np.mean([volume_in_world(pose, _inside(moved[number])) for number in chosen]))
     growth = _find_growth(moved, chosen, wish.volume_cm3 * 1000.0 / scale)
     for number in chosen:
         moved[number] = grow(moved[number], growth)
     return tuple(moved)
 
 
-def _middle(part: Part) -> Vector:
-    low, high = part.shape.box
-    return (low[0] + high[0]) / 2, (low[1] + high[1]) / 2, (low[2] + high[2]) / 2
+def _inside(part: Part) -> Points:
+    """Return some points (n, 3) inside a part, or the middle of its box."""
+    points, _ = _lattice(part.shape.box)
+    inside = np.flatnonzero(part.shape.distance(*points) < part.layers[0][0])
+    if not inside.size:
+        inside = np.asarray([points[0].size // 2])
+    some = inside[:: max(1, inside.size // PROBES)]
+    return np.stack([axis[some] for axis in points], axis=1).astype(float)
 
 
 def _find_growth(parts: Sequence[Part], chosen: Sequence[int], volume_mm3: float) -> float:
@@ -134,15 +140,20 @@ def _surviving(parts: Sequence[Part], number: int) -> tuple[Doubles, float]:
     return np.asarray(distance[free], float), weight
 
 
-def _lattice(box: Bounds) -> tuple[Points, float]:
-    sides = [np.linspace(low, high, SAMPLES + 1) for low, high in zip(*box, strict=True)]
-    middles = [((side[1:] + side[:-1]) / 2).astype(np.float32) for side in sides]
-    x, y, z = (axis.ravel() for axis in np.meshgrid(*middles, indexing="ij"))
-    volume = float(np.prod([side[1] - side[0] for side in sides]))
-    return (x, y, z), volume
+def _lattice(box: Bounds) -> tuple[Lattice, float]:
+    """Return x, y and z of points spread over a box, and the volume that each stands for."""
+    sides = [_samples(low, high) for low, high in zip(*box, strict=True)]
+    x, y, z = (axis.ravel() for axis in np.meshgrid(*(side for side, _ in sides), indexing="ij"))
+    return (x, y, z), float(np.prod([step for _, step in sides]))
 
 
-def _covered(part: Part, box: Bounds, points: Points) -> Mask:
+def _samples(low: float, high: float) -> tuple[Image, float]:
+    count = int(np.clip((high - low) / STEP_MM, *SAMPLES))
+    step = (high - low) / count
+    return (low + step * (np.arange(count) + 0.5)).astype(np.float32), step
+
+
+def _covered(part: Part, box: Bounds, points: Lattice) -> Mask:
     """Return which of the points in a box a part takes."""
     outer = part.layers[0][0]
     low, high = grow_box(part.shape.box, max(outer, 0.0) * part.shape.stretch)

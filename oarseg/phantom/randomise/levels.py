@@ -11,7 +11,7 @@ from oarseg.challenges.structures import STRICT
 from oarseg.challenges.toml_file import parse_toml, validate_document
 from oarseg.phantom.patient.parts import Draws
 
-Pair = tuple[float, float]
+TwoNumbers = tuple[float, float]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -48,19 +48,19 @@ class Level:
     """
 
     organ_spread: float
-    pitch_deg_normal: Pair
+    pitch_deg_normal: TwoNumbers
     chin_down_share: float
     tilt_deg: float
     flexion_deg: float
     wave_growth: float
     asymmetry_mm: float
-    skin_mm: Pair
-    lean_mm: Pair
-    lobes_mm: Pair
-    airway: Pair
+    skin_mm: TwoNumbers
+    lean_mm: TwoNumbers
+    lobes_mm: TwoNumbers
+    airway: TwoNumbers
     nodes_share: float
     tumour_share: float
-    teeth_lost: Pair
+    teeth_lost: TwoNumbers
     metal_share: float
     plaque_share: float
     removed_top_share: float
@@ -68,25 +68,25 @@ class Level:
     gland_hu: float
     bone_share: float
     contrast_share: float
-    texture_hu: Pair
+    texture_hu: TwoNumbers
     cupping_hu: float
-    noise_hu: Pair
-    kernel: Pair
-    streak_hu: Pair
+    noise_hu: TwoNumbers
+    kernel: TwoNumbers
+    streak_hu: TwoNumbers
     round_field_share: float
     headrest_share: float
     mask_share: float
     slices_mm: tuple[float, ...]
-    field: Pair
-    reach: Pair
+    field: TwoNumbers
+    reach: TwoNumbers
     signal_share: float
     enhanced_share: float
     bias: float
-    ghost: Pair
-    mr_noise: Pair
-    mr_slices_mm: Pair
-    mr_field_mm: Pair
-    rater_mm: Pair
+    ghost: TwoNumbers
+    mr_noise: TwoNumbers
+    mr_slices_mm: TwoNumbers
+    mr_field_mm: TwoNumbers
+    rater_mm: TwoNumbers
     rater_bias: float
 
 
@@ -101,7 +101,7 @@ def load_levels() -> dict[str, Level]:
     }
 
 
-def within(d: Draws, key: str, span: Pair) -> float:
+def within(d: Draws, key: str, span: TwoNumbers) -> float:
     """Draw uniformly from a pair of bounds."""
     return d.uniform("randomise/" + key, *span)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from oarseg.phantom.randomise.tissues import vary_signals
 from oarseg.phantom.scanner import MrScanner, Slab
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VariedMr(MrScanner):
     """An MR scanner of a level above 0.
 
@@ -29,11 +28,11 @@ class VariedMr(MrScanner):
         ghost_shift: how far it lies away along y, of the field.
     """
 
-    level: Level = cast(Level, None)
-    texture: Texture = cast(Texture, None)
-    texture_share: float = 0.0
-    ghost: float = 0.0
-    ghost_shift: float = 0.5
+    level: Level
+    texture: Texture
+    texture_share: float
+    ghost: float
+    ghost_shift: float
 
     @classmethod
     def vary(cls, base: MrScanner, level: Level) -> VariedMr:

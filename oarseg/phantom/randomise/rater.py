@@ -17,7 +17,7 @@ LEAST_END = 0.4  # of the neighbouring slice's area; raters leave out what is sm
 LEAST_PIECE = 0.15  # of the largest piece
 LEAST_SLICES = 5
 LEAST_LEFT = 0.6
-Window = tuple[slice, slice, slice]
+Piece = tuple[slice, slice, slice]
 
 
 def outline_as_rater(labels: Volume, d: Draws, level: Level) -> Volume:
@@ -53,7 +53,7 @@ def _tidy(drawn: Labels) -> Labels:
     return drawn
 
 
-def _windows(labels: Labels) -> Iterator[tuple[int, Window]]:
+def _windows(labels: Labels) -> Iterator[tuple[int, Piece]]:
     for number, box in enumerate(find_objects(labels), start=1):
         if box is not None:
             z, y, x = box

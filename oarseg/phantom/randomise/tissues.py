@@ -47,7 +47,9 @@ WATER = {"fat": 0.25, "marrow": 0.5, "Parotid": 0.85}
 IN_PHASE = {"fat": 1.1, "A_Carotid": 0.5, "vein": 0.6}
 
 
-def vary_hu(values: Mapping[str, float], d: Draws, level: Level, *, contrast: bool) -> dict[str, float]:
+def vary_hu(
+    values: Mapping[str, float], d: Draws, level: Level, *, contrast: bool
+) -> dict[str, float]:
     """Draw the HU of each tissue.
 
     Args:
