@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ BEFORE = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def small(seed: int, level: int = 2) -> Phantom:
     return make_phantom(PhantomSpec(seed, randomise=level))
 

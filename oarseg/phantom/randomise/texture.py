@@ -11,7 +11,7 @@ from oarseg.imaging.volume import Vector
 from oarseg.phantom.patient.parts import Draws
 
 LENGTHS_MM = (5.0, 60.0)
-FINE_WAVES = 5
+FINE_WAVES = 4
 
 
 @dataclass(frozen=True)
