@@ -101,6 +101,11 @@ def main() -> None:
     make_sets(job)
     if job.start and not (job.root / "start.pth").is_file():
         write_start(job.start, job.root / "start.pth")
+    run_rounds(job, rounds)
+
+
+def run_rounds(job: Job, rounds: int) -> None:
+    """Run the rounds that are not finished."""
     for number in range(rounds):
         if not (job.round_folder(number) / "checkpoint.pth").is_file():
             run_round(job, number)
