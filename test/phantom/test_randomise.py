@@ -31,6 +31,8 @@ from oarseg.phantom.randomise.real_organs import (
     draw_wishes,
     load_real_organs,
 )
+from oarseg.registration.accuracy import landmark_accuracy
+from oarseg.registration.align import register_mr
 
 STRUCTURES = load_challenge("han_seg").structures
 LABELS = {structure.name: structure.label for structure in STRUCTURES}
@@ -235,6 +237,18 @@ def test_mr_shows_the_body_where_the_transform_says() -> None:
         in_ct = np.asarray([phantom.truth.landmarks_ct[name]])
         expected = phantom.truth.ct_to_mr.apply(in_ct)[0]
         np.testing.assert_allclose(phantom.truth.landmarks_mr[name], expected, atol=1e-6)
+
+
+def test_a_randomised_mr_is_registered_within_a_voxel() -> None:
+    phantom = small(SEEDS[2])
+    assert phantom.mr is not None
+    found = register_mr(phantom.ct, phantom.mr)
+    assert found.verdict.status != "failed"
+    points = [
+        np.asarray(list(landmarks.values()))
+        for landmarks in (phantom.truth.landmarks_ct, phantom.truth.landmarks_mr)
+    ]
+    assert landmark_accuracy(found.transform, *points).mean_mm < 2.0
 
 
 # --- labels
