@@ -45,7 +45,8 @@ class Socket:
     Attributes:
         slug: the platform's folder, ``/input/images/<slug>/``.
         channel: name in manifests and reports ("CT").
-        modality: kind of values.
+        modality: kind of values. "CT" is judged to be in HU and "MR" not to be; any other
+            name ("CBCT", "PET") is taken as it is.
         suffixes: endings of file stems that identify this image in the data set and are
             removed for pairing ("_IMG_CT"); the longest match counts.
         file: the image's stem in the data set, if the folder names the case ("data").
@@ -57,7 +58,7 @@ class Socket:
 
     slug: Annotated[FileName, Field(min_length=1)]
     channel: Text
-    modality: Literal["CT", "MR"]
+    modality: Text
     suffixes: tuple[str, ...] = ()
     file: FileName | None = None
     unmarked: bool = False
@@ -182,14 +183,14 @@ class Evaluation:
         return self.weights.get(structure, 1.0)
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True, config=STRICT, kw_only=True)
 class Challenge:
     """All facts of one challenge that code needs.
 
     Attributes:
         name: identifier, also in file names.
         title: name for people.
-        case_prefix: beginning of a case's name, before its number.
+        case_prefix: beginning of a case's name, before its number; may be empty.
         sockets: the input images of a case.
         output: the label file asked for.
         structures: values of the label map.
@@ -205,7 +206,7 @@ class Challenge:
 
     name: Annotated[FileName, Field(min_length=1)]
     title: Text
-    case_prefix: FileName
+    case_prefix: FileName = ""
     sockets: tuple[Socket, ...]
     output: Output
     structures: tuple[Structure, ...] = ()
@@ -256,10 +257,13 @@ class Challenge:
         if sum(socket.reference for socket in self.sockets) != 1:
             raise rule_error(("sockets",), "exactly one must have reference = true")
         for index, socket in enumerate(self.sockets):
-            if socket.modality == "CT" and not socket.reference and socket.placed != "same_grid":
+            if socket.reference or socket.placed == "same_grid":
+                continue
+            if socket.modality != "MR" or self.reference.modality != "CT":
                 raise rule_error(
                     ("sockets", index, "placed"),
-                    'only an MR can be registered; a second CT needs placed = "same_grid"',
+                    "only an MR can be registered, and only to a CT; "
+                    f'this {socket.modality} needs placed = "same_grid"',
                 )
 
     def _check_organs(self) -> None:

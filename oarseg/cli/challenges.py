@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from oarseg.challenges import catalogue
-from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.challenge import Challenge, Socket
+from oarseg.challenges.toml_text import challenge_toml
 from oarseg.cli.options import Subparsers, add_label_table
+from oarseg.errors import InputError
+
+HINTS = """\
+# Yours to edit: names and colours for people, slug (the platform's name of an input), and where
+# the label map goes: [output] slug = "my-output" and ending = ".mha" instead of path give
+# images/my-output/<name of the image>.mha, as Grand Challenge wants it. Keys: docs/challenges.md.
+"""
 
 
 def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -18,18 +27,41 @@ def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="NAME|FILE.toml",
         help="show everything about this challenge; a file is checked first (default: list all)",
     )
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="dataset",
+        metavar="dataset.json",
+        help="print the challenge of an nnU-Net data set as TOML, to edit and pass as --challenge",
+    )
     add_label_table(parser)
     parser.set_defaults(command=run_challenges)
 
 
 def run_challenges(arguments: argparse.Namespace) -> int:
     """Print all challenges, one per line, or one of them in full."""
-    if arguments.file is None:
+    if arguments.dataset is not None:
+        _print_toml(arguments)
+    elif arguments.file is None:
         for name in catalogue.challenge_names():
             print(_line(catalogue.load_challenge(name)))
-        return 0
-    print(_whole(catalogue.load_challenge(arguments.file, table=arguments.label_table)))
+    else:
+        table = arguments.label_table
+        print(describe_challenge(catalogue.load_challenge(arguments.file, table=table)))
     return 0
+
+
+def _print_toml(arguments: argparse.Namespace) -> None:
+    # Imports nothing of torch; a data set's description is what training writes.
+    from oarseg.training.nnunet_files.own_challenge import challenge_of_file
+
+    if arguments.file is not None or arguments.label_table is not None:
+        raise InputError("--from: expected alone; leave the challenge and --label-table out")
+    path: Path = arguments.dataset
+    path = path / "dataset.json" if path.is_dir() else path
+    print(f"# Made of {ascii(str(path))[1:-1]} by 'oarseg challenges --from'.")
+    print(HINTS)
+    print(challenge_toml(challenge_of_file(path)), end="")
 
 
 def _line(rules: Challenge) -> str:
@@ -38,16 +70,17 @@ def _line(rules: Challenge) -> str:
     return f"{rules.name:22s} {rules.title} ({images}; {organs})"
 
 
-def _whole(rules: Challenge) -> str:
+def describe_challenge(rules: Challenge) -> str:
+    """Describe everything about a challenge, on several lines."""
     output = rules.output
-    where = output.path or f"images/{output.slug}/<name of the CT>{output.ending}"
+    reference = rules.reference.channel
+    where = output.path or f"images/{output.slug}/<name of the {reference}>{output.ending}"
     form = "one channel per organ" if output.form == "channels" else "label map"
     lines = [
         f"{rules.name}: {rules.title}",
         *([f"note: {rules.notice}"] if rules.notice else []),
         *(
-            f"input: {s.channel} ({s.modality}) in images/{s.slug}/"
-            + (f", in a data set {s.file}{rules.data_set.ending}" if s.file else "")
+            f"input: {s.channel} ({s.modality}) in images/{s.slug}/" + _in_a_folder(s, rules)
             for s in rules.sockets
         ),
         f"output: {where} ({form})",
@@ -59,3 +92,10 @@ def _whole(rules: Challenge) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _in_a_folder(socket: Socket, rules: Challenge) -> str:
+    """Say what an image is called outside the platform."""
+    if socket.file:
+        return f", in a data set {socket.file}{rules.data_set.ending}"
+    return f", in a folder <case>{socket.suffixes[0]}" if socket.suffixes else ""

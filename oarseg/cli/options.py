@@ -77,6 +77,44 @@ def _number(allowed: Callable[[float], bool], expected: str) -> Callable[[str], 
     return parse
 
 
+# Thirty years, which every system timer can count.
+seconds = number_above(0, most=1e9)
+
+
+def add_run_defaults(parser: argparse._ActionsContainer) -> None:
+    """Add the choices of ``segment`` that a model can bring defaults for.
+
+    Args:
+        parser: a parser, or a group of its arguments.
+    """
+    parser.add_argument(
+        "--region",
+        choices=("body", "full", "all"),
+        help="body: crop to the patient; full: nnU-Net's tiles over the whole image, background "
+        "outside the patient; all: every tile and voxel, as stock nnU-Net (default: the model's, "
+        "else body, or all where the model's first image is no CT)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("exact", "fast"),
+        help="exact: nnU-Net's answer on every CPU; fast: bfloat16 where that agrees well enough "
+        "(default: the model's, else exact)",
+    )
+    parser.add_argument(
+        "--mirroring",
+        action=argparse.BooleanOptionalAction,
+        help="average over the flips that the model was trained for, as nnU-Net does (default: "
+        "the model's, else yes)",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=seconds,
+        metavar="SECONDS",
+        help="time for a whole run; less is computed if it would not suffice (default: the "
+        "environment's OARSEG_TIME_LIMIT, else the model's, else none)",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``, where 0 means all cores that this process may use."""
     parser.add_argument(

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from oarseg import __version__
 from oarseg.model.bundle import file_sha256
-from oarseg.model.manifest import MANIFEST
+from oarseg.model.model_folder import MANIFEST
 
 DPKG_STATUS = Path("/var/lib/dpkg/status")
 OS_RELEASE = Path("/etc/os-release")

@@ -11,20 +11,20 @@ from pathlib import Path
 
 from oarseg.cli.options import (
     add_registration_argument,
+    add_run_defaults,
     add_threads,
     number_above,
+    seconds,
     whole_number,
 )
 from oarseg.errors import InputError
+from oarseg.model.model_folder import default_weights, time_limit_of
 from oarseg.results.lock import lock_output
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
 from oarseg.workflows.supervisor import Journal, TimeLimit
 
 VARIABLE = "OARSEG_TIME_LIMIT"
-# Thirty years, which every system timer can count.
-seconds = number_above(0, most=1e9)
-
 logger = logging.getLogger(__name__)
 
 
@@ -83,38 +83,22 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto (default): a CUDA GPU if one works, else the CPU",
     )
     add_threads(parser)
-    parser.add_argument(
-        "--region",
-        choices=("body", "full"),
-        default="body",
-        help="body (default): crop to the patient; full: nnU-Net's tiles over the whole image",
-    )
+    add_run_defaults(parser)
     add_registration_argument(parser)
-    parser.add_argument(
-        "--mirroring",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="average over the flips that the model was trained for, as nnU-Net does",
-    )
-    parser.add_argument(
-        "--time-limit",
-        type=seconds,
-        metavar="SECONDS",
-        help="time for the whole run; less is computed if it would not suffice (default: the "
-        "environment's OARSEG_TIME_LIMIT, else no limit)",
-    )
 
 
-def _time_limit(arguments: argparse.Namespace) -> float | None:
-    """Return the time limit in seconds, from the option or else the environment.
+def _time_limit(arguments: argparse.Namespace, weights: Path) -> float | None:
+    """Return the time limit in seconds: the option's, the environment's or the model's.
 
     Raises:
         InputError: the environment variable is not a valid number of seconds.
     """
     text = os.environ.get(VARIABLE, "")
-    if arguments.time_limit is not None or not text:
-        limit: float | None = arguments.time_limit
+    if arguments.time_limit is not None:
+        limit: float = arguments.time_limit
         return limit
+    if not text:
+        return time_limit_of(weights)
     try:
         return seconds(text)
     except argparse.ArgumentTypeError as error:
@@ -125,18 +109,23 @@ def run_segment(arguments: argparse.Namespace) -> int:
     """Segment the cases of a folder; return 0 only if every case was written."""
     # Measured before any worker starts: a second one has only the time that the first left.
     started_s = time.monotonic() - process_age_s()
-    limit_s = _time_limit(arguments)
+    weights = arguments.weights or default_weights()
+    limit_s = _time_limit(arguments, weights)
     # The supervisor holds the lock, so that no other run can start between two workers.
     with lock_output(arguments.output):
         return supervisor.run_supervised(
-            lambda journal: _segment(arguments, journal, limit_s, started_s),
+            lambda journal: _segment(arguments, weights, journal, limit_s, started_s),
             output=arguments.output,
             limit=None if limit_s is None else TimeLimit(limit_s, started_s),
         )
 
 
 def _segment(
-    arguments: argparse.Namespace, journal: Journal, limit_s: float | None, started_s: float
+    arguments: argparse.Namespace,
+    weights: Path,
+    journal: Journal,
+    limit_s: float | None,
+    started_s: float,
 ) -> int:
     # Imported in the worker only: the supervisor stays small.
     from oarseg.imaging.files.read_scan import Limits
@@ -146,11 +135,12 @@ def _segment(
     settings = Settings(
         input=arguments.input,
         output=arguments.output,
-        weights=arguments.weights or segment_folder.default_weights(),
+        weights=weights,
         challenge=arguments.challenge,
         device=arguments.device,
         threads=arguments.threads,
         region=arguments.region,
+        precision=arguments.precision,
         mirroring=arguments.mirroring,
         time_limit_s=limit_s,
         started_s=started_s,

@@ -6,14 +6,15 @@ import argparse
 import logging
 from pathlib import Path
 
-from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
+from oarseg.cli.challenges import describe_challenge
 from oarseg.cli.interrupts import quiet_forked_workers
 from oarseg.cli.options import (
     MOST_THREADS,
     Subparsers,
     add_challenge,
     add_registration_argument,
+    add_run_defaults,
     chosen_challenge,
     say_notice,
     whole_number,
@@ -183,22 +184,39 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "results", type=Path, help="nnU-Net's folder <trainer>__<plans>__<configuration>"
     )
-    parser.add_argument("--out", type=Path, required=True, help="weights folder to write")
+    parser.add_argument(
+        "--out", type=Path, default=Path("model"), help="weights folder to write (default: model)"
+    )
     parser.add_argument(
         "--folds",
         nargs="+",
-        default=["0", "1", "2", "3", "4"],
-        help="folds of the ensemble (default: 0 1 2 3 4)",
+        default=(),
+        help="folds of the ensemble, numbers or all (default: those that are finished)",
     )
-    add_challenge(parser, default=None)
+    parser.add_argument(
+        "--checkpoint",
+        choices=("final", "best"),
+        default="final",
+        help="each fold's last (default) or best checkpoint",
+    )
+    add_challenge(
+        parser,
+        default=None,
+        without="the one that prepare noted, else one made of the results' dataset.json",
+    )
     parser.add_argument(
         "--preprocessed",
         type=Path,
         help="nnU-Net's folder <plans>_<configuration>, whose cases are used to compare with torch "
         "(default: smooth noise)",
     )
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "fp16"), help="default: both")
-    parser.add_argument("--title", required=True, help="title of the model, for reports")
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=("fp32", "fp16"),
+        help="number formats of the ONNX files (default: both)",
+    )
+    parser.add_argument("--title", help="title of the model, for reports")
     parser.add_argument(
         "--name", default="model", help="start of the ONNX files' names (default: model)"
     )
@@ -207,14 +225,19 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default="Not validated for clinical use.",
         help="warning in every report (default: %(default)s)",
     )
-    parser.add_argument("--training", required=True, help="training data, in words")
-    parser.add_argument("--licence", required=True, help="licence of the weights")
+    parser.add_argument("--training", help="training data, in words")
+    parser.add_argument("--licence", help="licence of the weights")
+    group = parser.add_argument_group(
+        "defaults of a run", "kept with the model, for platforms that pass no options"
+    )
+    add_run_defaults(group)
     parser.set_defaults(command=run_export)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
-    from oarseg.training.export import Card
+    from oarseg.model.manifest import RunDefaults
+    from oarseg.training.export import NOT_STATED, Card
     from oarseg.training.export import export_ensemble as run
     from oarseg.training.parity import figures_text
 
@@ -224,37 +247,55 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"{arguments.out}: expected a folder, found a file; name another with --out"
         )
+    rules = _trained_for(arguments)
+    card = Card(
+        arguments.title or NOT_STATED,
+        arguments.warning,
+        arguments.training or NOT_STATED,
+        arguments.licence or NOT_STATED,
+        arguments.name,
+        RunDefaults(
+            region=arguments.region,
+            precision=arguments.precision,
+            mirroring=arguments.mirroring,
+            time_limit_s=arguments.time_limit,
+        ),
+    )
     manifest = run(
         arguments.results,
         arguments.out,
         folds=arguments.folds,
-        challenge=_trained_for(arguments),
-        card=Card(
-            arguments.title,
-            arguments.warning,
-            arguments.training,
-            arguments.licence,
-            arguments.name,
-        ),
+        checkpoint=arguments.checkpoint,
+        challenge=rules,
+        card=card,
         preprocessed=arguments.preprocessed,
-        precisions=arguments.precision or ("fp32", "fp16"),
+        precisions=arguments.formats or ("fp32", "fp16"),
     )
     for parity in manifest.parity:
         print(f"{parity.file}: {figures_text(parity)}")
+    print(f"{arguments.out}: folds {', '.join(manifest.folds)} for challenge {rules.name}")
+    if rules == manifest.own_challenge:
+        print(describe_challenge(rules))
+    if card.left_out:
+        logger.warning(
+            "the manifest does not state %s; whoever uses the model needs them: export again "
+            "with %s",
+            ", ".join(card.left_out),
+            ", ".join(f"--{key}" for key in card.left_out),
+        )
     return 0
 
 
 def _trained_for(arguments: argparse.Namespace) -> Challenge:
-    """Return the challenge that the options choose, or else the one in the data set file."""
-    from oarseg.model.agreement import challenge_of_dataset
-    from oarseg.training.nnunet_files.json_file import read_json_object
+    """Return the challenge that the options choose, or else the one of the results folder."""
+    from oarseg.training.export import trained_challenge
     from oarseg.training.nnunet_files.results_folder import open_results
 
-    if arguments.challenge is None:
-        open_results(arguments.results)  # refuses a damaged file
-        told = challenge_of_dataset(read_json_object(arguments.results / "dataset.json"))
-        arguments.challenge = DEFAULT_CHALLENGE
-        if told is not None and arguments.label_table is None:
-            say_notice(told)
-            return told
-    return chosen_challenge(arguments)
+    results = open_results(arguments.results)
+    if arguments.challenge is not None:
+        return chosen_challenge(arguments)
+    if arguments.label_table is not None:
+        raise InputError("--label-table: expected with --challenge, which takes it; pass both")
+    rules = trained_challenge(results)
+    say_notice(rules)
+    return rules

@@ -76,24 +76,34 @@ class HuVerdict:
 RIGHT = HuVerdict("right")
 
 
-def judge_hu(array: NDArray[Any]) -> HuVerdict:
+def judge_hu(array: NDArray[Any], *, zero_is_fill: bool = False) -> HuVerdict:
     """Return whether an image is a CT in HU.
 
     Args:
         array: (z, y, x), finite; half a million of its voxels are looked at.
+        zero_is_fill: leave zeros out where they fill the image's corners, as in images that
+            were masked or padded.
     """
     sample = _draw_sample(array)
-    values = _without_fill(sample)
+    kept = sample
+    if zero_is_fill and sample.any() and _is_filled_with_zero(array):
+        kept = sample[sample != 0.0]
+    values = _without_fill(kept)
     verdicts = (
         _judge_neighbours(sample),
-        _judge_range(sample, values),
-        _judge_peaks(sample, values),
+        _judge_range(kept, values),
+        _judge_peaks(kept, values),
     )
     for status in ("wrong", "doubtful"):
         for verdict in verdicts:
             if verdict.status == status:
                 return verdict
     return RIGHT
+
+
+def _is_filled_with_zero(array: NDArray[Any]) -> bool:
+    """Return whether all eight corners are exactly 0."""
+    return not array[np.ix_(*((0, -1),) * 3)].any()
 
 
 def is_surely_hu(array: NDArray[Any]) -> bool:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Grid, Matrix, Vector, Volume
 
+Axes = Literal["LPS", "RAS", "stored"]
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -80,9 +82,20 @@ def shear_deg(axes: NDArray[np.floating[Any]]) -> float:
     return float(np.degrees(np.arcsin(np.minimum(1.0, cosines.max()))))
 
 
-def for_networks(grid: Grid, orientation: Literal["LPS", "stored"]) -> Turn:
-    """Return the turn from an image's axes to those that a challenge's networks expect."""
-    return to_lps(grid) if orientation == "LPS" else Turn()
+def for_networks(grid: Grid, axes: Axes) -> Turn:
+    """Return the turn from an image's axes to those that a model's networks expect.
+
+    Args:
+        grid: the image's.
+        axes: ``LPS``; ``RAS``, as two of nnU-Net's readers turn images; or as stored.
+    """
+    if axes == "stored":
+        return Turn()
+    turn = to_lps(grid)
+    if axes == "LPS":
+        return turn
+    z, y, x = turn.reversed
+    return Turn(turn.order, (z, not y, not x))
 
 
 def to_lps(grid: Grid) -> Turn:

@@ -21,6 +21,7 @@ from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
+from oarseg.model.conditioning import Conditioning, prepared_conditioning
 from oarseg.model.manifest import ChannelRecipe
 
 # Stands beyond the field of a CT that is resampled onto the reference's grid.
@@ -40,7 +41,7 @@ class CaseImages:
     Attributes:
         stored: the reference image's grid as its file has it.
         turn: from the stored reference image to the one in ``volumes``.
-        volumes: channel name → image; CTs in HU, clipped as ``read_scan.check_ct`` does.
+        volumes: channel name → image, treated as the model's training images were.
     """
 
     stored: Grid
@@ -56,30 +57,42 @@ def read_images(
     optional: Collection[str] = (),
     limits: read_scan.Limits | None = None,
     assume_hu: bool = False,
+    conditioning: Conditioning | None = None,
     warn: read_scan.Warn = log.warning,
 ) -> CaseImages:
     """Read the reference image and the images of some channels; turn their axes.
 
     Args:
         case: names the files.
-        challenge: names the reference, each image's modality, and the orientation.
+        challenge: names the reference and each image's modality.
         channels: names of channels; those that the case lacks are left out.
         optional: channels to leave out, with a warning, where their image holds NaN or
             infinities.
         limits: what the headers may promise.
         assume_hu: take a CT's values for Hounsfield units, whatever they look like.
+        conditioning: what to change in the images; None for what ``prepare`` does.
         warn: called with what was changed that a user may not expect.
 
     Raises:
         InputError: an image cannot be read or used; see ``read_scan``.
         ResourceError: an image would not fit into memory.
     """
+    how = conditioning or prepared_conditioning(challenge)
 
     def read(name: str) -> Volume:
         path = case.files[name]
-        if challenge.socket(name).modality == "CT":
-            return read_scan.read_ct(path, limits=limits, assume_hu=assume_hu, warn=warn)
-        return read_scan.read_mr(path, limits=limits, warn=warn)
+        image = read_scan.read_volume(path, limits=limits, warn=warn)
+        modality = challenge.socket(name).modality
+        if modality == "MR":
+            return read_scan.check_mr(image, path)
+        if modality != "CT":
+            return image
+        read_scan.judge_ct(
+            image, path, assume_hu=assume_hu, zero_is_fill=not how.padding_is_air, warn=warn
+        )
+        return read_scan.condition_ct(
+            image, path, clip=how.clip_hu, padding_is_air=how.padding_is_air, warn=warn
+        )
 
     def read_if_finite(name: str) -> Volume | None:
         try:
@@ -91,7 +104,7 @@ def read_images(
             return None
 
     def turned(image: Volume) -> Volume:
-        return for_networks(image.grid, challenge.orientation).volume(image)
+        return for_networks(image.grid, how.axes).volume(image)
 
     reference = challenge.reference.channel
     ct = read(reference)
@@ -102,9 +115,9 @@ def read_images(
             continue
         if (image := read_if_finite(name)) is not None:
             volumes[name] = turned(image)
-            if challenge.socket(name).modality != "CT":
+            if {challenge.socket(name).modality, challenge.reference.modality} == {"CT", "MR"}:
                 read_scan.check_distinct(volumes[reference], volumes[name], case.files[name])
-    return CaseImages(stored, for_networks(stored, challenge.orientation), volumes)
+    return CaseImages(stored, for_networks(stored, how.axes), volumes)
 
 
 def is_registered(name: str, challenge: Challenge) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +31,13 @@ class Ensemble:
     """Runs every fold of a model on tiles of one image."""
 
     def __init__(
-        self, data: Image, window: Tiling, engines: Sequence[Engine], *, xp: ModuleType = np
+        self,
+        data: Image,
+        window: Tiling,
+        engines: Sequence[Engine],
+        *,
+        joint: bool = False,
+        xp: ModuleType = np,
     ) -> None:
         """Allocate the tile.
 
@@ -39,52 +45,58 @@ class Ensemble:
             data: (channels, *network shape).
             window: the tiles.
             engines: one a fold.
+            joint: give the sum over folds instead of each fold's logits.
             xp: the array module of their tiles and logits.
         """
         self._data = data
         self._window = window
         self._engines = engines
+        self._joint = joint and len(engines) > 1
         self._xp = xp
         self._sum: Any = None
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
 
-    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Any:
-        """Sum the folds' logits for one tile.
+    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Iterator[Any]:
+        """Compute each fold's logits for one tile, or their sum if it is joint.
 
         Args:
             start: the tile's first voxel in the padded image.
             flips: axes to mirror along; each fold's logits are averaged over these and the
                 unflipped tile.
 
-        Returns:
-            Logits (classes, *patch), valid until the next call.
+        Yields:
+            Logits (classes, *patch), valid until the next step.
 
         Raises:
             InferenceError: logits are NaN or infinite.
         """
         cut_tile(self._data, self._window, start, self._tile[0])
         tile = self._xp.asarray(self._tile)
-        total = logits = tile
-        for number, engine in enumerate(self._engines):
-            logits = self._average_flips(engine, tile, flips)
-            # A sum is one pass and is finite only if every logit is.
-            if not self._xp.isfinite(logits.sum()):
-                raise InferenceError(
-                    f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
-                    f"at {start}; check the image's intensities or use the fp32 model"
-                )
-            # The folds share one output buffer, so a sum of several needs its own.
-            if len(self._engines) > 1:
-                total = self._accumulate(logits, first=number == 0)
-        return total if len(self._engines) > 1 else logits
-
-    def _accumulate(self, logits: Any, *, first: bool) -> Any:
-        if self._sum is None:
-            self._sum = self._xp.empty_like(logits)
-        if first:
-            self._sum[...] = logits
+        folds = (self._fold_logits(engine, tile, start, flips) for engine in self._engines)
+        if self._joint:
+            yield self._sum_of(folds)
         else:
-            self._sum += logits
+            yield from folds
+
+    def _fold_logits(self, engine: Engine, tile: Any, start: Shape, flips: Sequence[Flip]) -> Any:
+        logits = self._average_flips(engine, tile, flips)
+        # A sum is one pass and is finite only if every logit is.
+        if not self._xp.isfinite(logits.sum()):
+            raise InferenceError(
+                f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
+                f"at {start}; check the image's intensities or use the fp32 model"
+            )
+        return logits
+
+    def _sum_of(self, folds: Iterable[Any]) -> Any:
+        """Sum in a buffer of its own, as the folds share one."""
+        for number, logits in enumerate(folds):
+            if self._sum is None:
+                self._sum = self._xp.empty_like(logits)
+            if number == 0:
+                self._sum[...] = logits
+            else:
+                self._sum += logits
         return self._sum
 
     def _average_flips(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:

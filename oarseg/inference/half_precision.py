@@ -28,10 +28,11 @@ class HalfArithmetic(Protocol):
         that follow one another along its first axis.
         """
 
-    def divide(self, totals: Half, weights: Half, out: Image) -> None:
-        """``out = float(half(totals / weights))``, (classes, rows, columns) each.
+    def divide(self, totals: Sequence[Half], weights: Half, out: Image) -> None:
+        """``out = float(mean of half(total / weights))``, (classes, rows, columns) each.
 
-        ``weights`` has no classes.
+        The mean of several totals is their sum, one after the other, divided by their number,
+        each step in half precision. ``weights`` has no classes.
         """
 
 
@@ -45,9 +46,15 @@ class PlainArithmetic:
             for part, planes in _parts(totals):
                 part[...] = part.astype(np.float32) + tile[planes] * weights[planes]
 
-    def divide(self, totals: Half, weights: Half, out: Image) -> None:
+    def divide(self, totals: Sequence[Half], weights: Half, out: Image) -> None:
         """See ``HalfArithmetic``."""
-        out[...] = totals / weights
+        mean = totals[0] / weights
+        with np.errstate(over="ignore"):
+            for total in totals[1:]:
+                mean += total / weights
+        if len(totals) > 1:
+            mean /= np.float16(len(totals))
+        out[...] = mean
 
 
 class OpenVinoArithmetic:
@@ -73,17 +80,24 @@ class OpenVinoArithmetic:
             for part, planes in _parts(totals):
                 np.copyto(part, after[planes])
 
-    def divide(self, totals: Half, weights: Half, out: Image) -> None:
+    def divide(self, totals: Sequence[Half], weights: Half, out: Image) -> None:
         """See ``HalfArithmetic``."""
         # In one graph OpenVINO would drop the rounding between the two conversions.
         with (
-            self._kernel("divide", totals.shape).request() as run,
-            self._kernel("widen", totals.shape).request() as widen,
+            self._kernel("divide", out.shape).request() as divide,
+            self._kernel("widen", out.shape).request() as widen,
         ):
-            np.copyto(run.get_input_tensor(0).data, totals)
-            np.copyto(run.get_input_tensor(1).data, weights)
-            run.infer()
-            widen.set_input_tensor(0, run.get_output_tensor(0))
+            quotient = _quotient(divide, totals[0], weights)
+            if len(totals) > 1:
+                with self._kernel("plus", out.shape).request() as plus:
+                    total = plus.get_input_tensor(0).data
+                    np.copyto(total, quotient)
+                    for one in totals[1:]:
+                        np.copyto(plus.get_input_tensor(1).data, _quotient(divide, one, weights))
+                        plus.infer()
+                        np.copyto(total, plus.get_output_tensor(0).data)
+                    _quotient(divide, total, np.float16(len(totals)))
+            widen.set_input_tensor(0, divide.get_output_tensor(0))
             widen.infer()
             np.copyto(out, widen.get_output_tensor(0).data)
 
@@ -122,6 +136,15 @@ class _Kernel:
             self._idle.put(request)
 
 
+def _quotient(divide: Any, total: Half, weights: Half | np.float16) -> Half:
+    """Divide by the kernel of that name; the result is valid until its next run."""
+    np.copyto(divide.get_input_tensor(0).data, total)
+    np.copyto(divide.get_input_tensor(1).data, weights)
+    divide.infer()
+    quotient: Half = divide.get_output_tensor(0).data
+    return quotient
+
+
 def _parts(totals: Sequence[Half]) -> Iterator[tuple[Half, slice]]:
     """Pair each array with its slice of their concatenation along axis 0."""
     start = 0
@@ -152,6 +175,15 @@ def _divide_graph(shape: Shape) -> Any:
     return Model([op.convert(quotient, "f16")], [totals, weights])
 
 
+def _plus_graph(shape: Shape) -> Any:
+    from openvino import Model, Type
+    from openvino import opset13 as op
+
+    one, other = (op.parameter(shape, Type.f16) for _ in range(2))
+    total = op.add(op.convert(one, "f32"), op.convert(other, "f32"))
+    return Model([op.convert(total, "f16")], [one, other])
+
+
 def _widen_graph(shape: Shape) -> Any:
     from openvino import Model, Type
     from openvino import opset13 as op
@@ -163,6 +195,7 @@ def _widen_graph(shape: Shape) -> Any:
 _GRAPHS: dict[str, Callable[[Shape], Any]] = {
     "add": _add_graph,
     "divide": _divide_graph,
+    "plus": _plus_graph,
     "widen": _widen_graph,
 }
 

@@ -203,6 +203,16 @@ def plan_streaming_resample(manifest: Manifest, place: Placement) -> resampling.
     return how
 
 
+def label_logits(logits: NDArray[Any], manifest: Manifest) -> NDArray[np.uint8]:
+    """Reduce logits (classes, …) on the host to label values (…)."""
+    values = class_labels(manifest)
+    if manifest.regions:
+        painted: NDArray[np.uint8] = _paint_regions(logits, values)
+        return painted
+    labels: NDArray[np.uint8] = values[first_maximum(logits)]
+    return labels
+
+
 def first_maximum(logits: NDArray[Any]) -> NDArray[Any]:
     """Return the class of the largest logit after rounding to half precision, the first of a tie.
 

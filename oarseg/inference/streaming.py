@@ -3,7 +3,7 @@
 The labels are those of nnU-Net 2.8.1, without the logits of the whole volume in memory. Tiles are
 computed in nnU-Net's order, axis 0 outermost. When a row of tiles is done, the planes before the
 next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
-one patch thick, whatever the number of slices or folds.
+one patch thick, whatever the number of slices.
 
 With a mask, tiles that no voxel of the mask depends on are skipped. The labels within the mask do
 not change, as every tile that they depend on is computed in the same order.
@@ -60,6 +60,7 @@ def segment_streaming(
     manifest: Manifest,
     *,
     effort: Effort = ALL,
+    joint: bool = False,
     mask: BlockMask | None = None,
     progress: ReportProgress | None = None,
     threads: int = 1,
@@ -72,6 +73,8 @@ def segment_streaming(
         engines: one for each fold; their logits are averaged.
         manifest: the model.
         effort: folds, flips and tiles.
+        joint: sum all folds in one buffer, which takes less memory and rounds once where
+            nnU-Net rounds each fold.
         mask: the part of the image to label; the rest is background.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
@@ -90,7 +93,7 @@ def segment_streaming(
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
         return labels
-    predict = Ensemble(net_input.data, work.window, chosen, xp=xp)
+    predict = Ensemble(net_input.data, work.window, chosen, joint=joint, xp=xp)
     turned = mirror_flips(manifest, effort.mirror)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
@@ -98,6 +101,7 @@ def segment_streaming(
             work.window,
             len(manifest.labels),
             len(chosen),
+            joint=joint,
             pool=pool,
             how=half_arithmetic(xp),
             xp=xp,
@@ -165,16 +169,17 @@ def plan_tiles(
     return Work(window, seen.tiles(window, orders), seen)
 
 
-def buffer_bytes(network_shape: Shape, manifest: Manifest, *, tiles: int = 2) -> int:
+def buffer_bytes(network_shape: Shape, manifest: Manifest, *, sums: int = 1, tiles: int = 2) -> int:
     """Count the bytes that ``segment_streaming`` holds besides input, label map and networks.
 
-    These are the ring buffer in half precision and, in float32, two planes and the tiles of
-    logits: the engine's own, and another one where folds or flips are summed.
+    These are the ring buffer in half precision, with one sum of the folds or one of each, and,
+    in float32, two planes and the tiles of logits: the engine's own, and another one where folds
+    or flips are summed.
     """
     window = lay_tiles(network_shape, manifest.patch_size)
     classes = len(manifest.labels)
     plane = window.shape[1] * window.shape[2]
-    ring = 2 * window.patch[0] * plane * (classes + 1)
+    ring = 2 * window.patch[0] * plane * (sums * classes + 1)
     return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.plain_names import file_names
 from oarseg.errors import WeightsError
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Channel, Label
@@ -75,7 +76,16 @@ def check_agreement(model: ModelInterface, rules: Challenge, *, source: str) -> 
 
 
 def _differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
+    yield from _channel_differences(model, rules)
+    if model.regions:
+        yield from _region_differences(model, rules)
+    else:
+        yield from _label_differences(model, rules)
+
+
+def _channel_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
     known = [socket.channel for socket in rules.sockets]
+    names = [channel.name for channel in model.channels]
     for channel in model.channels:
         if channel.name not in known:
             yield f"it takes {channel.name}, the challenge gives {', '.join(known)}"
@@ -84,18 +94,40 @@ def _differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
                 f"its {channel.name} is clipped to {channel.normalisation.lower:g} … "
                 f"{channel.normalisation.upper:g}, where no CT has a value"
             )
+    if names != [name for name in known if name in names]:
+        yield f"it takes {', '.join(names)} in this order, the challenge gives {', '.join(known)}"
+
+
+def _label_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
     wanted = {structure.label: structure.name for structure in rules.structures}
-    values = [label.value for label in model.labels]
-    if model.regions:
-        # Regions are painted over one another; only their values reach the label map.
-        for value in sorted(set(values) - set(wanted)):
-            yield f"it paints label {value}, which the challenge does not have"
-        return
-    found = {label.value: label.name for label in model.labels if label.value != 0}
+    named = zip(model.labels, file_names([label.name for label in model.labels]), strict=True)
+    found = {label.value: (label.name, name) for label, name in named if label.value != 0}
     for value in sorted(set(found) | set(wanted)):
-        mine, theirs = found.get(value), wanted.get(value)
-        if mine != theirs:
-            yield f"label {value} is {mine or 'unknown'} to it and {theirs or 'unknown'} there"
+        mine, theirs = found.get(value, ("", "")), wanted.get(value)
+        if theirs not in mine:
+            yield f"label {value} is {mine[0] or 'unknown'} to it and {theirs or 'unknown'} there"
+
+
+def _region_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
+    """Compare regions by what they are made of; they are painted over one another."""
+    known = {structure.label for structure in rules.structures}
+    for value in sorted({label.value for label in model.labels} - known):
+        yield f"it paints label {value}, which the challenge does not have"
+    if not all(label.members for label in model.labels):
+        return  # an older export did not note them
+    names = file_names([label.name for label in model.labels])
+    mine = {n: frozenset(r.members) for n, r in zip(names, model.labels, strict=True)}
+    theirs = {organ.name: frozenset(organ.labels) for organ in rules.organs}
+    for name in [*mine, *(name for name in theirs if name not in mine)]:
+        if mine.get(name) != theirs.get(name):
+            yield (
+                f"region {name} is {_labels_text(mine.get(name))} to it and "
+                f"{_labels_text(theirs.get(name))} there"
+            )
+
+
+def _labels_text(labels: frozenset[int] | None) -> str:
+    return f"labels {' + '.join(map(str, sorted(labels)))}" if labels else "unknown"
 
 
 def _sees_a_ct(channel: Channel) -> bool:

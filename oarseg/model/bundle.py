@@ -10,14 +10,12 @@ from pydantic.dataclasses import dataclass
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.model.manifest import (
-    LARGEST_MANIFEST_BYTES,
-    MANIFEST,
     Manifest,
     ModelFile,
     Precision,
     parse_manifest,
 )
-from oarseg.model.model_folder import describe_folder
+from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST, describe_folder
 from oarseg.model.network import check_network
 
 

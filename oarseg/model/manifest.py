@@ -20,6 +20,8 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
+from oarseg.model.conditioning import Conditioning
+from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST
 from oarseg.model.value_types import (
     Axis,
     Intensity,
@@ -33,19 +35,18 @@ from oarseg.model.value_types import (
 )
 
 FORMAT_VERSION: Final = 1
-MANIFEST = "manifest.json"
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
 
 # The range of a clipped CT and its standard deviation differ by less than this factor. Otherwise
 # the network would see a constant, or nothing but the two bounds.
 MIN_CT_SPREAD = 0.01
-# The shipped one has 6 KiB; a challenge of 255 structures of its own adds 64.
-LARGEST_MANIFEST_BYTES = 1 << 18
 
 Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["f32", "bf16"]
 Runtime = Literal["onnxruntime", "openvino"]
+Region = Literal["body", "full", "all"]
+Exactness = Literal["exact", "fast"]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -136,10 +137,19 @@ class Resampling:
 
 @dataclass(frozen=True, config=STRICT)
 class Label:
-    """A class of the network and its structure."""
+    """A class of the network and its structure.
+
+    Attributes:
+        value: what the label map holds where it is painted.
+        members: of a region, the values in the training labels that it is made of; empty for
+            a plain label, and where an older export did not note them.
+    """
 
     value: Annotated[int, Field(ge=0, le=255)]
     name: ShortName
+    members: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=256), FailFast()
+    ] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -174,6 +184,19 @@ class Parity:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RunDefaults:
+    """What a run of the model does where the user says nothing, as on a challenge platform.
+
+    Attributes are options of ``oarseg segment``; None leaves the program's own default.
+    """
+
+    region: Region | None = None
+    precision: Exactness | None = None
+    mirroring: bool | None = None
+    time_limit_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class Manifest:
     """Everything that inference needs of a trained model.
 
@@ -186,6 +209,9 @@ class Manifest:
             background. With regions, class k is painted with ``labels[k].value`` in order.
         regions: classes are independent, each with a probability of its own.
         mirror_axes: axes that test-time mirroring may use; empty means none.
+        run: defaults of a run.
+        conditioning: what was done to the training images before nnU-Net; None, in manifests
+            that do not say, means what ``oarseg prepare`` does.
     """
 
     format_version: Literal[1]
@@ -207,6 +233,8 @@ class Manifest:
     licence: LongText
     versions: Annotated[dict[ShortName, ShortName], Field(max_length=100)]
     own_challenge: Challenge | None = None
+    run: RunDefaults = Field(default_factory=RunDefaults)
+    conditioning: Conditioning | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -298,8 +326,14 @@ def _found_text(value: object) -> str:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
-    if document["own_challenge"] is None:
-        del document["own_challenge"]
+    for key in ("own_challenge", "conditioning"):
+        if document[key] is None:
+            del document[key]
+    if manifest.run == RunDefaults():
+        del document["run"]
+    for label in document["labels"]:
+        if not label["members"]:
+            del label["members"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

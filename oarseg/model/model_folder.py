@@ -1,22 +1,57 @@
 """Finds the folder of the model to run, and describes a folder that holds no model.
 
 An uploaded model is never ignored. A folder that is not empty and has no manifest ends the run,
-and the message says what was found and how to correct it.
+and the message says what was found and how to correct it. The supervisor imports this module, so
+it stays small.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from oarseg.errors import WeightsError
-from oarseg.model.manifest import MANIFEST
+
+MANIFEST: Final = "manifest.json"
+# The shipped one has 6 KiB; a challenge of 255 structures of its own adds 64.
+LARGEST_MANIFEST_BYTES: Final = 1 << 18
+
+PLATFORM_WEIGHTS = Path("/opt/ml/model")
+SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 # Of the file system: it is on a mount that was never written to.
 _NO_CONTENT = {"lost+found"}
 _NNUNET_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 _MOST_ENTRIES, _NAMED = 2000, 4
+
+
+def default_weights() -> Path:
+    """Return the platform's model folder when there is anything in it, else the shipped weights.
+
+    Raises:
+        WeightsError: what is in it is no model, or there is none at all.
+    """
+    return find_model(PLATFORM_WEIGHTS, SHIPPED_WEIGHTS)
+
+
+def time_limit_of(folder: Path) -> float | None:
+    """Read the time limit in seconds that a model brings; None without one.
+
+    A manifest that cannot be read has none here: what is wrong with it is said where it is
+    read in full.
+    """
+    try:
+        with (folder / MANIFEST).open("rb") as stream:
+            document = json.loads(stream.read(LARGEST_MANIFEST_BYTES))
+        seconds = document["run"]["time_limit_s"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    known = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
+    return float(seconds) if known else None
 
 
 def find_model(platform: Path, shipped: Path) -> Path:

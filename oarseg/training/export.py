@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
@@ -20,13 +20,14 @@ from oarseg import __version__
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, WeightsError
 from oarseg.imaging.arrays import Image
+from oarseg.imaging.orientation import Axes
 from oarseg.inference.engines.choice import F32_MIN_AGREEMENT, F32_MIN_DICE
 from oarseg.inference.engines.openvino import has_bf16
 from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
+from oarseg.model.conditioning import Conditioning, prepared_conditioning
 from oarseg.model.manifest import (
     FORMAT_VERSION,
-    MANIFEST,
     Arithmetic,
     Channel,
     ChannelRecipe,
@@ -35,12 +36,21 @@ from oarseg.model.manifest import (
     ModelFile,
     Parity,
     Precision,
+    RunDefaults,
     parse_manifest,
     write_manifest,
 )
+from oarseg.model.model_folder import MANIFEST
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
-from oarseg.training.nnunet_files.json_file import invalid
-from oarseg.training.nnunet_files.results_folder import Results, fold_checkpoints, open_results
+from oarseg.training.nnunet_files.json_file import invalid, shown
+from oarseg.training.nnunet_files.own_challenge import channel_names, noted_challenge
+from oarseg.training.nnunet_files.results_folder import (
+    Results,
+    Which,
+    finished_folds,
+    fold_checkpoints,
+    open_results,
+)
 from oarseg.training.onnx_file import strip_metadata
 from oarseg.training.parity import (
     Patches,
@@ -55,6 +65,9 @@ log = logging.getLogger(__name__)
 
 LOGITS = "logits.npy"
 RUNTIMES = ("onnxruntime", "openvino")
+NOT_STATED = "not stated"
+# nnU-Net's names of normalisations, which stand in place of a channel's own name.
+NAMELESS = ("nonorm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,15 @@ class Bar:
     argmax_agreement: float
     min_dice: float
 
+
+# nnU-Net's readers of volumes, and the axes to which they turn an image. The Nibabel ones
+# turn round the order of the axes, so that all give what SimpleITK gives.
+READERS: dict[str, Axes] = {
+    "SimpleITKIO": "stored",
+    "SimpleITKIOWithReorient": "RAS",
+    "NibabelIO": "stored",
+    "NibabelIOWithReorient": "RAS",
+}
 
 BARS: dict[Precision, Bar] = {"fp32": Bar(F32_MIN_AGREEMENT, F32_MIN_DICE), "fp16": Bar(0.99, 0.98)}
 
@@ -83,11 +105,15 @@ class TrainedModel:
 
     Attributes:
         checkpoints: one per fold, in the order of the ensemble.
+        challenge: what it was trained for.
+        conditioning: what was done to its training images before nnU-Net.
     """
 
     results: Results
     interface: Interface
     checkpoints: Mapping[str, Checkpoint]
+    challenge: Challenge
+    conditioning: Conditioning
 
 
 @dataclass(frozen=True)
@@ -96,13 +122,21 @@ class Card:
 
     Attributes:
         name: start of each ONNX file's name, so that a single file can be identified.
+        run: defaults of a run, for platforms that pass no options.
     """
 
-    title: str
-    warning: str
-    training: str
-    licence: str
+    title: str = NOT_STATED
+    warning: str = "Not validated for clinical use."
+    training: str = NOT_STATED
+    licence: str = NOT_STATED
     name: str = "model"
+    run: RunDefaults = field(default_factory=RunDefaults)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the user did not state."""
+        stated = {"title": self.title, "training": self.training, "licence": self.licence}
+        return tuple(key for key, text in stated.items() if text == NOT_STATED)
 
 
 class HalfNetwork(torch.nn.Module):
@@ -145,9 +179,10 @@ def export_ensemble(
     folder: Path,
     out: Path,
     *,
-    folds: Sequence[str],
-    challenge: Challenge,
     card: Card,
+    folds: Sequence[str] = (),
+    checkpoint: Which = "final",
+    challenge: Challenge | None = None,
     preprocessed: Path | None = None,
     precisions: Sequence[Precision] = get_args(Precision),
 ) -> Manifest:
@@ -156,9 +191,11 @@ def export_ensemble(
     Args:
         folder: nnU-Net's ``<trainer>__<plans>__<configuration>``.
         out: the weights folder; replaced only once everything has succeeded.
-        folds: names of the folds, as in ``fold_<name>``.
-        challenge: the challenge that the model was trained for.
         card: title, warning, training data and licence in words.
+        folds: names of the folds, as in ``fold_<name>``; empty takes those that are finished.
+        checkpoint: each fold's last or best.
+        challenge: the challenge that the model was trained for; None takes the one that
+            ``prepare`` noted, or else makes one of ``dataset.json``.
         preprocessed: cases to compare on, see ``patches_from``; None uses smooth noise.
         precisions: precisions to try; one below its bar is left out.
 
@@ -167,27 +204,32 @@ def export_ensemble(
         WeightsError: float32 itself differs from torch, or the model is not one for the
             challenge.
     """
-    model = read_model(folder, folds=folds, challenge=challenge, card=card)
+    model = read_model(folder, folds=folds, checkpoint=checkpoint, challenge=challenge, card=card)
     results = model.results
     samples = patches_from(preprocessed, results) if preprocessed else smooth_noise(results)
     models: list[ModelFile] = []
     figures: list[Parity] = []
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
-        for fold, checkpoint in model.checkpoints.items():
+        for fold, read in model.checkpoints.items():
             stem = Path(scratch) / f"{card.name}_fold_{fold}"
-            for precision, parity in _written(results, checkpoint, stem, samples, precisions):
+            for precision, parity in _written(results, read, stem, samples, precisions):
                 file = stem.with_name(parity[0].file)
                 models.append(ModelFile(file.name, file_sha256(file), fold, precision))
                 figures.extend(parity)
-        models = _whole_precisions(models, folds)
-        manifest = describe_manifest(model, challenge, card, models, figures)
+        models = _whole_precisions(models, tuple(model.checkpoints))
+        manifest = describe_manifest(model, card, models, figures)
         write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
 
 
 def read_model(
-    folder: Path, *, folds: Sequence[str], challenge: Challenge, card: Card
+    folder: Path,
+    *,
+    card: Card,
+    folds: Sequence[str] = (),
+    checkpoint: Which = "final",
+    challenge: Challenge | None = None,
 ) -> TrainedModel:
     """Read and check everything that an export needs, before the long work.
 
@@ -196,20 +238,49 @@ def read_model(
         WeightsError: the model is not one for the challenge.
     """
     results = open_results(folder)
+    rules = challenge or trained_challenge(results)
     try:
         interface = Interface(
-            _channels(results, challenge), results.dataset.classes, results.dataset.has_regions
+            _channels(results, rules), results.dataset.classes, results.dataset.has_regions
         )
-        agreement.check_agreement(interface, challenge, source=str(folder))
-        paths = fold_checkpoints(results, folds)
-        model = TrainedModel(results, interface, {f: read_checkpoint(p) for f, p in paths.items()})
+        agreement.check_agreement(interface, rules, source=str(folder))
+        paths = fold_checkpoints(results, folds or finished_folds(results, checkpoint), checkpoint)
+        checkpoints = {fold: read_checkpoint(path) for fold, path in paths.items()}
+        how = _conditioning(results, rules)
+        model = TrainedModel(results, interface, checkpoints, rules, how)
         file = ModelFile(f"{card.name}_fold_0_fp32.onnx", "0" * 64, "0", "fp32")
-        describe_manifest(model, challenge, card, [file], [])  # what inference would refuse
+        describe_manifest(model, card, [file], [])  # what inference would refuse
     except ValidationError as error:
         raise invalid(folder, error, inside="the model") from error
-    for checkpoint in model.checkpoints.values():
-        build_network(results, checkpoint)
+    for read in model.checkpoints.values():
+        build_network(results, read)
     return model
+
+
+def trained_challenge(results: Results) -> Challenge:
+    """Return the challenge that ``prepare`` noted, or else one made of ``dataset.json``.
+
+    Raises:
+        InputError: none can be made.
+    """
+    return noted_challenge(results.dataset, results.folder / "dataset.json")
+
+
+def _conditioning(results: Results, challenge: Challenge) -> Conditioning:
+    """Tell what was done to the training images: by ``prepare``, or by nnU-Net's reader."""
+    if results.dataset.oarseg.is_there:
+        return prepared_conditioning(challenge)
+    return Conditioning(axes=_axes(results))
+
+
+def _axes(results: Results) -> Axes:
+    reader = results.plans.image_reader_writer
+    if reader not in READERS:
+        raise InputError(
+            f"{results.folder / 'plans.json'}: image_reader_writer: expected one of "
+            f"{', '.join(READERS)}, found {shown(reader)}; a model of such images cannot be used"
+        )
+    return READERS[reader]
 
 
 def _written(
@@ -287,7 +358,6 @@ def write_onnx(
 
 def describe_manifest(
     model: TrainedModel,
-    challenge: Challenge,
     card: Card,
     models: Sequence[ModelFile],
     figures: Sequence[Parity],
@@ -299,7 +369,7 @@ def describe_manifest(
     kept = {file.file for file in models}
     return Manifest(
         format_version=FORMAT_VERSION,
-        challenge=challenge.name,
+        challenge=model.challenge.name,
         title=card.title,
         warning=card.warning,
         channels=interface.channels,
@@ -319,19 +389,28 @@ def describe_manifest(
             "oarseg": __version__,
             **{name: version(name) for name in ("nnunetv2", "torch", *RUNTIMES)},
         },
-        own_challenge=agreement.own_facts(challenge),
+        own_challenge=agreement.own_facts(model.challenge),
+        run=_run_defaults(model, card),
+        conditioning=model.conditioning,
     )
 
 
+def _run_defaults(model: TrainedModel, card: Card) -> RunDefaults:
+    """Choose the region if the user did not: every voxel for what was trained in stock nnU-Net."""
+    if card.run.region is not None or model.results.dataset.oarseg.is_there:
+        return card.run
+    return replace(card.run, region="all")
+
+
 def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
-    names = results.dataset.channels
     recipes = results.dataset.oarseg.channels
     if recipes is None:
         recipes = tuple(ChannelRecipe(socket.channel) for socket in challenge.sockets)
-    if len(recipes) != len(names):
+        _check_channels(results, challenge)
+    if len(recipes) != len(results.dataset.channels):
         raise InputError(
-            f"{results.folder}: the model takes {len(names)} channels, challenge "
-            f"{challenge.name} has {len(recipes)} inputs; name the right one with --challenge"
+            f"{results.folder}: the model takes {len(results.dataset.channels)} channels, "
+            f"oarseg.channels in dataset.json describes {len(recipes)}; prepare the data set again"
         )
     return tuple(
         Channel(
@@ -343,6 +422,30 @@ def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
         )
         for number, recipe in enumerate(recipes)
     )
+
+
+def _check_channels(results: Results, challenge: Challenge) -> None:
+    """Compare the data set's channels with the challenge's inputs, in order.
+
+    Raises:
+        InputError: their number or a name differs.
+    """
+    names, sockets = channel_names(results.dataset), challenge.sockets
+    given = ", ".join(socket.channel for socket in sockets)
+    if len(names) != len(sockets):
+        raise InputError(
+            f"{results.folder}: the model takes {len(names)}: {', '.join(names)}; "
+            f"challenge {challenge.name} has {len(sockets)} inputs: {given}; leave --challenge "
+            "out, or name the right one"
+        )
+    for number, (name, socket) in enumerate(zip(names, sockets, strict=True)):
+        told = {socket.channel.casefold(), socket.modality.casefold(), *NAMELESS}
+        if not {name.casefold(), results.dataset.channels[number].casefold()} & told:
+            raise InputError(
+                f"{results.folder / 'dataset.json'}: channel {number} is {name}, challenge "
+                f"{challenge.name} gives {socket.channel} there; leave --challenge out, or pass "
+                "one with these channels ('oarseg challenges --from dataset.json' writes it)"
+            )
 
 
 def _named_files(out: Path) -> list[str]:

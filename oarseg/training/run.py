@@ -10,7 +10,7 @@ from typing import Any
 
 from oarseg.errors import InputError
 from oarseg.training.nnunet_files.json_file import read_json_object
-from oarseg.training.nnunet_files.results_folder import FINAL_CHECKPOINT
+from oarseg.training.nnunet_files.results_folder import checkpoint_name
 from oarseg.training.planning import CONFIGURATION, Workspace
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def train_folds(
     space.activate()
     results = space.results / f"{TRAINER}__{plans}__{CONFIGURATION}"
     for fold in folds:
-        if (results / f"fold_{fold}" / FINAL_CHECKPOINT).is_file():
+        if (results / f"fold_{fold}" / checkpoint_name("final")).is_file():
             log.info("fold %s is finished", fold)
         elif gpus > 1:
             _train_distributed(space, plans=plans, fold=fold, gpus=gpus)
@@ -90,7 +90,7 @@ def _initial_checkpoint(given: Path | None, fold: int | str) -> Path | None:
     """Return the checkpoint from which a fold starts."""
     if given is None or given.is_file():
         return given
-    path = given / f"fold_{fold}" / FINAL_CHECKPOINT
+    path = given / f"fold_{fold}" / checkpoint_name("final")
     if not path.is_file():
         raise InputError(f"{path}: expected the initial weights of fold {fold}, found none")
     return path

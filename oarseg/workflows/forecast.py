@@ -30,6 +30,7 @@ def forecast_memory(
     mr_voxels: int,
     images_bytes: int,
     activations: int,
+    joint: bool = False,
 ) -> Need:
     """Forecast the larger of the peaks before and during the network's run.
 
@@ -40,6 +41,7 @@ def forecast_memory(
         mr_voxels: voxels of all MRs as read; 0 without an MR.
         images_bytes: size of the CT and the MRs as read, which are in memory already.
         activations: bytes that a network allocates while it runs and frees afterwards.
+        joint: all folds share one sum.
 
     Raises:
         InputError: the CT is too small for the model's spacing.
@@ -51,8 +53,11 @@ def forecast_memory(
     # The images have been freed by then.
     with_network = _input_bytes(place, manifest) + grid.voxels - images_bytes
     # The engines allocated their own tile of logits when they were opened.
-    tiles = 1 if len(manifest.folds) > 1 or manifest.mirror_axes else 0
-    fixed = SLACK + buffer_bytes(place.network_shape, manifest, tiles=tiles) + activations
+    folds = len(manifest.folds)
+    tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
+    sums = 1 if joint else folds
+    buffers = buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
+    fixed = SLACK + buffers + activations
     scaling = max(before - fixed, registering - fixed, with_network, 0)
     slices = grid.shape[0]
     return Need("segmenting this CT", fixed, math.ceil(scaling / slices), slices)

@@ -44,6 +44,8 @@ class Notes:
         registration: a ``registration_record``; None without an MR.
         effort: how much of the full computation was done.
         given_up: what was left out to meet the time limit, in words.
+        comparison: how bfloat16 agreed with float32 on this case; empty if it was not asked.
+        joint: the folds shared one sum, as each fold's own would not fit into memory.
     """
 
     steps: Steps = field(default_factory=Steps)
@@ -51,6 +53,8 @@ class Notes:
     registration: dict[str, Any] | None = None
     effort: Effort = field(default_factory=Effort)
     given_up: tuple[str, ...] = ()
+    comparison: str = ""
+    joint: bool = False
 
     def warn(self, message: str) -> None:
         """Log a warning and keep it for the report."""
@@ -109,7 +113,13 @@ def case_report(
         },
         "device": asdict(engines.choice),
         "threads": run.threads,
-        "region": run.settings.region,
+        "region": run.region,
+        "precision": {
+            "asked": run.precision,
+            "arithmetic": engines.choice.arithmetic,
+            "fold_sums": "joint" if notes.joint else "separate",
+            "comparison": notes.comparison,
+        },
         "assume_hu": run.settings.assume_hu,
         "effort": {
             "folds": len(manifest.folds[: notes.effort.folds]),

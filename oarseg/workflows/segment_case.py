@@ -18,19 +18,19 @@ from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.channels import build_channels, is_registered, read_images
-from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
+from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import IndexBox, NetworkInput
 from oarseg.inference.preprocessing import preprocess as preprocess
-from oarseg.inference.streaming import Effort
 from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.system import memory
 from oarseg.system.log import ProgressLine
 from oarseg.system.usage import resident_mib
+from oarseg.workflows.effort import choose_computation
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import RunDescription
@@ -76,9 +76,9 @@ def segment_case(
         notes.warnings.append(run.challenge.notice)
     prepared = _prepare(case, run, notes)
     with notes.steps.step("segmentation"):
-        labels, engines = _predict_labels(case, prepared, run, notes, engines, deadline)
+        predicted = _predict_labels(case, prepared, run, notes, engines, deadline)
     grid = prepared.stored
-    labels = prepared.turn.back(labels)
+    labels = prepared.turn.back(predicted.labels)
     del prepared
     volumes_cm3 = organ_volumes_cm3(labels, run.challenge, grid)
     warn_of_empty(volumes_cm3, notes)
@@ -89,7 +89,7 @@ def segment_case(
                     output, case=case, challenge=run.challenge, labels=Volume(labels, grid)
                 )
             )
-        written = staged.commit(case_report(case, run, engines, notes, volumes_cm3))
+        written = staged.commit(case_report(case, run, predicted.used, notes, volumes_cm3))
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",
         case.name,
@@ -97,7 +97,7 @@ def segment_case(
         sum(step.seconds for step in notes.steps.done),
         notes.steps.peak_mib,
     )
-    return SegmentedCase(written[0], engines)
+    return SegmentedCase(written[0], predicted.kept)
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,15 @@ class _Prepared:
     body: BlockMask | None
 
 
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """A label map, and the engines that computed it and that the next case begins with."""
+
+    labels: NDArray[np.uint8]
+    used: Engines
+    kept: Engines
+
+
 def _predict_labels(
     case: Case,
     prepared: _Prepared,
@@ -124,66 +133,31 @@ def _predict_labels(
     notes: Notes,
     engines: Engines,
     deadline: Deadline | None,
-) -> tuple[NDArray[np.uint8], Engines]:
-    """Compute the label map; on the CPU if the GPU fails and the user named no device.
-
-    Returns:
-        The label map, and the engines that computed it.
-    """
-    manifest = run.weights.manifest
+) -> _Predicted:
+    """Compute the label map; on the CPU if the GPU fails and the user named no device."""
     try:
-        _choose_effort(prepared, run, notes, engines, deadline)
+        used = choose_computation(prepared.network, prepared.body, run, notes, engines, deadline)
         with ProgressLine(f"{case.name}: tiles") as progress:
             labels = stream(
                 prepared.network,
-                engines.folds,
-                manifest,
+                used.folds,
+                run.weights.manifest,
                 effort=notes.effort,
+                joint=notes.joint,
                 mask=prepared.body,
                 progress=progress,
                 threads=run.threads,
-                xp=engines.xp,
+                xp=used.xp,
             )
-        return labels, engines
+        return _Predicted(labels, used, engines)
     except (DeviceError, MemoryError) as error:
         if run.settings.device != "auto" or engines.choice.device == "cpu":
             raise
         notes.warn(f"the GPU failed ({error}); this case is computed on the CPU from its start")
-        engines = choice.open_engines(run.weights, device="cpu", threads=run.threads)
-    return _predict_labels(case, prepared, run, notes, engines, deadline)
-
-
-def _choose_effort(
-    prepared: _Prepared,
-    run: RunDescription,
-    notes: Notes,
-    engines: Engines,
-    deadline: Deadline | None,
-) -> None:
-    """Choose the full computation, or as much of it as the time limit allows."""
-    manifest = run.weights.manifest
-    whole = Effort(mirror=run.settings.mirroring and bool(manifest.mirror_axes))
-    notes.effort = whole
-    if deadline is None:
-        return
-    left = deadline.left()
-    notes.effort, expected = choose_effort(
-        left,
-        prepared.network,
-        engines,
-        manifest,
-        whole=whole,
-        mask=prepared.body,
-        threads=run.threads,
-    )
-    notes.given_up = describe_losses(whole, notes.effort, len(engines.folds))
-    if notes.given_up:
-        notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
-    if expected > left:
-        notes.warn(
-            f"even so about {expected:.0f} s are needed and {left:.0f} s are left: the time limit "
-            "will be missed; give more time, a GPU or more CPUs"
+        engines = choice.open_engines(
+            run.weights, exactness=run.precision, device="cpu", threads=run.threads
         )
+    return _predict_labels(case, prepared, run, notes, engines, deadline)
 
 
 def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
@@ -199,14 +173,15 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
             optional=[recipe.name for recipe in recipes if recipe.optional],
             limits=settings.limits,
             assume_hu=settings.assume_hu,
+            conditioning=run.weights.manifest.conditioning,
             warn=notes.warn,
         )
         ct = images.volumes[reference]
-        body = find_body(ct)
-    if body is None:
+        body = None if run.region == "all" else find_body(ct)
+    if body is None and run.region != "all":
         notes.warn("no body found in the CT: the whole image is segmented")
-    box = body_box(body, ct.grid) if settings.region == "body" else None
-    _check_memory(ct, images.volumes, box, run)
+    box = body_box(body, ct.grid) if run.region == "body" else None
+    notes.joint = _must_join(ct, images.volumes, box, run)
     for recipe in recipes:
         if recipe.name not in images.volumes:
             notes.warn(f"no {recipe.name}: segmented from the {reference} alone")
@@ -231,26 +206,41 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
     return _Prepared(network, images.stored, images.turn, body)
 
 
-def _check_memory(
+def _must_join(
     ct: Volume, images: dict[str, Volume], box: IndexBox | None, run: RunDescription
-) -> None:
+) -> bool:
     """Compare the memory that the case will need with what there is, before the work.
 
+    Returns:
+        Whether the folds share one sum: where each fold's own would not fit, or the run is to
+        be fast.
+
     Raises:
-        ResourceError: it is not enough.
+        ResourceError: memory does not do for one sum either.
     """
     depth, height, width = ct.grid.shape
     others = [image for image in images.values() if image is not ct]
-    forecast = forecast_memory(
-        ct.grid,
-        manifest=run.weights.manifest,
-        box=box or ((0, depth), (0, height), (0, width)),
-        mr_voxels=sum(other.grid.voxels for other in others),
-        images_bytes=sum(image.array.nbytes for image in (ct, *others)),
-        activations=run.activations,
+    separate, joint = (
+        forecast_memory(
+            ct.grid,
+            manifest=run.weights.manifest,
+            box=box or ((0, depth), (0, height), (0, width)),
+            mr_voxels=sum(other.grid.voxels for other in others),
+            images_bytes=sum(image.array.nbytes for image in (ct, *others)),
+            activations=run.activations,
+            joint=shared,
+        )
+        for shared in (False, True)
     )
+    room = memory.tightest_room()
+    join = len(run.weights.manifest.folds) > 1 and (
+        run.precision == "fast" or separate.bytes > room.left
+    )
+    forecast = joint if join else separate
     log.debug("forecast: %.0f MiB on top of %.0f MiB", forecast.bytes / 2**20, resident_mib())
-    memory.check_memory(forecast, hint=", use --region body" if box is None else "")
+    hint = ", use --region body" if box is None and run.challenge.reference.modality == "CT" else ""
+    memory.check_memory(forecast, room=room, hint=hint)
+    return join
 
 
 def _align(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oarseg.cases.admission import printable_path
@@ -19,8 +19,6 @@ from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
-from oarseg.model.bundle import Bundle
-from oarseg.model.model_folder import find_model
 from oarseg.results import staging, write_case
 from oarseg.results.lock import lock_output
 from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results_file
@@ -28,13 +26,10 @@ from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.segment_case import segment_case
-from oarseg.workflows.settings import RunDescription, Settings
+from oarseg.workflows.settings import RunDescription, Settings, describe_run
 from oarseg.workflows.supervisor import Finished, Journal
 
 log = logging.getLogger(__name__)
-
-PLATFORM_WEIGHTS = Path("/opt/ml/model")
-SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 
 @dataclass(frozen=True)
@@ -48,15 +43,6 @@ class Failure:
         """The last line on stderr: this failure, and how many there were."""
         rest = f" ({failed} cases failed; results.json lists them)" if failed > 1 else ""
         return f"{self.case}: {self.message}{rest}"
-
-
-def default_weights() -> Path:
-    """The platform's model folder when there is anything in it, else the shipped weights.
-
-    Raises:
-        WeightsError: what is in it is no model, or there is none at all.
-    """
-    return find_model(PLATFORM_WEIGHTS, SHIPPED_WEIGHTS)
 
 
 def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[Failure, ...]:
@@ -83,6 +69,8 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
 def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]:
     weights = bundle.load_bundle(settings.weights)
     rules = challenge_of(weights, settings.challenge)
+    threads = settings.threads or available_cpus()
+    description = describe_run(settings, weights, rules, threads=threads)
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
@@ -97,7 +85,7 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     records = [_record_problem(problem, plan) for problem in plan.problems]
     with open_results_file(settings.output, kept=plan.kept, records=records) as results:
         plan.earlier.move_pending()
-        run = _Run(settings, weights, rules, plan, journal, results)
+        run = _Run(description, plan, journal, results)
         failures = [*map(_failure, records), *run.segment_cases()]
     plan.earlier.move_pending()
     return tuple(failures)
@@ -133,13 +121,10 @@ def _check_output(settings: Settings) -> None:
 class _Run:
     """The cases of one run, one after the other."""
 
-    settings: Settings
-    weights: Bundle
-    rules: Challenge
+    description: RunDescription
     plan: OutputPlan
     journal: Journal
     results: ResultsFile
-    description: RunDescription | None = None
     engines: Engines | None = None
 
     def segment_cases(self) -> list[Failure]:
@@ -190,17 +175,29 @@ class _Run:
         self.journal.ends(case.name, Finished(label_file, record.error_messages))
         return record
 
-    def _open_engines(self) -> tuple[RunDescription, Engines]:
+    @property
+    def settings(self) -> Settings:
+        """The user's choices."""
+        return self.description.settings
+
+    @property
+    def rules(self) -> Challenge:
+        """The challenge that the weights are for."""
+        return self.description.challenge
+
+    def _open_engines(self) -> Engines:
         """Open the networks for the first case that needs them."""
-        if self.description is None or self.engines is None:
-            settings, weights = self.settings, self.weights
+        if self.engines is None:
+            run = self.description
             self.engines = choice.open_engines(
-                weights, device=settings.device, threads=settings.threads
+                run.weights,
+                exactness=run.precision,
+                device=run.settings.device,
+                threads=run.settings.threads,
             )
-            activations = choice.activation_bytes(self.engines, weights.manifest)
-            threads = settings.threads or available_cpus()
-            self.description = RunDescription(settings, weights, self.rules, threads, activations)
-        return self.description, self.engines
+            activations = choice.activation_bytes(self.engines, run.weights.manifest)
+            self.description = replace(run, activations=activations)
+        return self.engines
 
     def _keep(self, *records: Record) -> None:
         if not records:
@@ -238,8 +235,10 @@ class _Run:
                 self.plan.earlier.set_aside(case.name, label_path(case, self.rules))
             write_case.check_places(output, case, self.rules)
             _check_space(output, case, self.rules)
-            run, engines = self._open_engines()
-            segmented = segment_case(case, run, output, engines=engines, deadline=deadline)
+            engines = self._open_engines()
+            segmented = segment_case(
+                case, self.description, output, engines=engines, deadline=deadline
+            )
             self.engines = segmented.engines
             return Record(case.name, case.files, segmented.label_file)
         except OarsegError as error:

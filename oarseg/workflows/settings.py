@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from oarseg.challenges.challenge import Challenge
+from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.model.bundle import Bundle
+from oarseg.model.manifest import Exactness, Region
 from oarseg.registration import Method
-
-Region = Literal["body", "full"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,8 @@ class Settings:
     Attributes:
         challenge: a challenge's name or TOML file; None selects the one of the weights.
         threads: 0 uses every core available to this process.
-        region: ``body`` crops to the patient before the network; ``full`` places nnU-Net's
-            tiles over the whole image. In both cases tiles without a voxel of the body are
-            skipped, and voxels outside the body are background.
-        mirroring: average predictions over the flips that the model allows, as nnU-Net does.
+        region, precision, mirroring: see ``RunDescription``; None takes the model's default,
+            else the program's.
         time_limit_s: for the whole run; None disables the limit.
         started_s: start of the run on the ``time.monotonic`` clock; None takes the start of
             this process.
@@ -40,12 +38,13 @@ class Settings:
     challenge: str | None = None
     device: Literal["auto", "cuda", "cpu"] = "auto"
     threads: int = 0
-    region: Region = "body"
+    region: Region | None = None
+    precision: Exactness | None = None
     resample: bool = False
     assume_hu: bool = False
     limits: read_scan.Limits = field(default_factory=read_scan.Limits)
     registration: Method = "rigid"
-    mirroring: bool = True
+    mirroring: bool | None = None
     time_limit_s: float | None = None
     started_s: float | None = None
 
@@ -59,6 +58,13 @@ class RunDescription:
         weights: the model.
         challenge: the challenge that the weights are for.
         threads: how many to use; never 0.
+        region: ``body`` crops to the patient before the network; ``full`` places nnU-Net's
+            tiles over the whole image. In both, tiles without a voxel of the body are skipped,
+            and voxels outside the body are background. ``all`` computes every tile and every
+            voxel, as stock nnU-Net does.
+        precision: ``exact`` gives nnU-Net's answer on any CPU; ``fast`` takes bfloat16 where
+            that agrees well enough with it.
+        mirroring: average predictions over the flips that the model allows, as nnU-Net does.
         activations: bytes that a network allocates while it runs and frees afterwards.
     """
 
@@ -66,4 +72,39 @@ class RunDescription:
     weights: Bundle
     challenge: Challenge
     threads: int
+    region: Region = "body"
+    precision: Exactness = "exact"
+    mirroring: bool = True
     activations: int = 0
+
+
+def describe_run(
+    settings: Settings, weights: Bundle, challenge: Challenge, *, threads: int
+) -> RunDescription:
+    """Settle each choice: by the user, else by the model, else by the program.
+
+    Raises:
+        InputError: the region is the body's, and the reference image is no CT to find it in.
+    """
+    asked, model = settings, weights.manifest.run
+    region = asked.region or model.region or default_region(challenge)
+    if region != "all" and challenge.reference.modality != "CT":
+        raise InputError(
+            f"--region {region}: finds the body in a CT, and the model's first image is "
+            f"{challenge.reference.channel}; pass --region all"
+        )
+    mirroring = model.mirroring if asked.mirroring is None else asked.mirroring
+    return RunDescription(
+        settings,
+        weights,
+        challenge,
+        threads,
+        region=region,
+        precision=asked.precision or model.precision or "exact",
+        mirroring=mirroring is not False,
+    )
+
+
+def default_region(challenge: Challenge) -> Region:
+    """Choose what is segmented if neither the user nor the model says so."""
+    return "body" if challenge.reference.modality == "CT" else "all"

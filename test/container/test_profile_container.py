@@ -58,7 +58,7 @@ def train(folder: Path, name: str) -> Path:
     results = work / "results" / raw.name / "OarsegTrainer__oarsegTiny__3d_fullres"
     card = ("--title", f"{name} test", "--training", "2 tiny phantoms", "--licence", "none")
     cases = work / "preprocessed" / raw.name / "oarsegTiny_3d_fullres"
-    checked = ("--preprocessed", cases, "--precision", "fp32")
+    checked = ("--preprocessed", cases, "--formats", "fp32")
     # What the model is for stands in its dataset.json: no --challenge.
     oarseg("export", results, "--out", folder / "weights", "--folds", "all", *checked, *card)
     return folder / "weights"

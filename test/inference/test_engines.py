@@ -25,10 +25,9 @@ from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
 from oarseg.inference.half_precision import PlainArithmetic, half_arithmetic
-from oarseg.model.bundle import Bundle, load_bundle
+from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.system.cpus import _cgroup_quota, available_cpus
-from oarseg.workflows.segment_folder import SHIPPED_WEIGHTS
 
 PATCH = (3, 4, 5)
 WEIGHTS = (2.0, -1.0)
@@ -145,26 +144,30 @@ def measured(*min_dice: float) -> tuple[Parity, ...]:
 
 
 @pytest.mark.parametrize(
-    ("parity", "hardware", "expected"),
+    ("parity", "hardware", "expected", "known"),
     [
-        (measured(0.996, 0.999), True, "bf16"),
-        (measured(0.996, 0.999), False, "f32"),
-        (measured(0.996, 0.994), True, "f32"),
-        (measured(0.999), True, "f32"),
-        ((), True, "f32"),
+        (measured(0.996, 0.999), True, "bf16", True),
+        (measured(0.996, 0.999), False, "f32", True),
+        (measured(0.996, 0.994), True, "f32", True),
+        # The export's CPU had no bfloat16: a case has to show that it does.
+        (measured(0.999), True, "bf16", False),
+        (measured(0.99), True, "f32", False),
+        ((), True, "bf16", False),
     ],
 )
-def test_bfloat16_needs_the_hardware_and_every_folds_parity(
+def test_bfloat16_needs_the_hardware_and_no_figures_against_it(
     bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     parity: tuple[Parity, ...],
     hardware: bool,
     expected: str,
+    known: bool,
 ) -> None:
     monkeypatch.setattr(engines, "has_bf16", lambda: hardware)
     in_f32 = tuple(replace(figures, arithmetic="f32", min_dice=1.0) for figures in parity)
     manifest = replace(bundle.manifest, parity=(*in_f32, *parity))
-    assert engines.cpu_arithmetic(manifest) == expected
+    assert engines.fast_arithmetic(manifest) == expected
+    assert engines.is_measured_in_bf16(manifest) == known
 
 
 @pytest.mark.parametrize(
@@ -195,17 +198,29 @@ def test_what_this_cpu_says_of_bfloat16(bundle: Bundle) -> None:
         assert taken == openvino.Type.bf16
 
 
-def test_what_is_shipped_is_computed_in_float32_on_every_cpu(bfloat16: bool) -> None:
-    """What ``test/expected`` holds was; a manifest with rows in bfloat16 would change that."""
+@pytest.mark.parametrize("figures", [(), (0.999, 0.999)])
+def test_exact_is_float32_whatever_the_cpu_has(
+    bundle: Bundle, bfloat16: bool, figures: tuple[float, ...]
+) -> None:
     assert has_bf16() == bfloat16
-    assert engines.cpu_arithmetic(load_bundle(SHIPPED_WEIGHTS).manifest) == "f32"
+    compared = replace(bundle, manifest=replace(bundle.manifest, parity=measured(*figures)))
+    opened = open_engines(compared, device="cpu", threads=1)
+    assert (opened.choice.arithmetic, opened.measured) == ("float32", True)
+    image = np.full((1, 1, *PATCH), 1 + 1 / 512, np.float32)
+    for fold in opened.folds:
+        assert np.allclose(fold(image)[0, 0], 2 + 1 / 256, rtol=1e-6, atol=0)
 
 
-def test_the_arithmetic_that_was_chosen_is_computed_in(bundle: Bundle, bfloat16: bool) -> None:
+@pytest.mark.parametrize("figures", [(), (0.999, 0.999)])
+def test_fast_is_bfloat16_where_the_cpu_has_it(
+    bundle: Bundle, bfloat16: bool, figures: tuple[float, ...]
+) -> None:
     assert has_bf16() == bfloat16
-    compared = replace(bundle, manifest=replace(bundle.manifest, parity=measured(0.999, 0.999)))
-    opened = open_engines(compared, device="cpu", backend="openvino", threads=1)
+    compared = replace(bundle, manifest=replace(bundle.manifest, parity=measured(*figures)))
+    opened = open_engines(compared, exactness="fast", device="cpu", backend="openvino", threads=1)
     assert opened.choice.reason.endswith("; bf16" if bfloat16 else "; f32")
+    assert opened.choice.arithmetic == ("bfloat16" if bfloat16 else "float32")
+    assert opened.measured == (not bfloat16 or bool(figures))
     # 1 + 1/512 lies between two values of bfloat16, whose step there is 1/128.
     image = np.full((1, 1, *PATCH), 1 + 1 / 512, np.float32)
     for fold in opened.folds:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from oarseg.errors import WeightsError
+from oarseg.model import model_folder
 from oarseg.model.bundle import load_bundle
 from oarseg.model.model_folder import find_model
 
@@ -108,3 +109,35 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
         find_model(tmp_path / "model", shipped)
     with pytest.raises(WeightsError, match="found no folder"):
         load_bundle(tmp_path / "model")
+
+
+def test_platform_weights_take_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_folder, "PLATFORM_WEIGHTS", tmp_path)
+    assert model_folder.default_weights() == model_folder.SHIPPED_WEIGHTS
+    (tmp_path / "plans.json").write_text("{}")
+    with pytest.raises(WeightsError, match="found results of nnU-Net"):
+        model_folder.default_weights()
+    (tmp_path / "manifest.json").write_text("{}")
+    assert model_folder.default_weights() == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ('{"run": {"time_limit_s": 590}}', 590.0),
+        ('{"run": {"time_limit_s": 0.5, "region": "all"}}', 0.5),
+        ('{"run": {"region": "all"}}', None),
+        ('{"run": {"time_limit_s": null}}', None),
+        ('{"run": {"time_limit_s": -3}}', None),
+        ('{"run": {"time_limit_s": 1e999}}', None),
+        ('{"run": {"time_limit_s": "590"}}', None),
+        ('{"run": []}', None),
+        ("{}", None),
+        ("[" * 100_000, None),
+        ("no JSON", None),
+    ],
+)
+def test_the_models_time_limit(tmp_path: Path, text: str, seconds: float | None) -> None:
+    assert model_folder.time_limit_of(tmp_path) is None
+    (tmp_path / "manifest.json").write_text(text)
+    assert model_folder.time_limit_of(tmp_path) == seconds

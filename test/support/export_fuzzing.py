@@ -108,11 +108,14 @@ def _checkpoint(plans: dict[str, Any]) -> bytes:
 
 
 def five_structures() -> challenge.Challenge:
-    """A challenge with the labels of the recipe."""
+    """A challenge with the channels and labels of the recipe."""
     han_seg = catalogue.load_challenge("han_seg")
     return replace(
         han_seg,
         evaluation=challenge.Evaluation(),
+        sockets=tuple(
+            replace(socket, channel=f"c{number}") for number, socket in enumerate(han_seg.sockets)
+        ),
         structures=tuple(
             replace(structure, name=f"s{label}", label=label)
             for label, structure in enumerate(han_seg.structures[:5], start=1)

@@ -59,6 +59,7 @@ CASES = (
         (4.0, 1.0, 1.0),
     ),
     Parity("two-folds", Recipe((2.0, 1.0, 1.0), folds=2), (28, 40, 36), (2.0, 1.0, 1.2)),
+    Parity("five-folds", Recipe((4.0, 0.8, 0.8), folds=5), (20, 40, 35), (4.0, 1.0, 1.0)),
     Parity(
         "mirroring",
         Recipe((2.0, 1.0, 1.0), mirror_axes=(0, 2)),

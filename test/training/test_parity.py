@@ -29,12 +29,11 @@ def test_same_answer_as_nnunet(case: Parity, tmp_path: Path) -> None:
     large = count_labels(theirs, classes) > SMALLEST
     assert (dice[large] >= DICE).all(), dice
 
-    if case.recipe.folds == 1:
-        # Only the networks' own float32 rounding (OpenVINO against torch) is left.
-        # It falls otherwise on another CPU; one voxel is more than 0.0001 of a small image.
-        assert np.count_nonzero(labels != theirs) <= max(1, labels.size // 10_000)
-        # Without it the sums are the same, in the same order and precision, and a label can
-        # only differ where interpolation's last digit decides between two equal logits: in
-        # 9 of 4,337,896 voxels of bench/parity.py --scale 2.
-        alike = ours(oracle, channels, case, oracle.engines())
-        assert np.count_nonzero(alike != theirs) <= 1
+    # Only the networks' own float32 rounding (OpenVINO against torch) is left.
+    # It falls otherwise on another CPU; one voxel is more than 0.0001 of a small image.
+    assert np.count_nonzero(labels != theirs) <= max(1, labels.size // 10_000)
+    # Without it the sums are the same, in the same order and precision, and a label can
+    # only differ where interpolation's last digit decides between two equal logits: in
+    # a dozen of 5 million voxels of bench/parity.py --scale 2.
+    alike = ours(oracle, channels, case, oracle.engines())
+    assert np.count_nonzero(alike != theirs) <= 1

@@ -36,7 +36,7 @@ from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.results import results_file
-from oarseg.system.memory import Room
+from oarseg.system.memory import Need, Room
 from oarseg.training.preparation import dataset
 from oarseg.workflows import segment_case, segment_folder
 from oarseg.workflows.settings import Settings
@@ -355,8 +355,8 @@ def test_a_gpu_that_fails_in_the_middle(
     segment_folder.segment_folder(settings(input_dir, expected, weights))
     real = choice.open_engines
 
-    def opened(loaded: Bundle, *, device: choice.Device, threads: int) -> choice.Engines:
-        on_cpu = real(loaded, device="cpu", threads=threads)
+    def opened(loaded: Bundle, *, device: choice.Device, **options: Any) -> choice.Engines:
+        on_cpu = real(loaded, device="cpu", **options)
         if device == "cpu":
             return on_cpu
         calls = itertools.count(1)
@@ -398,6 +398,52 @@ def unsupervised(work: Callable[[Journal], int], *, output: Path, limit: object)
     return work(Journal())
 
 
+def report_of(output: Path, case: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "reports" / f"{case}.json").read_text())
+    return found
+
+
+def label_map(output: Path, case: str) -> Any:
+    path = output / f"images/head_neck_oar/{case}_seg.mha"
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def test_every_voxel_is_labelled_where_all_is_asked_for(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    maps = {}
+    for region in ("full", "all"):
+        output = tmp_path / region
+        chosen = replace(settings(input_dir, output, weights), region=region)
+        assert segment_folder.segment_folder(chosen) == ()
+        assert report_of(output, "case_03")["region"] == region
+        maps[region] = label_map(output, "case_03")
+    # Air is a structure to this network; only a mask of the body keeps that from the answer.
+    inside = maps["full"] > 0
+    assert (maps["all"][inside] == maps["full"][inside]).all()
+    assert np.count_nonzero(maps["all"]) > np.count_nonzero(inside)
+
+
+def test_folds_share_a_sum_where_their_own_would_not_fit(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecasts: list[bool] = []
+    real = segment_case.forecast_memory
+
+    def large_if_separate(*arguments: Any, joint: bool, **options: Any) -> Need:
+        forecasts.append(joint)
+        need = real(*arguments, joint=joint, **options)
+        return need if joint else replace(need, fixed=1 << 60)
+
+    chosen = settings(input_dir, tmp_path / "out", weights)
+    assert segment_folder.segment_folder(chosen) == ()
+    assert report_of(chosen.output, "case_03")["precision"]["fold_sums"] == "separate"
+    monkeypatch.setattr(segment_case, "forecast_memory", large_if_separate)
+    assert segment_folder.segment_folder(replace(chosen, output=tmp_path / "joint")) == ()
+    assert report_of(tmp_path / "joint", "case_03")["precision"]["fold_sums"] == "joint"
+    assert set(forecasts) == {False, True}
+
+
 @pytest.mark.parametrize(
     ("options", "variable", "expected"),
     [
@@ -426,7 +472,7 @@ def test_the_time_limit_comes_from_the_option_or_the_environment(
         monkeypatch.setenv("OARSEG_TIME_LIMIT", variable)
     assert main(["segment", "--input", str(tmp_path), *options]) == 0
     assert seen[0].time_limit_s == expected
-    assert seen[0].mirroring == ("--no-mirroring" not in options)
+    assert seen[0].mirroring == (False if "--no-mirroring" in options else None)
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-3", "inf", "nan"])
@@ -525,18 +571,6 @@ def test_weights_of_another_challenge(input_dir: Path, weights: Path, tmp_path: 
     wrong = replace(settings(input_dir, tmp_path / "output", weights), challenge="segrap_oar")
     with pytest.raises(WeightsError, match="are for challenge han_seg, --challenge says segrap"):
         segment_folder.segment_folder(wrong)
-
-
-def test_platform_weights_take_precedence(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segment_folder, "PLATFORM_WEIGHTS", tmp_path)
-    assert segment_folder.default_weights() == segment_folder.SHIPPED_WEIGHTS
-    (tmp_path / "plans.json").write_text("{}")
-    with pytest.raises(WeightsError, match="found results of nnU-Net"):
-        segment_folder.default_weights()
-    (tmp_path / "manifest.json").write_text("{}")
-    assert segment_folder.default_weights() == tmp_path
 
 
 def test_output_that_is_a_file(input_dir: Path, weights: Path, tmp_path: Path) -> None:

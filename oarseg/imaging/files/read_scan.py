@@ -107,21 +107,34 @@ def check_ct(
 ) -> Volume:
     """Make sure that a CT is in Hounsfield units, and clip it to −1024 … 3000.
 
-    Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
-    Padding of 0, which would be water, is recognised by reaching all four corners, and
-    becomes air as well. The array is changed in place, to hold no second copy.
+    See ``judge_ct`` and ``condition_ct``. The array is changed in place, to hold no second copy.
+    """
+    judge_ct(volume, path, assume_hu=assume_hu, warn=warn)
+    return condition_ct(volume, path, warn=warn)
+
+
+def judge_ct(
+    volume: Volume,
+    path: Path,
+    *,
+    assume_hu: bool = False,
+    zero_is_fill: bool = False,
+    warn: Warn = log.warning,
+) -> None:
+    """Make sure that a CT is in Hounsfield units; its values stay as they are.
 
     Args:
         volume: the CT.
         path: its file, for messages.
         assume_hu: take the values as they are, whatever they look like.
-        warn: called with what was changed or assumed that a user may not expect.
+        zero_is_fill: see ``hounsfield.judge_hu``.
+        warn: called with what was assumed that a user may not expect.
 
     Raises:
         InputError: the values are not HU, see ``hounsfield.judge_hu``. Raw values
             (0 … 4095) are found by it, with or without padding below them.
     """
-    verdict = judge_hu(volume.array)
+    verdict = judge_hu(volume.array, zero_is_fill=zero_is_fill)
     if verdict.status == "wrong" and not assume_hu:
         raise unusable_file(
             path,
@@ -132,10 +145,32 @@ def check_ct(
     if verdict.status != "right":
         doubt = "taken as HU as was asked" if assume_hu else "may not be in HU"
         warn(f"{path.name}: {doubt}: {verdict.reason}; check the masks")
+
+
+def condition_ct(
+    volume: Volume,
+    path: Path,
+    *,
+    clip: bool = True,
+    padding_is_air: bool = True,
+    warn: Warn = log.warning,
+) -> Volume:
+    """Clip a CT to −1024 … 3000, in place, and turn its padding into air.
+
+    Padding of −2000 or −3024 thereby becomes air, and metal what the data set has there.
+    Padding of 0, which would be water, is recognised by reaching all four corners.
+
+    Args:
+        volume: the CT, in HU.
+        path: its file, for messages.
+        clip: clip the values.
+        padding_is_air: set padding of 0 to air, where other values lie below 0.
+        warn: called with what was changed that a user may not expect.
+    """
     low, high = float(volume.array.min()), float(volume.array.max())
-    if low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]:
+    if clip and (low < SCANNER_RANGE_HU[0] or high > SCANNER_RANGE_HU[1]):
         volume = volume.with_array(_clip_in_place(volume.array))
-    if low < 0:
+    if padding_is_air and low < 0:
         filled = _fill_zero_padding(volume.array)
         if filled:
             warn(f"{path.name}: {filled} voxels of padding with the value 0 were taken as air")

@@ -23,7 +23,7 @@ from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Arithmetic, Manifest, Precision
+from oarseg.model.manifest import Arithmetic, Exactness, Manifest, Precision
 from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import peak_mib, reset_peak, resident_mib
 
@@ -34,18 +34,19 @@ Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
 BF16_MIN_DICE = 0.995
 # A runtime is used if its float32 agrees with torch at least this well.
 F32_MIN_AGREEMENT, F32_MIN_DICE = 0.9999, 0.999
-
+_NAMES: dict[Arithmetic, Literal["float32", "bfloat16"]] = {"f32": "float32", "bf16": "bfloat16"}
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """The device and library that run the networks, and the reason."""
+    """The device, library and arithmetic that run the networks, and the reason."""
 
     device: Literal["cuda", "cpu"]
     engine: Literal["cuda", "openvino", "onnxruntime"]
     reason: str
+    arithmetic: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,30 @@ class Engines:
         choice: device and library.
         folds: one engine for each fold, in the manifest's order.
         xp: the array module of their tiles and logits.
+        measured: the export compared this arithmetic with torch's; otherwise a case has to.
     """
 
     choice: DeviceChoice
     folds: tuple[Engine, ...]
     xp: ModuleType = np
+    measured: bool = True
 
 
 def open_engines(
-    bundle: Bundle, *, device: Device = "auto", backend: Backend = "auto", threads: int = 0
+    bundle: Bundle,
+    *,
+    exactness: Exactness = "exact",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    threads: int = 0,
 ) -> Engines:
     """Load every fold of an ensemble onto the best device available.
 
     Args:
         bundle: the weights.
+        exactness: ``exact`` computes in float32 on any CPU; ``fast`` in bfloat16, where the
+            CPU has it and the manifest does not speak against it. On a GPU both take the
+            file in half precision, as nnU-Net's autocast does there.
         device: ``auto`` takes CUDA if it works, else the CPU; ``cuda`` fails if it does not
             work.
         backend: the library, for tests and comparisons; ``auto`` takes the fastest.
@@ -91,7 +102,7 @@ def open_engines(
                     "pass the GPU to the container or use --device cpu"
                 ) from why
             reason = f"no GPU: {why}"
-    return _log_choice(_open_cpu(bundle, backend, threads, reason))
+    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason))
 
 
 def _log_choice(engines: Engines) -> Engines:
@@ -118,15 +129,19 @@ def _precision(bundle: Bundle, wanted: Precision) -> Precision:
     return "fp32" if wanted == "fp16" else "fp16"
 
 
-def cpu_arithmetic(manifest: Manifest) -> Arithmetic:
-    """Choose bfloat16 if the CPU supports it and every fold agrees well in it, else float32."""
+def fast_arithmetic(manifest: Manifest) -> Arithmetic:
+    """Choose bfloat16 if this CPU has it and no fold was found to lose by it, else float32."""
+    return "bf16" if has_bf16() and not _loses_in_bf16(manifest) else "f32"
+
+
+def is_measured_in_bf16(manifest: Manifest) -> bool:
+    """Tell whether the export compared every fold in bfloat16, which takes a CPU that has it."""
     files = {model.file for model in manifest.models if model.precision == "fp32"}
-    good = {
-        parity.file
-        for parity in manifest.parity
-        if parity.arithmetic == "bf16" and parity.min_dice >= BF16_MIN_DICE
-    }
-    return "bf16" if files and files <= good and has_bf16() else "f32"
+    return bool(files) and files <= {p.file for p in manifest.parity if p.arithmetic == "bf16"}
+
+
+def _loses_in_bf16(manifest: Manifest) -> bool:
+    return any(p.arithmetic == "bf16" and p.min_dice < BF16_MIN_DICE for p in manifest.parity)
 
 
 def openvino_answers(manifest: Manifest) -> bool:
@@ -138,12 +153,14 @@ def openvino_answers(manifest: Manifest) -> bool:
     )
 
 
-def _open_cpu(bundle: Bundle, backend: Backend, threads: int, reason: str) -> Engines:
+def _open_cpu(
+    bundle: Bundle, exactness: Exactness, backend: Backend, threads: int, reason: str
+) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     reason = f"{reason}; {threads} thread(s)"
     against = None if backend == "openvino" else _objection_to_openvino(bundle.manifest)
     if backend in ("auto", "openvino") and against is None:
-        precision = cpu_arithmetic(bundle.manifest)
+        precision = fast_arithmetic(bundle.manifest) if exactness == "fast" else "f32"
         return _open_openvino(bundle, paths, threads, precision, f"{reason}; {precision}")
     if against:
         reason += f"; {against}"
@@ -177,11 +194,15 @@ def _open_openvino(
         )
         for path in paths
     )
-    return Engines(DeviceChoice("cpu", "openvino", reason), folds)
+    measured = precision == "f32" or is_measured_in_bf16(bundle.manifest)
+    return Engines(
+        DeviceChoice("cpu", "openvino", reason, _NAMES[precision]), folds, measured=measured
+    )
 
 
 def _open_cuda(bundle: Bundle, threads: int) -> Engines:
     precision = _precision(bundle, "fp16")
     opened = open_cuda(bundle, precision, threads)
-    choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}")
+    arithmetic: Literal["float16", "float32"] = "float16" if precision == "fp16" else "float32"
+    choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}", arithmetic)
     return Engines(choice, opened.folds, opened.xp)

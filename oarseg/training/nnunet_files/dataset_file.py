@@ -41,6 +41,11 @@ class PreparedRecord:
     challenge: str | None = None
     own_challenge: Challenge | None = None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether ``oarseg prepare`` made the data set."""
+        return not (self.channels is None and self.challenge is None and self.own_challenge is None)
+
     @model_validator(mode="after")
     def _known(self) -> Self:
         # A name only: a data set must not point the reader at a file.
@@ -57,13 +62,17 @@ class DatasetFile:
     Attributes:
         channels: names in order.
         labels: value or values of each label; several make nnU-Net train on regions.
-        region_order: the value that each region is painted with.
+        regions_class_order: the value that each region is painted with.
+        file_ending: of its images.
+        name: of the data set, if it is told.
     """
 
     channels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_INPUTS)]
     labels: LabelValues
     regions_class_order: tuple[Annotated[int, Field(ge=1, le=255)], ...] | None = None
     oarseg: PreparedRecord = Field(default_factory=PreparedRecord)
+    file_ending: str = ".nii.gz"
+    name: Any = None
 
     @model_validator(mode="after")
     def _as_nnunet_wants_them(self) -> Self:
@@ -109,7 +118,10 @@ class DatasetFile:
         """What each output of the network stands for."""
         if self.has_regions:
             order = self.regions_class_order or ()
-            return tuple(Label(v, name) for v, name in zip(order, self.regions, strict=True))
+            return tuple(
+                Label(value, name, tuple(dict.fromkeys(_several(self.labels[name]))))
+                for value, name in zip(order, self.regions, strict=True)
+            )
         return tuple(Label(value, self._names_by_value[value]) for value in self.values)
 
 

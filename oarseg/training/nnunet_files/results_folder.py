@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from oarseg.errors import InputError
 from oarseg.training.nnunet_files.dataset_file import DatasetFile, read_dataset_file
 from oarseg.training.nnunet_files.plans import Configuration, Plans, read_plans
 
-FINAL_CHECKPOINT = "checkpoint_final.pth"
+Which = Literal["best", "final"]
+# Folders are searched this deep for results: nnUNet_results/Dataset001_X/T__P__C.
+DEEPEST: Final = 3
+MOST_FOLDERS: Final = 10_000
+MOST_LISTED: Final = 12
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,16 @@ def open_results(folder: Path) -> Results:
     """Read a results folder and refuse what cannot be exported.
 
     Raises:
-        InputError: a file is missing or damaged, or the configuration is 2-D, a cascade or
-            of another network.
+        InputError: it is no results folder, and the message lists those in it; or a file is
+            damaged, or the configuration is 2-D, a cascade or of another network.
     """
+    parts = folder.resolve().name.split("__")
     for name in ("plans.json", "dataset.json"):
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: expected in an nnU-Net results folder, found none")
-    parts = folder.resolve().name.split("__")
+            found = f"no {name}" if len(parts) == 3 and folder.is_dir() else _described(folder)
+            raise _not_results(folder, found)
     if len(parts) != 3:
-        raise InputError(
-            f"{folder}: expected a folder named <trainer>__<plans>__<configuration>, "
-            "as nnU-Net names its results"
-        )
+        raise _not_results(folder, "another name")
     plans = read_plans(folder / "plans.json", parts[2])
     results = Results(folder, plans, read_dataset_file(folder / "dataset.json"))
     channels, schemes = len(results.dataset.channels), len(plans.settings.normalization_schemes)
@@ -58,20 +61,115 @@ def open_results(folder: Path) -> Results:
     return results
 
 
+def _described(path: Path) -> str:
+    if not path.exists():
+        return "nothing of that name"
+    return "another folder" if path.is_dir() else "a file"
+
+
+def _not_results(path: Path, found: str) -> InputError:
+    """Say what is no results folder, and which one was probably meant."""
+    near = find_results(path)
+    if not near:
+        do = "pass the folder that nnUNetv2_train wrote its folds to"
+    elif len(near) == 1:
+        do = f"pass {near[0]}"
+    else:
+        rest = " …" if len(near) > MOST_LISTED else ""
+        do = f"pass one of {', '.join(map(str, near[:MOST_LISTED]))}{rest}"
+    return InputError(
+        f"{path}: expected a results folder of nnU-Net, <trainer>__<plans>__<configuration> with "
+        f"plans.json and dataset.json, found {found}; {do}"
+    )
+
+
+def find_results(path: Path) -> tuple[Path, ...]:
+    """Find the results folders that a path of theirs belongs to, or else those below it.
+
+    Args:
+        path: a fold, a file in a results folder, or a folder with results folders in it.
+    """
+    above = next((parent for parent in path.absolute().parents if is_results(parent)), None)
+    if above is not None:
+        return (above,)
+    return tuple(sorted(_results_below(path)))
+
+
+def _results_below(path: Path) -> Iterator[Path]:
+    """Search breadth first, so that links back up cannot lead far."""
+    level, seen = [path], 0
+    for _ in range(DEEPEST):
+        inside = [entry for folder in level for entry in _folders_in(folder)]
+        seen += len(inside)
+        if seen > MOST_FOLDERS:
+            return
+        yield from (folder for folder in inside if is_results(folder))
+        level = [folder for folder in inside if not is_results(folder)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(e for e in folder.iterdir() if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return []
+
+
+def is_results(folder: Path) -> bool:
+    """Return whether a folder is named and filled like a results folder."""
+    return len(folder.name.split("__")) == 3 and all(
+        (folder / name).is_file() for name in ("plans.json", "dataset.json")
+    )
+
+
+def checkpoint_name(which: Which) -> str:
+    """Return the file name of a fold's last or best checkpoint."""
+    return f"checkpoint_{which}.pth"
+
+
+def finished_folds(results: Results, which: Which = "final") -> tuple[str, ...]:
+    """Return the folds that have a checkpoint: the numbered ones, or else ``all``.
+
+    nnU-Net does not average ``all``, whose network has seen every case, with the others.
+
+    Raises:
+        InputError: no fold has one.
+    """
+    there = _folds_with(results, which)
+    if not there:
+        other: Which = "best" if which == "final" else "final"
+        unfinished = _folds_with(results, other)
+        listed = ", ".join(f"fold_{fold}" for fold in unfinished)
+        hint = f"{listed} has {checkpoint_name(other)}; pass --checkpoint {other}"
+        raise InputError(
+            f"{results.folder}: expected folds with {checkpoint_name(which)}, found none; "
+            + (hint if unfinished else "let nnUNetv2_train finish")
+        )
+    numbered = tuple(sorted((fold for fold in there if fold.isdecimal()), key=int))
+    return numbered or there
+
+
+def _folds_with(results: Results, which: Which) -> tuple[str, ...]:
+    files = results.folder.glob(f"fold_*/{checkpoint_name(which)}")
+    return tuple(sorted(file.parent.name.removeprefix("fold_") for file in files))
+
+
 def fold_checkpoints(
-    results: Results, folds: Sequence[str], *, name: str = FINAL_CHECKPOINT
+    results: Results, folds: Sequence[str], which: Which = "final"
 ) -> dict[str, Path]:
     """Fold → checkpoint file.
 
     Raises:
-        InputError: a fold has no finished training.
+        InputError: a fold is named twice, or has no such checkpoint.
     """
+    name = checkpoint_name(which)
     paths = {fold: results.folder / f"fold_{fold}" / name for fold in folds}
+    if len(paths) < len(folds):
+        raise InputError(f"--folds {' '.join(folds)}: expected each fold once; correct --folds")
     for fold, path in paths.items():
         if not path.is_file():
-            there = sorted(p.parent.name for p in results.folder.glob(f"fold_*/{name}"))
+            there = ", ".join(f"fold_{known}" for known in _folds_with(results, which))
             raise InputError(
-                f"{path}: fold {fold} has no {name}; finished: {', '.join(there) or 'none'}; "
-                "name the folds with --folds"
+                f"{path}: fold {fold} has no {name}; finished: {there or 'none'}; "
+                "name the folds with --folds, or another checkpoint with --checkpoint"
             )
     return paths

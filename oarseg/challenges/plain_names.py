@@ -1,0 +1,37 @@
+"""Names from foreign files, changed as little as files and folders need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_NOT_IN_FILES = re.compile(r"[^\w.+-]+")
+_NOT_IN_SLUGS = re.compile(r"[^a-z0-9]+")
+
+
+def file_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names that files can have, one for each name and no two alike.
+
+    Runs of characters other than letters, digits and ``_.+-`` become one ``_``; a name that
+    occurs again gets ``_2``, ``_3`` and so on. Equal lists give equal names.
+    """
+    return distinct_names([_NOT_IN_FILES.sub("_", name).strip("_") or "unnamed" for name in names])
+
+
+def slug_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as the platform gives its sockets: ``MR T1`` becomes ``mr-t1``."""
+    return distinct_names(
+        [_NOT_IN_SLUGS.sub("-", name.lower()).strip("-") or "image" for name in names], joint="-"
+    )
+
+
+def distinct_names(names: Sequence[str], *, joint: str = "_") -> tuple[str, ...]:
+    """Return the names, with a number appended to each that occurred before."""
+    found: list[str] = []
+    for name in names:
+        number, distinct = 1, name
+        while distinct in found:
+            number += 1
+            distinct = f"{name}{joint}{number}"
+        found.append(distinct)
+    return tuple(found)

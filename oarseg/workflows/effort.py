@@ -1,0 +1,209 @@
+"""Choose how a case is computed: the arithmetic, and what the time limit leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oarseg.imaging.volume import Shape
+from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
+from oarseg.inference.engines import choice
+from oarseg.inference.engines.choice import BF16_MIN_DICE, Engines
+from oarseg.inference.ensemble import Ensemble
+from oarseg.inference.footprint import BlockMask
+from oarseg.inference.painting import label_logits
+from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.streaming import Effort, Work, plan_tiles
+from oarseg.labels.dice import count_labels, dice_by_label
+from oarseg.model.manifest import Manifest
+from oarseg.workflows.report import Notes
+from oarseg.workflows.settings import RunDescription
+
+# bfloat16 is used for a case if that share of the compared voxels has float32's label.
+MIN_AGREEMENT = 0.999
+# Tiles that are computed in both arithmetics, and the voxels that a structure's Dice needs.
+COMPARED_TILES, COMPARED_VOXELS = 6, 50
+LESS_PRECISE = "exact arithmetic (bfloat16 instead of float32)"
+
+
+@dataclass(frozen=True)
+class TileAgreement:
+    """How the labels of two arithmetics agree on some tiles of a case.
+
+    Attributes:
+        tiles: how many were compared.
+        agreement: share of voxels with the same label.
+        min_dice: the lowest Dice of the structures that are large enough; 1 without any.
+    """
+
+    tiles: int
+    agreement: float
+    min_dice: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the faster arithmetic may be used."""
+        return self.agreement >= MIN_AGREEMENT and self.min_dice >= BF16_MIN_DICE
+
+    @property
+    def text(self) -> str:
+        """The figures, in words."""
+        return (
+            f"on {self.tiles} tiles {self.agreement:.2%} of the labels agree with float32's, "
+            f"lowest Dice {self.min_dice:.4f}"
+        )
+
+
+def choose_computation(
+    network: NetworkInput,
+    body: BlockMask | None,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+    deadline: Deadline | None,
+) -> Engines:
+    """Choose arithmetic and effort, and note them.
+
+    If time is short, bfloat16 comes before anything is left out.
+
+    Args:
+        network: the preprocessed case.
+        body: the part to label; None labels everything.
+        run: what is the same for every case.
+        notes: gets the effort, what was given up, and warnings.
+        engines: those of the run.
+        deadline: the time limit; None computes everything.
+
+    Returns:
+        The engines to use for this case.
+    """
+    engines = prove_arithmetic(network, body, run, notes, engines)
+    whole = Effort(mirror=run.mirroring and bool(run.weights.manifest.mirror_axes))
+    notes.effort = whole
+    if deadline is None:
+        return engines
+    expected = _fit_effort(network, body, run, notes, engines, whole, deadline)
+    if notes.effort != whole and (fast := _open_faster(network, body, run, notes, engines)):
+        engines = fast
+        expected = _fit_effort(network, body, run, notes, engines, whole, deadline)
+        notes.given_up = (LESS_PRECISE, *notes.given_up)
+    if notes.given_up:
+        notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
+    left = deadline.left()
+    if expected > left:
+        notes.warn(
+            f"even so about {expected:.0f} s are needed and {left:.0f} s are left: the time limit "
+            "will be missed; give more time, a GPU or more CPUs"
+        )
+    return engines
+
+
+def _fit_effort(
+    network: NetworkInput,
+    body: BlockMask | None,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+    whole: Effort,
+    deadline: Deadline,
+) -> float:
+    """Note as much effort as fits into the time left; return its expected seconds."""
+    notes.effort, expected = choose_effort(
+        deadline.left(),
+        network,
+        engines,
+        run.weights.manifest,
+        whole=whole,
+        mask=body,
+        threads=run.threads,
+    )
+    notes.given_up = describe_losses(whole, notes.effort, len(engines.folds))
+    return expected
+
+
+def _open_faster(
+    network: NetworkInput,
+    body: BlockMask | None,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+) -> Engines | None:
+    """Open the networks in bfloat16, which costs less Dice than leaving out a fold or a tile.
+
+    Returns:
+        None where they are in use, cannot be had, or do not agree on this case.
+    """
+    manifest = run.weights.manifest
+    if engines.choice.engine != "openvino" or engines.choice.arithmetic != "float32":
+        return None
+    if run.precision == "fast" or choice.fast_arithmetic(manifest) == "f32":
+        return None
+    fast = choice.open_engines(run.weights, exactness="fast", device="cpu", threads=run.threads)
+    proven = prove_arithmetic(network, body, run, notes, fast, exact=engines)
+    return None if proven is engines else proven
+
+
+def prove_arithmetic(
+    network: NetworkInput,
+    body: BlockMask | None,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+    *,
+    exact: Engines | None = None,
+) -> Engines:
+    """Compare an arithmetic that no export has measured with float32, on tiles of the case.
+
+    Args:
+        network, body, run, notes: see ``choose_computation``.
+        engines: the networks to judge.
+        exact: the same in float32; opened where they are needed.
+
+    Returns:
+        ``engines`` if they were measured or agree, else the exact ones.
+    """
+    if engines.measured:
+        return engines
+    exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
+    manifest = run.weights.manifest
+    work = plan_tiles(network.placement, manifest, mask=body)
+    found = compare_engines(network, work, manifest, engines, exact)
+    notes.comparison = found.text
+    if found.passed:
+        return engines
+    notes.warn(
+        f"computed in float32: {engines.choice.arithmetic} is not exact enough, {found.text}"
+    )
+    return exact
+
+
+def compare_engines(
+    network: NetworkInput, work: Work, manifest: Manifest, fast: Engines, exact: Engines
+) -> TileAgreement:
+    """Compare the labels of two ensembles on a few tiles, spread evenly over the case."""
+    tiles = tuple(work.tiles())
+    count = min(len(tiles), COMPARED_TILES)
+    chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
+    ours, wanted = (_tile_labels(network, work, manifest, e, chosen) for e in (fast, exact))
+    if not count:
+        return TileAgreement(0, 1.0, 1.0)
+    dice = dice_by_label(ours, wanted, labels=255)
+    large = count_labels(wanted, 256)[1:] >= COMPARED_VOXELS
+    return TileAgreement(
+        count, float(np.mean(ours == wanted)), float(np.min(dice[large], initial=1.0))
+    )
+
+
+def _tile_labels(
+    network: NetworkInput, work: Work, manifest: Manifest, engines: Engines, tiles: Sequence[Shape]
+) -> NDArray[np.uint8]:
+    """Label single tiles, (tiles, *patch), by the sum of the folds' logits."""
+    predict = Ensemble(network.data, work.window, engines.folds, joint=True, xp=engines.xp)
+    labels = np.empty((len(tiles), *work.window.patch), np.uint8)
+    for start, out in zip(tiles, labels, strict=True):
+        (logits,) = predict(start)
+        out[...] = label_logits(logits, manifest)
+    return labels
