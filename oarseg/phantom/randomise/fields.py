@@ -12,7 +12,7 @@ from oarseg.phantom.randomise.levels import Level, within
 from oarseg.phantom.spec import PhantomSpec
 
 FINEST_USUAL_MM = 3.2  # CTs with thicker slices are toys, whose slices only vary a little
-MORE_VOXELS = 1.15
+MORE_VOXELS = 1.05
 
 
 def vary_ct_grid(grid: Grid, d: Draws, level: Level) -> Grid:
