@@ -29,7 +29,7 @@ UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ReadBounds:
     """What a data set may ask for.
 
     Attributes:
@@ -49,7 +49,7 @@ class _BoundedReader:
     ``BufferedReader.read(4 GiB)`` would allocate all of it for a file of 1 KiB.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path, bounds: Bounds) -> None:
+    def __init__(self, stream: BinaryIO, path: Path, bounds: ReadBounds) -> None:
         self._stream = stream
         self._path = path
         self._end = min(os.fstat(stream.fileno()).st_size, bounds.data_bytes)
@@ -70,7 +70,7 @@ class _BoundedReader:
 
 
 def parse_data_set(
-    path: Path, stream: BinaryIO, meta: FileMeta, keywords: tuple[str, ...], bounds: Bounds
+    path: Path, stream: BinaryIO, meta: FileMeta, keywords: tuple[str, ...], bounds: ReadBounds
 ) -> tuple[Dataset, int | None, int | None]:
     """Parse a data set up to its pixels.
 
