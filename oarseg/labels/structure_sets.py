@@ -11,7 +11,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.dicom.structure_set import (
-    Roi,
+    DrawnStructure,
     StructureSet,
     fill_contours,
     read_structure_set,
@@ -70,8 +70,8 @@ def read_structures(
 ) -> tuple[dict[str, Pieces], tuple[str, ...]]:
     """Read the structures that a challenge knows as masks on a scan's grid.
 
-    A structure is known by its name in the challenge, or by another one that its table
-    ``[data_set.roi_names]`` gives. Case, separators and the order of a name's parts do not
+    A structure is known by its name in the challenge, in DICOM (``rt_name``), or by another one
+    that the table ``[data_set.roi_names]`` gives. Case, separators and the order of a name's parts do not
     count, so that TG-263's names in reverse order fit too (``L_Parotid``, ``parotid l``).
 
     Returns:
@@ -90,7 +90,7 @@ def read_structures(
             do="give the label file itself",
         )
     organs = _organs_by_name(challenge)
-    chosen: dict[str, Roi] = {}
+    chosen: dict[str, DrawnStructure] = {}
     unknown: list[str] = []
     for roi in found.rois:
         organ = organs.get(_key(roi.name))
@@ -111,7 +111,7 @@ def read_structures(
     return {name: _pieces(path, roi, grid) for name, roi in chosen.items()}, tuple(unknown)
 
 
-def _pieces(path: Path, roi: Roi, grid: Grid) -> Pieces:
+def _pieces(path: Path, roi: DrawnStructure, grid: Grid) -> Pieces:
     pieces = Pieces()
     for number, plane in sorted(fill_contours(path, roi, grid).items()):
         pieces.add(number, plane)
@@ -123,7 +123,7 @@ def _organs_by_name(challenge: Challenge) -> dict[tuple[str, ...], Organ]:
     return {
         _key(name): organ
         for organ in challenge.organs
-        for name in (*others.get(organ.name, ()), organ.name)
+        for name in (*others.get(organ.name, ()), organ.dicom_name, organ.name)
     }
 
 
@@ -131,7 +131,7 @@ def _key(name: str) -> tuple[str, ...]:
     return tuple(sorted(re.findall(r"[^\W_]+", name.casefold())))
 
 
-def _twice(path: Path, organ: Organ, one: Roi, other: Roi) -> InputError:
+def _twice(path: Path, organ: Organ, one: DrawnStructure, other: DrawnStructure) -> InputError:
     return unusable_file(
         path,
         expected=f"one structure for {organ.name}",

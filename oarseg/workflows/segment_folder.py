@@ -25,6 +25,7 @@ from oarseg.results.lock import lock_output
 from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results_file
 from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
+from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.segment_case import segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
@@ -75,6 +76,7 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
+    check_objects(settings, rules)
     found = find_cases(
         settings.input,
         rules,
@@ -239,6 +241,7 @@ class _Run:
         try:
             if not self.results.keeps(case.name):
                 self.plan.earlier.set_aside(case.name, label_path(case, self.rules))
+            check_reference(case, self.rules, self.settings)
             write_case.check_places(output, case, self.rules)
             _check_space(output, case, self.rules)
             engines = self._open_engines()

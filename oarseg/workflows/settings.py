@@ -13,6 +13,7 @@ from oarseg.imaging.files import read_scan
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Exactness, Region
 from oarseg.registration import Method
+from oarseg.results.dicom.segmentation import SegmentationForm
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Settings:
         region, precision, mirroring: see ``RunDescription``; None takes the model's default,
             else the program's.
         time_limit_s: for the whole run; None disables the limit.
+        structure_set: write an RT Structure Set for each case whose reference is DICOM.
+        segmentation: the form of a DICOM Segmentation to write; None without one.
         started_s: start of the run on the ``time.monotonic`` clock; None takes the start of
             this process.
         resample: resample images onto the reference's grid where they should share it.
@@ -47,6 +50,8 @@ class Settings:
     limits: read_scan.Limits = field(default_factory=read_scan.Limits)
     registration: Method = "rigid"
     mirroring: bool | None = None
+    structure_set: bool = False
+    segmentation: SegmentationForm | None = None
     time_limit_s: float | None = None
     started_s: float | None = None
     series: WantedSeries = field(default_factory=WantedSeries)

@@ -8,27 +8,34 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import nnunet_oracle as oracle
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import PATIENT_NAME, Form, small_volume, turned, uid, write_series
+from even_odd import fill_roi
 
 from oarseg.challenges import catalogue
 from oarseg.cli import main
+from oarseg.imaging.files.dicom.assemble import assemble_series
+from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.files.dicom.series import study_name
 from oarseg.imaging.files.read_scan import read_volume
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Volume
+from oarseg.labels.structure_sets import read_structures
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
-from oarseg.workflows import register_pair
-from oarseg.workflows.segment_folder import Failure, segment_folder
+from oarseg.workflows import register_pair, segment_folder
+from oarseg.workflows.segment_folder import Failure
 from oarseg.workflows.settings import Settings
 
 pytestmark = pytest.mark.dicom
 NAME = study_name(uid("study", "1"))
+HAN_SEG = catalogue.load_challenge("han_seg")
 LABELS = Path("images", "head_neck_oar")
 MR = Form(modality="MR", series="mr", reference="2", intercept=None, signed=True)
 # How the CT is stored, and which of its axes (z, y, x) run backwards then.
@@ -81,7 +88,7 @@ def expected(phantom: Path, weights: Path, tmp_path_factory: pytest.TempPathFact
 def segment(folder: Path, out: Path, weights: Path) -> tuple[Failure, ...]:
     """Segment within this process, with the MR where its header places it: nowhere near the CT."""
     settings = Settings(folder, out, weights, device="cpu", threads=1, registration="none")
-    return segment_folder(settings)
+    return segment_folder.segment_folder(settings)
 
 
 def labels_of(out: Path) -> Volume:
@@ -130,6 +137,54 @@ def test_a_socket_of_slices(
     write_series(tmp_path / "in" / "images" / "t1-mri", images[1], MR)
     assert segment(tmp_path / "in", tmp_path / "out", weights) == ()
     np.testing.assert_array_equal(labels_of(tmp_path / "out").array, expected.array)
+
+
+def test_contours_and_segments_are_the_labels(
+    images: tuple[Volume, Volume], weights: Path, tmp_path: Path
+) -> None:
+    ct = turned(images[0], (-1, 1, -1))
+    write_series(tmp_path / "in", ct)
+    series = assemble_series(search_folder(tmp_path / "in").series[0])
+    for out in ("out", "again"):
+        wanted = Settings(
+            tmp_path / "in",
+            tmp_path / out,
+            weights,
+            device="cpu",
+            threads=2,
+            structure_set=True,
+            segmentation="binary",
+        )
+        assert segment_folder.segment_folder(wanted) == ()
+    (file,) = (tmp_path / "out" / LABELS).iterdir()
+    labels = read_volume(file).array
+    contours, segments = (f"oar_masks/{NAME}/{NAME}_{end}.dcm" for end in ("RTSTRUCT", "SEG"))
+    for name in (contours, segments):
+        first, second = (tmp_path / out / name for out in ("out", "again"))
+        assert first.read_bytes() == second.read_bytes()
+    present = set(np.unique(labels)) - {0}
+    structure_set = pydicom.dcmread(tmp_path / "out" / contours)
+    assert {item.ReferencedROINumber for item in structure_set.ROIContourSequence} == present
+    for item in structure_set.ROIContourSequence:
+        assert np.array_equal(fill_roi(item, series), labels == item.ReferencedROINumber)
+    read, unknown = read_structures(tmp_path / "out" / contours, HAN_SEG, series.grid)
+    assert unknown == ()
+    numbers = {structure.name: structure.label for structure in HAN_SEG.structures}
+    assert {numbers[name] for name in read} == present
+    for name, pieces in read.items():
+        mask = pieces.mask()
+        assert mask is not None
+        assert mask.voxels == np.count_nonzero(labels == numbers[name])
+        box = tuple(slice(a, a + n) for a, n in zip(mask.start, mask.array.shape, strict=True))
+        assert np.array_equal(mask.array, labels[box] == numbers[name])
+    found = highdicom.seg.segread(tmp_path / "out" / segments)
+    array = found.get_pixels_by_source_instance(
+        list(series.sop_instance_uids), combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    assert np.array_equal(np.array([0, *sorted(present)])[array], labels)
+    report = json.loads((tmp_path / "out" / "reports" / f"{NAME}.json").read_text())
+    assert report["dicom"]["files"] == [Path(contours).name, Path(segments).name]
+    assert len(report["dicom"]["absent"]) == 30 - len(present)
 
 
 def test_a_missing_slice_fails_its_case_and_writes_nothing_of_it(

@@ -34,7 +34,7 @@ Plane = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Roi:
+class DrawnStructure:
     """A structure: its name, and closed contours (n, 3), x y z in mm."""
 
     name: str
@@ -55,7 +55,7 @@ class StructureSet:
     path: Path
     series_uids: frozenset[str]
     frame_uids: frozenset[str]
-    rois: tuple[Roi, ...]
+    rois: tuple[DrawnStructure, ...]
 
 
 def read_structure_set(path: Path) -> StructureSet | None:
@@ -104,7 +104,7 @@ def _structure_set(path: Path, data: Dataset) -> StructureSet:
             if contour.get("ContourGeometricType") in CLOSED
         )
         if contours:
-            rois.append(Roi(names.get(int(drawn.ReferencedROINumber), ""), contours))
+            rois.append(DrawnStructure(names.get(int(drawn.ReferencedROINumber), ""), contours))
     return StructureSet(path, frozenset(series - {""}), frozenset(frames - {""}), tuple(rois))
 
 
@@ -120,7 +120,7 @@ def _points(path: Path, contour: Dataset) -> Points:
     return values.reshape(-1, 3)
 
 
-def fill_contours(path: Path, roi: Roi, grid: Grid) -> dict[int, Plane]:
+def fill_contours(path: Path, roi: DrawnStructure, grid: Grid) -> dict[int, Plane]:
     """Fill the contours of a structure on the slices of a scan.
 
     A voxel belongs to it if its centre lies inside an odd number of its slice's contours, so
@@ -147,7 +147,7 @@ def fill_contours(path: Path, roi: Roi, grid: Grid) -> dict[int, Plane]:
     return planes
 
 
-def _slice_of(path: Path, roi: Roi, depth: Points, grid: Grid) -> int:
+def _slice_of(path: Path, roi: DrawnStructure, depth: Points, grid: Grid) -> int:
     number = round(float(np.clip(depth.mean(), -1e9, 1e9)))
     off = float(np.abs(depth - number).max())
     if not 0 <= number < grid.shape[0] or off > OFF_SLICE:
