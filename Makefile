@@ -96,6 +96,7 @@ gpu-test: .venv/dev.stamp
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python bench/fuzz.py --files 100000
+	$(BIN)/python bench/fuzz.py --dicom --files 10000 --folder build/fuzz-dicom
 
 fuzz-export: .venv/dev.stamp
 	$(BIN)/python bench/fuzz_export.py --files 5000
