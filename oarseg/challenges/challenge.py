@@ -269,6 +269,8 @@ class Challenge:
     def _check_organs(self) -> None:
         known = {structure.label for structure in self.structures}
         _check_unique("overlapping", "name", [organ.name for organ in self.overlapping])
+        table = "overlapping" if self.overlapping else "structures"
+        _check_unique(table, "rt_name", [organ.dicom_name for organ in self.organs])
         if len(self.overlapping) > 255:
             raise rule_error(("overlapping", 255), "at most 255 organs can be told apart")
         for index, organ in enumerate(self.overlapping):
@@ -303,6 +305,8 @@ class Challenge:
                 colour=structure.colour,
                 side=structure.side,
                 phantom=structure.phantom,
+                rt_name=structure.rt_name,
+                rt_type=structure.rt_type,
                 labels=(structure.label,),
             )
             for structure in sorted(self.structures, key=lambda structure: structure.label)

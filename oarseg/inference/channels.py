@@ -82,7 +82,7 @@ def read_images(
 
     def read(name: str) -> Volume | None:
         try:
-            return reader.read(case.files[name], challenge.socket(name).modality)
+            return reader.read(case.source(name), challenge.socket(name).modality)
         except NonFiniteError as error:
             if name not in optional:
                 raise
@@ -93,7 +93,7 @@ def read_images(
         return for_networks(image.grid, how.axes).volume(image)
 
     reference = challenge.reference
-    ct = reader.read(case.files[reference.channel], reference.modality)
+    ct = reader.read(case.source(reference.channel), reference.modality)
     stored, volumes = ct.grid, {reference.channel: turned(ct)}
     del ct
     for name in channels:
@@ -118,8 +118,9 @@ class _Reader:
     assume_hu: bool
     warn: read_scan.Warn
 
-    def read(self, path: Path, modality: str) -> Volume:
-        image = read_scan.read_volume(path, limits=self.limits, warn=self.warn)
+    def read(self, source: read_scan.ImageSource, modality: str) -> Volume:
+        path = read_scan.source_path(source)
+        image = read_scan.read_volume(source, limits=self.limits, warn=self.warn)
         if modality == "MR":
             self._doubt(lambda: read_scan.check_mr(image, path))
         if modality != "CT":

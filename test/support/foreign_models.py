@@ -90,6 +90,22 @@ def _name_as_numpy_1(path: Path) -> None:
             archive.writestr(name, data.replace(b"numpy._core", b"numpy.core"))
 
 
+def as_old_plans(plans: dict[str, Any]) -> None:
+    """Describe the network as nnU-Net did before 2.4."""
+    configuration = plans["configurations"]["3d_fullres"]
+    new = configuration.pop("architecture")["arch_kwargs"]
+    configuration |= {
+        "UNet_class_name": "PlainConvUNet",
+        "UNet_base_num_features": new["features_per_stage"][0],
+        "unet_max_num_features": new["features_per_stage"][-1],
+        "n_conv_per_stage_encoder": new["n_conv_per_stage"],
+        "n_conv_per_stage_decoder": new["n_conv_per_stage_decoder"],
+        "num_pool_per_axis": [1, 2, 2],
+        "pool_op_kernel_sizes": new["strides"],
+        "conv_kernel_sizes": new["kernel_sizes"],
+    }
+
+
 def write_images(
     arrays: Sequence[NDArray[Any]],
     folder: Path,

@@ -117,16 +117,10 @@ class TorchEngine:
 
 def make(recipe: Recipe, folder: Path) -> Oracle:
     """The networks of a recipe, and the weights folder made of them."""
-    heads = len(recipe.region_order or recipe.labels)
+    heads = len(recipe.region_order or [name for name in recipe.labels if name != "ignore"])
+    regions = recipe.region_order is not None
     networks = tuple(
-        _fitted(
-            recipe.residual,
-            len(recipe.channels),
-            heads,
-            recipe.region_order is not None,
-            fold,
-            recipe.features,
-        )
+        _fitted(recipe.residual, recipe.features, len(recipe.channels), heads, regions, fold)
         for fold in range(recipe.folds)
     )
     files = tuple(_export(net, recipe, folder, fold) for fold, net in enumerate(networks))
@@ -137,11 +131,11 @@ def make(recipe: Recipe, folder: Path) -> Oracle:
 @lru_cache(maxsize=8)
 def _fitted(
     residual: bool,
+    features: tuple[int, int, int],
     channels: int,
     heads: int,
     regions: bool,
     fold: int,
-    features: tuple[int, int, int],
     steps: int = 60,
 ) -> torch.nn.Module:
     """A network that has learnt for a few seconds on patches of smooth noise."""
@@ -202,7 +196,8 @@ def _export(network: torch.nn.Module, recipe: Recipe, folder: Path, fold: int) -
 
 
 def manifest_of(recipe: Recipe, files: tuple[ModelFile, ...]) -> Manifest:
-    names = [name for name in recipe.labels if recipe.region_order is None or name != "background"]
+    without = {"ignore"} if recipe.region_order is None else {"ignore", "background"}
+    names = [name for name in recipe.labels if name not in without]
     values = recipe.region_order or tuple(recipe.labels[name] for name in names)
     return Manifest(
         format_version=1,

@@ -39,22 +39,6 @@ def reader(name: str) -> foreign.Change:
     return lambda plans: plans.update(image_reader_writer=name)
 
 
-def as_old_plans(plans: dict[str, Any]) -> None:
-    """Describe the network as nnU-Net did before 2.4."""
-    configuration = plans["configurations"]["3d_fullres"]
-    new = configuration.pop("architecture")["arch_kwargs"]
-    configuration |= {
-        "UNet_class_name": "PlainConvUNet",
-        "UNet_base_num_features": new["features_per_stage"][0],
-        "unet_max_num_features": new["features_per_stage"][-1],
-        "n_conv_per_stage_encoder": new["n_conv_per_stage"],
-        "n_conv_per_stage_decoder": new["n_conv_per_stage_decoder"],
-        "num_pool_per_axis": [1, 2, 2],
-        "pool_op_kernel_sizes": new["strides"],
-        "conv_kernel_sizes": new["kernel_sizes"],
-    }
-
-
 def padded(model: Foreign) -> list[NDArray[Any]]:
     """Images that are 0 around the head, as after skull stripping."""
     return oracle.images(SHAPE, len(model.names), seed=3, margin=5)
@@ -111,7 +95,9 @@ MODELS = {
         whole,
     ),
     "old plans": (
-        Foreign(replace(PLAIN, features=(8, 16, 16)), ("CBCT", "MR"), change_plans=as_old_plans),
+        Foreign(
+            replace(PLAIN, features=(8, 16, 16)), ("CBCT", "MR"), change_plans=foreign.as_old_plans
+        ),
         whole,
     ),
     "fold all": (Foreign(PLAIN, ("CBCT", "MR"), folds=("all",)), whole),
