@@ -58,7 +58,7 @@ def vary_anatomy(anatomy: Anatomy, d: Draws, level: Level) -> Anatomy:
     body = Grown(anatomy.body, within(d, "skin", level.skin_mm))
     parts, metal = _lose_teeth(anatomy, d, level)
     masses, pushes = _tumours(d, level)
-    pose = _vary_pose(anatomy.pose, d, level, pushes)
+    pose = vary_pose(anatomy.pose, d, level, pushes)
     fitted = tuple(_reshape(part, d, level) for part in parts)
     for wish in draw_wishes(d, level.organ_spread):
         fitted = fit_organ(fitted, wish, pose=pose)
@@ -81,8 +81,8 @@ def _low_top(anatomy: Anatomy, d: Draws, level: Level) -> float | None:
     return anatomy.low_top
 
 
-def _vary_pose(pose: Pose, d: Draws, level: Level, pushes: Iterable[Push]) -> Pose:
-    """Raise or lower the chin; the neck's flexion keeps the trunk on the table."""
+def vary_pose(pose: Pose, d: Draws, level: Level, pushes: Iterable[Push]) -> Pose:
+    """Raise or lower the chin, bend the neck so that the trunk stays on the table, and push."""
     mean, sigma = level.pitch_deg_normal
     if happens(d, "chin_down", level.chin_down_share):
         mean = -6.0
