@@ -106,6 +106,7 @@ class DataSet:
         presence: table at the root of the data set with the organs in each case's field of
             view, against which masks are checked.
         patients: table at the root with each case's sex and age.
+        roi_names: organ → other names of it in RT Structure Sets.
     """
 
     digits: Annotated[int, Field(ge=1, le=8)] = 2
@@ -116,6 +117,7 @@ class DataSet:
     missing_mask: Literal["absent", "unknown"] = "unknown"
     presence: FileName | None = None
     patients: FileName | None = None
+    roi_names: Mapping[str, tuple[Text, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)

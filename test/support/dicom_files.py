@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.sequence import Sequence as Sequence_
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RTStructureSetStorage,
+)
 
 from oarseg.imaging.volume import IDENTITY, Grid, Volume
 
@@ -131,6 +137,51 @@ def set_pixels(data: Dataset, stored: NDArray[Any], *, signed: bool) -> None:
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
     data.PixelRepresentation = int(signed)
     data.PixelData = stored.astype("<i2" if signed else "<u2").tobytes()
+
+
+def write_structure_set(
+    path: Path,
+    contours: Mapping[str, Sequence[NDArray[Any]]],
+    *,
+    series: str = "1",
+    frame: str = "1",
+) -> Path:
+    """Write an RT Structure Set: name → closed contours (n, 3), x y z in mm.
+
+    Args:
+        path: the file.
+        contours: of each structure.
+        series: that it names; "" names none.
+        frame: its frame of reference.
+    """
+    data = new_dataset(RTStructureSetStorage, uid("structures", path.name))
+    one, study, referenced = Dataset(), Dataset(), Dataset()
+    one.FrameOfReferenceUID = uid("frame", frame)
+    if series:
+        referenced.SeriesInstanceUID = uid("series", "1", series)
+        study.RTReferencedSeriesSequence = Sequence_([referenced])
+        one.RTReferencedStudySequence = Sequence_([study])
+    data.ReferencedFrameOfReferenceSequence = Sequence_([one])
+    rois, drawn = [], []
+    for number, (name, shapes) in enumerate(contours.items(), 1):
+        roi, shown = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName = number, name
+        shown.ReferencedROINumber = number
+        shown.ContourSequence = Sequence_([_contour(points) for points in shapes])
+        rois.append(roi)
+        drawn.append(shown)
+    data.StructureSetROISequence = Sequence_(rois)
+    data.ROIContourSequence = Sequence_(drawn)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _contour(points: NDArray[Any]) -> Dataset:
+    contour = Dataset()
+    contour.ContourGeometricType = "CLOSED_PLANAR"
+    contour.NumberOfContourPoints = len(points)
+    contour.ContourData = [_ds(value) for value in np.ravel(points)]
+    return contour
 
 
 def turned(volume: Volume, axes: tuple[int, int, int]) -> Volume:

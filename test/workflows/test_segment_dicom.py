@@ -23,14 +23,19 @@ from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.files.dicom.series import study_name
 from oarseg.imaging.files.read_scan import read_volume
 from oarseg.imaging.orientation import to_lps
+from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Volume
+from oarseg.labels.structure_sets import read_structures
 from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
-from oarseg.workflows import segment_folder
+from oarseg.registration import Registration, Verdict
+from oarseg.workflows import register_pair, segment_folder
+from oarseg.workflows.segment_folder import Failure
 from oarseg.workflows.settings import Settings
 
 pytestmark = pytest.mark.dicom
 NAME = study_name(uid("study", "1"))
+HAN_SEG = catalogue.load_challenge("han_seg")
 LABELS = Path("images", "head_neck_oar")
 MR = Form(modality="MR", series="mr", reference="2", intercept=None, signed=True)
 # How the CT is stored, and which of its axes (z, y, x) run backwards then.
@@ -76,13 +81,14 @@ def images(phantom: Path) -> tuple[Volume, Volume]:
 @pytest.fixture(scope="module")
 def expected(phantom: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Volume:
     out = tmp_path_factory.mktemp("expected")
-    assert segment(phantom, out, weights) == 0
+    assert segment(phantom, out, weights) == ()
     return labels_of(out)
 
 
-def segment(folder: Path, out: Path, weights: Path, *options: str) -> int:
-    paths = ["--input", str(folder), "--output", str(out), "--weights", str(weights)]
-    return main(["segment", *paths, "--threads", "2", *options])
+def segment(folder: Path, out: Path, weights: Path) -> tuple[Failure, ...]:
+    """Segment within this process, with the MR where its header places it: nowhere near the CT."""
+    settings = Settings(folder, out, weights, device="cpu", threads=1, registration="none")
+    return segment_folder.segment_folder(settings)
 
 
 def labels_of(out: Path) -> Volume:
@@ -114,7 +120,7 @@ def test_labels_are_those_of_the_same_case_in_metaimage(
     images: tuple[Volume, Volume], expected: Volume, weights: Path, tmp_path: Path, name: str
 ) -> None:
     write_study(tmp_path / "in", images, name)
-    assert segment(tmp_path / "in", tmp_path / "out", weights) == 0
+    assert segment(tmp_path / "in", tmp_path / "out", weights) == ()
     found = labels_of(tmp_path / "out")
     assert len(np.unique(expected.array)) > 2
     np.testing.assert_array_equal(found.array, expected.array)
@@ -129,7 +135,7 @@ def test_a_socket_of_slices(
 ) -> None:
     write_series(tmp_path / "in" / "images" / "ct", images[0])
     write_series(tmp_path / "in" / "images" / "t1-mri", images[1], MR)
-    assert segment(tmp_path / "in", tmp_path / "out", weights) == 0
+    assert segment(tmp_path / "in", tmp_path / "out", weights) == ()
     np.testing.assert_array_equal(labels_of(tmp_path / "out").array, expected.array)
 
 
@@ -161,6 +167,16 @@ def test_contours_and_segments_are_the_labels(
     assert {item.ReferencedROINumber for item in structure_set.ROIContourSequence} == present
     for item in structure_set.ROIContourSequence:
         assert np.array_equal(fill_roi(item, series), labels == item.ReferencedROINumber)
+    read, unknown = read_structures(tmp_path / "out" / contours, HAN_SEG, series.grid)
+    assert unknown == ()
+    numbers = {structure.name: structure.label for structure in HAN_SEG.structures}
+    assert {numbers[name] for name in read} == present
+    for name, pieces in read.items():
+        mask = pieces.mask()
+        assert mask is not None
+        assert mask.voxels == np.count_nonzero(labels == numbers[name])
+        box = tuple(slice(a, a + n) for a, n in zip(mask.start, mask.array.shape, strict=True))
+        assert np.array_equal(mask.array, labels[box] == numbers[name])
     found = highdicom.seg.segread(tmp_path / "out" / segments)
     array = found.get_pixels_by_source_instance(
         list(series.sop_instance_uids), combine_segments=True, assert_missing_frames_are_empty=True
@@ -172,21 +188,22 @@ def test_contours_and_segments_are_the_labels(
 
 
 def test_a_missing_slice_fails_its_case_and_writes_nothing_of_it(
-    images: tuple[Volume, Volume],
-    weights: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
+    images: tuple[Volume, Volume], weights: Path, tmp_path: Path
 ) -> None:
     write_series(tmp_path / "in", images[0])[9].unlink()
-    assert segment(tmp_path / "in", tmp_path / "out", weights) == 1
-    last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert "slice_0010.dcm: expected slices" in last
+    (failure,) = segment(tmp_path / "in", tmp_path / "out", weights)
+    assert failure.case == NAME
+    assert "slice_0010.dcm: expected slices" in failure.message
     written = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert "results.json" in written
     assert not any(NAME in name for name in written)
 
 
-def test_register_takes_folders(images: tuple[Volume, Volume], tmp_path: Path) -> None:
+def test_register_takes_folders(
+    images: tuple[Volume, Volume], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = Registration(RigidTransform(), Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ()), 0.0)
+    monkeypatch.setattr(register_pair.registration, "register_mr", lambda *_, **__: good)
     write_series(tmp_path / "ct", images[0])
     write_series(tmp_path / "mr", images[1], MR)
     write_series(tmp_path / "mr" / "2", images[1], MR.but(series="other"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom import config
 from pydicom.uid import UID
 
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
@@ -52,7 +53,8 @@ class FileMeta:
 
 def uid_name(uid: str) -> str:
     """Return the registered name of a UID, else the UID, printable and short."""
-    name = UID(uid).name
+    # It would warn of what is no UID, and quote all of it.
+    name = UID(uid, validation_mode=config.IGNORE).name
     return name if name.isprintable() and len(name) <= 64 else quote_header_text(name)
 
 

@@ -15,6 +15,7 @@ from oarseg.imaging.files.dicom.slice_header import (
     SliceHeader,
     read_header,
 )
+from oarseg.imaging.files.dicom.structure_set import STRUCTURE_SET
 from oarseg.imaging.files.pixels import open_plain_file, unusable_file
 
 MOST_FILES = 1_000_000
@@ -43,6 +44,7 @@ class UnusedFile:
 
     path: Path
     kind: str
+    is_structure_set: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _read(path: Path, root: Path) -> SliceHeader | UnusedFile | None:
             return None
         if _is_image(meta):
             return read_header(path, stream, meta)
-        return UnusedFile(path, meta.sop_class)
+        return UnusedFile(path, meta.sop_class, meta.sop_class_uid == STRUCTURE_SET)
 
 
 def _is_image(meta: FileMeta) -> bool:

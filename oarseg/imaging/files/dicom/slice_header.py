@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import warnings
@@ -12,29 +11,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pydicom import config
-from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
 
-from oarseg.errors import InputError
+from oarseg.imaging.files.dicom.data_set import ReadBounds, parse_data_set
 from oarseg.imaging.files.dicom.file_meta import FileMeta, check_syntax
 from oarseg.imaging.files.dicom.series import PATIENT_KEYWORDS
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 from oarseg.imaging.volume import Vector
 
-# pydicom quotes values in its log, a patient's name among them.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-
 # Headers of scanners have some 100 KiB and some 1000 elements before the pixels.
-MOST_HEADER_BYTES = 16 << 20
-MOST_READS = 40_000
-MOST_VALUE_BYTES = 1 << 16
-PIXEL_DATA = 0x7FE00010
-FIRST_OF_PIXELS = 0x7FE00008
-FRAME_GROUPS = range(0x52009229, 0x52009231)
-UNDEFINED = 0xFFFFFFFF
+SLICE_BOUNDS = ReadBounds(data_bytes=16 << 20, reads=40_000, value_bytes=1 << 16)
 MODALITIES: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.4": "MR",
@@ -151,7 +138,7 @@ def read_header(path: Path, stream: BinaryIO, meta: FileMeta) -> SliceHeader:
             one that lacks the UIDs of object, series and study.
     """
     check_syntax(path, meta)
-    data, start, length = _parse(path, stream, meta, _KEYWORDS)
+    data, start, length = parse_data_set(path, stream, meta, _KEYWORDS, SLICE_BOUNDS)
     uids = {name: _text(data, name) for name in _KEYWORDS[:4]}
     for name, uid in uids.items():
         _check_uid(path, name, uid)
@@ -195,7 +182,7 @@ def read_patient_attributes(path: Path, stream: BinaryIO, meta: FileMeta) -> dic
         InputError: as ``read_header``.
     """
     check_syntax(path, meta)
-    data, _, _ = _parse(path, stream, meta, PATIENT_KEYWORDS)
+    data, _, _ = parse_data_set(path, stream, meta, PATIENT_KEYWORDS, SLICE_BOUNDS)
     return {name: _text(data, name) for name in PATIENT_KEYWORDS if name in data}
 
 
@@ -213,94 +200,6 @@ def _pixel_format(data: Dataset, start: int | None, length: int | None) -> Pixel
         signed=_whole(data, "PixelRepresentation"),
         start=start,
         length=length,
-    )
-
-
-class _BoundedReader:
-    """A stream that gives no more bytes than it has, and that can be asked so often only.
-
-    ``BufferedReader.read(4 GiB)`` would allocate all of it for a file of 1 KiB.
-    """
-
-    def __init__(self, stream: BinaryIO, path: Path) -> None:
-        self.name = ""
-        self._stream = stream
-        self._path = path
-        self._end = min(os.fstat(stream.fileno()).st_size, MOST_HEADER_BYTES)
-        self._left = MOST_READS
-
-    def read(self, count: int = -1) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise _unparsable(self._path, "far more elements than a slice has")
-        rest = max(0, self._end - self._stream.tell())
-        return self._stream.read(rest if count < 0 else min(count, rest))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-
-def _parse(
-    path: Path, stream: BinaryIO, meta: FileMeta, keywords: tuple[str, ...]
-) -> tuple[Dataset, int | None, int | None]:
-    """Parse a data set up to its pixels.
-
-    Returns:
-        The elements that were asked for, where the value of the pixel data begins, and its
-        length; see ``PixelFormat``.
-    """
-    wanted = [BaseTag(tag) for name in keywords if (tag := tag_for_keyword(name)) is not None]
-    reader = cast(BinaryIO, _BoundedReader(stream, path))
-    length_found: list[int] = []
-
-    def stop(tag: BaseTag, _: str | None, length: int) -> bool:
-        if tag in wanted and length > MOST_VALUE_BYTES:
-            raise _unparsable(path, "a value far beyond its size")
-        if tag == PIXEL_DATA:
-            length_found.append(length)
-        return tag >= FIRST_OF_PIXELS or tag in FRAME_GROUPS
-
-    stream.seek(meta.end)
-    try:
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            data = read_dataset(
-                reader,
-                meta.implicit,
-                True,
-                stop_when=stop,
-                specific_tags=cast(list[BaseTag | int], wanted),
-            )
-    except (InputError, MemoryError):
-        raise
-    except RecursionError as error:
-        raise _unparsable(path, "sequences nested too deep") from error
-    # Whatever pydicom makes of damaged bytes: it promises no particular exception.
-    except Exception as error:
-        raise _unparsable(path, f"a damaged data set ({type(error).__name__})") from error
-    if not length_found:
-        return data, None, None
-    start = _value_start(stream)
-    return data, start, None if length_found[0] == UNDEFINED else length_found[0]
-
-
-def _value_start(stream: BinaryIO) -> int:
-    """Return where the value of the element begins at which the stream stands."""
-    begin = stream.tell()
-    head = stream.read(8)
-    # A length that looks like one of these types would be odd, which none may be.
-    return begin + (12 if head[4:6] in (b"OB", b"OW") else 8)
-
-
-def _unparsable(path: Path, found: str) -> InputError:
-    return unusable_file(
-        path,
-        expected="a DICOM image whose data set can be read",
-        found=found,
-        do="export it again",
     )
 
 
