@@ -20,6 +20,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.toml_text import challenge_toml
 from oarseg.cli import main
 from oarseg.errors import InputError
+from oarseg.model.agreement import dataset_record
 from oarseg.model.conditioning import Conditioning
 from oarseg.model.manifest import parse_manifest
 from oarseg.training.export import Card, export_ensemble, read_model
@@ -250,3 +251,15 @@ def test_regions_are_scored_whole_and_a_picture_needs_no_hu(tmp_path: Path) -> N
     asked = ["--input", str(tmp_path / "in"), "--output", out, "--png", str(picture)]
     assert main(["picture", *asked, *options]) == 0
     assert picture.stat().st_size > 0
+
+
+def test_a_model_of_prepare_keeps_what_prepare_did(tmp_path: Path) -> None:
+    model = MODELS["fold all"][0]
+    plain = read_model(foreign.write_results(model, tmp_path / "plain"), card=Card())
+    rules = replace(plain.challenge, name="ours", orientation="LPS")
+    noted = replace(
+        model, change_dataset=lambda document: document.update(oarseg=dataset_record(rules))
+    )
+    found = read_model(foreign.write_results(noted, tmp_path / "noted"), card=Card())
+    assert found.challenge == rules
+    assert found.conditioning == Conditioning(clip_hu=True, padding_is_air=True, axes="LPS")
