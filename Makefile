@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint deadcode hooks package container-test dicom-test profile-test gpu-test bench fuzz fuzz-export weights requirements
+.PHONY: help run test lint deadcode hooks package container-test dicom-test profile-test gpu-test bench fuzz fuzz-export weights shipped-weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -24,7 +24,8 @@ help:
 	@echo 'make fuzz            read 100,000 broken files'
 	@echo 'make fuzz-export     export 5,000 damaged plans, data set files and checkpoints'
 	@echo 'make bench           the comparison tables'
-	@echo 'make weights         train and export the shipped ensemble'
+	@echo 'make weights         go on training better networks, as a long job; see docs/phantoms.md'
+	@echo 'make shipped-weights train and export the shipped ensemble again'
 	@echo 'make requirements    resolve requirements.txt again'
 
 .venv/pyvenv.cfg:
@@ -111,18 +112,25 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/registration.py same-pose impostors lookalikes --out bench/results
 	$(BIN)/python bench/registration.py flexed --registration bspline --out bench/results
 
+# Rounds of new phantoms of levels 0 and 2, from the shipped weights on, for as long as it is left
+# running; killed, it goes on where it was. The best lie in build/weights/best. In WEIGHTS:
+# options, such as --device cuda or --templates DIR.
+WEIGHTS :=
+weights: .venv/dev.stamp
+	nnUNet_n_proc_DA=1 nice -n 19 $(BIN)/python bench/weights.py build/weights --start weights $(WEIGHTS)
+
 # The shipped ensemble, from nothing: phantoms of seeds 100–163, no patient anywhere. Folds 0
 # and 1 are trained, then all three begin anew from those weights (fold 2 from fold 0's) with
 # weights for rare structures. Takes hours on two cores; killed, it goes on where it was.
 # --transforms files: a phantom's true transform is known.
-WORK := build/weights
+WORK := build/shipped-weights
 RAW := $(WORK)/raw/Dataset101_PhantomHaN
 RESULTS := $(WORK)/work/results/Dataset101_PhantomHaN/OarsegTrainer__oarsegSmall__3d_fullres
 START := $(WORK)/start
 TRAIN := nnUNet_n_proc_DA=1 $(BIN)/oarseg train $(RAW) --work $(WORK)/work --plans oarsegSmall --device cpu
 REFINE := {"epochs": 12, "restarts": [], "class_weight_power": 0.5, \
 	"probabilistic_oversampling": true, "validation_iterations": 1, "seed": 17}
-weights: .venv/dev.stamp
+shipped-weights: .venv/dev.stamp
 	$(BIN)/oarseg phantom $(WORK)/phantoms --seed 100 --cases 64 --workers 2
 	$(BIN)/oarseg prepare $(WORK)/phantoms --out $(RAW) --transforms files --workers 2
 	if [ ! -d $(START) ]; then $(TRAIN) --folds 0 1; cp -r $(RESULTS)/fold_0 $(RESULTS)/fold_2; mv $(RESULTS) $(START); fi

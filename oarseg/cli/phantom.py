@@ -64,6 +64,13 @@ def add_phantom(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="DEG",
         help="bend the neck between CT and MR (default: 0)",
     )
+    parser.add_argument(
+        "--randomise",
+        type=whole_number(0, 2),
+        default=0,
+        metavar="LEVEL",
+        help="vary patients and scans: 0 little (default), 1 more, 2 as far as real ones do",
+    )
     parser.add_argument("--no-mr", action="store_true", help="write no MR")
     parser.add_argument(
         "--workers",
@@ -87,6 +94,7 @@ def run_phantom(arguments: argparse.Namespace) -> int:
         share=arguments.share,
         neck_flexion_deg=arguments.neck_flexion,
         with_mr=not arguments.no_mr,
+        randomise=arguments.randomise,
         workers=arguments.workers,
         progress=logger.info,
     )

@@ -71,8 +71,8 @@ def read_structures(
     """Read the structures that a challenge knows as masks on a scan's grid.
 
     A structure is known by its name in the challenge, in DICOM (``rt_name``), or by another one
-    that the table ``[data_set.roi_names]`` gives. Case, separators and the order of a name's
-    parts do not count, so that TG-263's names in reverse order fit too (``L_Parotid``).
+    that the table ``[data_set.roi_names]`` gives. Case, separators and the order of a name's parts
+    do not count, so that TG-263's names in reverse order fit too (``L_Parotid``, ``parotid l``).
 
     Returns:
         organ → mask, and the names of structures that the challenge does not know.

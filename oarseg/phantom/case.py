@@ -22,8 +22,14 @@ from oarseg.phantom.labelling import Labelling
 from oarseg.phantom.patient.anatomy import Anatomy, make_anatomy
 from oarseg.phantom.patient.extras import draw_extra_parts
 from oarseg.phantom.patient.parts import Draws
+from oarseg.phantom.randomise.body import vary_anatomy
+from oarseg.phantom.randomise.ct import VariedCt
+from oarseg.phantom.randomise.fields import vary_ct_grid, vary_mr_spec
+from oarseg.phantom.randomise.levels import happens, load_levels
+from oarseg.phantom.randomise.mr import VariedMr
+from oarseg.phantom.randomise.rater import outline_as_rater
 from oarseg.phantom.scanner import SLAB_VOXELS, CtScanner, MrScanner, View
-from oarseg.phantom.spec import PhantomSpec
+from oarseg.phantom.spec import METAL_RATE, PhantomSpec
 
 CONTRAST_STREAM = 111
 
@@ -100,21 +106,23 @@ def make_phantom(
     """
     challenge = challenge or load_challenge(DEFAULT_CHALLENGE)
     labelling = Labelling(challenge)
-    anatomy = make_anatomy(spec.seed, metal_rate=spec.metal_rate)
+    anatomy = draw_patient(spec)
     extra = draw_extra_parts(Draws(spec.seed), labelling.owners)
     anatomy = replace(anatomy, parts=(*anatomy.parts, *extra))
     ct_to_mr = draw_ct_to_mr(spec, anatomy)
-    grid = draw_ct_grid(spec, anatomy, of_chest=labelling.of_chest)
+    grid = _draw_grid(spec, anatomy, of_chest=labelling.of_chest)
     view = View(anatomy, grid, numbers=labelling.owners, slab_voxels=slab_voxels)
-    scanner = CtScanner.draw(spec.seed, anatomy)
+    scanner = _draw_ct(spec, anatomy)
     if sum(socket.modality == "CT" for socket in challenge.sockets) > 1:
         scanner = replace(scanner, contrast=False)
     ct, labels = scanner.scan(view, label_slab=labelling.label_slab)
+    if spec.randomise:
+        labels = outline_as_rater(labels, Draws(spec.seed), load_levels()[str(spec.randomise)])
     images = {challenge.reference.channel: ct}
     for socket in challenge.sockets:
         if socket.modality == "MR" and spec.with_mr:
             mr_view = _view_mr(spec, view, ct_to_mr, socket)
-            images[socket.channel] = MrScanner.draw(spec.seed).scan(mr_view)
+            images[socket.channel] = _draw_mr(spec).scan(mr_view)
         elif socket.modality == "CT" and not socket.reference:
             enhanced = replace(scanner, contrast=True, stream=CONTRAST_STREAM)
             images[socket.channel] = enhanced.scan(view)[0]
@@ -125,9 +133,43 @@ def make_phantom(
     return replace(phantom, truth=replace(truth, mr_field_mm=_field_of_view(phantom.mr.grid)))
 
 
+def draw_patient(spec: PhantomSpec) -> Anatomy:
+    """Draw the patient of a specification, before any challenge's extra parts."""
+    if not spec.randomise:
+        return make_anatomy(spec.seed, metal_rate=spec.metal_rate)
+    level, d = load_levels()[str(spec.randomise)], Draws(spec.seed)
+    rate = spec.metal_rate
+    if rate is None:
+        rate = METAL_RATE if happens(d, "metal", level.metal_share) else 0.0
+    return vary_anatomy(make_anatomy(spec.seed, metal_rate=rate), d, level)
+
+
+def _draw_grid(spec: PhantomSpec, anatomy: Anatomy, *, of_chest: bool) -> Grid:
+    grid = draw_ct_grid(spec, anatomy, of_chest=of_chest)
+    if not spec.randomise:
+        return grid
+    return vary_ct_grid(grid, Draws(spec.seed), load_levels()[str(spec.randomise)])
+
+
+def _draw_ct(spec: PhantomSpec, anatomy: Anatomy) -> CtScanner:
+    scanner = CtScanner.draw(spec.seed, anatomy)
+    if not spec.randomise:
+        return scanner
+    return VariedCt.vary(scanner, load_levels()[str(spec.randomise)])
+
+
+def _draw_mr(spec: PhantomSpec) -> MrScanner:
+    scanner = MrScanner.draw(spec.seed)
+    if not spec.randomise:
+        return scanner
+    return VariedMr.vary(scanner, load_levels()[str(spec.randomise)])
+
+
 def _view_mr(spec: PhantomSpec, ct: View, ct_to_mr: RigidTransform, socket: Socket) -> View:
     if socket.placed != "registered":
         raise InputError(f"channel {socket.channel}: phantoms have no MR on the CT's grid")
+    if spec.randomise:
+        spec = vary_mr_spec(spec, load_levels()[str(spec.randomise)])
     grid = draw_mr_grid(spec, ct.anatomy, ct_to_mr)
     return replace(ct, grid=grid, to_ct=ct_to_mr.inverse(), flexion_deg=spec.neck_flexion_deg)
 

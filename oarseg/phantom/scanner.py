@@ -198,6 +198,10 @@ class CtScanner:
         face_mask: whether the patient wears a thermoplastic mask.
         contrast: whether a contrast agent enhances blood.
         stream: random stream of the noise; each scan of a patient has its own.
+        streak_hu: height of the streaks of metal.
+        headrest: whether the head lies in one.
+        couch_curve_mm: how much higher the table's edges are than its middle.
+        mask_mm: half the mask's thickness.
     """
 
     seed: int
@@ -207,6 +211,10 @@ class CtScanner:
     face_mask: bool
     contrast: bool
     stream: int = 101
+    streak_hu: float = 420.0
+    headrest: bool = True
+    couch_curve_mm: float = 0.0
+    mask_mm: float = 1.3
 
     @classmethod
     def draw(cls, seed: int, anatomy: Anatomy) -> CtScanner:
@@ -251,14 +259,19 @@ class CtScanner:
         for first, last in view.slabs():
             slab = paint_slab(view, first, last, values)
             self._add_table(view, slab)
-            slab.image += sample_texture(slab.coordinates) * 5.0 * (slab.image > -300)
-            _add_streaks(view, slab)
+            self.add_texture(slab)
+            _add_streaks(view, slab, self.streak_hu)
             for plane in range(first, last):
-                image[plane] = self._expose(slab.image[plane - first], plane)
+                image[plane] = self.expose(slab.image[plane - first], plane)
             labels[first:last] = label_slab(slab) if label_slab else slab.owners
         return Volume(image, view.grid), Volume(labels, view.grid)
 
-    def _expose(self, plane: Image, number: int) -> NDArray[np.int16]:
+    def add_texture(self, slab: Slab) -> None:
+        """Add the fine structure of tissue to a painted slab."""
+        slab.image += sample_texture(slab.coordinates) * 5.0 * (slab.image > -300)
+
+    def expose(self, plane: Image, number: int) -> NDArray[np.int16]:
+        """Return a plane (y, x) in HU with the scanner's noise; ``number`` is its index."""
         noise = plane_rng(self.seed, self.stream, number).standard_normal(
             plane.shape, dtype=np.float32
         )
@@ -274,20 +287,24 @@ class CtScanner:
         values = self.draw_values()
         x, y, z = slab.coordinates
         outside = skin > 0.5 * edge
-        rest = np.maximum(np.maximum(np.abs(x) - 95.0, 62.0 - y), -75.0 - z)
-        rest = np.maximum(rest, 6.0 - skin)
-        _blend_where(slab.image, outside, rest, values["foam"], edge)
+        if self.headrest:
+            rest = np.maximum(np.maximum(np.abs(x) - 95.0, 62.0 - y), -75.0 - z)
+            rest = np.maximum(rest, 6.0 - skin)
+            _blend_where(slab.image, outside, rest, values["foam"], edge)
         step, origin = view.grid.index_to_world()
         rows = (origin[1] + step[1, 1] * np.arange(view.grid.shape[1])).astype(np.float32)
         columns = (origin[0] + step[0, 2] * np.arange(view.grid.shape[2])).astype(np.float32)
         depth = (rows - self.couch_y_mm)[:, None]
+        if self.couch_curve_mm:
+            bow = np.square((columns - self.centre_x_mm) / np.float32(260.0))
+            depth = depth + np.float32(self.couch_curve_mm) * np.minimum(bow, 1.0)
         wide = np.abs(columns - self.centre_x_mm) - 260.0
         board = np.maximum(np.abs(depth - 22.0) - 22.0, wide)[None]
         shell = np.broadcast_to(np.abs(board) - 1.5, skin.shape)
         _blend_where(slab.image, outside, np.broadcast_to(board, skin.shape), values["foam"], edge)
         _blend_where(slab.image, outside, shell, values["couch"], edge)
         if self.face_mask:
-            sheet = np.abs(skin - 3.0) - 1.3
+            sheet = np.abs(skin - 3.0) - self.mask_mm
             sheet = np.maximum(sheet, np.maximum(y - 25.0, np.maximum(z - 112.0, -150.0 - z)))
             _blend_where(slab.image, outside, sheet, values["mask"], edge)
 
@@ -297,7 +314,7 @@ def _blend_where(image: Image, mask: Mask, distance: Image, value: float, edge: 
     image += cover * (value - image)
 
 
-def _add_streaks(view: View, slab: Slab) -> None:
+def _add_streaks(view: View, slab: Slab, height_hu: float) -> None:
     """Add the streaks of metal to its planes."""
     for number, (mx, my, mz) in enumerate(view.anatomy.metal):
         window = slab.window(((mx - 100, my - 60, mz - 7), (mx + 100, my + 130, mz + 7)))
@@ -310,7 +327,7 @@ def _add_streaks(view: View, slab: Slab) -> None:
         fade = np.maximum(1.0 - np.abs(z - mz) / 7.0, 0.0) * np.exp(-radius / 55.0)
         fade *= np.clip((100.0 - np.abs(x - mx)) / 20.0, 0, 1) * np.clip(radius / 12.0, 0, 1)
         seen = (slab.skin[window] < 0) & (y > my - 60) & (y < my + 130)
-        slab.image[window] += bands * fade * 420.0 * seen
+        slab.image[window] += bands * fade * height_hu * seen
 
 
 @dataclass(frozen=True)
@@ -363,14 +380,18 @@ class MrScanner:
         along, down, across = self.draw_bias(view.grid)
         for first, last in view.slabs():
             slab = paint_slab(view, first, last, values)
-            slab.image *= 1.0 + 0.05 * sample_texture(slab.coordinates)
+            self.add_texture(slab)
             _displace_signal(view, slab)
             for plane in range(first, last):
                 signal = slab.image[plane - first] * (down[:, None] * across * along[plane])
-                image[plane] = self._receive(signal, plane)
+                image[plane] = self.receive(signal, plane)
         return Volume(image, view.grid)
 
-    def _receive(self, signal: Image, plane: int) -> NDArray[np.int16]:
+    def add_texture(self, slab: Slab) -> None:
+        """Add the fine structure of tissue to a painted slab."""
+        slab.image *= 1.0 + 0.05 * sample_texture(slab.coordinates)
+
+    def receive(self, signal: Image, plane: int) -> NDArray[np.int16]:
         """Take the magnitude under complex Gaussian noise, which is Rician."""
         rng = plane_rng(self.seed, 201, plane)
         noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) * self.noise

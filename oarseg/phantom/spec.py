@@ -63,6 +63,7 @@ MR_SIZES: dict[str, MrSize] = {
     "maximum": MrSize((84, 512, 512), (245, 330), (252, 290)),
 }
 METAL_RATE = 0.2
+RANDOMISE_LEVELS = (0, 1, 2)
 MR_FOV_LIMITS_MM = (100.0, 600.0)
 MR_SLICE_LIMITS_MM = (0.5, 10.0)
 
@@ -79,9 +80,11 @@ class PhantomSpec:
         mr_fov_mm: the MR's field of view in plane; None lets the seed decide.
         mr_slice_mm: distance between its slices; None follows from the size.
         metal: give a fifth of the teeth a metal crown, whatever the seed says.
+        randomise: how far the patient and the scans vary: 0 as little as ever, 2 as far as
+            real ones do.
 
     Raises:
-        InputError: an unknown size, a negative seed, a flexion beyond 10°, or a field of
+        InputError: an unknown size or level, a negative seed, a flexion beyond 10°, or a field of
             view or slices that no scanner has.
     """
 
@@ -92,6 +95,7 @@ class PhantomSpec:
     mr_fov_mm: float | None = None
     mr_slice_mm: float | None = None
     metal: bool = False
+    randomise: int = 0
 
     @property
     def metal_rate(self) -> float | None:
@@ -101,6 +105,9 @@ class PhantomSpec:
     def __post_init__(self) -> None:
         if self.size not in CT_SIZES:
             raise InputError(f"size {self.size!r}: expected one of {', '.join(CT_SIZES)}")
+        if self.randomise not in RANDOMISE_LEVELS:
+            levels = ", ".join(map(str, RANDOMISE_LEVELS))
+            raise InputError(f"randomise {self.randomise!r}: expected one of {levels}")
         if self.seed < 0:
             raise InputError(f"seed {self.seed}: expected 0 or more")
         if abs(self.neck_flexion_deg) > 10.0:

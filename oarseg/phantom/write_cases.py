@@ -72,6 +72,7 @@ def write_cases(
     share: float = 1.0,
     neck_flexion_deg: float = 0.0,
     with_mr: bool = True,
+    randomise: int = 0,
     workers: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> list[Path]:
@@ -87,6 +88,7 @@ def write_cases(
             for data sets of masks without a table of the organs that are present.
         neck_flexion_deg: neck flexion added between CT and MR.
         with_mr: whether to write MRs.
+        randomise: level of randomisation, one of ``spec.RANDOMISE_LEVELS``.
         workers: processes; each makes one case at a time.
         progress: called with one line for each case written.
 
@@ -105,7 +107,9 @@ def write_cases(
     if not 0.0 < share <= 1.0:
         raise InputError(f"share {share:g}: expected more than 0 and at most 1")
     challenge = challenge or load_challenge(DEFAULT_CHALLENGE)
-    specs = [PhantomSpec(seed, size, neck_flexion_deg, with_mr) for seed in seeds]
+    specs = [
+        PhantomSpec(seed, size, neck_flexion_deg, with_mr, randomise=randomise) for seed in seeds
+    ]
     try:
         out.mkdir(parents=True, exist_ok=True)
         jobs = [PhantomJob(out, spec, layout, challenge, share) for spec in specs]

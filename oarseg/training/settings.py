@@ -41,10 +41,16 @@ class TrainerSettings:
         augmentation: nnU-Net's own, or a lighter one for trainings on few cores.
         modality_dropout: probability that a patch loses its optional channels, so
             that one model serves cases with and without them.
+        reference_dropout: probability that a patch which keeps its optional channels loses
+            all the others (0, as the network sees it) instead.
+        contrast_windows: probability that a channel of a patch is clipped to a drawn window
+            and bent by a gamma.
+        resampled_tissues: probability that a patch's labels get other means, so that the
+            network does not rely on the organs' contrast.
         optional_channels: index and absent value (as the network sees it) of each.
         bfloat16_on_cpu: autocast to bfloat16 where the CPU trains and computes in it;
             elsewhere it would be emulated, many times slower.
-        seed: of the initial weights and of modality dropout, plus the fold.
+        seed: of the initial weights, of dropout and of drawn contrast, plus the fold.
         deterministic: draw every patch and its augmentation from the seed too, in one order
             and in the training's own process, so that a training can be repeated to the bit
             on the same machine with the same ``--threads``, also after it was interrupted.
@@ -63,6 +69,9 @@ class TrainerSettings:
     mirroring: Literal["no_sagittal", "none"] = "no_sagittal"
     augmentation: Literal["nnunet", "light"] = "nnunet"
     modality_dropout: Probability = 0.0
+    reference_dropout: Probability = 0.0
+    contrast_windows: Probability = 0.0
+    resampled_tissues: Probability = 0.0
     optional_channels: tuple[tuple[int, float], ...] = ()
     bfloat16_on_cpu: bool = False
     seed: Annotated[int, Field(ge=0)] = 0

@@ -18,6 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from oarseg.errors import InputError
 from oarseg.training.augmentation import light_transforms
+from oarseg.training.contrast import change_windows, resample_tissues
 from oarseg.training.nnunet_files.checkpoint import only_plain_data, read_checkpoint
 from oarseg.training.partial import PartialLoss, unlabelled_of
 from oarseg.training.repeatable import (
@@ -207,8 +208,8 @@ class OarsegTrainer(nnUNetTrainer):
         )
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One step of nnU-Net's, after modality dropout."""
-        batch["data"] = self._drop_modalities(batch["data"])
+        """One step of nnU-Net's, after changes of contrast and modality dropout."""
+        batch["data"] = self._drop_modalities(self._change_contrast(batch))
         self._tell_unlabelled(batch)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._cpu_bfloat16):
             result: dict[str, Any] = super().train_step(batch)
@@ -229,8 +230,32 @@ class OarsegTrainer(nnUNetTrainer):
         if not self.settings.modality_dropout or not self.settings.optional_channels:
             return data
         drop = torch.rand(len(data), generator=self.dropout_rng) < self.settings.modality_dropout
-        for channel, absent in self.settings.optional_channels:
+        optional = dict(self.settings.optional_channels)
+        for channel, absent in optional.items():
             data[drop, channel] = absent
+        if self.settings.reference_dropout:
+            draws = torch.rand(len(data), generator=self.dropout_rng)
+            alone = (draws < self.settings.reference_dropout) & ~drop
+            for channel in set(range(data.shape[1])) - optional.keys():
+                data[alone, channel] = 0.0
+        return data
+
+    def _change_contrast(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Draw other means for some patches' labels, and other windows."""
+        data: torch.Tensor = batch["data"]
+        scaled = frozenset(number for number, _ in self.settings.optional_channels)
+        if self.settings.resampled_tissues and not self.label_manager.has_regions:
+            target = batch["target"]
+            data = resample_tissues(
+                data,
+                target[0] if isinstance(target, list) else target,
+                share=self.settings.resampled_tissues,
+                scaled=scaled,
+                rng=self.dropout_rng,
+            )
+        if self.settings.contrast_windows:
+            share = self.settings.contrast_windows
+            data = change_windows(data, share=share, scaled=scaled, rng=self.dropout_rng)
         return data
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:

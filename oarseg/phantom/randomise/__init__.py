@@ -1,0 +1,1 @@
+"""Phantoms varied towards real patients and scans, as two TOML files say."""

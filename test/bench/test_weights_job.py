@@ -1,0 +1,91 @@
+"""The long training: begins with the shipped weights, goes on where it was, keeps the best."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnxruntime
+import pytest
+import SimpleITK as sitk
+import torch
+
+from oarseg.training.nnunet_files.checkpoint import load_weights, read_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import weights as module
+
+    return module
+
+
+def test_the_start_is_the_shipped_network(weights: ModuleType, tmp_path: Path) -> None:
+    weights.write_start(ROOT / "weights", tmp_path / "start.pth")
+    network = weights.untrained_network()
+    load_weights(network, read_checkpoint(tmp_path / "start.pth"))
+    network.eval()
+    network.decoder.deep_supervision = False
+    patch = np.random.default_rng(0).standard_normal((1, 2, 32, 64, 64)).astype(np.float32)
+    shipped = onnxruntime.InferenceSession(str(ROOT / "weights" / "phantom_fold_0_fp32.onnx"))
+    expected = shipped.run(None, {shipped.get_inputs()[0].name: patch})[0]
+    with torch.no_grad():
+        found = network(torch.from_numpy(patch)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+def reached(weights: ModuleType, mean: float) -> object:
+    return weights.Reached(2, mean, 1, {"Brainstem": mean})
+
+
+def test_log_keeps_every_validation_and_tells_the_best(weights: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    assert weights.best_so_far(log) == -1.0
+    for epoch, (level0, level2) in enumerate([(0.9, 0.5), (0.8, 0.7), (0.9, 0.6)]):
+        found = {"level0": reached(weights, level0), "level2": reached(weights, level2)}
+        weights.write_rows(log, 0, epoch, found)
+    assert weights.best_so_far(log) == 0.7
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == ",".join(weights.COLUMNS)
+    assert len(lines) == 7
+
+
+def test_what_was_not_segmented_counts_as_missed(weights: ModuleType, tmp_path: Path) -> None:
+    truth = np.zeros((2, 3, 3), np.uint8)
+    truth[0], truth[1] = 1, 2
+    for case in ("case_1", "case_2"):
+        (tmp_path / "truth" / case).mkdir(parents=True)
+        image = sitk.GetImageFromArray(truth)
+        sitk.WriteImage(image, str(tmp_path / "truth" / case / "label.nrrd"))
+    made = tmp_path / "out" / "images" / "organs"
+    made.mkdir(parents=True)
+    sitk.WriteImage(sitk.GetImageFromArray(truth), str(made / "case_1.mha"))
+    scores = dict(weights.case_scores(tmp_path / "truth", tmp_path / "out", 3))
+    assert scores["case_1"].tolist()[:2] == [1.0, 1.0]
+    assert scores["case_2"].tolist()[:2] == [0.0, 0.0]
+    assert all(math.isnan(case[2]) for case in scores.values())
+
+
+def test_finished_rounds_are_not_run_again(
+    weights: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = weights.Job(tmp_path, None, 2, 1, None, "{}", "cpu", 1)
+    assert job.last_checkpoint(0) is None
+    done = job.round_folder(0) / "checkpoint.pth"
+    done.parent.mkdir(parents=True)
+    done.touch()
+    ran: list[int] = []
+    monkeypatch.setattr(weights, "run_round", lambda _job, number: ran.append(number))
+    weights.run_rounds(job, 3)
+    assert ran == [1, 2]
+    assert job.last_checkpoint(1) == done
+
+
+def test_seeds_of_validation_are_never_trained_on(weights: ModuleType) -> None:
+    held = max(seed for _, seed in weights.VALIDATION.values()) + 100
+    assert held < min(weights.TRAINING.values())
