@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 # Frames of JPEG and JPEG-LS begin with one of these markers; DHT, JPG and DAC are none.
-FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 START, START_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
 MOST_SEGMENTS = 1000
 
@@ -20,7 +20,7 @@ def jpeg_size(frame: bytes) -> tuple[int, int] | None:
         if len(head) < 10 or head[0] != 0xFF:
             return None
         length, _, rows, columns, components = struct.unpack(">HBHHB", head[2:])
-        if head[1] in FRAMES:
+        if head[1] in FRAME_MARKERS:
             return (rows, columns) if components == 1 else None
         at += 2 + length
     return None
