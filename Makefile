@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint deadcode hooks package container-test profile-test gpu-test bench fuzz fuzz-export weights shipped-weights requirements
+.PHONY: help run test lint deadcode hooks package container-test dicom-test profile-test gpu-test bench fuzz fuzz-export weights shipped-weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -18,6 +18,7 @@ help:
 	@echo 'make hooks           lint before each commit, by pre-commit'
 	@echo 'make package         sdist and wheel into dist/python, and the wheel tried on its own'
 	@echo 'make container-test  build the image, run it as the platform would'
+	@echo 'make dicom-test      our DICOM objects read by plastimatch, dciodvfy and others'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
 	@echo 'make fuzz            read 100,000 broken files'
@@ -70,6 +71,21 @@ package: .venv/dev.stamp
 container-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m container
 
+# Readers of RT Structure Sets, each in a venv of its own: dcmrtstruct2nii stands for pydicom 2.
+READERS := build/readers
+build/readers/dcmrtstruct2nii.stamp: PACKAGES := dcmrtstruct2nii==5 'pydicom<3'
+build/readers/rt-utils.stamp: PACKAGES := rt-utils==1.2.7
+build/readers/platipy.stamp: PACKAGES := platipy==0.7.2
+build/readers/%.stamp:
+	$(PYTHON) -m venv $(@:.stamp=)
+	$(@:.stamp=)/bin/python -m pip install --quiet $(PACKAGES)
+	touch $@
+
+dicom-test: .venv/dev.stamp $(READERS)/dcmrtstruct2nii.stamp $(READERS)/rt-utils.stamp $(READERS)/platipy.stamp
+	@for tool in plastimatch dciodvfy; do command -v $$tool > /dev/null || { \
+	  echo "make dicom-test needs $$tool: apt-get install plastimatch dicom3tools" >&2; exit 1; }; done
+	$(BIN)/python -m pytest -m dicom_tools
+
 # phantom → prepare → train (seconds) → export → container → evaluate; see oarseg challenges.
 CHALLENGE ?= all
 profile-test: .venv/dev.stamp
@@ -80,6 +96,7 @@ gpu-test: .venv/dev.stamp
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python bench/fuzz.py --files 100000
+	$(BIN)/python bench/fuzz.py --dicom --files 10000 --folder build/fuzz-dicom
 
 fuzz-export: .venv/dev.stamp
 	$(BIN)/python bench/fuzz_export.py --files 5000

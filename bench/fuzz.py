@@ -1,8 +1,10 @@
 """Read many broken files: what came of them, the slowest of them, and the memory it took.
 
     python bench/fuzz.py --files 100000
+    python bench/fuzz.py --dicom --files 10000
 
-File number N is the same on every machine (``test/support/fuzzing.py`` makes it from N). The run
+File number N is the same on every machine (``test/support/fuzzing.py`` makes it from N, or
+``dicom_fuzzing.py``, whose files are slices in the middle of a series). The run
 ends with status 1 if a file gave anything but a sound image or an InputError; a file that
 takes too long ends the process with a traceback, and lies in ``--folder`` all the same.
 """
@@ -19,7 +21,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import ModuleType
 
+import dicom_fuzzing
 import fuzzing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,13 +53,14 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--first", type=int, default=1_000_000, help="number of the first file")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "fuzz")
+    parser.add_argument("--dicom", action="store_true", help="slices of DICOM")
     parser.add_argument("--out", type=Path, help="folder for fuzz.json")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     tally = Tally()
     for number in range(arguments.first, arguments.first + arguments.files):
-        _try(number, arguments.folder, tally)
+        _try(number, arguments.folder, tally, dicom_fuzzing if arguments.dicom else fuzzing)
     tally.cpu_s = round(time.process_time(), 1)
     tally.peak_mib = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     text = json.dumps(vars(tally), indent=1)
@@ -68,14 +73,14 @@ def main() -> int:
     return 1 if tally.failures else 0
 
 
-def _try(number: int, folder: Path, tally: Tally) -> None:
-    file = fuzzing.make(Random(number))
+def _try(number: int, folder: Path, tally: Tally, fuzzer: ModuleType) -> None:
+    file = fuzzer.make(Random(number))
     path = folder / f"current.{file.ending}"
     path.write_bytes(file.data)
     faulthandler.dump_traceback_later(LONGEST_S, exit=True)
     start = time.process_time()
     try:
-        outcome = tally.refused if fuzzing.check(path) is None else tally.read
+        outcome = tally.refused if fuzzer.check(path) is None else tally.read
         outcome[file.ending] += 1
     except Exception as error:  # whatever it is, it breaks the promise and is reported
         path.rename(folder / f"{number}.{file.ending}")

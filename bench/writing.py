@@ -1,9 +1,11 @@
 """CPU time, memory and bytes of writing a case's labels, and of ways to deflate them.
 
     python bench/writing.py [--challenge segrap_oar] [--size median]
+    python bench/writing.py rtstruct [--challenge segrap_oar] [--size large]
     python bench/writing.py deflate [--rounds 5]
 
-The first writes a phantom's case as ``oarseg segment`` does. The second compresses every mask
+The first writes a phantom's case as ``oarseg segment`` does, the second its RT Structure Set alone,
+in a process of its own if the peak is to count. The third compresses every mask
 of it with our zero runs, with zlib and with ISA-L (``pip install isal``), in turns, so that a
 busy machine slows all of them alike; CPU time is user and system of all threads.
 """
@@ -31,11 +33,13 @@ from numpy.typing import NDArray
 from oarseg.cases.case import Case
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.labels import deflate
 from oarseg.labels.boxes import enclosing_box, label_boxes
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.phantom.spec import CT_SIZES
+from oarseg.results.dicom.write_objects import DicomRequest, write_objects
 from oarseg.results.write_case import write_case
 from oarseg.system.usage import peak_mib, reset_peak, resident_mib
 
@@ -71,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("case", "deflate"), nargs="?", default="case")
+    parser.add_argument("what", choices=("case", "rtstruct", "deflate"), nargs="?", default="case")
     parser.add_argument("--challenge", choices=catalogue.challenge_names(), default="han_seg")
     parser.add_argument("--size", choices=tuple(CT_SIZES), default="median", help="of the phantom")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of phantoms' labels")
@@ -81,6 +85,8 @@ def main() -> None:
     labels = _labels(arguments.cache, rules, arguments.size)
     if arguments.what == "case":
         _write(labels, rules)
+    elif arguments.what == "rtstruct":
+        _write_structure_set(labels, rules)
     else:
         _compare(labels.array, rules, arguments.rounds)
 
@@ -112,6 +118,54 @@ def _write(labels: Volume, rules: Challenge) -> None:
         f"peak {peak:.0f} MiB (one mask uncompressed: {labels.array.size / 2**20:.0f} MiB); "
         f"label file {megabytes[0]:.1f} MB, segmentation {megabytes[1]:.1f} MB, "
         f"masks {sum(megabytes[2:-1]):.1f} MB"
+    )
+
+
+def _series(grid: Grid) -> DicomSeries:
+    """A series without files on a grid whose axes are the patient's."""
+    slices, rows, columns = grid.shape
+    return DicomSeries(
+        files=tuple(Path(str(index)) for index in range(slices)),
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uids=tuple(f"2.25.{index + 1}" for index in range(slices)),
+        series_uid="2.25.1000001",
+        study_uid="2.25.1000002",
+        frame_of_reference_uid="2.25.1000003",
+        modality="CT",
+        rows=rows,
+        columns=columns,
+        pixel_spacing_mm=grid.spacing_mm[1:],
+        row_direction=(1.0, 0.0, 0.0),
+        column_direction=(0.0, 1.0, 0.0),
+        positions_mm=tuple((0.0, 0.0, index * grid.spacing_mm[0]) for index in range(slices)),
+        spacing_mm=grid.spacing_mm[0],
+        patient_attributes={},
+    )
+
+
+def _write_structure_set(labels: Volume, rules: Challenge) -> None:
+    by_label = label_boxes(labels.array, len(rules.structures))
+    boxes = [enclosing_box(by_label[n - 1] for n in organ.labels) for organ in rules.organs]
+    request = DicomRequest(_series(labels.grid), "bench", "0" * 64, "", True, None)
+    cost = Cost()
+    with tempfile.TemporaryDirectory() as folder:
+        reset_peak()
+        before, start = resident_mib(), time.perf_counter()
+        with cost.round():
+            (name,) = write_objects(
+                Path(folder),
+                "a",
+                labels=labels.array,
+                organs=rules.organs,
+                boxes=boxes,
+                request=request,
+            )
+        seconds, peak = time.perf_counter() - start, peak_mib()
+        megabytes = Path(folder, name).stat().st_size / 1e6
+    print(
+        f"{' × '.join(map(str, labels.array.shape))}, {len(rules.organs)} organs: "
+        f"{cost.cpu_s[0]:.1f} s of CPU, {seconds:.1f} s; resident {before:.0f} MiB before, "
+        f"peak {peak:.0f} MiB; structure set {megabytes:.1f} MB"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from oarseg.cases.places import (
@@ -15,7 +15,11 @@ from oarseg.cases.places import (
     segmentation_path,
 )
 from oarseg.challenges.challenge import Challenge
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import ENDINGS, image_ending
+
+# Of the label file of a case whose reference image is a series of DICOM.
+SERIES_ENDING = ".mha"
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,18 @@ class Case:
 
     Attributes:
         name: the reference file's name without ending and suffix, such as "case_01".
-        files: channel name → file.
+        files: channel name → file. For a series of DICOM it is the series' folder and, as the
+            name, its UID: it stands in messages and reports, and is opened by nobody.
+        series: channel name → series of DICOM, of those channels that are one.
     """
 
     name: str
     files: Mapping[str, Path]
+    series: Mapping[str, DicomSeries] = field(default_factory=dict)
+
+    def source(self, channel: str) -> Path | DicomSeries:
+        """Return what the image of a channel is read from."""
+        return self.series.get(channel, self.files[channel])
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ def label_path(case: Case, challenge: Challenge) -> Path:
     output, socket = challenge.output, challenge.reference
     if output.path:
         return Path(output.path.replace("{case}", case.name))
+    if socket.channel in case.series:
+        return Path(IMAGES, output.slug, case.name + (output.ending or SERIES_ENDING))
     reference = case.files[socket.channel]
     stem = file_stem(reference)
     end = output.ending or reference.name[len(stem) :]

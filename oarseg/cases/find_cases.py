@@ -1,13 +1,16 @@
 """Find the cases in the input folder, and pair their files.
 
-Three layouts are known; the first one that is present is used:
+Four layouts are known; the first one that is present is used:
 
 1. ``inputs.json`` as Grand Challenge writes it, naming sockets whose image files lie
    in ``images/<slug>/``;
 2. the folders ``images/<slug>/`` alone;
 3. the data set's own: ``case_01/case_01_IMG_CT.nrrd`` or, where the challenge's images
    have the same name in every case, ``1/data.nii.gz``; one such folder itself; or, if the
-   challenge allows it for its only input, a folder of plain images.
+   challenge allows it for its only input, a folder of plain images;
+4. if none of these holds an image, studies of DICOM in the folder or anywhere below it.
+
+A socket's folder may hold the slices of one series of DICOM instead of an image.
 
 Files are paired by case key, which is the name without the socket's suffix, in lower case;
 never by their order. A faulty entry affects its own case only.
@@ -38,6 +41,12 @@ from oarseg.cases.case import (
     label_path,
     longest_output_name,
     output_paths,
+)
+from oarseg.cases.dicom_cases import (
+    DicomCases,
+    WantedSeries,
+    find_socket_case,
+    find_study_cases,
 )
 from oarseg.cases.places import (
     EARLIER,
@@ -98,7 +107,11 @@ class _Layout:
 
 
 def find_cases(
-    input_dir: Path, challenge: Challenge, *, required: frozenset[str] | None = None
+    input_dir: Path,
+    challenge: Challenge,
+    *,
+    required: frozenset[str] | None = None,
+    wanted: WantedSeries | None = None,
 ) -> Found:
     """Find the cases in an input folder, and the problems of entries that cannot be used.
 
@@ -107,6 +120,7 @@ def find_cases(
         challenge: gives sockets and suffixes.
         required: channels that every case must have; None means all. The reference
             channel is always required.
+        wanted: series of DICOM that the user named.
 
     Raises:
         InputError: there is no such folder, ``inputs.json`` is damaged, or the folder holds
@@ -114,16 +128,19 @@ def find_cases(
     """
     if not input_dir.is_dir():
         raise InputError(f"{input_dir}: expected a folder with images, found none; pass --input")
+    channels = {socket.channel for socket in challenge.sockets}
+    needed = (channels if required is None else set(required)) | {challenge.reference.channel}
     by_socket = _uses_sockets(input_dir, challenge)
     layout = (_read_sockets if by_socket else _read_data_set)(input_dir, challenge)
+    dicom = _find_dicom(input_dir, layout, challenge, needed, wanted or WantedSeries())
+    if dicom is not None:
+        return _sorted(dicom.cases, dicom.problems, challenge, [])
     if not layout.candidates and not layout.problems:
         folders = " and ".join(f"{IMAGES}/{socket.slug}" for socket in challenge.sockets)
         raise InputError(
             f"{input_dir}: expected images in {folders} or case folders as in the data set, "
             f"found no case; put the images there or pass another --input"
         )
-    channels = {socket.channel for socket in challenge.sockets}
-    needed = (channels if required is None else set(required)) | {challenge.reference.channel}
     cases: list[Case] = []
     problems = layout.problems
     for group in _groups(layout.candidates, single=by_socket):
@@ -132,10 +149,32 @@ def find_cases(
             cases.append(made)
         else:
             problems.append(made)
+    return _sorted(cases, problems, challenge, layout.ignored)
+
+
+def _find_dicom(
+    input_dir: Path,
+    layout: _Layout,
+    challenge: Challenge,
+    needed: set[str],
+    wanted: WantedSeries,
+) -> DicomCases | None:
+    """Find cases in DICOM, unless the folder holds cases in other formats."""
+    if _uses_sockets(input_dir, challenge):
+        folders = _socket_folders(input_dir, challenge)
+        return find_socket_case(folders, challenge, needed, wanted, input_dir)
+    if any(candidate.fault is None for candidate in layout.candidates):
+        return None
+    return find_study_cases(input_dir, challenge, needed, wanted)
+
+
+def _sorted(
+    cases: list[Case], problems: list[CaseProblem], challenge: Challenge, ignored: list[Path]
+) -> Found:
     distinct, clashes = _distinct(cases, challenge)
     problems = sorted([*problems, *clashes], key=lambda problem: problem.name)
     cases = sorted(distinct, key=lambda case: case.name)
-    return Found(tuple(cases), tuple(problems), tuple(sorted(layout.ignored)))
+    return Found(tuple(cases), tuple(problems), tuple(sorted(ignored)))
 
 
 def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:
@@ -146,12 +185,18 @@ def _uses_sockets(input_dir: Path, challenge: Challenge) -> bool:
     return listed or any(os.path.lexists(input_dir / IMAGES / slug) for slug in slugs)
 
 
-def _read_sockets(input_dir: Path, challenge: Challenge) -> _Layout:
+def _socket_folders(input_dir: Path, challenge: Challenge) -> dict[str, Path]:
+    """Return the folders of the sockets, those that ``inputs.json`` lists if it is there."""
     listed = input_dir / INPUTS
     folders = {socket.slug: input_dir / IMAGES / socket.slug for socket in challenge.sockets}
     if os.path.lexists(listed):
         slugs = _listed_slugs(listed, challenge)
         folders = {slug: folder for slug, folder in folders.items() if slug in slugs}
+    return folders
+
+
+def _read_sockets(input_dir: Path, challenge: Challenge) -> _Layout:
+    folders = _socket_folders(input_dir, challenge)
     layout = _Layout([], [], [])
     layout.problems.extend(_broken_links(folders.values(), input_dir))
     for socket in challenge.sockets:

@@ -106,6 +106,7 @@ class DataSet:
         presence: table at the root of the data set with the organs in each case's field of
             view, against which masks are checked.
         patients: table at the root with each case's sex and age.
+        roi_names: organ → other names of it in RT Structure Sets.
     """
 
     digits: Annotated[int, Field(ge=1, le=8)] = 2
@@ -116,6 +117,7 @@ class DataSet:
     missing_mask: Literal["absent", "unknown"] = "unknown"
     presence: FileName | None = None
     patients: FileName | None = None
+    roi_names: Mapping[str, tuple[Text, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -269,6 +271,8 @@ class Challenge:
     def _check_organs(self) -> None:
         known = {structure.label for structure in self.structures}
         _check_unique("overlapping", "name", [organ.name for organ in self.overlapping])
+        table = "overlapping" if self.overlapping else "structures"
+        _check_unique(table, "rt_name", [organ.dicom_name for organ in self.organs])
         if len(self.overlapping) > 255:
             raise rule_error(("overlapping", 255), "at most 255 organs can be told apart")
         for index, organ in enumerate(self.overlapping):
@@ -303,6 +307,8 @@ class Challenge:
                 colour=structure.colour,
                 side=structure.side,
                 phantom=structure.phantom,
+                rt_name=structure.rt_name,
+                rt_type=structure.rt_type,
                 labels=(structure.label,),
             )
             for structure in sorted(self.structures, key=lambda structure: structure.label)

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
+# Of a DICOM long string (LO).
+LONGEST_DICOM_NAME = 64
 STRICT = ConfigDict(extra="forbid")
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -41,6 +43,8 @@ class Outline:
         snomed, meaning: SNOMED CT code and its meaning; empty if unknown.
         side: laterality, if any.
         phantom: name of the structure in phantoms, if different.
+        rt_name: name in DICOM objects, if different: AAPM TG-263's, where it has one.
+        rt_type: RT ROI interpreted type: an organ, or a target volume.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
@@ -49,6 +53,13 @@ class Outline:
     meaning: Meaning = ""
     side: Literal["left", "right"] | None = None
     phantom: str = ""
+    rt_name: Annotated[str, Field(max_length=LONGEST_DICOM_NAME, pattern=r"^[\w.+~^-]*$")] = ""
+    rt_type: Literal["ORGAN", "GTV", "CTV", "PTV"] = "ORGAN"
+
+    @property
+    def dicom_name(self) -> str:
+        """Name of the structure in DICOM objects."""
+        return (self.rt_name or self.name)[:LONGEST_DICOM_NAME]
 
     @property
     def phantom_name(self) -> str:

@@ -225,6 +225,25 @@ def say_notice(rules: Challenge) -> None:
         logger.warning("%s: %s", rules.title, rules.notice)
 
 
+def add_series(parser: argparse.ArgumentParser) -> None:
+    """Add ``--series`` and ``--mr-series``, which choose among several series of DICOM."""
+    parser.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="UID",
+        help="take this CT series of DICOM and no study without a named one; may be repeated",
+    )
+    parser.add_argument(
+        "--mr-series",
+        action="append",
+        default=[],
+        metavar="UID",
+        help="take this MR series of DICOM, from any study of the CT's patient, or none if it is "
+        "'none'; may be repeated",
+    )
+
+
 def add_registration_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--registration``, which is the same in every command that registers an MR."""
     parser.add_argument(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from oarseg.cli.options import (
     add_registration_argument,
+    add_series,
     add_threads,
 )
 
@@ -23,10 +24,11 @@ def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Writes the moved MR, the transform (ITK, CT to MR), the verdict (JSON) and "
         "a picture. The exit status is 1 if the registration failed.",
     )
-    parser.add_argument("ct", type=Path, metavar="CT")
-    parser.add_argument("mr", type=Path, metavar="MR")
+    parser.add_argument("ct", type=Path, metavar="CT", help="a file, or a folder of DICOM")
+    parser.add_argument("mr", type=Path, metavar="MR", help="a file, or a folder of DICOM")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     add_registration_argument(parser)
+    add_series(parser)
     parser.add_argument(
         "--landmarks",
         type=Path,
@@ -55,6 +57,7 @@ def run_register(arguments: argparse.Namespace) -> int:
         landmarks=arguments.landmarks,
         threads=arguments.threads,
         assume_hu=arguments.assume_hu,
+        series=(arguments.series, arguments.mr_series),
     )
     print("\n".join(report_lines(result)))
     require_usable(result.found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from oarseg.cli.options import (
     add_registration_argument,
     add_run_defaults,
+    add_series,
     add_threads,
     number_above,
     seconds,
@@ -85,6 +86,24 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
     add_run_defaults(parser)
     add_registration_argument(parser)
+    _add_dicom_arguments(parser)
+    add_series(parser)
+
+
+def _add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rtstruct",
+        action="store_true",
+        help="write an RT Structure Set beside the masks of each case; its CT must be DICOM",
+    )
+    parser.add_argument(
+        "--dicom-seg",
+        choices=("binary", "labelmap"),
+        nargs="?",
+        const="binary",
+        help="write a DICOM Segmentation too, binary unless labelmap is asked for; its CT must "
+        "be DICOM, and the extra oarseg[dicom-seg] installed",
+    )
 
 
 def _time_limit(arguments: argparse.Namespace, weights: Path) -> float | None:
@@ -128,6 +147,7 @@ def _segment(
     started_s: float,
 ) -> int:
     # Imported in the worker only: the supervisor stays small.
+    from oarseg.cases.dicom_cases import WantedSeries
     from oarseg.imaging.files.read_scan import Limits
     from oarseg.workflows import segment_folder
     from oarseg.workflows.settings import Settings
@@ -148,6 +168,9 @@ def _segment(
         assume_hu=arguments.assume_hu,
         limits=Limits(arguments.max_voxels, math.ceil(arguments.max_gib * (1 << 30))),
         registration=arguments.registration,
+        structure_set=arguments.rtstruct,
+        segmentation=arguments.dicom_seg,
+        series=WantedSeries(tuple(arguments.series), tuple(arguments.mr_series)),
     )
     failures = segment_folder.segment_folder(settings, journal)
     if failures:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Grid, Matrix, Vector, Volume
 
+ORIGIN_DIGITS = 9
 Axes = Literal["LPS", "RAS", "stored"]
 
 
@@ -51,6 +52,8 @@ class Turn:
         corner = [0, 0, 0]
         for axis, flipped in zip(self.order, self.reversed, strict=True):
             corner[axis] = grid.shape[axis] - 1 if flipped else 0
+        # Without the noise of the sum, so that the same patient stored otherwise is the same image.
+        origin = np.round(grid.to_world(np.array([corner], float))[0], ORIGIN_DIGITS)
         columns = np.asarray(grid.direction)[:, ::-1][:, list(self.order)]
         columns = columns * np.where(self.reversed, -1.0, 1.0)
         rows = columns[:, ::-1].tolist()
@@ -58,7 +61,7 @@ class Turn:
             grid,
             shape=cast(tuple[int, int, int], tuple(grid.shape[axis] for axis in self.order)),
             spacing_mm=cast(Vector, tuple(grid.spacing_mm[axis] for axis in self.order)),
-            origin_mm=cast(Vector, tuple(grid.to_world(np.array([corner], float))[0].tolist())),
+            origin_mm=cast(Vector, tuple(origin.tolist())),
             direction=cast(Matrix, tuple(tuple(row) for row in rows)),
             nifti=None,
         )

@@ -78,25 +78,11 @@ def read_images(
         ResourceError: an image would not fit into memory.
     """
     how = conditioning or prepared_conditioning(challenge)
+    reader = _Reader(how, limits, assume_hu, warn)
 
-    def read(name: str) -> Volume:
-        path = case.files[name]
-        image = read_scan.read_volume(path, limits=limits, warn=warn)
-        modality = challenge.socket(name).modality
-        if modality == "MR":
-            return read_scan.check_mr(image, path)
-        if modality != "CT":
-            return image
-        read_scan.judge_ct(
-            image, path, assume_hu=assume_hu, zero_is_fill=not how.padding_is_air, warn=warn
-        )
-        return read_scan.condition_ct(
-            image, path, clip=how.clip_hu, padding_is_air=how.padding_is_air, warn=warn
-        )
-
-    def read_if_finite(name: str) -> Volume | None:
+    def read(name: str) -> Volume | None:
         try:
-            return read(name)
+            return reader.read(case.source(name), challenge.socket(name).modality)
         except NonFiniteError as error:
             if name not in optional:
                 raise
@@ -106,18 +92,56 @@ def read_images(
     def turned(image: Volume) -> Volume:
         return for_networks(image.grid, how.axes).volume(image)
 
-    reference = challenge.reference.channel
-    ct = read(reference)
-    stored, volumes = ct.grid, {reference: turned(ct)}
+    reference = challenge.reference
+    ct = reader.read(case.source(reference.channel), reference.modality)
+    stored, volumes = ct.grid, {reference.channel: turned(ct)}
     del ct
     for name in channels:
-        if name == reference or name not in case.files:
+        if name in volumes or name not in case.files or (image := read(name)) is None:
             continue
-        if (image := read_if_finite(name)) is not None:
-            volumes[name] = turned(image)
-            if {challenge.socket(name).modality, challenge.reference.modality} == {"CT", "MR"}:
-                read_scan.check_distinct(volumes[reference], volumes[name], case.files[name])
+        volumes[name] = turned(image)
+        if (reference.modality, challenge.socket(name).modality) == ("CT", "MR"):
+            reader.compare(volumes[reference.channel], volumes[name], case.files[name])
     return CaseImages(stored, for_networks(stored, how.axes), volumes)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads images of any modality, and changes in them what the model wants changed.
+
+    An MR that looks like a CT is refused where images are conditioned. A model that was trained
+    on images as they are gets its own as they are, and the user a warning.
+    """
+
+    how: Conditioning
+    limits: read_scan.Limits | None
+    assume_hu: bool
+    warn: read_scan.Warn
+
+    def read(self, source: read_scan.ImageSource, modality: str) -> Volume:
+        path = read_scan.source_path(source)
+        image = read_scan.read_volume(source, limits=self.limits, warn=self.warn)
+        if modality == "MR":
+            self._doubt(lambda: read_scan.check_mr(image, path))
+        if modality != "CT":
+            return image
+        how, warn = self.how, self.warn
+        padded = not how.padding_is_air
+        read_scan.judge_ct(image, path, assume_hu=self.assume_hu, zero_is_fill=padded, warn=warn)
+        return read_scan.condition_ct(
+            image, path, clip=how.clip_hu, padding_is_air=how.padding_is_air, warn=warn
+        )
+
+    def compare(self, ct: Volume, mr: Volume, path: Path) -> None:
+        self._doubt(lambda: read_scan.check_distinct(ct, mr, path))
+
+    def _doubt(self, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except InputError as error:
+            if self.how.clip_hu:
+                raise
+            self.warn(f"{error}; it is used as it is")
 
 
 def is_registered(name: str, challenge: Challenge) -> bool:

@@ -18,6 +18,7 @@ from oarseg.labels.find_labels import LabelFiles
 from oarseg.labels.mask import CroppedMask, cut_to_box
 from oarseg.labels.pieces import Pieces
 from oarseg.labels.stacks import LabelStack, open_stack
+from oarseg.labels.structure_sets import is_structure_set, read_structures
 
 IntegerLabels = NDArray[np.integer[Any]]
 # Headers tell a grid with seven digits or more; a voxel is half a millimetre or more.
@@ -185,6 +186,9 @@ def open_masks(files: LabelFiles, challenge: Challenge, target: Target) -> Masks
     """
     if files.label_map is None:
         return MaskFiles(files, target)
+    if is_structure_set(files.label_map):
+        pieces, others = read_structures(files.label_map, challenge, target.grid)
+        return StackMasks(pieces, target.grid, target, others)
     stack = open_stack(files.label_map)
     if stack.channels > 1 or stack.segments:
         return _stack_masks(stack, challenge, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter
@@ -136,23 +136,8 @@ def _sees_a_ct(channel: Channel) -> bool:
     return how.scheme != "ct" or (how.lower < CT_RANGE_HU[1] and how.upper > CT_RANGE_HU[0])
 
 
-def challenge_of_dataset(document: Mapping[str, Any]) -> Challenge | None:
-    """Read the challenge that a raw dataset was prepared for; None if it names none.
-
-    Args:
-        document: nnU-Net's ``dataset.json``.
-
-    Raises:
-        InputError: the challenge is not known.
-    """
-    record = document.get("oarseg", {})
-    if record.get("own_challenge"):
-        return TypeAdapter(Challenge).validate_python(record["own_challenge"])
-    return catalogue.load_challenge(record["challenge"]) if "challenge" in record else None
-
-
 def dataset_record(rules: Challenge) -> dict[str, Any]:
-    """Write the record that ``challenge_of_dataset`` reads."""
+    """Return what a prepared data set notes of its challenge (``PreparedRecord``)."""
     own = own_facts(rules)
     record: dict[str, Any] = {"challenge": rules.name}
     if own is not None:

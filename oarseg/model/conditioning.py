@@ -17,7 +17,7 @@ from oarseg.imaging.orientation import Axes
 class Conditioning:
     """Changes to images before the network's own preprocessing.
 
-    How an MR is standardised is said with its channel.
+    The defaults change nothing. How an MR is standardised is said with its channel.
 
     Attributes:
         clip_hu: CTs are clipped to what scanners give (``read_scan.SCANNER_RANGE_HU``).
@@ -28,9 +28,6 @@ class Conditioning:
     clip_hu: bool = False
     padding_is_air: bool = False
     axes: Axes = "stored"
-
-
-UNTOUCHED = Conditioning()
 
 
 def prepared_conditioning(challenge: Challenge) -> Conditioning:

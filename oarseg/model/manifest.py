@@ -224,7 +224,7 @@ class Manifest:
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
     logits_resampling: Resampling
-    labels: Annotated[tuple[Label, ...], Field(min_length=2, max_length=256), FailFast()]
+    labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=256), FailFast()]
     regions: bool
     mirror_axes: Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
     models: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
@@ -245,6 +245,8 @@ class Manifest:
         values = [label.value for label in self.labels]
         if self.regions and 0 in values:
             raise ValueError("labels of regions must be above 0, which is the background")
+        if not self.regions and len(values) < 2:
+            raise ValueError("labels must be two at least, the background and another")
         if not self.regions and values[0] != 0:
             raise ValueError("labels must begin with the background, value 0")
         if self.own_challenge is not None and self.own_challenge.name != self.challenge:

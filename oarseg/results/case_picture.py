@@ -101,16 +101,15 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
         InputError: the case has no report or label file there.
     """
     reference = challenge.reference
-    ct_path = case.files[reference.channel]
     label_file = output / label_path(case, challenge)
     report_file = output / "reports" / f"{case.name}.json"
     for path in (label_file, report_file):
         if not path.is_file():
             raise InputError(f"{path}: expected the output of {case.name}, found none; segment it")
-    ct = read_scan.read_ct(ct_path)
+    ct = read_scan.read_ct(case.source(reference.channel))
     rows = [ct_row(ct)]
     found = json.loads(report_file.read_text(encoding="utf-8"))["registration"]
-    others = [path for name, path in case.files.items() if name != reference.channel]
+    others = [case.source(name) for name in case.files if name != reference.channel]
     if found and others:
         transform = registration.transform_of(found)
         mr = standardise_mr(read_scan.read_mr(others[0]))

@@ -1,4 +1,4 @@
-"""Write a case's outputs: label file, Slicer segmentation, masks and report."""
+"""Write a case's outputs: label file, Slicer segmentation, masks, DICOM objects and report."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from oarseg.labels.write_labels import (
     write_nrrd,
 )
 from oarseg.results import staging
+from oarseg.results.dicom.write_objects import DicomRequest, write_objects
 from oarseg.results.folder import (
     EntryKind,
     entry_kind,
@@ -115,9 +116,14 @@ class StagedOutputs:
 
 @contextmanager
 def stage_outputs(
-    output: Path, *, case: Case, challenge: Challenge, labels: Volume
+    output: Path,
+    *,
+    case: Case,
+    challenge: Challenge,
+    labels: Volume,
+    dicom: DicomRequest | None = None,
 ) -> Iterator[StagedOutputs]:
-    """Write a case's label file, Slicer segmentation and masks to a stage.
+    """Write a case's label file, Slicer segmentation, masks and DICOM objects to a stage.
 
     The report, written later, can thus give the time that this took. Outputs that are not
     committed are removed.
@@ -127,6 +133,7 @@ def stage_outputs(
         case: names the files.
         challenge: names folder, structures and codes.
         labels: label map on the reference image's grid, uint8.
+        dicom: the DICOM objects to write beside the masks.
 
     Raises:
         OutputError: disk full, read-only, or whatever the system says; nothing new is
@@ -140,9 +147,21 @@ def stage_outputs(
     with explained_refusal(output), staging.stage_case(output, case.name) as stage:
         for file in (label_file, whole, masks / "mask", report_file):
             (stage.new / file).parent.mkdir(parents=True, exist_ok=True)
+        labels = labels.with_array(np.ascontiguousarray(labels.array))
+        boxes = _organ_boxes(labels, challenge)
+        folder = stage.new / masks
         names = _write_labels(
-            labels, challenge, stage.new / label_file, stage.new / whole, stage.new / masks
+            labels, challenge, boxes, stage.new / label_file, stage.new / whole, folder
         )
+        if dicom is not None:
+            names += write_objects(
+                folder,
+                case.name,
+                labels=labels.array,
+                organs=challenge.organs,
+                boxes=boxes,
+                request=dicom,
+            )
         yield StagedOutputs(
             case.name,
             stage,
@@ -190,14 +209,23 @@ def _check_labels(labels: Volume, challenge: Challenge) -> None:
         )
 
 
+def _organ_boxes(labels: Volume, challenge: Challenge) -> list[Box | None]:
+    by_label = label_boxes(labels.array, len(challenge.structures))
+    return [
+        enclosing_box(by_label[label - 1] for label in organ.labels) for organ in challenge.organs
+    ]
+
+
 def _write_labels(
-    labels: Volume, challenge: Challenge, label_file: Path, whole: Path, masks: Path
+    labels: Volume,
+    challenge: Challenge,
+    boxes: Sequence[Box | None],
+    label_file: Path,
+    whole: Path,
+    masks: Path,
 ) -> list[str]:
     """Write the label file, the segmentation and the masks; returns the masks' names."""
-    labels = labels.with_array(np.ascontiguousarray(labels.array))
     organs = challenge.organs
-    by_label = label_boxes(labels.array, len(challenge.structures))
-    boxes = [enclosing_box(by_label[label - 1] for label in organ.labels) for organ in organs]
     zeros = Zeros(labels.array.shape[2])
     with ThreadPoolExecutor(THREADS) as pool:
 

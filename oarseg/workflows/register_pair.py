@@ -1,4 +1,4 @@
-"""Register one MR file to one CT file, and write the results for review and use."""
+"""Register one MR to one CT, and write the results for review and use."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import SimpleITK as sitk
 from oarseg import __version__, registration
 from oarseg.errors import OutputError, RegistrationError
 from oarseg.imaging.files import read_scan
+from oarseg.imaging.files.dicom.choose import find_series
+from oarseg.imaging.files.dicom.series import DicomSeries, series_name
 from oarseg.imaging.files.locate import image_ending
 from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.volume import Volume, to_sitk
@@ -60,8 +62,9 @@ def register_files(
     landmarks: Sequence[Path] = (),
     threads: int = 0,
     assume_hu: bool = False,
+    series: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Registered:
-    """Register an MR file to a CT file.
+    """Register an MR to a CT, each a file or a folder with one series of DICOM.
 
     Args:
         out: folder, made if missing. The files are named after the MR:
@@ -70,6 +73,7 @@ def register_files(
             two are written, so that nothing is used by mistake.
         method, threads: see ``registration.register_mr``.
         assume_hu: accept the CT's values as HU without a check.
+        series: UIDs of the CT's and the MR's series, if the folders hold several.
         landmarks: see ``landmarks.read_landmarks``.
 
     Raises:
@@ -78,13 +82,15 @@ def register_files(
         OutputError: the folder cannot be written; earlier results are unchanged.
     """
     points = read_landmarks(landmarks) if landmarks else None
-    ct = read_scan.read_ct(ct_path, assume_hu=assume_hu)
-    mr = read_scan.read_mr(mr_path)
+    ct_source = _source(ct_path, "CT", series[0], "--series")
+    mr_source = _source(mr_path, "MR", series[1], "--mr-series")
+    ct = read_scan.read_ct(ct_source, assume_hu=assume_hu)
+    mr = read_scan.read_mr(mr_source)
     read_scan.check_distinct(ct, mr, mr_path)
     found = registration.register_mr(ct, mr, method=method, threads=threads)
     errors, summary = _accuracy(found, points)
     result = Registered(found, points, errors, summary, ())
-    files = _write(out, _stem(mr_path), ct, mr, result)
+    files = _write(out, _stem(mr_source), ct, mr, result)
     return Registered(found, points, errors, summary, files)
 
 
@@ -101,7 +107,14 @@ def require_usable(found: Registration) -> None:
         )
 
 
-def _stem(path: Path) -> str:
+def _source(path: Path, modality: str, wanted: Sequence[str], option: str) -> read_scan.ImageSource:
+    return find_series(path, modality, wanted, option=option) if path.is_dir() else path
+
+
+def _stem(source: read_scan.ImageSource) -> str:
+    if isinstance(source, DicomSeries):
+        return series_name(source)
+    path = source
     return path.name[: -len(image_ending(path.name) or path.suffix) or None]
 
 

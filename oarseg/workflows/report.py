@@ -19,6 +19,7 @@ from oarseg.imaging.volume import Grid
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
 from oarseg.system.usage import Steps
+from oarseg.workflows.dicom_outputs import dicom_record
 from oarseg.workflows.settings import RunDescription
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def case_report(
             "left_out": notes.given_up,
         },
         "registration": notes.registration,
+        "dicom": dicom_record(case, run, volumes_cm3),
         "steps": [
             {"name": s.name, "seconds": round(s.seconds, 2), "peak_mib": round(s.peak_mib)}
             for s in notes.steps.done

@@ -30,6 +30,7 @@ from oarseg.results import write_case
 from oarseg.system import memory
 from oarseg.system.log import ProgressLine
 from oarseg.system.usage import resident_mib
+from oarseg.workflows.dicom_outputs import dicom_request
 from oarseg.workflows.effort import choose_computation
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
@@ -86,7 +87,11 @@ def segment_case(
         with notes.steps.step("writing"):
             staged = stack.enter_context(
                 write_case.stage_outputs(
-                    output, case=case, challenge=run.challenge, labels=Volume(labels, grid)
+                    output,
+                    case=case,
+                    challenge=run.challenge,
+                    labels=Volume(labels, grid),
+                    dicom=dicom_request(case, run),
                 )
             )
         written = staged.commit(case_report(case, run, predicted.used, notes, volumes_cm3))

@@ -13,6 +13,7 @@ from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OarsegError, OutputError
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
@@ -24,6 +25,7 @@ from oarseg.results.lock import lock_output
 from oarseg.results.results_file import Record, ResultsFile, complete_results, open_results_file
 from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
+from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.segment_case import segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
@@ -74,7 +76,13 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
-    found = find_cases(settings.input, rules, required=required | {rules.reference.channel})
+    check_objects(settings, rules)
+    found = find_cases(
+        settings.input,
+        rules,
+        required=required | {rules.reference.channel},
+        wanted=settings.series,
+    )
     _log_ignored(found.ignored)
     _check_output(settings)
     if weights.manifest.warning:
@@ -233,6 +241,7 @@ class _Run:
         try:
             if not self.results.keeps(case.name):
                 self.plan.earlier.set_aside(case.name, label_path(case, self.rules))
+            check_reference(case, self.rules, self.settings)
             write_case.check_places(output, case, self.rules)
             _check_space(output, case, self.rules)
             engines = self._open_engines()
@@ -260,8 +269,10 @@ def _check_space(output: Path, case: Case, rules: Challenge) -> None:
     Raises:
         OutputError: it has not.
     """
+    source = case.source(rules.reference.channel)
     try:
-        voxels = locate_voxels(case.files[rules.reference.channel]).grid.voxels
+        located = source if isinstance(source, DicomSeries) else locate_voxels(source)
+        voxels = located.grid.voxels
     except InputError:
         # Reading the image says what is wrong with it.
         return

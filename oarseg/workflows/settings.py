@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from oarseg.cases.dicom_cases import WantedSeries
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Exactness, Region
 from oarseg.registration import Method
+from oarseg.results.dicom.segmentation import SegmentationForm
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class Settings:
         region, precision, mirroring: see ``RunDescription``; None takes the model's default,
             else the program's.
         time_limit_s: for the whole run; None disables the limit.
+        structure_set: write an RT Structure Set for each case whose reference is DICOM.
+        segmentation: the form of a DICOM Segmentation to write; None without one.
         started_s: start of the run on the ``time.monotonic`` clock; None takes the start of
             this process.
         resample: resample images onto the reference's grid where they should share it.
         assume_hu: accept a CT's values as Hounsfield units without a check.
         limits: the largest images to accept, by their headers.
         registration: how the MR is registered to the CT; see ``registration.register_mr``.
+        series: which series of DICOM to take where there are several.
     """
 
     input: Path
@@ -45,8 +50,11 @@ class Settings:
     limits: read_scan.Limits = field(default_factory=read_scan.Limits)
     registration: Method = "rigid"
     mirroring: bool | None = None
+    structure_set: bool = False
+    segmentation: SegmentationForm | None = None
     time_limit_s: float | None = None
     started_s: float | None = None
+    series: WantedSeries = field(default_factory=WantedSeries)
 
 
 @dataclass(frozen=True)

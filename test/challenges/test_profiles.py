@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,7 @@ def test_line_of_a_key(at: toml_file.Path, line: int | None) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("label = 2\n", 'label = "two"\n', r"own\.toml, line 37: structures\.1\.label"),
+        ("label = 2\n", 'label = "two"\n', r"own\.toml, line 38: structures\.1\.label"),
         ('placed = "same_grid"', 'placed = "apart"', r"line 30: sockets\.1\.placed"),
         ('placed = "same_grid"', "", r"line 24: sockets\.1\.placed: only an MR can be registered"),
         (
@@ -237,3 +238,28 @@ def test_every_profile_is_in_the_documents_table() -> None:
     document = (Path(__file__).parents[2] / "docs/challenges.md").read_text(encoding="utf-8")
     for name in ("han_seg", "segrap_oar", "segrap_gtv", "structseg_han_oar", "han5k"):
         assert f"`{name}`" in document
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_names_in_dicom_follow_tg_263(name: str) -> None:
+    organs = catalogue.load_challenge(name).organs
+    names = [organ.dicom_name for organ in organs]
+    # TG-263: at most 16 characters, letters, digits and underscores, sides at the end.
+    assert all(re.fullmatch(r"[A-Z][A-Za-z0-9]*(_[A-Za-z0-9]+)*", text) for text in names)
+    assert max(map(len, names), default=0) <= 16
+    assert len({text.casefold() for text in names}) == len(names)
+    for organ in organs:
+        target = organ.dicom_name.startswith(("GTV", "CTV", "PTV"))
+        assert organ.rt_type == (organ.dicom_name[:3] if target else "ORGAN")
+        side = {"left": "L", "right": "R"}.get(organ.side or "", "")
+        assert organ.dicom_name.endswith(side)
+
+
+def test_the_same_organ_has_the_same_name_in_every_dicom() -> None:
+    by_code: dict[tuple[str, str | None], set[str]] = {}
+    for name in ("han_seg", "segrap_oar", "structseg_han_oar", "structseg_thoracic_oar"):
+        for organ in catalogue.load_challenge(name).organs:
+            if organ.snomed and not organ.name.startswith("Eye_"):
+                by_code.setdefault((organ.snomed, organ.side), set()).add(organ.dicom_name)
+    assert {key: names for key, names in by_code.items() if len(names) > 1} == {}
+    assert by_code["45289007", "left"] == {"Parotid_L"}

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import nnunet_oracle as oracle
 import pytest
+from pydantic import TypeAdapter
 
 from oarseg.challenges import catalogue
+from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, WeightsError
 from oarseg.model import agreement
 from oarseg.model.bundle import Bundle
@@ -23,6 +26,8 @@ from oarseg.model.manifest import (
     parse_manifest,
     write_manifest,
 )
+from oarseg.training.nnunet_files.dataset_file import DatasetFile
+from oarseg.training.nnunet_files.own_challenge import noted_challenge
 
 GTV = catalogue.load_challenge("segrap_gtv")
 
@@ -41,10 +46,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     )
 
 
+def region(value: int, name: str, *members: int) -> Label:
+    return Label(value, name, members)
+
+
+def test_regions_of_the_challenges_label_sets_fit(made: Manifest) -> None:
+    labels = (region(2, "GTVnd", 2), region(1, "GTVp", 1))
+    manifest = replace(made, regions=True, labels=labels)
+    assert agreement.challenge_of(opened(manifest)) == GTV
+
+
 def clipped(lower: float, upper: float) -> Channel:
     """A CT channel of a range that makes it constant."""
     how = Normalisation("ct", (lower + upper) / 2, upper - lower, lower, upper)
     return Channel("CT", how)
+
+
+def noted(record: dict[str, Any]) -> Challenge:
+    """The challenge of a data set with this record."""
+    document = {"channels": ["CT"], "labels": {"background": 0, "a": 1}, "oarseg": record}
+    dataset = TypeAdapter(DatasetFile).validate_python(document)
+    return noted_challenge(dataset, Path("Dataset001_X/dataset.json"))
 
 
 def opened(manifest: Manifest) -> Bundle:
@@ -83,6 +105,24 @@ def test_weights_that_fit(made: Manifest) -> None:
         (
             lambda m: replace(m, regions=True, labels=(Label(1, "whole"), Label(5, "core"))),
             "it paints label 5",
+        ),
+        (
+            lambda m: replace(m, channels=m.channels[::-1]),
+            "it takes CT_contrast, CT in this order, the challenge gives CT, CT_contrast",
+        ),
+        (
+            lambda m: replace(
+                m, regions=True, labels=(region(1, "GTVp", 1, 2), region(2, "GTVnd", 2))
+            ),
+            r"region GTVp is labels 1 \+ 2 to it and labels 1 there",
+        ),
+        (
+            lambda m: replace(m, regions=True, labels=(region(1, "GTVp", 1), region(2, "PTV", 2))),
+            "region PTV is labels 2 to it and unknown there",
+        ),
+        (
+            lambda m: replace(m, regions=True, labels=(region(1, "GTVp", 1),)),
+            "region GTVnd is unknown to it and labels 2 there",
         ),
     ],
 )
@@ -126,11 +166,11 @@ def test_a_manifest_of_a_shipped_challenge_names_it_only(made: Manifest, tmp_pat
 def test_a_changed_copy_of_a_shipped_challenge_is_the_users_own() -> None:
     changed = replace(GTV, title="ours")
     record = json.loads(json.dumps(agreement.dataset_record(changed)))
-    assert agreement.challenge_of_dataset({"oarseg": record}) == changed
+    assert noted(record) == changed
     plain = agreement.dataset_record(GTV)
     assert plain == {"challenge": "segrap_gtv"}
-    assert agreement.challenge_of_dataset({"oarseg": plain}) == GTV
-    assert agreement.challenge_of_dataset({}) is None
+    assert noted(plain) == GTV
+    assert noted({}).name == "Dataset001_X"
 
 
 def test_the_users_file_may_describe_a_known_challenge_anew(made: Manifest, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Recipe:
     folds: int = 1
     mirror_axes: tuple[int, ...] = ()
     residual: bool = False
+    features: tuple[int, int, int] = (8, 12, 16)
     data_resampling: Resampling = field(default_factory=lambda: Resampling(order=3))
     logits_resampling: Resampling = field(default_factory=lambda: Resampling(order=1))
 
@@ -116,9 +117,10 @@ class TorchEngine:
 
 def make(recipe: Recipe, folder: Path) -> Oracle:
     """The networks of a recipe, and the weights folder made of them."""
-    heads = len(recipe.region_order or recipe.labels)
+    heads = len(recipe.region_order or [name for name in recipe.labels if name != "ignore"])
+    regions = recipe.region_order is not None
     networks = tuple(
-        _fitted(recipe.residual, len(recipe.channels), heads, recipe.region_order is not None, fold)
+        _fitted(recipe.residual, recipe.features, len(recipe.channels), heads, regions, fold)
         for fold in range(recipe.folds)
     )
     files = tuple(_export(net, recipe, folder, fold) for fold, net in enumerate(networks))
@@ -128,12 +130,18 @@ def make(recipe: Recipe, folder: Path) -> Oracle:
 
 @lru_cache(maxsize=8)
 def _fitted(
-    residual: bool, channels: int, heads: int, regions: bool, fold: int, steps: int = 60
+    residual: bool,
+    features: tuple[int, int, int],
+    channels: int,
+    heads: int,
+    regions: bool,
+    fold: int,
+    steps: int = 60,
 ) -> torch.nn.Module:
     """A network that has learnt for a few seconds on patches of smooth noise."""
     torch.manual_seed(fold)
     torch.set_num_threads(1)
-    architecture = _architecture(residual)
+    architecture = _architecture(residual, features)
     network: torch.nn.Module = get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],
@@ -188,7 +196,8 @@ def _export(network: torch.nn.Module, recipe: Recipe, folder: Path, fold: int) -
 
 
 def manifest_of(recipe: Recipe, files: tuple[ModelFile, ...]) -> Manifest:
-    names = [name for name in recipe.labels if recipe.region_order is None or name != "background"]
+    without = {"ignore"} if recipe.region_order is None else {"ignore", "background"}
+    names = [name for name in recipe.labels if name not in without]
     values = recipe.region_order or tuple(recipe.labels[name] for name in names)
     return Manifest(
         format_version=1,
@@ -272,15 +281,15 @@ def _configuration(recipe: Recipe) -> dict[str, Any]:
         "resampling_fn_probabilities": function,
         "resampling_fn_probabilities_kwargs": resampling(recipe.logits_resampling, is_seg=False),
         "batch_dice": True,
-        "architecture": _architecture(recipe.residual),
+        "architecture": _architecture(recipe.residual, recipe.features),
     }
 
 
-def _architecture(residual: bool) -> dict[str, Any]:
+def _architecture(residual: bool, features: tuple[int, int, int]) -> dict[str, Any]:
     name = "ResidualEncoderUNet" if residual else "PlainConvUNet"
     kwargs: dict[str, Any] = {
         "n_stages": 3,
-        "features_per_stage": [8, 12, 16],
+        "features_per_stage": list(features),
         "conv_op": "torch.nn.modules.conv.Conv3d",
         "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
         "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],

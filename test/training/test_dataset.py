@@ -20,8 +20,8 @@ from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Volume, to_sitk
-from oarseg.model.agreement import challenge_of_dataset
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases
+from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 from oarseg.training.preparation import dataset
 from oarseg.training.preparation.dataset import CaseJob, PreparedDataset, prepare_dataset
 from oarseg.training.preparation.label_sources import (
@@ -375,7 +375,7 @@ def test_han5k_keeps_the_users_labels_and_what_is_not_labelled(tmp_path: Path) -
     table.write_text(json.dumps({"labels": {name: i for i, name in enumerate(names)}}))
     rules = catalogue.load_challenge("han5k", table=table)
     document = prepared(tmp_path, rules, share=0.5)
-    assert challenge_of_dataset(document) == rules
+    assert challenge_of_file(tmp_path / "Dataset109_Test/dataset.json") == rules
     for case, merged in document["oarseg"]["unlabelled"].items():
         masks = {p.name.removesuffix(".nii.gz") for p in (tmp_path / "data" / case).iterdir()}
         assert merged == {str(i): 0 for i, n in enumerate(names) if i and n not in masks}

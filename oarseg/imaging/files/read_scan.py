@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import NonFiniteError
+from oarseg.imaging.files.dicom.read_series import read_slices
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.imaging.files.pixels import (
     CHUNK_BYTES,
@@ -33,6 +35,7 @@ FARTHEST_MM = 1e6
 # Padding and metal lie beyond.
 SCANNER_RANGE_HU = (-1024, 3000)
 
+ImageSource = Path | DicomSeries
 Warn = Callable[[str], None]
 log = logging.getLogger(__name__)
 
@@ -54,14 +57,16 @@ class Limits:
     spacing_mm: tuple[float, float] = (0.05, 50.0)
 
 
-def read_volume(path: Path, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
-    """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1, in one file.
+def read_volume(
+    source: ImageSource, *, limits: Limits | None = None, warn: Warn = log.warning
+) -> Volume:
+    """Read a scalar 3-D image: MetaImage, NRRD or NIfTI-1 in one file, or a series of DICOM.
 
     Integers keep their type; floating point numbers, and values that NIfTI scales,
     become float32. Memory: one copy, and a second one while a type is converted.
 
     Args:
-        path: the file.
+        source: the file, or the series.
         limits: what its header may promise.
         warn: called with what the header says twice and differently.
 
@@ -72,8 +77,10 @@ def read_volume(path: Path, *, limits: Limits | None = None, warn: Warn = log.wa
         NonFiniteError: NaN or infinities.
     """
     limits = limits or Limits()
-    pixels = locate_voxels(path)
-    _check_size(path, pixels.grid, pixels, limits)
+    if isinstance(source, DicomSeries):
+        return _read_series(source, limits)
+    path, pixels = source, locate_voxels(source)
+    _check_size(path, pixels.grid, pixels.dtype.itemsize, limits)
     _check_geometry(path, pixels.grid, limits)
     _check_memory(path, pixels)
     array = _apply_scaling(read_voxels(path, pixels, pixels.grid.voxels), pixels).reshape(
@@ -85,21 +92,42 @@ def read_volume(path: Path, *, limits: Limits | None = None, warn: Warn = log.wa
     return Volume(array, pixels.grid)
 
 
+def _read_series(series: DicomSeries, limits: Limits) -> Volume:
+    """Read a series of DICOM; see ``dicom.read_series`` for its type."""
+    path, grid = series.folder, series.grid
+    _check_size(path, grid, np.dtype(np.int16).itemsize, limits)
+    _check_geometry(path, grid, limits)
+    slices, rows, columns = grid.shape
+    per_slice = rows * columns * np.dtype(np.int16).itemsize
+    # One slice is decoded in double precision.
+    memory.check_memory(Need(f"reading {path.name}", 16 * rows * columns, per_slice, slices))
+    array = read_slices(series)
+    _check_values(path, array)
+    return Volume(array, grid)
+
+
 def read_ct(
-    path: Path,
+    source: ImageSource,
     *,
     limits: Limits | None = None,
     assume_hu: bool = False,
     warn: Warn = log.warning,
 ) -> Volume:
     """Read a CT in Hounsfield units; see ``read_volume`` and ``check_ct``."""
-    volume = read_volume(path, limits=limits, warn=warn)
-    return check_ct(volume, path, assume_hu=assume_hu, warn=warn)
+    volume = read_volume(source, limits=limits, warn=warn)
+    return check_ct(volume, source_path(source), assume_hu=assume_hu, warn=warn)
 
 
-def read_mr(path: Path, *, limits: Limits | None = None, warn: Warn = log.warning) -> Volume:
+def read_mr(
+    source: ImageSource, *, limits: Limits | None = None, warn: Warn = log.warning
+) -> Volume:
     """Read an MR image. Any scale will do, negative values included; see ``check_mr``."""
-    return check_mr(read_volume(path, limits=limits, warn=warn), path)
+    return check_mr(read_volume(source, limits=limits, warn=warn), source_path(source))
+
+
+def source_path(source: ImageSource) -> Path:
+    """Return the file, or the folder of a series, for messages."""
+    return source.folder if isinstance(source, DicomSeries) else source
 
 
 def check_ct(
@@ -210,7 +238,7 @@ def check_distinct(ct: Volume, mr: Volume, path: Path) -> None:
         )
 
 
-def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
+def _check_size(path: Path, grid: Grid, itemsize: int, limits: Limits) -> None:
     size = grid.size_text
     if min(grid.shape) < limits.shortest:
         raise unusable_file(
@@ -219,11 +247,11 @@ def _check_size(path: Path, grid: Grid, pixels: Pixels, limits: Limits) -> None:
             found=size,
             do="give the whole scan",
         )
-    if grid.voxels > limits.voxels or grid.voxels * pixels.dtype.itemsize > limits.bytes:
+    if grid.voxels > limits.voxels or grid.voxels * itemsize > limits.bytes:
         raise unusable_file(
             path,
             expected=f"at most {limits.voxels} voxels and {limits.bytes} bytes",
-            found=f"{size} of {pixels.dtype.itemsize} bytes",
+            found=f"{size} of {itemsize} bytes",
             do="resample or crop it",
         )
 

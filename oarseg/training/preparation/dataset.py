@@ -47,6 +47,7 @@ from oarseg.training.preparation.dataset_origin import (
 )
 from oarseg.training.preparation.label_sources import (
     find_sources,
+    find_structure_sources,
     merged_classes,
     read_training_labels,
 )
@@ -165,7 +166,9 @@ def prepare_dataset(
     recipes = default_recipes(challenge)
     required = frozenset(recipe.name for recipe in recipes if not recipe.optional)
     found = find_cases(data, challenge, required=required)
-    sources = find_sources(labels or data, challenge, progress=progress)
+    sources = find_structure_sources(labels or data, found.cases, challenge)
+    if not sources:
+        sources = find_sources(labels or data, challenge, progress=progress)
     left_out = list(found.problems)
     jobs: list[CaseJob] = []
     for case in found.cases:
@@ -244,8 +247,12 @@ def _digest_sources(job: CaseJob) -> dict[str, str]:
     files = {
         f"{channel} {path.name}": path
         for channel, path in job.case.files.items()
-        if channel in names
+        if channel in names - job.case.series.keys()
     }
+    for channel in names & job.case.series.keys():
+        series = job.case.series[channel]
+        uids = series.sop_instance_uids
+        files |= {f"{channel} {u}": p for u, p in zip(uids, series.files, strict=True)}
     files |= {f"label {path.name}": path for path in job.labels.files}
     if job.transforms == "files":
         paths = [_transform_path(job, name) for name in sorted(names & job.case.files.keys())]

@@ -5,7 +5,7 @@ The layouts are those that ``oarseg evaluate`` reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.cases.case import Case
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
@@ -20,6 +21,7 @@ from oarseg.imaging.volume import Grid
 from oarseg.labels.find_labels import LabelFiles, find_labels
 from oarseg.labels.mask import CroppedMask
 from oarseg.labels.open_masks import LabelMap, Masks, Target, open_masks
+from oarseg.labels.structure_sets import find_structure_sets, structure_set_of
 
 LABELS_SHOWN = 5
 
@@ -57,6 +59,30 @@ def find_sources(
     for problem in found.problems:
         progress(f"{problem.name}: passed over: {problem.message}")
     return {files.key: files for files in found.cases}
+
+
+def find_structure_sources(
+    folder: Path, cases: Sequence[Case], challenge: Challenge
+) -> dict[str, LabelFiles]:
+    """Find the RT Structure Sets that were drawn on the cases' series, by case-folded case name.
+
+    Args:
+        folder: searched with all folders below it, whatever the files are called.
+        cases: those without a series of DICOM have none.
+        challenge: names the reference image.
+
+    Raises:
+        InputError: several of one series, or one that cannot be read.
+    """
+    channel = challenge.reference.channel
+    drawn = [case for case in cases if channel in case.series]
+    files = find_structure_sets(folder) if drawn else ()
+    found = {case.name: structure_set_of(case.series[channel], files) for case in drawn}
+    return {
+        name.casefold(): LabelFiles(name, path, {})
+        for name, path in found.items()
+        if path is not None
+    }
 
 
 def read_training_labels(

@@ -1,0 +1,1 @@
+"""Read series of DICOM slices without trusting a header."""

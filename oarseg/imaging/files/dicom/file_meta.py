@@ -1,0 +1,127 @@
+"""The head of a DICOM file: what it holds and how, judged before anything else is parsed."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import config
+from pydicom.uid import UID
+
+from oarseg.imaging.files.pixels import quote_header_text, unusable_file
+
+PREAMBLE = b"DICM"
+PREAMBLE_AT = 128
+# Fifteen elements are defined for it; a private one may hold some bytes of its own.
+MOST_ELEMENTS = 64
+MOST_META_BYTES = 1 << 16
+LONG_VALUES = frozenset({b"OB", b"OW", b"SQ", b"UN", b"UT"})
+SOP_CLASS, SYNTAX = 0x0002, 0x0010
+
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+RLE = "1.2.840.10008.1.2.5"
+# Deflated data sets are left out on purpose: they inflate without a bound while they are parsed.
+ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE})
+
+
+@dataclass(frozen=True)
+class FileMeta:
+    """What the file meta information says.
+
+    Attributes:
+        sop_class_uid: kind of object; "" where it is not given.
+        transfer_syntax_uid: how it is encoded.
+        end: byte at which the data set begins.
+    """
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    end: int
+
+    @property
+    def implicit(self) -> bool:
+        """Whether the data set leaves out the types of its values."""
+        return self.transfer_syntax_uid == IMPLICIT
+
+    @property
+    def sop_class(self) -> str:
+        """The kind of object in words, for messages."""
+        return uid_name(self.sop_class_uid) or "an object of unknown class"
+
+
+def uid_name(uid: str) -> str:
+    """Return the registered name of a UID, else the UID, printable and short."""
+    # It would warn of what is no UID, and quote all of it.
+    name = UID(uid, validation_mode=config.IGNORE).name
+    return name if name.isprintable() and len(name) <= 64 else quote_header_text(name)
+
+
+def is_dicom(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of DICOM."""
+    return head[PREAMBLE_AT : PREAMBLE_AT + len(PREAMBLE)] == PREAMBLE
+
+
+def read_file_meta(path: Path, stream: BinaryIO) -> FileMeta | None:
+    """Read the file meta information.
+
+    Args:
+        path: for messages.
+        stream: the file, at its begin.
+
+    Returns:
+        None if the file is not DICOM.
+
+    Raises:
+        InputError: the file is DICOM, and its meta information is damaged.
+    """
+    if not is_dicom(stream.read(PREAMBLE_AT + len(PREAMBLE))):
+        return None
+    values: dict[int, str] = {}
+    for _ in range(MOST_ELEMENTS):
+        begin = stream.tell()
+        element = _read_element(stream)
+        if element is None:
+            return FileMeta(values.get(SOP_CLASS, ""), values.get(SYNTAX, ""), begin)
+        number, value = element
+        # A repeated element must not be able to exchange what was judged.
+        values.setdefault(number, value.decode("ascii", "replace").strip("\0 "))
+    raise unusable_file(
+        path,
+        expected=f"file meta information of at most {MOST_ELEMENTS} elements",
+        found="more",
+        do="export it again",
+    )
+
+
+def check_syntax(path: Path, meta: FileMeta) -> None:
+    """Refuse an encoding that is not on the list.
+
+    Raises:
+        InputError: it is not.
+    """
+    if meta.transfer_syntax_uid not in ALLOWED_SYNTAXES:
+        names = ", ".join(sorted(UID(uid).name for uid in ALLOWED_SYNTAXES))
+        raise unusable_file(
+            path,
+            expected=f"a transfer syntax among {names}",
+            found=uid_name(meta.transfer_syntax_uid) or "none",
+            do="export it without compression, or decompress it, as dcmdjpeg and gdcmconv do",
+        )
+
+
+def _read_element(stream: BinaryIO) -> tuple[int, bytes] | None:
+    """Read an element of group 2: its number and value; None, if another group follows."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    group, number, kind, length = struct.unpack("<HH2sH", head)
+    if group != 2:
+        return None
+    if kind in LONG_VALUES:
+        (length,) = struct.unpack("<I", stream.read(4).ljust(4, b"\0"))
+    if length > MOST_META_BYTES:
+        stream.seek(min(length, 1 << 40), 1)
+        return number, b""
+    return number, stream.read(length)

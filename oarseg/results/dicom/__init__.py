@@ -1,0 +1,1 @@
+"""DICOM objects of a case: RT Structure Set and Segmentation."""

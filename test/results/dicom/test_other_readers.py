@@ -1,0 +1,137 @@
+"""Our DICOM objects in other people's hands; ``make dicom-test`` sets up what this needs.
+
+rt-utils and platipy round points to voxels. rt-utils takes the rows' spacing for the columns',
+and platipy the number of rows for that of columns, so the images here are square. platipy
+also loses what is one voxel thin: an outline that rounds to a line has no inside there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contour_shapes import SHAPES, label_map
+from dicom_ct import write_ct
+from dicom_readers import Masks, read_masks
+from raters import mask_of, read_raters
+
+from oarseg.challenges import catalogue
+from oarseg.challenges.challenge import Organ
+from oarseg.imaging.volume import Grid, Volume
+from oarseg.labels.boxes import enclosing_box, label_boxes
+from oarseg.results.dicom.write_objects import DicomRequest, write_objects
+
+pytestmark = pytest.mark.dicom_tools
+
+EXACT = ("plastimatch", "dcmrtstruct2nii")
+ROUNDING = ("rt-utils", "platipy")
+THIN = ("borders", "sieve", "comb")
+ORGANS = catalogue.load_challenge("han_seg").organs
+# The readers in Python take a minute and more a case, so they read one, round its organs.
+RATERS = {
+    "case_1/oncologist": (*EXACT, *ROUNDING),
+    "case_2/radiographer": EXACT[:1],
+    "case_3/oncologist": EXACT[:1],
+}
+
+
+def written(
+    folder: Path, labels: Volume, organs: Sequence[Organ], *, segmentation: bool = False
+) -> tuple[Path, ...]:
+    """Write slices to ``ct`` and the objects beside it."""
+    by_label = label_boxes(labels.array, 255)
+    names = write_objects(
+        folder,
+        "case",
+        labels=labels.array,
+        organs=organs,
+        boxes=[enclosing_box(by_label[label - 1] for label in o.labels) for o in organs],
+        request=DicomRequest(
+            write_ct(folder / "ct", labels.grid),
+            "HaN phantoms",
+            "ab" * 32,
+            "NOT FOR CLINICAL USE",
+            True,
+            "binary" if segmentation else None,
+        ),
+    )
+    return tuple(folder / name for name in names)
+
+
+def shapes(spacing_mm: tuple[float, float]) -> Volume:
+    labels = label_map()
+    return Volume(labels, Grid(labels.shape, (2.5, *spacing_mm), (-20.3, -115.25, 1000.7)))
+
+
+def square_round_organs(labels: Volume) -> Volume:
+    """Crop to a square of the same grid that holds all organs."""
+    box = enclosing_box(label_boxes(labels.array, 255))
+    assert box is not None
+    side = max(box[1].stop - box[1].start, box[2].stop - box[2].start)
+    y, x = (min(axis.start, labels.grid.shape[1] - side) for axis in box[1:])
+    array = labels.array[box[0], y : y + side, x : x + side]
+    origin_mm = labels.grid.to_world(np.array([[box[0].start, y, x]]))[0]
+    grid = Grid(array.shape, labels.grid.spacing_mm, tuple(origin_mm), labels.grid.direction)
+    return Volume(array, grid)
+
+
+def dice(labels: Volume, organs: Sequence[Organ], found: Masks) -> dict[str, float]:
+    """Dice of each organ that has voxels; a reader's missing mask is an error."""
+    scores = {}
+    for organ in organs:
+        mask = mask_of(labels.array, organ)
+        if mask.any():
+            other = found[organ.dicom_name]
+            assert other.shape == mask.shape
+            common = np.count_nonzero(mask & other)
+            scores[organ.name] = 2 * common / (np.count_nonzero(mask) + np.count_nonzero(other))
+    return scores
+
+
+@pytest.mark.parametrize("reader", EXACT)
+def test_shapes_are_exact(reader: str, tmp_path: Path) -> None:
+    labels = shapes((1.3, 0.9))
+    (file,) = written(tmp_path, labels, ORGANS)
+    scores = dice(labels, ORGANS, read_masks(reader, file, tmp_path / "ct", tmp_path / "out"))
+    assert scores == {organ.name: 1.0 for organ in ORGANS[: len(SHAPES)]}
+
+
+@pytest.mark.parametrize("reader", ROUNDING)
+def test_shapes_survive_rounding(reader: str, tmp_path: Path) -> None:
+    labels = shapes((0.9, 0.9))
+    (file,) = written(tmp_path, labels, ORGANS)
+    found = dice(labels, ORGANS, read_masks(reader, file, tmp_path / "ct", tmp_path / "out"))
+    scores = dict(zip(SHAPES, found.values(), strict=True))
+    if reader == "platipy":
+        scores = {name: score for name, score in scores.items() if name not in THIN}
+    assert np.mean(list(scores.values())) >= 0.99, scores
+    assert min(scores.values()) >= 0.94, scores
+
+
+@pytest.mark.parametrize("name", RATERS)
+def test_raters_masks(name: str, tmp_path: Path) -> None:
+    labels, organs = read_raters(name)
+    labels = square_round_organs(labels)
+    (file,) = written(tmp_path, labels, organs)
+    for reader in RATERS[name]:
+        found = read_masks(reader, file, tmp_path / "ct", tmp_path / reader)
+        scores = dice(labels, organs, found)
+        assert len(scores) == 21
+        if reader in EXACT:
+            assert set(scores.values()) == {1.0}, (reader, scores)
+        assert np.mean(list(scores.values())) >= 0.99, (reader, scores)
+        assert min(scores.values()) >= 0.94, (reader, scores)
+
+
+def test_the_standard_is_kept(tmp_path: Path) -> None:
+    for file in written(tmp_path, shapes((1.3, 0.9)), ORGANS, segmentation=True):
+        done = subprocess.run(
+            ["dciodvfy", "-new", str(file)], capture_output=True, text=True, timeout=60, check=False
+        )
+        said = done.stdout + done.stderr
+        kind = "RTStructureSet" if "RTSTRUCT" in file.name else "Segmentation"
+        assert kind in said
+        assert "Error" not in said, said
