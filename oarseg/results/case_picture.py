@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from oarseg import registration
 from oarseg.cases.case import Case, label_path
-from oarseg.challenges.challenge import Challenge, Structure
+from oarseg.challenges.challenge import Challenge, Socket, Structure
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.intensities import standardise_mr
@@ -52,6 +52,12 @@ def mr_row(mr: Volume) -> PictureRow:
     present = mr.array[mr.array > 0]
     top = float(np.percentile(present, 99)) if present.size else 1.0
     return PictureRow(mr, (0.0, top))
+
+
+def other_row(image: Volume) -> PictureRow:
+    """Show an image of unknown units between its 1st and its 99th percentile."""
+    low, high = np.percentile(image.array, (1, 99))
+    return PictureRow(image, (float(low), float(max(high, low + 1e-6))))
 
 
 def draw_planes(rows: Sequence[PictureRow], labels: Volume, structures: Sequence[Structure]) -> Rgb:
@@ -106,8 +112,8 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     for path in (label_file, report_file):
         if not path.is_file():
             raise InputError(f"{path}: expected the output of {case.name}, found none; segment it")
-    ct = read_scan.read_ct(case.source(reference.channel))
-    rows = [ct_row(ct)]
+    ct = _reference_image(case, reference)
+    rows = [ct_row(ct) if reference.modality == "CT" else other_row(ct)]
     found = json.loads(report_file.read_text(encoding="utf-8"))["registration"]
     others = [case.source(name) for name in case.files if name != reference.channel]
     if found and others:
@@ -116,6 +122,11 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
         rows.append(mr_row(resample_moving(mr, transform, ct.grid, outside=0.0)))
     labels = from_sitk(sitk.ReadImage(str(label_file)))
     return draw_planes(rows, labels, challenge.structures)
+
+
+def _reference_image(case: Case, socket: Socket) -> Volume:
+    source = case.source(socket.channel)
+    return read_scan.read_ct(source) if socket.modality == "CT" else read_scan.read_volume(source)
 
 
 def _upright(volume: Volume) -> Volume:

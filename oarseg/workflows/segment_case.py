@@ -21,9 +21,11 @@ from oarseg.inference.channels import build_channels, is_registered, read_images
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
+from oarseg.inference.engines.cuda import free_device_bytes
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import IndexBox, NetworkInput
 from oarseg.inference.preprocessing import preprocess as preprocess
+from oarseg.inference.streaming import buffer_bytes
 from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
@@ -35,6 +37,9 @@ from oarseg.workflows.effort import choose_computation
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import RunDescription
+
+# Of a GPU's free memory: the networks take workspace while they run.
+DEVICE_SHARE = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +147,7 @@ def _predict_labels(
     """Compute the label map; on the CPU if the GPU fails and the user named no device."""
     try:
         used = choose_computation(prepared.network, prepared.body, run, notes, engines, deadline)
+        notes.joint = notes.joint or _overflows_device(used, prepared.network, run)
         with ProgressLine(f"{case.name}: tiles") as progress:
             labels = stream(
                 prepared.network,
@@ -163,6 +169,16 @@ def _predict_labels(
             run.weights, exactness=run.precision, device="cpu", threads=run.threads
         )
     return _predict_labels(case, prepared, run, notes, engines, deadline)
+
+
+def _overflows_device(engines: Engines, network: NetworkInput, run: RunDescription) -> bool:
+    """Tell whether a sum for each fold would not fit into the GPU's memory."""
+    manifest = run.weights.manifest
+    if engines.xp is np or len(engines.folds) == 1:
+        return False
+    shape = network.placement.network_shape
+    separate = buffer_bytes(shape, manifest, sums=len(engines.folds))
+    return separate > DEVICE_SHARE * free_device_bytes(engines.xp)
 
 
 def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:

@@ -201,3 +201,12 @@ def test_doubt_is_a_warning_and_assumed_hu_another() -> None:
     raw = volume.with_array(volume.array + 1024)
     check_ct(raw, PATH, assume_hu=True, warn=told.append)
     assert told[0].startswith("x.mha: taken as HU as was asked: values 974 to 1114, ")
+
+
+@pytest.mark.parametrize(("offset", "status"), [(0, "doubtful"), (1024, "wrong")])
+def test_a_fill_of_zero_can_be_left_out(offset: int, status: str) -> None:
+    """A brain of 10 to 60 HU in zeros has no air; stored as raw values it is no CT in HU."""
+    brain = np.zeros((16, 64, 64), np.int16)
+    ramp = np.linspace(10, 60, 40)
+    brain[3:13, 12:52, 12:52] = offset + ramp[:, None] / 2 + ramp / 2
+    assert judge_hu(brain, zero_is_fill=True).status == status

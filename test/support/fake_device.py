@@ -19,10 +19,17 @@ class FakeDevice(ModuleType):
         super().__init__("cupy")
         self.copies = 0
         stream = SimpleNamespace(synchronize=lambda: None)
+        self.free_bytes = 1 << 34
         self.cuda = SimpleNamespace(
-            runtime=SimpleNamespace(CUDARuntimeError=OSError),
+            runtime=SimpleNamespace(
+                CUDARuntimeError=OSError, memGetInfo=lambda: (self.free_bytes, 1 << 34)
+            ),
             get_current_stream=lambda: stream,
         )
+
+    def get_default_memory_pool(self) -> Any:
+        """CuPy's pool, which holds nothing back."""
+        return SimpleNamespace(free_bytes=lambda: 0)
 
     def asnumpy(self, array: Any) -> Any:
         """From the device to the host."""

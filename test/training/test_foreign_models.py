@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,14 @@ from foreign_models import Foreign
 from numpy.typing import NDArray
 
 from oarseg.challenges import catalogue
+from oarseg.challenges.toml_text import challenge_toml
 from oarseg.cli import main
 from oarseg.errors import InputError
+from oarseg.model.agreement import dataset_record
 from oarseg.model.conditioning import Conditioning
 from oarseg.model.manifest import RunDefaults, parse_manifest
 from oarseg.training.export import Card, export_ensemble, read_model
+from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings
 
@@ -229,3 +233,39 @@ def test_a_ct_that_is_surely_not_in_hu_is_refused_unless_asked(tmp_path: Path) -
     mine = foreign.read_labels(tmp_path / "out/patient_1.nii.gz")
     theirs = foreign.read_labels(tmp_path / "wanted.nii.gz")
     assert np.count_nonzero(mine != theirs) <= MOST_TIES * theirs.size
+
+
+def test_regions_are_scored_whole_and_a_picture_needs_no_hu(tmp_path: Path) -> None:
+    """By the challenge that ``challenges --from`` prints."""
+    model, draw = MODELS["CBCT and MR, nested targets"]
+    results = exported(tmp_path, model)
+    rules = challenge_of_file(results / "dataset.json")
+    (tmp_path / "mine.toml").write_text(challenge_toml(rules))
+    bright = [image.astype(np.float32) * 50 for image in draw(model)]
+    foreign.write_images(bright, tmp_path / "in", ending=".mha", spacing_mm=SPACING)
+    labels = tmp_path / "labelsTr" / "patient_1.mha"
+    labels.parent.mkdir()
+    labels.write_bytes(segmented(tmp_path).read_bytes())
+    options = ["--challenge", str(tmp_path / "mine.toml")]
+    out, scores = str(tmp_path / "out"), tmp_path / "scores"
+    assert main(["evaluate", out, str(labels.parent), "--out", str(scores), *options]) == 0
+    rows = list(csv.DictReader((scores / "scores.csv").read_text().splitlines()))
+    assert {row["structure"]: row["dsc"] for row in rows} == dict.fromkeys(
+        ("PTV", "CTV_low", "GTV"), "1.0"
+    )
+    picture = tmp_path / "look.png"
+    asked = ["--input", str(tmp_path / "in"), "--output", out, "--png", str(picture)]
+    assert main(["picture", *asked, *options]) == 0
+    assert picture.stat().st_size > 0
+
+
+def test_a_model_of_prepare_keeps_what_prepare_did(tmp_path: Path) -> None:
+    model = MODELS["fold all"][0]
+    plain = read_model(foreign.write_results(model, tmp_path / "plain"), card=Card())
+    rules = replace(plain.challenge, name="ours", orientation="LPS")
+    noted = replace(
+        model, change_dataset=lambda document: document.update(oarseg=dataset_record(rules))
+    )
+    found = read_model(foreign.write_results(noted, tmp_path / "noted"), card=Card())
+    assert found.challenge == rules
+    assert found.conditioning == Conditioning(clip_hu=True, padding_is_air=True, axes="LPS")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from oarseg.errors import ResourceError
+from oarseg.errors import DeviceError, ResourceError
 from oarseg.inference.engines.buffers import allocate_buffers
 from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, NoCudaError, OnnxEngine
 from oarseg.inference.engines.protocol import first_line
@@ -57,6 +57,19 @@ def open_cuda(bundle: Bundle, precision: Precision, threads: int) -> CudaFolds:
     except _device_errors(xp) as error:
         raise NoCudaError(first_line(error)) from error
     return CudaFolds(folds, xp)
+
+
+def free_device_bytes(xp: ModuleType) -> int:
+    """Return the memory that CuPy may still take on the GPU, with what its pool holds unused.
+
+    Raises:
+        DeviceError: the driver does not answer.
+    """
+    try:
+        free, _ = xp.cuda.runtime.memGetInfo()
+        return int(free) + int(xp.get_default_memory_pool().free_bytes())
+    except xp.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(f"the GPU does not answer: {first_line(error)}") from error
 
 
 def _keep_kernels_in_memory() -> None:

@@ -22,8 +22,11 @@ SOP_CLASS, SYNTAX = 0x0002, 0x0010
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 RLE = "1.2.840.10008.1.2.5"
+# Lossless ones only; their decoders are optional.
+JPEG = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"})
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
 # Deflated data sets are left out on purpose: they inflate without a bound while they are parsed.
-ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE})
+ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE, *JPEG, JPEG_2000})
 
 
 @dataclass(frozen=True)

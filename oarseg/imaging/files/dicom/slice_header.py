@@ -149,6 +149,7 @@ def read_header(path: Path, stream: BinaryIO, meta: FileMeta) -> SliceHeader:
             found="two",
             do="export it again",
         )
+    frame = _text(data, "FrameOfReferenceUID")
     orientation = _numbers(data, "ImageOrientationPatient", 6)
     return SliceHeader(
         path=path,
@@ -158,7 +159,7 @@ def read_header(path: Path, stream: BinaryIO, meta: FileMeta) -> SliceHeader:
         sop_instance_uid=uids["SOPInstanceUID"],
         study_uid=uids["StudyInstanceUID"],
         series_uid=uids["SeriesInstanceUID"],
-        frame_of_reference_uid=_text(data, "FrameOfReferenceUID"),
+        frame_of_reference_uid=frame if _is_uid(frame) else "",
         modality={**MODALITIES, **ENHANCED}[meta.sop_class_uid],
         enhanced=meta.sop_class_uid in ENHANCED,
         description=_text(data, "SeriesDescription"),
@@ -204,13 +205,17 @@ def _pixel_format(data: Dataset, start: int | None, length: int | None) -> Pixel
 
 
 def _check_uid(path: Path, name: str, uid: str) -> None:
-    if not uid or len(uid) > 64 or not uid.replace(".", "").isdecimal() or not uid.isascii():
+    if not _is_uid(uid):
         raise unusable_file(
             path,
             expected=f"{name}, a UID",
             found=quote_header_text(uid[:70]) if uid else "none",
             do="export it again",
         )
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= 64 and text.isascii() and text.replace(".", "").isdecimal()
 
 
 def _value(data: Dataset, name: str) -> Any:

@@ -13,7 +13,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from oarseg.errors import InputError
-from oarseg.imaging.files.dicom.file_meta import EXPLICIT, IMPLICIT
+from oarseg.imaging.files.dicom.file_meta import EXPLICIT, IMPLICIT, JPEG_2000, RLE, uid_name
+from oarseg.imaging.files.dicom.jpeg_size import jpeg_2000_size, jpeg_size
 from oarseg.imaging.files.dicom.slice_header import PixelFormat, SliceHeader
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
@@ -56,7 +57,9 @@ def check_pixels(header: SliceHeader) -> None:
         _check_native(path, pixels, needed, held)
     elif pixels.length is not None:
         raise _damaged(path, "pixel data in fragments", "one value")
-    elif needed > held * RLE_RATIO:
+    else:
+        _check_decoder(path, header.transfer_syntax_uid)
+    if header.transfer_syntax_uid == RLE and needed > held * RLE_RATIO:
         raise _damaged(path, f"{needed} bytes of pixels", f"{held} bytes that cannot hold them")
 
 
@@ -135,10 +138,12 @@ def _stored_type(pixels: PixelFormat) -> np.dtype[Any]:
 def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
     pixels = header.pixels
     frame = _read_fragments(header, stream)
+    if header.transfer_syntax_uid != RLE:
+        _check_frame(header, frame)
     try:
         with warnings.catch_warnings():
-            # More or fewer values than fit would only be warned of.
-            warnings.simplefilter("error")
+            # Of more or fewer values of RLE than fit would only be warned.
+            warnings.simplefilter("error" if header.transfer_syntax_uid == RLE else "ignore")
             decoder = get_decoder(UID(header.transfer_syntax_uid))
             values, _ = decoder.as_array(_encapsulated(frame), index=0, **_decode_options(pixels))
     except MemoryError:
@@ -150,6 +155,27 @@ def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
     if values.size != (pixels.rows or 0) * (pixels.columns or 0):
         raise _damaged(header.path, f"{pixels.columns}×{pixels.rows} pixels", f"{values.size}")
     return np.asarray(values)
+
+
+def _check_decoder(path: Path, syntax: str) -> None:
+    if not get_decoder(UID(syntax)).is_available:
+        raise unusable_file(
+            path,
+            expected=f"a decoder for {uid_name(syntax)}",
+            found="none",
+            do="install oarseg[dicom-jpeg] (for JPEG Lossless also pylibjpeg-libjpeg), or export "
+            "it without compression",
+        )
+
+
+def _check_frame(header: SliceHeader, frame: bytes) -> None:
+    """Make sure that a compressed frame has the header's size: decoders allocate its own."""
+    pixels = header.pixels
+    is_2000 = header.transfer_syntax_uid == JPEG_2000
+    size = jpeg_2000_size(frame) if is_2000 else jpeg_size(frame)
+    if size != (pixels.rows, pixels.columns):
+        found = "a stream of another kind" if size is None else f"{size[1]}×{size[0]} in the stream"
+        raise _damaged(header.path, f"{pixels.columns}×{pixels.rows} grey pixels", found)
 
 
 def _decode_options(pixels: PixelFormat) -> Any:

@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import dicom_files
 import numpy as np
@@ -15,15 +16,19 @@ import pytest
 from dicom_files import Change, Form, small_volume, write_series
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
     RTStructureSetStorage,
 )
 
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
+from oarseg.imaging.files.dicom import slice_pixels
 from oarseg.imaging.files.dicom.choose import find_series
 from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.volume import Grid, Volume
@@ -335,6 +340,31 @@ def test_a_run_length_that_asks_for_gibibytes(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "expected 8589672450 bytes of pixels, found" in refusal(tmp_path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_a_stream_of_another_size(tmp_path: Path, syntax: UID) -> None:
+    """Its decoder would allocate what the stream asks for."""
+
+    def change(data: FileDataset, index: int) -> None:
+        data.compress(syntax, generate_instance_uid=False)
+        data.Rows -= 1
+
+    write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))
+    assert "expected 40×31 grey pixels, found 40×32 in the stream" in refusal(tmp_path)
+
+
+def test_a_syntax_whose_decoder_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(data: FileDataset, index: int) -> None:
+        data.compress(JPEGLSLossless, generate_instance_uid=False)
+
+    path = write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))[0]
+    missing = SimpleNamespace(is_available=False)
+    monkeypatch.setattr(slice_pixels, "get_decoder", lambda _: missing)
+    assert refusal(tmp_path).startswith(
+        f"{path}: expected a decoder for JPEG-LS Lossless Image Compression, found none; install "
+        "oarseg[dicom-jpeg]"
+    )
 
 
 def test_a_broken_run_length(tmp_path: Path) -> None:
