@@ -21,7 +21,7 @@ help:
 	@echo 'make dicom-test      our DICOM objects read by plastimatch, dciodvfy and others'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
-	@echo 'make fuzz            read 100,000 broken files'
+	@echo 'make fuzz            read 100,000 broken files, and 10,000 of DICOM'
 	@echo 'make fuzz-export     export 5,000 damaged plans, data set files and checkpoints'
 	@echo 'make bench           the comparison tables'
 	@echo 'make weights         go on training better networks, as a long job; see docs/phantoms.md'

@@ -5,6 +5,7 @@ Only blocks that hold voxels of the mask are computed; everything outside it is 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.imaging.arrays import Image, Labels
+from oarseg.imaging.arrays import Image, Labels, Triple
+from oarseg.imaging.volume import Shape
 from oarseg.inference import resampling
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
@@ -98,6 +100,9 @@ class Painter:
                 _BANDS if xp is np else None,
             )
         )
+        # On a GPU gathering single voxels would cost more than it is worth.
+        exact = xp is np and not manifest.regions and shape != target
+        self._plane_taps = _plane_taps(shape, target, orders) if exact else None
         self._canvas = place.view(labels)
         self._mask = mask
         self._regions = manifest.regions
@@ -163,7 +168,36 @@ class Painter:
                 raise RuntimeError(f"plane {tap.first} was not kept")
             part = part * np.float32(tap.weight_last)
             part += self._before[:, rows, columns] * np.float32(tap.weight_first)
-        return self._reduce(self._resized(part, block))
+        resized = self._resized(part, block)
+        if self._plane_taps is None:
+            return self._reduce(resized)
+        classes = first_maximum(resized)
+        self._settle_close_calls(classes, resized, block, tap, logits)
+        found: NDArray[np.uint8] = self._values[classes]
+        return found
+
+    def _settle_close_calls(
+        self,
+        classes: NDArray[Any],
+        resized: NDArray[Any],
+        block: _Block,
+        tap: Tap,
+        logits: NDArray[Any],
+    ) -> None:
+        """Interpolate anew, in float64 as nnU-Net does, where rounding decides; in place."""
+        where = close_calls(resized)
+        if self._plane_taps is None or not len(where[0]):
+            return
+        rows, columns = (
+            taps.at(part.start + indices)
+            for taps, part, indices in zip(self._plane_taps, block.target, where, strict=True)
+        )
+        planes = [(logits, tap.weight_last)]
+        if tap.first != tap.last and self._before is not None:
+            planes.insert(0, (self._before, tap.weight_first))
+        values = _blend(planes, rows, columns)
+        with np.errstate(over="ignore"):
+            classes[where] = values.astype(np.float16).argmax(axis=0)
 
     def _resized(self, part: NDArray[Any], block: _Block) -> NDArray[Any]:
         """Resample logits (classes, source rows, source columns) to the block's voxels."""
@@ -178,6 +212,58 @@ class Painter:
         found = _paint_regions(logits, self._values) if self._regions else first_maximum(logits)
         host: NDArray[np.uint8] = found if self._xp is np else self._xp.asnumpy(found)
         return host if self._regions else self._values[host]
+
+
+@dataclass(frozen=True, eq=False)
+class _TapArrays:
+    """The one or two inputs of each output along an axis: indices and float64 weights (n, 2)."""
+
+    indices: NDArray[np.intp]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, inputs: int, outputs: int, order: int) -> _TapArrays:
+        """Collect the taps of a resampling, with weights that are next to nothing too."""
+        rows = resampling.spline_matrix(inputs, outputs, order)
+        first = np.argmax(rows != 0, axis=1)
+        last = np.minimum(first + 1, inputs - 1)
+        indices = np.stack([first, last], axis=1)
+        weights = np.take_along_axis(rows, indices, axis=1)
+        weights[first == last, 1] = 0
+        return cls(indices, weights)
+
+    def at(self, outputs: NDArray[np.intp]) -> _TapArrays:
+        """Select some outputs."""
+        return _TapArrays(self.indices[outputs], self.weights[outputs])
+
+
+def _plane_taps(inputs: Shape, outputs: Shape, orders: Triple) -> tuple[_TapArrays, _TapArrays]:
+    rows, columns = (_TapArrays.of(inputs[k], outputs[k], orders[k]) for k in (1, 2))
+    return rows, columns
+
+
+def _blend(
+    planes: Sequence[tuple[NDArray[Any], float]], rows: _TapArrays, columns: _TapArrays
+) -> NDArray[np.float64]:
+    """Interpolate at single voxels, in float64 and in the order of SciPy's ``ndimage.zoom``.
+
+    Sums of halves often lie in the middle between two halves. There the last digit decides, so
+    products and sums have to follow in the same order.
+
+    Args:
+        planes: one or two of logits (classes, rows, columns), with their weights.
+        rows, columns: the taps of each voxel.
+
+    Returns:
+        (classes, voxels).
+    """
+    total = np.zeros((len(planes[0][0]), len(rows.indices)))
+    for (plane, weight), i, j in itertools.product(planes, range(2), range(2)):
+        part = plane[:, rows.indices[:, i], columns.indices[:, j]].astype(np.float64)
+        for factor in (weight, rows.weights[:, i], columns.weights[:, j]):
+            part *= factor
+        total += part
+    return total
 
 
 def _groups(columns: Sequence[Band], size: int | None) -> Iterator[tuple[Band, ...]]:
@@ -231,6 +317,24 @@ def first_maximum(logits: NDArray[Any]) -> NDArray[Any]:
     for index in range(len(logits) - 1, -1, -1):
         best[logits[index] >= lowest] = index
     return best
+
+
+def close_calls(logits: NDArray[Any]) -> tuple[NDArray[np.intp], ...]:
+    """Find the voxels in which float32's last digit may decide which class is the largest.
+
+    There another logit comes within two units of half precision of the largest.
+
+    Args:
+        logits: (classes, …) float32.
+
+    Returns:
+        Their indices along each axis but the first.
+    """
+    half = np.clip(logits.max(axis=0), -_LARGEST_HALF, _LARGEST_HALF).astype(np.float16)
+    for _ in range(2):
+        half = np.nextafter(half, np.float16(-np.inf))
+    near = logits >= half.astype(np.float32)
+    return np.nonzero(np.add.reduce(near.view(np.uint8), axis=0, dtype=np.uint16) > 1)
 
 
 def _lowest_rounding_to_same(values: NDArray[Any]) -> NDArray[Any]:

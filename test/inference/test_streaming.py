@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
 from oarseg.inference.footprint import BlockMask
-from oarseg.inference.painting import first_maximum
+from oarseg.inference.painting import Painter, close_calls, first_maximum
 from oarseg.inference.preprocessing import NetworkInput, preprocess
+from oarseg.inference.ring import LogitPlane
 from oarseg.inference.streaming import Effort, buffer_bytes, plan_tiles, segment_streaming
 from oarseg.inference.tiling import cut_tile, gaussian_weights, lay_tiles
 from oarseg.model.manifest import Manifest, ModelFile, Normalisation, Resampling
@@ -325,6 +327,42 @@ def test_memory_does_not_hold_all_classes_of_the_volume(
     sums = 1 if joint else folds
     # Room for small things; the whole volume in half would take 20 to 80 times this.
     assert peak < labels.nbytes + buffer_bytes(shape, manifest, sums=sums) + 150_000
+
+
+def test_a_close_call_has_a_rival_within_two_halves() -> None:
+    # Around 1 a half is 1/1024 below 2 and 1/2048 below 1; class 0 is the largest.
+    step = 1 / 1024
+    rivals = np.float32([1.25 - 1.9 * step, 1.25 - 2.1 * step, 1.25, -3.0])
+    logits = np.stack([np.full(4, 1.25, np.float32), rivals, np.zeros(4, np.float32)])
+    (found,) = close_calls(logits)
+    assert list(found) == [0, 2]
+
+
+@pytest.mark.parametrize("spacing_mm", [(2.0, 1.2, 1.3), (3.1, 1.0, 1.0), (5.0, 1.2, 1.3)])
+def test_close_calls_are_decided_in_float64(spacing_mm: tuple[float, float, float]) -> None:
+    """Logits so much alike that float32's last digit decides in thousands of voxels."""
+    manifest = model((2.0, 1.0, 1.0))
+    place = preprocess(images((20, 30, 28), 1), spacing_mm, manifest).placement
+    draw = np.random.default_rng(0)
+    halves = (0.3 + 2e-3 * draw.standard_normal((CLASSES, *place.network_shape))).astype(np.float16)
+    painted = np.zeros(place.shape, np.uint8)
+    with ThreadPoolExecutor(2) as pool:
+        painter = Painter(place, manifest, painted, mask=None, pool=pool, xp=np)
+        for index in range(place.network_shape[0]):
+            whole = (slice(0, n) for n in place.network_shape[1:])
+            painter.take(LogitPlane(index, halves[:, index].astype(np.float32), *whole))
+    expected = resample_data_or_seg_to_shape(
+        halves,
+        list(place.crop_shape),
+        list(place.network_spacing_mm),
+        list(place.crop_spacing_mm),
+        is_seg=False,
+        order=1,
+        order_z=0,
+        force_separate_z=None,
+    )
+    assert expected.dtype == np.float16
+    assert np.array_equal(place.view(painted), expected.argmax(axis=0))
 
 
 def test_first_maximum_is_the_argmax_of_the_rounded_logits() -> None:

@@ -16,6 +16,7 @@ from oarseg.challenges import catalogue
 from oarseg.cli import main
 from oarseg.errors import InputError, OutputError
 from oarseg.inference.engines.choice import DeviceChoice, Engines
+from oarseg.model.manifest import RunDefaults
 from oarseg.results import space
 from oarseg.results.lock import lock_output
 from oarseg.workflows import segment_folder
@@ -56,7 +57,8 @@ def write_outputs(case: Case, output: Path, text: str) -> Path:
 def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder ``in`` with cases a to c, and a run whose segmentation is a stand-in."""
     put(tmp_path, *(f"in/images/ct/{name}_CT.mha" for name in "abc"))
-    bundle = type("Bundle", (), {"manifest": type("Manifest", (), {"channels": (), "warning": ""})})
+    facts = {"channels": (), "warning": "", "run": RunDefaults()}
+    bundle = type("Bundle", (), {"manifest": type("Manifest", (), facts)})
     monkeypatch.setattr(segment_folder.bundle, "load_bundle", lambda _: bundle)
     monkeypatch.setattr(segment_folder, "challenge_of", lambda *_: replace(RULES, notice=""))
     monkeypatch.setattr(segment_folder._Run, "_open_engines", lambda _: (None, None))
