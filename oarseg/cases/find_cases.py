@@ -136,10 +136,9 @@ def find_cases(
     if dicom is not None:
         return _sorted(dicom.cases, dicom.problems, challenge, [])
     if not layout.candidates and not layout.problems:
-        folders = " and ".join(f"{IMAGES}/{socket.slug}" for socket in challenge.sockets)
         raise InputError(
-            f"{input_dir}: expected images in {folders} or case folders as in the data set, "
-            f"found no case; put the images there or pass another --input"
+            f"{input_dir}: expected images {_places(challenge)}, found no case; put the images "
+            "there or pass another --input"
         )
     cases: list[Case] = []
     problems = layout.problems
@@ -150,6 +149,14 @@ def find_cases(
         else:
             problems.append(made)
     return _sorted(cases, problems, challenge, layout.ignored)
+
+
+def _places(challenge: Challenge) -> str:
+    """Say where the images of a case may lie."""
+    folders = " and ".join(f"{IMAGES}/{socket.slug}" for socket in challenge.sockets)
+    names = [f"<case>{s.suffixes[0]}" for s in challenge.sockets if s.suffixes]
+    named = f", named {' and '.join(names)}" if names else ""
+    return f"in {folders}{named} or in case folders as in the data set"
 
 
 def _find_dicom(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _NOT_IN_FILES = re.compile(r"[^\w.+-]+")
 _NOT_IN_SLUGS = re.compile(r"[^a-z0-9]+")
@@ -13,9 +13,10 @@ def file_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return names that files can have, one for each name and no two alike.
 
     Runs of characters other than letters, digits and ``_.+-`` become one ``_``; a name that
-    occurs again gets ``_2``, ``_3`` and so on. Equal lists give equal names.
+    occurs again, in whatever case, gets ``_2``, ``_3`` and so on. Equal lists give equal names.
     """
-    return distinct_names([_NOT_IN_FILES.sub("_", name).strip("_") or "unnamed" for name in names])
+    plain = [_NOT_IN_FILES.sub("_", name).strip("_") or "unnamed" for name in names]
+    return distinct_names(plain, fold=str.casefold)
 
 
 def slug_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -25,13 +26,23 @@ def slug_names(names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def distinct_names(names: Sequence[str], *, joint: str = "_") -> tuple[str, ...]:
-    """Return the names, with a number appended to each that occurred before."""
+def distinct_names(
+    names: Sequence[str], *, joint: str = "_", fold: Callable[[str], str] = str
+) -> tuple[str, ...]:
+    """Return the names, with a number appended to each that occurred before.
+
+    Args:
+        names: as they are.
+        joint: stands before the number.
+        fold: two names are the same if they are after this.
+    """
     found: list[str] = []
+    taken: set[str] = set()
     for name in names:
         number, distinct = 1, name
-        while distinct in found:
+        while fold(distinct) in taken:
             number += 1
             distinct = f"{name}{joint}{number}"
         found.append(distinct)
+        taken.add(fold(distinct))
     return tuple(found)

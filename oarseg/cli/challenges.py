@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from pathlib import Path
 
 from oarseg.challenges import catalogue
@@ -12,9 +14,10 @@ from oarseg.cli.options import Subparsers, add_label_table
 from oarseg.errors import InputError
 
 HINTS = """\
-# Yours to edit: names and colours for people, slug (the platform's name of an input), and where
-# the label map goes: [output] slug = "my-output" and ending = ".mha" instead of path give
-# images/my-output/<name of the image>.mha, as Grand Challenge wants it. Keys: docs/challenges.md.
+# Yours to edit: the challenge's name and title, colours, rt_name and meaning of what is drawn, slug
+# (the platform's name of an input), and where the label map goes: [output] slug = "my-output" and
+# ending = ".mha" instead of path give images/my-output/<name of the image>.mha, as Grand Challenge
+# wants it. Keys: docs/challenges.md.
 """
 
 
@@ -59,9 +62,12 @@ def _print_toml(arguments: argparse.Namespace) -> None:
         raise InputError("--from: expected alone; leave the challenge and --label-table out")
     path: Path = arguments.dataset
     path = path / "dataset.json" if path.is_dir() else path
+    toml = challenge_toml(challenge_of_file(path))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # TOML is, whatever the locale
     print(f"# Made of {ascii(str(path))[1:-1]} by 'oarseg challenges --from'.")
     print(HINTS)
-    print(challenge_toml(challenge_of_file(path)), end="")
+    print(toml, end="")
 
 
 def _line(rules: Challenge) -> str:

@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stdout: platforms treat everything on stderr as a problem.
     """
     log.open_closed_streams()
+    log.escape_unknown_characters()
     arguments = build_parser().parse_args(argv)
     log.configure_logging(
         verbose=arguments.verbose, information_to_stdout=arguments.command is run_segment

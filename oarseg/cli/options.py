@@ -13,6 +13,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
+from oarseg.model.model_folder import LONGEST_RUN_S
 
 Subparsers = argparse._SubParsersAction  # argparse names no public type for it
 
@@ -77,8 +78,7 @@ def _number(allowed: Callable[[float], bool], expected: str) -> Callable[[str], 
     return parse
 
 
-# Thirty years, which every system timer can count.
-seconds = number_above(0, most=1e9)
+seconds = number_above(0, most=LONGEST_RUN_S)
 
 
 def add_run_defaults(parser: argparse._ActionsContainer) -> None:

@@ -55,10 +55,14 @@ class Grid:
 
     @property
     def text(self) -> str:
-        """Size, spacing and origin, x y z, as text for messages."""
+        """Size, spacing, origin and direction, unless it is plain, x y z, as text for messages."""
         spacing = "×".join(f"{s:g}" for s in reversed(self.spacing_mm))
         origin = ", ".join(f"{o:g}" for o in self.origin_mm)
-        return f"{self.size_text} voxels of {spacing} mm from ({origin})"
+        text = f"{self.size_text} voxels of {spacing} mm from ({origin})"
+        if self.direction == IDENTITY:
+            return text
+        # Adding 0 makes a plain one of the negative zero.
+        return f"{text} in direction ({' '.join(f'{v + 0:g}' for v in np.ravel(self.direction))})"
 
     @property
     def voxel_volume_mm3(self) -> float:

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.plain_names import file_names
-from oarseg.errors import WeightsError
+from oarseg.errors import InputError, WeightsError
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Channel, Label
+from oarseg.model.manifest import Channel, Label, Region
 
 # Values that scanners give, from air to metal.
 CT_RANGE_HU = (-1000.0, 3000.0)
@@ -134,6 +134,19 @@ def _sees_a_ct(channel: Channel) -> bool:
     """Whether anything of a CT is left by a channel's clipping."""
     how = channel.normalisation
     return how.scheme != "ct" or (how.lower < CT_RANGE_HU[1] and how.upper > CT_RANGE_HU[0])
+
+
+def check_region(region: Region | None, rules: Challenge) -> None:
+    """Check that the body can be found where a region needs it.
+
+    Raises:
+        InputError: the region is the body's, and the reference image is no CT to find it in.
+    """
+    if region not in (None, "all") and rules.reference.modality != "CT":
+        raise InputError(
+            f"--region {region}: finds the body in a CT, and the model's first image is "
+            f"{rules.reference.channel}; pass --region all"
+        )
 
 
 def dataset_record(rules: Challenge) -> dict[str, Any]:

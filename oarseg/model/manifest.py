@@ -21,7 +21,7 @@ from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
 from oarseg.model.conditioning import Conditioning
-from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST
+from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
 from oarseg.model.value_types import (
     Axis,
     Intensity,
@@ -192,8 +192,9 @@ class RunDefaults:
 
     region: Region | None = None
     precision: Exactness | None = None
-    mirroring: bool | None = None
-    time_limit_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    # Strict, as the supervisor reads the time limit by itself and knows numbers only.
+    mirroring: Annotated[bool, Field(strict=True)] | None = None
+    time_limit_s: Annotated[float, Field(gt=0, le=LONGEST_RUN_S, strict=True)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

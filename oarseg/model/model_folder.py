@@ -8,7 +8,6 @@ it stays small.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,8 @@ from oarseg.errors import WeightsError
 MANIFEST: Final = "manifest.json"
 # The shipped one has 6 KiB; a challenge of 255 structures of its own adds 64.
 LARGEST_MANIFEST_BYTES: Final = 1 << 18
+# Thirty years, which every system timer can count.
+LONGEST_RUN_S: Final = 1e9
 
 PLATFORM_WEIGHTS = Path("/opt/ml/model")
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
@@ -50,8 +51,8 @@ def time_limit_of(folder: Path) -> float | None:
         seconds = document["run"]["time_limit_s"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    known = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
-    return float(seconds) if known else None
+    known = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return float(seconds) if known and 0 < seconds <= LONGEST_RUN_S else None
 
 
 def find_model(platform: Path, shipped: Path) -> Path:

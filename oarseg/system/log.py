@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -72,6 +73,12 @@ def open_closed_streams() -> None:
             # In this order each takes the lowest free number, which is its own.
             nowhere = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(nowhere, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def escape_unknown_characters() -> None:
+    """Print what the locale's encoding lacks as escapes, so that printing ends no command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def configure_logging(*, verbose: bool = False, information_to_stdout: bool = False) -> None:

@@ -247,6 +247,7 @@ def read_model(
         paths = fold_checkpoints(results, folds or finished_folds(results, checkpoint), checkpoint)
         checkpoints = {fold: read_checkpoint(path) for fold, path in paths.items()}
         how = _conditioning(results, rules)
+        agreement.check_region(card.run.region, rules)
         model = TrainedModel(results, interface, checkpoints, rules, how)
         file = ModelFile(f"{card.name}_fold_0_fp32.onnx", "0" * 64, "0", "fp32")
         describe_manifest(model, card, [file], [])  # what inference would refuse

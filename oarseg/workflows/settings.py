@@ -8,8 +8,8 @@ from typing import Literal
 
 from oarseg.cases.dicom_cases import WantedSeries
 from oarseg.challenges.challenge import Challenge
-from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
+from oarseg.model.agreement import check_region
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Exactness, Region
 from oarseg.registration import Method
@@ -96,11 +96,7 @@ def describe_run(
     """
     asked, model = settings, weights.manifest.run
     region = asked.region or model.region or default_region(challenge)
-    if region != "all" and challenge.reference.modality != "CT":
-        raise InputError(
-            f"--region {region}: finds the body in a CT, and the model's first image is "
-            f"{challenge.reference.channel}; pass --region all"
-        )
+    check_region(region, challenge)
     mirroring = model.mirroring if asked.mirroring is None else asked.mirroring
     return RunDescription(
         settings,

@@ -19,6 +19,13 @@ def test_index_and_world_agree_with_itk() -> None:
     np.testing.assert_allclose(expected, (10 - 4, 20 + 5, 30 + 9))
 
 
+def test_text_tells_grids_apart_that_differ_in_direction_alone() -> None:
+    plain = Grid((4, 5, 6), (3.0, 2.0, 1.0))
+    turned = Grid((4, 5, 6), (3.0, 2.0, 1.0), direction=OBLIQUE)
+    assert plain.text == "6×5×4 voxels of 1×2×3 mm from (0, 0, 0)"
+    assert turned.text == f"{plain.text} in direction (0 -1 0 1 0 0 0 0 1)"
+
+
 def test_round_trip_keeps_array_and_grid() -> None:
     grid = Grid((2, 3, 4), (3.0, 0.7, 0.5), (-1.5, 2.25, 1e3), OBLIQUE)
     array = np.arange(24, dtype=np.int16).reshape(grid.shape)

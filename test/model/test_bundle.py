@@ -210,3 +210,12 @@ def test_a_manifest_that_is_no_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "manifest.json").write_bytes(content)
     with pytest.raises(WeightsError, match=r"manifest\.json: file: "):
         bundle.load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "run", [{"time_limit_s": "60"}, {"time_limit_s": 1e10}, {"mirroring": "no"}]
+)
+def test_a_runs_defaults_are_numbers_and_truths(tmp_path: Path, run: dict[str, Any]) -> None:
+    (key,) = run
+    with pytest.raises(WeightsError, match=rf"run\.{key}: Input should be"):
+        bundle.load_bundle(save(tmp_path, document(tmp_path) | {"run": run}))

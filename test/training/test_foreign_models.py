@@ -22,7 +22,7 @@ from oarseg.cli import main
 from oarseg.errors import InputError
 from oarseg.model.agreement import dataset_record
 from oarseg.model.conditioning import Conditioning
-from oarseg.model.manifest import parse_manifest
+from oarseg.model.manifest import RunDefaults, parse_manifest
 from oarseg.training.export import Card, export_ensemble, read_model
 from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 from oarseg.workflows.segment_folder import segment_folder
@@ -206,6 +206,12 @@ def test_a_challenge_that_is_asked_for_must_have_the_models_channels(tmp_path: P
     results = foreign.write_results(MODELS["fold all"][0], tmp_path)
     with pytest.raises(InputError, match="channel 0 is CBCT, challenge han_seg gives CT there"):
         read_model(results, card=Card(), challenge=catalogue.load_challenge("han_seg"))
+
+
+def test_a_body_that_no_ct_shows_cannot_be_a_models_default(tmp_path: Path) -> None:
+    results = foreign.write_results(MODELS["fold all"][0], tmp_path)
+    with pytest.raises(InputError, match=r"--region body: finds the body in a CT.* is CBCT; pass"):
+        read_model(results, card=Card(run=RunDefaults(region="body")))
 
 
 def test_images_of_a_reader_of_other_files_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,40 @@ def test_plain_labels_are_structures(tmp_path: Path) -> None:
     assert rules.reference.modality == "CT"
 
 
+def test_names_that_differ_in_case_alone_give_different_files(tmp_path: Path) -> None:
+    labels = {"background": 0, "PTV": [1, 2], "ptv": 2}
+    change = {"labels": labels, "regions_class_order": [1, 2]}
+    rules = challenge_of_file(write_dataset(tmp_path, PLAIN | change))
+    assert [organ.name for organ in rules.organs] == ["PTV", "ptv_2"]
+
+
+def test_the_printed_toml_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path, PLAIN | {"channel_names": {"0": "Übersicht", "1": "日本"}})
+    toml = tmp_path / "mine.toml"
+    with toml.open("wb") as stream:
+        subprocess.run(
+            [sys.executable, "-m", "oarseg.cli", "challenges", "--from", path],
+            env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+            stdout=stream,
+            check=True,
+        )
+    assert catalogue.load_challenge(str(toml)) == challenge_of_file(path)
+    shown = subprocess.run(
+        [sys.executable, "-m", "oarseg.cli", "challenges", toml],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert b"input: \\u65e5\\u672c (" in shown
+
+
+def test_nothing_is_printed_for_a_broken_data_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["challenges", "--from", str(tmp_path / "dataset.json")]) == 1
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("document", [TARGETS, PLAIN])
 def test_the_printed_toml_loads_to_the_same_challenge(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], document: dict[str, Any]
@@ -100,6 +137,7 @@ def test_every_challenge_can_be_written_as_toml(tmp_path: Path, name: str) -> No
     ("change", "message"),
     [
         ({"file_ending": ".tif"}, r"file_ending: expected one of \.mha.*found '\.tif'"),
+        ({"channel_names": {"0": "CT\x1b[2J"}}, "channel_names: expected printable names"),
         ({"labels": {"background": 0, "a": 1, "b": 3}}, "labels must be 1, 2, … 2 without gaps"),
     ],
 )

@@ -76,6 +76,8 @@ class DatasetFile:
 
     @model_validator(mode="after")
     def _as_nnunet_wants_them(self) -> Self:
+        if any(not (name.isprintable() and name.strip()) for name in self.channels):
+            raise ValueError("channel_names: expected printable names")
         if any(not name.isprintable() for name in self.labels):
             raise ValueError("labels: expected printable names")
         if self.labels.get(BACKGROUND) != 0:
