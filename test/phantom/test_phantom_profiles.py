@@ -57,7 +57,10 @@ def rounded(text: str) -> str:
 def patient_text(seed: int) -> str:
     anatomy = make_anatomy(seed)
     parts = [(part.shape, part.layers, part.label) for part in anatomy.parts]
-    return repr(parts) + repr(anatomy.body) + repr(anatomy.pose) + repr(anatomy.metal)
+    # The texts are older than pushes, which only randomised patients have.
+    assert anatomy.pose.pushes == ()
+    pose = repr(anatomy.pose).replace(", pushes=()", "")
+    return repr(parts) + repr(anatomy.body) + pose + repr(anatomy.metal)
 
 
 @pytest.mark.parametrize(("seed", "expected"), [(7, "0dc8a0e2dc1b87ec"), (103, "76857b06402311aa")])

@@ -21,7 +21,7 @@ from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 from oarseg.imaging.volume import Vector
 
 # Headers of scanners have some 100 KiB and some 1000 elements before the pixels.
-SLICE_BOUNDS = ReadBounds(data_bytes=16 << 20, reads=40_000, value_bytes=1 << 16)
+SLICE_BOUNDS = ReadBounds(data_bytes=16 << 20, reads=20_000, value_bytes=1 << 16)
 MODALITIES: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.2": "CT",
     "1.2.840.10008.5.1.4.1.1.4": "MR",
