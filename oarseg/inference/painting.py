@@ -5,7 +5,6 @@ Only blocks that hold voxels of the mask are computed; everything outside it is 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.imaging.arrays import Image, Labels, Triple
-from oarseg.imaging.volume import Shape
+from oarseg.imaging.arrays import Image, Labels
 from oarseg.inference import resampling
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
@@ -102,7 +100,11 @@ class Painter:
         )
         # On a GPU gathering single voxels would cost more than it is worth.
         exact = xp is np and not manifest.regions and shape != target
-        self._plane_taps = _plane_taps(shape, target, orders) if exact else None
+        self._voxel_taps = (
+            tuple(resampling.voxel_taps(shape[k], target[k], orders[k]) for k in (1, 2))
+            if exact
+            else None
+        )
         self._canvas = place.view(labels)
         self._mask = mask
         self._regions = manifest.regions
@@ -169,12 +171,13 @@ class Painter:
             part = part * np.float32(tap.weight_last)
             part += self._before[:, rows, columns] * np.float32(tap.weight_first)
         resized = self._resized(part, block)
-        if self._plane_taps is None:
-            return self._reduce(resized)
-        classes = first_maximum(resized)
-        self._settle_close_calls(classes, resized, block, tap, logits)
-        found: NDArray[np.uint8] = self._values[classes]
-        return found
+        if self._regions:
+            return self._on_host(_paint_regions(resized, self._values))
+        classes = self._on_host(first_maximum(resized))
+        if self._voxel_taps is not None:
+            self._settle_close_calls(classes, resized, block, tap, logits)
+        labels: NDArray[np.uint8] = self._values[classes]
+        return labels
 
     def _settle_close_calls(
         self,
@@ -186,16 +189,16 @@ class Painter:
     ) -> None:
         """Interpolate anew, in float64 as nnU-Net does, where rounding decides; in place."""
         where = close_calls(resized)
-        if self._plane_taps is None or not len(where[0]):
+        if self._voxel_taps is None or not len(where[0]):
             return
         rows, columns = (
             taps.at(part.start + indices)
-            for taps, part, indices in zip(self._plane_taps, block.target, where, strict=True)
+            for taps, part, indices in zip(self._voxel_taps, block.target, where, strict=True)
         )
         planes = [(logits, tap.weight_last)]
         if tap.first != tap.last and self._before is not None:
             planes.insert(0, (self._before, tap.weight_first))
-        values = _blend(planes, rows, columns)
+        values = resampling.blend_voxels(planes, rows, columns)
         with np.errstate(over="ignore"):
             classes[where] = values.astype(np.float16).argmax(axis=0)
 
@@ -207,63 +210,9 @@ class Painter:
             part = resampling.apply_columns(part, columns, xp=xp)
         return rows.apply(part, xp=xp)
 
-    def _reduce(self, logits: NDArray[Any]) -> NDArray[np.uint8]:
-        """Reduce logits to label values in host memory."""
-        found = _paint_regions(logits, self._values) if self._regions else first_maximum(logits)
-        host: NDArray[np.uint8] = found if self._xp is np else self._xp.asnumpy(found)
-        return host if self._regions else self._values[host]
-
-
-@dataclass(frozen=True, eq=False)
-class _TapArrays:
-    """The one or two inputs of each output along an axis: indices and float64 weights (n, 2)."""
-
-    indices: NDArray[np.intp]
-    weights: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, inputs: int, outputs: int, order: int) -> _TapArrays:
-        """Collect the taps of a resampling, with weights that are next to nothing too."""
-        rows = resampling.spline_matrix(inputs, outputs, order)
-        first = np.argmax(rows != 0, axis=1)
-        last = np.minimum(first + 1, inputs - 1)
-        indices = np.stack([first, last], axis=1)
-        weights = np.take_along_axis(rows, indices, axis=1)
-        weights[first == last, 1] = 0
-        return cls(indices, weights)
-
-    def at(self, outputs: NDArray[np.intp]) -> _TapArrays:
-        """Select some outputs."""
-        return _TapArrays(self.indices[outputs], self.weights[outputs])
-
-
-def _plane_taps(inputs: Shape, outputs: Shape, orders: Triple) -> tuple[_TapArrays, _TapArrays]:
-    rows, columns = (_TapArrays.of(inputs[k], outputs[k], orders[k]) for k in (1, 2))
-    return rows, columns
-
-
-def _blend(
-    planes: Sequence[tuple[NDArray[Any], float]], rows: _TapArrays, columns: _TapArrays
-) -> NDArray[np.float64]:
-    """Interpolate at single voxels, in float64 and in the order of SciPy's ``ndimage.zoom``.
-
-    Sums of halves often lie in the middle between two halves. There the last digit decides, so
-    products and sums have to follow in the same order.
-
-    Args:
-        planes: one or two of logits (classes, rows, columns), with their weights.
-        rows, columns: the taps of each voxel.
-
-    Returns:
-        (classes, voxels).
-    """
-    total = np.zeros((len(planes[0][0]), len(rows.indices)))
-    for (plane, weight), i, j in itertools.product(planes, range(2), range(2)):
-        part = plane[:, rows.indices[:, i], columns.indices[:, j]].astype(np.float64)
-        for factor in (weight, rows.weights[:, i], columns.weights[:, j]):
-            part *= factor
-        total += part
-    return total
+    def _on_host(self, found: NDArray[Any]) -> NDArray[Any]:
+        host: NDArray[Any] = found if self._xp is np else self._xp.asnumpy(found)
+        return host
 
 
 def _groups(columns: Sequence[Band], size: int | None) -> Iterator[tuple[Band, ...]]:

@@ -10,6 +10,7 @@ in blocks of rows, because the entries fade quickly away from the diagonal.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,6 +74,18 @@ class Tap:
     last: int
     weight_first: float
     weight_last: float
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelTaps:
+    """The two inputs of each output along an axis: indices and float64 weights, (n, 2) each."""
+
+    indices: NDArray[np.intp]
+    weights: NDArray[np.float64]
+
+    def at(self, outputs: NDArray[np.intp]) -> VoxelTaps:
+        """Select some outputs."""
+        return VoxelTaps(self.indices[outputs], self.weights[outputs])
 
 
 def choose_scheme(settings: Resampling, current_mm: Vector, new_mm: Vector) -> Scheme:
@@ -166,6 +179,41 @@ def linear_taps(inputs: int, outputs: int, order: int) -> tuple[Tap, ...]:
         first, last = int(used[0]), int(used[-1])
         found.append(Tap(first, last, float(row[first]), float(row[last])))
     return tuple(found)
+
+
+def voxel_taps(inputs: int, outputs: int, order: int) -> VoxelTaps:
+    """Collect the inputs of each output for order 0 or 1, with weights next to nothing too."""
+    rows = spline_matrix(inputs, outputs, order)
+    first = np.argmax(rows != 0, axis=1)
+    last = np.minimum(first + 1, inputs - 1)
+    indices = np.stack([first, last], axis=1)
+    weights = np.take_along_axis(rows, indices, axis=1)
+    weights[first == last, 1] = 0
+    return VoxelTaps(indices, weights)
+
+
+def blend_voxels(
+    planes: Sequence[tuple[NDArray[Any], float]], rows: VoxelTaps, columns: VoxelTaps
+) -> NDArray[np.float64]:
+    """Interpolate at single voxels, in float64 and in the order of SciPy's ``ndimage.zoom``.
+
+    Sums of halves often lie in the middle between two halves. There the last digit decides, so
+    products and sums have to follow in the same order.
+
+    Args:
+        planes: one or two of logits (classes, rows, columns), with their weights.
+        rows, columns: the taps of each voxel.
+
+    Returns:
+        (classes, voxels).
+    """
+    total = np.zeros((len(planes[0][0]), len(rows.indices)))
+    for (plane, weight), i, j in itertools.product(planes, range(2), range(2)):
+        part = plane[:, rows.indices[:, i], columns.indices[:, j]].astype(np.float64)
+        for factor in (weight, rows.weights[:, i], columns.weights[:, j]):
+            part *= factor
+        total += part
+    return total
 
 
 def resize_columns(

@@ -57,127 +57,105 @@ class TileAgreement:
         )
 
 
-def choose_computation(
-    network: NetworkInput,
-    body: BlockMask | None,
-    run: RunDescription,
-    notes: Notes,
-    engines: Engines,
-    deadline: Deadline | None,
-) -> Engines:
-    """Choose arithmetic and effort, and note them.
+@dataclass(frozen=True, eq=False)
+class Computation:
+    """Chooses how one case is computed, and notes it.
 
-    If time is short, bfloat16 comes before anything is left out.
-
-    Args:
+    Attributes:
         network: the preprocessed case.
         body: the part to label; None labels everything.
         run: what is the same for every case.
         notes: gets the effort, what was given up, and warnings.
-        engines: those of the run.
-        deadline: the time limit; None computes everything.
-
-    Returns:
-        The engines to use for this case.
     """
-    engines = prove_arithmetic(network, body, run, notes, engines)
-    whole = Effort(mirror=run.mirroring and bool(run.weights.manifest.mirror_axes))
-    notes.effort = whole
-    if deadline is None:
+
+    network: NetworkInput
+    body: BlockMask | None
+    run: RunDescription
+    notes: Notes
+
+    def choose(self, engines: Engines, deadline: Deadline | None) -> Engines:
+        """Choose arithmetic and effort; if time is short, bfloat16 before anything is left out.
+
+        Args:
+            engines: those of the run.
+            deadline: the time limit; None computes everything.
+
+        Returns:
+            The engines to use for this case.
+        """
+        notes = self.notes
+        engines = self.prove(engines)
+        whole = Effort(mirror=self.run.mirroring and bool(self.run.weights.manifest.mirror_axes))
+        notes.effort = whole
+        if deadline is None:
+            return engines
+        expected = self._fit_effort(engines, whole, deadline)
+        if notes.effort != whole and (fast := self._open_faster(engines)):
+            engines = fast
+            expected = self._fit_effort(engines, whole, deadline)
+            notes.given_up = (LESS_PRECISE, *notes.given_up)
+        if notes.given_up:
+            notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
+        left = deadline.left()
+        if expected > left:
+            notes.warn(
+                f"even so about {expected:.0f} s are needed and {left:.0f} s are left: the time "
+                "limit will be missed; give more time, a GPU or more CPUs"
+            )
         return engines
-    expected = _fit_effort(network, body, run, notes, engines, whole, deadline)
-    if notes.effort != whole and (fast := _open_faster(network, body, run, notes, engines)):
-        engines = fast
-        expected = _fit_effort(network, body, run, notes, engines, whole, deadline)
-        notes.given_up = (LESS_PRECISE, *notes.given_up)
-    if notes.given_up:
-        notes.warn(f"to meet the time limit, left out: {', '.join(notes.given_up)}")
-    left = deadline.left()
-    if expected > left:
-        notes.warn(
-            f"even so about {expected:.0f} s are needed and {left:.0f} s are left: the time limit "
-            "will be missed; give more time, a GPU or more CPUs"
+
+    def _fit_effort(self, engines: Engines, whole: Effort, deadline: Deadline) -> float:
+        """Note as much effort as fits into the time left; return its expected seconds."""
+        self.notes.effort, expected = choose_effort(
+            deadline.left(),
+            self.network,
+            engines,
+            self.run.weights.manifest,
+            whole=whole,
+            mask=self.body,
+            threads=self.run.threads,
         )
-    return engines
+        self.notes.given_up = describe_losses(whole, self.notes.effort, len(engines.folds))
+        return expected
 
+    def _open_faster(self, engines: Engines) -> Engines | None:
+        """Open the networks in bfloat16, which costs less Dice than leaving out a fold or a tile.
 
-def _fit_effort(
-    network: NetworkInput,
-    body: BlockMask | None,
-    run: RunDescription,
-    notes: Notes,
-    engines: Engines,
-    whole: Effort,
-    deadline: Deadline,
-) -> float:
-    """Note as much effort as fits into the time left; return its expected seconds."""
-    notes.effort, expected = choose_effort(
-        deadline.left(),
-        network,
-        engines,
-        run.weights.manifest,
-        whole=whole,
-        mask=body,
-        threads=run.threads,
-    )
-    notes.given_up = describe_losses(whole, notes.effort, len(engines.folds))
-    return expected
+        Returns:
+            None where they are in use, cannot be had, or do not agree on this case.
+        """
+        run, how = self.run, engines.choice
+        if (how.engine, how.arithmetic) != ("openvino", "float32") or run.precision == "fast":
+            return None
+        if choice.fast_arithmetic(run.weights.manifest) == "f32":
+            return None
+        fast = choice.open_engines(run.weights, exactness="fast", device="cpu", threads=run.threads)
+        proven = self.prove(fast, exact=engines)
+        return None if proven is engines else proven
 
+    def prove(self, engines: Engines, *, exact: Engines | None = None) -> Engines:
+        """Compare an arithmetic that no export has measured with float32, on tiles of the case.
 
-def _open_faster(
-    network: NetworkInput,
-    body: BlockMask | None,
-    run: RunDescription,
-    notes: Notes,
-    engines: Engines,
-) -> Engines | None:
-    """Open the networks in bfloat16, which costs less Dice than leaving out a fold or a tile.
+        Args:
+            engines: the networks to judge.
+            exact: the same in float32; opened where they are needed.
 
-    Returns:
-        None where they are in use, cannot be had, or do not agree on this case.
-    """
-    manifest = run.weights.manifest
-    if engines.choice.engine != "openvino" or engines.choice.arithmetic != "float32":
-        return None
-    if run.precision == "fast" or choice.fast_arithmetic(manifest) == "f32":
-        return None
-    fast = choice.open_engines(run.weights, exactness="fast", device="cpu", threads=run.threads)
-    proven = prove_arithmetic(network, body, run, notes, fast, exact=engines)
-    return None if proven is engines else proven
-
-
-def prove_arithmetic(
-    network: NetworkInput,
-    body: BlockMask | None,
-    run: RunDescription,
-    notes: Notes,
-    engines: Engines,
-    *,
-    exact: Engines | None = None,
-) -> Engines:
-    """Compare an arithmetic that no export has measured with float32, on tiles of the case.
-
-    Args:
-        network, body, run, notes: see ``choose_computation``.
-        engines: the networks to judge.
-        exact: the same in float32; opened where they are needed.
-
-    Returns:
-        ``engines`` if they were measured or agree, else the exact ones.
-    """
-    if engines.measured:
-        return engines
-    exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
-    manifest = run.weights.manifest
-    work = plan_tiles(network.placement, manifest, mask=body)
-    found = compare_engines(network, work, manifest, engines, exact)
-    notes.comparison = found.text
-    if found.passed:
-        return engines
-    notes.warn(
-        f"computed in float32: {engines.choice.arithmetic} is not exact enough, {found.text}"
-    )
-    return exact
+        Returns:
+            ``engines`` if they were measured or agree, else the exact ones.
+        """
+        if engines.measured:
+            return engines
+        run, notes = self.run, self.notes
+        exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
+        manifest = run.weights.manifest
+        work = plan_tiles(self.network.placement, manifest, mask=self.body)
+        found = compare_engines(self.network, work, manifest, engines, exact)
+        notes.comparison = found.text
+        if found.passed:
+            return engines
+        name = engines.choice.arithmetic
+        notes.warn(f"computed in float32: {name} is not exact enough, {found.text}")
+        return exact
 
 
 def compare_engines(
@@ -186,10 +164,10 @@ def compare_engines(
     """Compare the labels of two ensembles on a few tiles, spread evenly over the case."""
     tiles = tuple(work.tiles())
     count = min(len(tiles), COMPARED_TILES)
-    chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
-    ours, wanted = (_tile_labels(network, work, manifest, e, chosen) for e in (fast, exact))
     if not count:
         return TileAgreement(0, 1.0, 1.0)
+    chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
+    ours, wanted = (_tile_labels(network, work, manifest, e, chosen) for e in (fast, exact))
     dice = dice_by_label(ours, wanted, labels=255)
     large = count_labels(wanted, 256)[1:] >= COMPARED_VOXELS
     return TileAgreement(

@@ -33,7 +33,7 @@ from oarseg.system import memory
 from oarseg.system.log import ProgressLine
 from oarseg.system.usage import resident_mib
 from oarseg.workflows.dicom_outputs import dicom_request
-from oarseg.workflows.effort import choose_computation
+from oarseg.workflows.effort import Computation
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import RunDescription
@@ -146,7 +146,7 @@ def _predict_labels(
 ) -> _Predicted:
     """Compute the label map; on the CPU if the GPU fails and the user named no device."""
     try:
-        used = choose_computation(prepared.network, prepared.body, run, notes, engines, deadline)
+        used = Computation(prepared.network, prepared.body, run, notes).choose(engines, deadline)
         notes.joint = notes.joint or _overflows_device(used, prepared.network, run)
         with ProgressLine(f"{case.name}: tiles") as progress:
             labels = stream(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from oarseg.challenges import catalogue
 from oarseg.model.bundle import Bundle, file_sha256
-from oarseg.model.manifest import Channel, Label, Manifest, ModelFile, Normalisation, Resampling
+from oarseg.model.manifest import (
+    Channel,
+    Label,
+    Manifest,
+    ModelFile,
+    Normalisation,
+    Resampling,
+    write_manifest,
+)
 
 SCHEMES = {
     "ct": "CTNormalization",
@@ -219,6 +228,25 @@ def manifest_of(recipe: Recipe, files: tuple[ModelFile, ...]) -> Manifest:
         licence="none",
         versions={},
     )
+
+
+def write_han_seg_weights(folder: Path, *, folds: int) -> Path:
+    """A weights folder for HaN-Seg: tiny networks that know nothing; the MR is optional."""
+    structures = catalogue.load_challenge("han_seg").structures
+    names = {"background": 0, **{structure.name: structure.label for structure in structures}}
+    none = Normalisation("none")
+    recipe = Recipe((8.0, 6.0, 6.0), channels=(CT, none), labels=names, folds=folds)
+    manifest = replace(
+        make(recipe, folder).manifest,
+        challenge="han_seg",
+        channels=(
+            Channel("CT", CT),
+            Channel("MR_T1", none, optional=True, standardise="mean_one"),
+        ),
+        labels=tuple(Label(value, name) for name, value in names.items()),
+    )
+    write_manifest(manifest, folder)
+    return folder
 
 
 def dataset_of(recipe: Recipe) -> dict[str, Any]:

@@ -42,6 +42,10 @@ def case(run: RunDescription) -> NetworkInput:
     return preprocess(images((12, 24, 30), 1), (2.0, 1.1, 1.1), run.weights.manifest)
 
 
+def computation(run: RunDescription, notes: Notes) -> effort.Computation:
+    return effort.Computation(case(run), None, run, notes)
+
+
 @pytest.fixture
 def on_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     instruction_sets.pretend(monkeypatch, bfloat16=True)
@@ -57,7 +61,7 @@ def fast_engines(run: RunDescription) -> Engines:
 def test_an_arithmetic_that_agrees_on_the_case_is_taken(tmp_path: Path) -> None:
     run, notes = run_of(tmp_path, ROBUST), Notes()
     fast = fast_engines(run)
-    assert effort.prove_arithmetic(case(run), None, run, notes, fast) is fast
+    assert computation(run, notes).prove(fast) is fast
     assert "on 6 tiles" in notes.comparison
     assert notes.warnings == []
 
@@ -65,7 +69,7 @@ def test_an_arithmetic_that_agrees_on_the_case_is_taken(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_bfloat16")
 def test_an_arithmetic_that_answers_otherwise_is_not_taken(tmp_path: Path) -> None:
     run, notes = run_of(tmp_path, FRAGILE), Notes()
-    taken = effort.prove_arithmetic(case(run), None, run, notes, fast_engines(run))
+    taken = computation(run, notes).prove(fast_engines(run))
     assert (taken.choice.arithmetic, taken.measured) == ("float32", True)
     (warning,) = notes.warnings
     assert warning.startswith("computed in float32: bfloat16 is not exact enough, on 6 tiles")
@@ -75,7 +79,7 @@ def test_an_arithmetic_that_answers_otherwise_is_not_taken(tmp_path: Path) -> No
 def test_what_the_export_measured_is_not_compared_again(tmp_path: Path) -> None:
     run, notes = run_of(tmp_path, FRAGILE), Notes()
     fast = replace(fast_engines(run), measured=True)
-    assert effort.prove_arithmetic(case(run), None, run, notes, fast) is fast
+    assert computation(run, notes).prove(fast) is fast
     assert notes.comparison == ""
 
 
@@ -127,7 +131,7 @@ def test_a_time_limit_takes_bfloat16_before_a_tile_is_left_out(
     monkeypatch.setattr(effort, "choose_effort", choose)
     run, notes = run_of(tmp_path, pair), Notes()
     exact = open_engines(run.weights, device="cpu", threads=1)
-    used = effort.choose_computation(case(run), None, run, notes, exact, Deadline(1000, 1))
+    used = computation(run, notes).choose(exact, Deadline(1000, 1))
     assert used.choice.arithmetic == arithmetic
     assert len(notes.given_up) == len(left_out)
     for said, expected in zip(notes.given_up, left_out, strict=True):

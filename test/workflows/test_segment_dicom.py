@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -26,7 +25,6 @@ from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.volume import Volume
 from oarseg.labels.structure_sets import read_structures
-from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.workflows import register_pair, segment_folder
@@ -49,20 +47,7 @@ FORMS = {
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network with random weights, which any difference of its input changes."""
-    folder = tmp_path_factory.mktemp("weights")
-    rules = catalogue.load_challenge("han_seg")
-    labels = {"background": 0, **{s.name: s.label for s in rules.structures}}
-    recipe = oracle.Recipe(
-        (8.0, 6.0, 6.0), channels=(oracle.CT, Normalisation("none")), labels=labels, folds=1
-    )
-    made = oracle.make(recipe, folder).manifest
-    channels = (
-        Channel("CT", oracle.CT),
-        Channel("MR_T1", Normalisation("none"), optional=True, standardise="mean_one"),
-    )
-    named = tuple(Label(value, name) for name, value in labels.items())
-    write_manifest(replace(made, challenge="han_seg", channels=channels, labels=named), folder)
-    return folder
+    return oracle.write_han_seg_weights(tmp_path_factory.mktemp("weights"), folds=1)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from oarseg.inference.engines import choice
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model import bundle
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Channel, Label, Normalisation, write_manifest
+from oarseg.model.manifest import write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.results import results_file
@@ -44,25 +44,12 @@ from oarseg.workflows.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
 HAN_SEG = catalogue.load_challenge("han_seg")
-LABELS = {"background": 0, **{s.name: s.label for s in HAN_SEG.structures}}
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds of a tiny network with random weights; the MR is optional."""
-    folder = tmp_path_factory.mktemp("weights")
-    recipe = oracle.Recipe(
-        (8.0, 6.0, 6.0), channels=(oracle.CT, Normalisation("none")), labels=LABELS, folds=2
-    )
-    made = oracle.make(recipe, folder).manifest
-    channels = (
-        Channel("CT", oracle.CT),
-        Channel("MR_T1", Normalisation("none"), optional=True, standardise="mean_one"),
-    )
-    labels = tuple(Label(value, name) for name, value in LABELS.items())
-    manifest = replace(made, challenge="han_seg", channels=channels, labels=labels)
-    write_manifest(manifest, folder)
-    return folder
+    return oracle.write_han_seg_weights(tmp_path_factory.mktemp("weights"), folds=2)
 
 
 def with_required_mr(weights: Path, folder: Path) -> Path:

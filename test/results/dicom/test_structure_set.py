@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from contour_shapes import SHAPES, label_map
-from dicom_ct import series_of, write_ct
+from dicom_ct import PATIENT_NAME, write_ct
 from even_odd import fill_roi
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -64,7 +64,7 @@ def read(
 
 @pytest.mark.parametrize("grid", [GRID, OBLIQUE], ids=["axial", "oblique"])
 def test_every_voxel_comes_back(grid: Grid, tmp_path: Path) -> None:
-    labels, series = label_map(), series_of(grid, tmp_path)
+    labels, series = label_map(), write_ct(tmp_path / "ct", grid)
     found = read(tmp_path, labels, series)
     assert len(found.ROIContourSequence) == len(SHAPES)
     for item in found.ROIContourSequence:
@@ -73,7 +73,7 @@ def test_every_voxel_comes_back(grid: Grid, tmp_path: Path) -> None:
 
 def test_every_voxel_of_raters_masks_comes_back(tmp_path: Path) -> None:
     labels, organs = read_raters("case_1/oncologist")
-    series = series_of(labels.grid, tmp_path)
+    series = write_ct(tmp_path / "ct", labels.grid)
     found = read(tmp_path, labels.array, series, organs=organs)
     assert len(found.ROIContourSequence) == len(organs) == 21
     for item in found.ROIContourSequence:
@@ -82,11 +82,11 @@ def test_every_voxel_of_raters_masks_comes_back(tmp_path: Path) -> None:
 
 
 def test_patient_study_and_frame_are_those_of_the_images(tmp_path: Path) -> None:
-    series = series_of(GRID, tmp_path)
+    series = write_ct(tmp_path / "ct", GRID)
     found = read(tmp_path, label_map(), series)
     assert found.file_meta.TransferSyntaxUID == pydicom.uid.ImplicitVRLittleEndian
-    assert (str(found.PatientName), found.PatientID) == ("Müller^Anna", "P-17")
-    assert (found.StudyInstanceUID, found.StudyDate) == (series.study_uid, "20250304")
+    assert (str(found.PatientName), found.PatientID) == (PATIENT_NAME, "PAT-0001")
+    assert (found.StudyInstanceUID, found.StudyDate) == (series.study_uid, "20240131")
     assert found.SeriesInstanceUID != series.series_uid
     assert found.SOPInstanceUID == found.file_meta.MediaStorageSOPInstanceUID
     frame = found.ReferencedFrameOfReferenceSequence[0]
@@ -107,7 +107,7 @@ def test_structures_have_names_colours_codes_and_types(tmp_path: Path) -> None:
         Organ(name="Absent", colour=(4, 5, 6), labels=(3,)),
         Organ(name="GTVnd", colour=(7, 8, 9), labels=(2,), rt_name="GTVn", rt_type="GTV"),
     )
-    found = read(tmp_path, labels, series_of(GRID, tmp_path), organs=organs)
+    found = read(tmp_path, labels, write_ct(tmp_path / "ct", GRID), organs=organs)
     rois = found.StructureSetROISequence
     assert [(roi.ROINumber, roi.ROIName) for roi in rois] == [(1, "Parotid_L"), (3, "GTVn")]
     assert {roi.ROIGenerationAlgorithm for roi in rois} == {"AUTOMATIC"}
@@ -124,18 +124,18 @@ def test_structures_have_names_colours_codes_and_types(tmp_path: Path) -> None:
 
 
 def test_the_description_names_model_hash_and_warning(tmp_path: Path) -> None:
-    found = read(tmp_path, label_map(), series_of(GRID, tmp_path), model="A\\B " + "x" * 2000)
+    found = read(tmp_path, label_map(), write_ct(tmp_path / "ct", GRID), model="A\\B " + "x" * 2000)
     assert len(found.StructureSetDescription) <= 1024
     assert len(found.SeriesDescription) <= 64
     assert found.ManufacturerModelName.startswith("A B x")
     (tmp_path / "b").mkdir()
-    found = read(tmp_path / "b", label_map(), series_of(GRID, tmp_path))
+    found = read(tmp_path / "b", label_map(), write_ct(tmp_path / "ct", GRID))
     for part in ("HaN phantoms", "ab" * 32, WARNING):
         assert part in found.StructureSetDescription
 
 
 def test_a_rerun_gives_the_same_bytes_and_other_labels_other_uids(tmp_path: Path) -> None:
-    labels, series = label_map(), series_of(GRID, tmp_path)
+    labels, series = label_map(), write_ct(tmp_path / "ct", GRID)
     paths = [written(tmp_path / name, labels, series) for name in "ab"]
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in paths if path}) == 1
     labels[4, 0, 0] = 5
@@ -146,12 +146,12 @@ def test_a_rerun_gives_the_same_bytes_and_other_labels_other_uids(tmp_path: Path
 
 
 def test_a_long_contour_stays_decimal_text(tmp_path: Path) -> None:
-    grid = Grid((1, 300, 300), (1.0, 1.0, 1.0))
+    grid = Grid((2, 300, 300), (1.0, 1.0, 1.0))
     labels = np.zeros(grid.shape, np.uint8)
     labels[0, ::2] = labels[0, :, 0] = 1
     labels[0, ::2, 1::2] = 1
     labels[0, 1::4, 2::4] = 1
-    (item,) = read(tmp_path, labels, series_of(grid, tmp_path)).ROIContourSequence
+    (item,) = read(tmp_path, labels, write_ct(tmp_path / "ct", grid)).ROIContourSequence
     (contour,) = item.ContourSequence
     element = contour["ContourData"]
     assert element.VR == "DS"
@@ -159,13 +159,15 @@ def test_a_long_contour_stays_decimal_text(tmp_path: Path) -> None:
 
 
 def test_no_structure_gives_no_file(tmp_path: Path) -> None:
-    assert written(tmp_path, np.zeros(GRID.shape, np.uint8), series_of(GRID, tmp_path)) is None
-    assert not list(tmp_path.iterdir())
+    assert (
+        written(tmp_path, np.zeros(GRID.shape, np.uint8), write_ct(tmp_path / "ct", GRID)) is None
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["ct"]
 
 
 def test_odd_patient_values_are_repeated_as_they_are(tmp_path: Path) -> None:
     odd = {"PatientID": "x" * 90, "StudyDate": "2025.03.04", "PatientSex": "unknown"}
-    series = replace(series_of(GRID, tmp_path), patient_attributes=odd)
+    series = replace(write_ct(tmp_path / "ct", GRID), patient_attributes=odd)
     found = read(tmp_path, label_map(), series)
     assert (found.PatientID, found.PatientSex) == ("x" * 90, "unknown")
     assert found["StudyDate"].value == "2025.03.04"
@@ -174,7 +176,7 @@ def test_odd_patient_values_are_repeated_as_they_are(tmp_path: Path) -> None:
 
 def test_labels_of_another_size_are_a_defect(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected labels of shape \(5, 80, 80\)"):
-        written(tmp_path, np.ones((5, 80, 79), np.uint8), series_of(GRID, tmp_path))
+        written(tmp_path, np.ones((5, 80, 79), np.uint8), write_ct(tmp_path / "ct", GRID))
 
 
 def test_decimal_strings_have_sixteen_characters_at_most() -> None:
@@ -183,11 +185,3 @@ def test_decimal_strings_have_sixteen_characters_at_most() -> None:
     assert max(len(text) for text in decimal_text(points).split("\\")) <= 16
     with pytest.raises(OutputError, match="check the images' positions"):
         decimal_text(points * 10)
-
-
-def test_the_series_of_tests_is_read_as_described(tmp_path: Path) -> None:
-    series = write_ct(tmp_path / "ct", OBLIQUE)
-    image = pydicom.dcmread(series.files[3])
-    assert np.allclose(image.ImagePositionPatient, series.positions_mm[3])
-    assert np.allclose(image.ImageOrientationPatient, [0.96, 0.28, 0, -0.168, 0.576, 0.8])
-    assert series.grid.matches(OBLIQUE)

@@ -224,7 +224,8 @@ def _value(data: Dataset, name: str) -> Any:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
             return data.get(name)
-    # As above.
+    # Whatever pydicom makes of damaged bytes: a damaged element is as good as none, and an
+    # element that is needed is asked for by whoever needs it.
     except Exception:
         return None
 
