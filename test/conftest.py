@@ -34,6 +34,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         reporter.write_line(instruction_sets.described())
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for the image, lest it runs where there is no engine."""
+    for item in items:
+        if "image" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.container)
+
+
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
     """Leave the package's logger as it was made: the command line configures it for good.
