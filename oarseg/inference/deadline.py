@@ -128,7 +128,7 @@ def measure_costs(
         for engine in timed:
             engine.seconds = 0.0
         start = time.perf_counter()
-        segment_streaming(part, timed, manifest, threads=threads, xp=engines.xp)
+        segment_streaming(part, timed, manifest, threads=threads, gpu=engines.gpu)
         total = time.perf_counter() - start
     networks = sum(engine.seconds for engine in timed)
     return Costs(networks / len(timed), max(0.0, total - networks))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -31,13 +29,7 @@ class Ensemble:
     """Runs every fold of a model on tiles of one image."""
 
     def __init__(
-        self,
-        data: Image,
-        window: Tiling,
-        engines: Sequence[Engine],
-        *,
-        joint: bool = False,
-        xp: ModuleType = np,
+        self, data: Image, window: Tiling, engines: Sequence[Engine], *, joint: bool = False
     ) -> None:
         """Allocate the tile.
 
@@ -46,17 +38,15 @@ class Ensemble:
             window: the tiles.
             engines: one a fold.
             joint: give the sum over folds instead of each fold's logits.
-            xp: the array module of their tiles and logits.
         """
         self._data = data
         self._window = window
         self._engines = engines
         self._joint = joint and len(engines) > 1
-        self._xp = xp
-        self._sum: Any = None
+        self._sum: Image | None = None
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
 
-    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Iterator[Any]:
+    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Iterator[Image]:
         """Compute each fold's logits for one tile, or their sum if it is joint.
 
         Args:
@@ -71,41 +61,48 @@ class Ensemble:
             InferenceError: logits are NaN or infinite.
         """
         cut_tile(self._data, self._window, start, self._tile[0])
-        tile = self._xp.asarray(self._tile)
-        folds = (self._fold_logits(engine, tile, start, flips) for engine in self._engines)
+        folds = (self._fold_logits(engine, start, flips) for engine in self._engines)
         if self._joint:
             yield self._sum_of(folds)
         else:
             yield from folds
 
-    def _fold_logits(self, engine: Engine, tile: Any, start: Shape, flips: Sequence[Flip]) -> Any:
-        logits = self._average_flips(engine, tile, flips)
+    def _fold_logits(self, engine: Engine, start: Shape, flips: Sequence[Flip]) -> Image:
+        logits = self._average_flips(engine, flips)
         # A sum is one pass and is finite only if every logit is.
-        if not self._xp.isfinite(logits.sum()):
-            raise InferenceError(
-                f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
-                f"at {start}; check the image's intensities or use the fp32 model"
-            )
+        if not np.isfinite(logits.sum()):
+            raise InferenceError(not_finite(engine.name, start))
         return logits
 
-    def _sum_of(self, folds: Iterable[Any]) -> Any:
+    def _sum_of(self, folds: Iterable[Image]) -> Image:
         """Sum in a buffer of its own, as the folds share one."""
         for number, logits in enumerate(folds):
             if self._sum is None:
-                self._sum = self._xp.empty_like(logits)
+                self._sum = np.empty_like(logits)
             if number == 0:
                 self._sum[...] = logits
             else:
                 self._sum += logits
+        if self._sum is None:
+            raise ValueError("an ensemble without folds")
         return self._sum
 
-    def _average_flips(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
+    def _average_flips(self, engine: Engine, flips: Sequence[Flip]) -> Image:
+        tile = self._tile
         if not flips:
             return engine(tile)[0]
         mean = engine(tile)[0].copy()
         for axes in flips:
             behind = tuple(axis + 1 for axis in axes)
-            flipped = self._xp.ascontiguousarray(self._xp.flip(tile[0], behind))[None]
-            mean += self._xp.flip(engine(flipped)[0], behind)
+            flipped = np.ascontiguousarray(np.flip(tile[0], behind))[None]
+            mean += np.flip(engine(flipped)[0], behind)
         mean /= len(flips) + 1
         return mean
+
+
+def not_finite(name: str, start: Shape) -> str:
+    """Compose the message for a network whose logits are NaN or infinite in a tile."""
+    return (
+        f"{name}: expected finite logits, found NaN or infinity in the tile at {start}; check the "
+        "image's intensities or use the fp32 model"
+    )

@@ -15,21 +15,24 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
+from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble, mirror_flips
 from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import LogitPlane, Ring
+from oarseg.inference.ring import Ring
 from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest
 
@@ -64,7 +67,7 @@ def segment_streaming(
     mask: BlockMask | None = None,
     progress: ReportProgress | None = None,
     threads: int = 1,
-    xp: ModuleType = np,
+    gpu: Gpu | None = None,
 ) -> Labels:
     """Label every voxel of the image's grid.
 
@@ -78,7 +81,8 @@ def segment_streaming(
         mask: the part of the image to label; the rest is background.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
-        xp: the array module of the engines' tiles and logits, which accumulates and resamples.
+        gpu: where the engines' tiles and logits lie, which then accumulates and resamples;
+            None for the host.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -86,6 +90,7 @@ def segment_streaming(
     Raises:
         InferenceError: logits are NaN, infinite or beyond the range of half precision.
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
+        DeviceError: the GPU failed.
     """
     place = net_input.placement
     chosen = engines[: effort.folds]
@@ -93,28 +98,34 @@ def segment_streaming(
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
         return labels
-    predict = Ensemble(net_input.data, work.window, chosen, joint=joint, xp=xp)
     turned = mirror_flips(manifest, effort.mirror)
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
-        ring = Ring(
-            work.window,
-            len(manifest.labels),
-            len(chosen),
-            joint=joint,
-            pool=pool,
-            how=half_arithmetic(xp),
-            xp=xp,
+    done = itertools.count(1)
+    opened = (
+        _open_host_stages(
+            net_input, work, chosen, manifest, labels, joint=joint, threads=max(threads, 1)
         )
-        done = itertools.count(1)
+        if gpu is None
+        else open_device_stages(
+            net_input,
+            work.window,
+            chosen,
+            manifest,
+            labels,
+            joint=joint,
+            mask=work.mask,
+            gpu=gpu,
+        )
+    )
+    with opened as stages:
 
         def add(start: Shape) -> None:
-            ring.add(predict(start, turned), start)
+            stages.ring.add(stages.ensemble(start, turned), start)
             if progress is not None:
                 progress(next(done), work.count)
 
-        for plane in _planes(work, add, ring):
-            paint.take(plane)
+        for plane in _planes(work, add, stages.ring):
+            stages.painter.take(plane)
+        stages.painter.close()
     return labels
 
 
@@ -183,7 +194,28 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, sums: int = 1, til
     return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 
-def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[LogitPlane]:
+@contextmanager
+def _open_host_stages(
+    net_input: NetworkInput,
+    work: Work,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    labels: Labels,
+    *,
+    joint: bool,
+    threads: int,
+) -> Iterator[Stages]:
+    place, window = net_input.placement, work.window
+    how = half_arithmetic()
+    with ThreadPoolExecutor(threads) as pool:
+        yield Stages(
+            Ensemble(net_input.data, window, engines, joint=joint),
+            Ring(window, len(manifest.labels), len(engines), joint=joint, pool=pool, how=how),
+            Painter(place, manifest, labels, mask=work.mask, pool=pool),
+        )
+
+
+def _planes(work: Work, add: Callable[[Shape], None], ring: AddsUp) -> Iterator[Any]:
     """Yield final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
