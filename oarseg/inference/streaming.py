@@ -1,8 +1,8 @@
 """Sliding-window inference, resampling and labelling, a few planes at a time.
 
 The labels are those of nnU-Net 2.8.1, without the logits of the whole volume in memory. Tiles are
-computed in nnU-Net's order, axis 0 outermost. When a row of tiles is done, the planes before the
-next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
+computed in nnU-Net's order, axis 0 outermost; folds with sums of their own take turns row by row.
+When a row of tiles is done, the planes before the next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
 one patch thick, whatever the number of slices.
 
 With a mask, tiles that no voxel of the mask depends on are skipped. The labels within the mask do
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Ensemble, mirror_flips
+from oarseg.inference.ensemble import Ensemble, answers_of, mirror_flips
 from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
@@ -70,7 +70,7 @@ def segment_streaming(
 
     Args:
         net_input: from ``preprocessing.preprocess``.
-        engines: one for each fold; their logits are averaged.
+        engines: of the folds that are computed, as ``Networks.take`` gives them.
         manifest: the model.
         effort: folds, flips and tiles.
         joint: sum all folds in one buffer, which takes less memory and rounds once where
@@ -88,7 +88,7 @@ def segment_streaming(
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
     """
     place = net_input.placement
-    chosen = engines[: effort.folds]
+    chosen = _first_folds(engines, effort.folds)
     work = plan_tiles(place, manifest, mask=mask, step=effort.step)
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
@@ -100,7 +100,7 @@ def segment_streaming(
         ring = Ring(
             work.window,
             len(manifest.labels),
-            len(chosen),
+            answers_of(chosen),
             joint=joint,
             pool=pool,
             how=half_arithmetic(xp),
@@ -108,10 +108,12 @@ def segment_streaming(
         )
         done = itertools.count(1)
 
-        def add(start: Shape) -> None:
-            ring.add(predict(start, turned), start)
-            if progress is not None:
-                progress(next(done), work.count)
+        def add(starts: Sequence[Shape]) -> None:
+            for answer in predict.row(starts, turned):
+                ring.add(answer.folds, answer.start, answer.first)
+                tiles, between = divmod(next(done), predict.turns)
+                if progress is not None and not between:
+                    progress(tiles, work.count)
 
         for plane in _planes(work, add, ring):
             paint.take(plane)
@@ -183,10 +185,20 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, sums: int = 1, til
     return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 
-def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[LogitPlane]:
+def _first_folds(engines: Sequence[Engine], folds: int | None) -> Sequence[Engine]:
+    """Leave out the engines of the other folds."""
+    if folds is None:
+        return engines
+    before = itertools.accumulate(engine.answers for engine in engines)
+    chosen = [engine for engine, last in zip(engines, before, strict=True) if last <= folds]
+    if not chosen:
+        raise ValueError(f"one engine answers for more folds than the {folds} that are asked for")
+    return chosen
+
+
+def _planes(work: Work, add: Callable[[Sequence[Shape]], None], ring: Ring) -> Iterator[LogitPlane]:
     """Yield final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
-        for start in work.row(first):
-            add(start)
+        add(tuple(work.row(first)))
         yield from ring.finish(range(first, following))

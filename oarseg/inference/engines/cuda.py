@@ -14,8 +14,9 @@ import numpy as np
 import onnxruntime
 
 from oarseg.errors import DeviceError, ResourceError
-from oarseg.inference.engines.buffers import allocate_buffers
-from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, NoCudaError, OnnxEngine
+from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
+from oarseg.inference.engines.forms import Networks
+from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, JoinedOnnxEngine, NoCudaError
 from oarseg.inference.engines.protocol import first_line
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Precision
@@ -26,11 +27,11 @@ class CudaFolds:
     """The ensemble on a GPU.
 
     Attributes:
-        folds: one engine a fold, in the manifest's order.
+        networks: all folds in one graph.
         xp: CuPy, the array module of their tiles and logits.
     """
 
-    folds: tuple[OnnxEngine, ...]
+    networks: Networks
     xp: ModuleType
 
 
@@ -48,15 +49,32 @@ def open_cuda(bundle: Bundle, precision: Precision, threads: int) -> CudaFolds:
     _attempt("the CUDA libraries cannot be loaded", onnxruntime.preload_dlls)
     _attempt("CuPy does not work", lambda: _run_kernel(xp))
     try:
-        shared = allocate_buffers(bundle.manifest, xp)
-        folds = tuple(
-            OnnxEngine(path, shared.tile, shared.logits, threads=threads, xp=xp)
-            for path in bundle.paths(precision)
-        )
-        folds[0](shared.tile)
+        networks = _networks(bundle, precision, threads, xp)
+        (engine,) = networks.take(networks.folds)
+        engine(allocate_tile(bundle.manifest, xp))
     except _device_errors(xp) as error:
         raise NoCudaError(first_line(error)) from error
-    return CudaFolds(folds, xp)
+    return CudaFolds(networks, xp)
+
+
+def _networks(bundle: Bundle, precision: Precision, threads: int, xp: ModuleType) -> Networks:
+    """Describe the folds in one graph: one arena, one workspace and one wait a tile for all."""
+    manifest, paths = bundle.manifest, bundle.paths(precision)
+
+    def open_form(folds: int, mean: bool) -> list[JoinedOnnxEngine]:
+        answers = 1 if mean else folds
+        engine = JoinedOnnxEngine(
+            paths[:folds],
+            allocate_tile(manifest, xp),
+            allocate_logits(manifest, answers, xp),
+            threads=threads,
+            mean=mean,
+            cuda={"cudnn_conv_algo_search": "EXHAUSTIVE"},
+            xp=xp,
+        )
+        return [engine]
+
+    return Networks(len(paths), open_form)
 
 
 def free_device_bytes(xp: ModuleType) -> int:
