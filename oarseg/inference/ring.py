@@ -82,21 +82,29 @@ class Ring:
         self._pool = pool
         self._how = how
 
-    def add(self, folds: Iterable[NDArray[Any]], start: Shape) -> None:
+    def add(self, folds: Iterable[NDArray[Any]], start: Shape, first: int = 0) -> None:
         """Add a tile's logits (classes, *patch): each fold's, or their sum if it is joint.
 
         Each array is used before the next one is asked for.
+
+        Args:
+            folds: the logits.
+            start: the tile's first voxel in the padded image.
+            first: the number of the first of these folds. A tile's fold 0 comes before the
+                others, which may come later.
         """
-        self._starts.append(start)
         depth, height, width = self._window.patch
         rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
         # Slots wrap around: the tile's last planes go to the beginning of the ring.
         slot = start[0] % depth
         slots = (slice(slot, depth), slice(0, slot))
 
-        for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
-            weight += self._gaussian[planes]
-        for sums, logits in zip(self._logits, folds, strict=True):
+        if first == 0:
+            self._starts.append(start)
+            for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
+                weight += self._gaussian[planes]
+        for number, logits in enumerate(folds, first):
+            sums = self._logits[number]
 
             def add_class(index: int, sums: Any = sums, logits: Any = logits) -> None:
                 totals = [sums[index, part, rows, columns] for part in slots]

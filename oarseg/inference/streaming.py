@@ -1,8 +1,8 @@
 """Sliding-window inference, resampling and labelling, a few planes at a time.
 
 The labels are those of nnU-Net 2.8.1, without the logits of the whole volume in memory. Tiles are
-computed in nnU-Net's order, axis 0 outermost. When a row of tiles is done, the planes before the
-next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
+computed in nnU-Net's order, axis 0 outermost; folds with sums of their own take turns row by row.
+When a row of tiles is done, the planes before the next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
 one patch thick, whatever the number of slices.
 
 With a mask, tiles that no voxel of the mask depends on are skipped. The labels within the mask do
@@ -27,7 +27,7 @@ from oarseg.imaging.volume import Shape
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Ensemble, mirror_flips
+from oarseg.inference.ensemble import Ensemble, answers_of, mirror_flips
 from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
@@ -73,7 +73,7 @@ def segment_streaming(
 
     Args:
         net_input: from ``preprocessing.preprocess``.
-        engines: one for each fold; their logits are averaged.
+        engines: of the folds that are computed, as ``Networks.take`` gives them.
         manifest: the model.
         effort: folds, flips and tiles.
         joint: sum all folds in one buffer, which takes less memory and rounds once where
@@ -93,7 +93,7 @@ def segment_streaming(
         DeviceError: the GPU failed.
     """
     place = net_input.placement
-    chosen = engines[: effort.folds]
+    chosen = _first_folds(engines, effort.folds)
     work = plan_tiles(place, manifest, mask=mask, step=effort.step)
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
@@ -118,10 +118,12 @@ def segment_streaming(
     )
     with opened as stages:
 
-        def add(start: Shape) -> None:
-            stages.ring.add(stages.ensemble(start, turned), start)
-            if progress is not None:
-                progress(next(done), work.count)
+        def add(starts: Sequence[Shape]) -> None:
+            for answer in stages.ensemble.row(starts, turned):
+                stages.ring.add(answer.folds, answer.start, answer.first)
+                tiles, between = divmod(next(done), stages.ensemble.turns)
+                if progress is not None and not between:
+                    progress(tiles, work.count)
 
         for plane in _planes(work, add, stages.ring):
             stages.painter.take(plane)
@@ -194,6 +196,17 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, sums: int = 1, til
     return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 
+def _first_folds(engines: Sequence[Engine], folds: int | None) -> Sequence[Engine]:
+    """Leave out the engines of the other folds."""
+    if folds is None:
+        return engines
+    before = itertools.accumulate(engine.answers for engine in engines)
+    chosen = [engine for engine, last in zip(engines, before, strict=True) if last <= folds]
+    if not chosen:
+        raise ValueError(f"one engine answers for more folds than the {folds} that are asked for")
+    return chosen
+
+
 @contextmanager
 def _open_host_stages(
     net_input: NetworkInput,
@@ -206,19 +219,18 @@ def _open_host_stages(
     threads: int,
 ) -> Iterator[Stages]:
     place, window = net_input.placement, work.window
-    how = half_arithmetic()
+    classes, folds, how = len(manifest.labels), answers_of(engines), half_arithmetic()
     with ThreadPoolExecutor(threads) as pool:
         yield Stages(
             Ensemble(net_input.data, window, engines, joint=joint),
-            Ring(window, len(manifest.labels), len(engines), joint=joint, pool=pool, how=how),
+            Ring(window, classes, folds, joint=joint, pool=pool, how=how),
             Painter(place, manifest, labels, mask=work.mask, pool=pool),
         )
 
 
-def _planes(work: Work, add: Callable[[Shape], None], ring: AddsUp) -> Iterator[Any]:
+def _planes(work: Work, add: Callable[[Sequence[Shape]], None], ring: AddsUp) -> Iterator[Any]:
     """Yield final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
-        for start in work.row(first):
-            add(start)
+        add(tuple(work.row(first)))
         yield from ring.finish(range(first, following))

@@ -122,7 +122,7 @@ def _openvino(
     """Open the engine that ``oarseg segment`` uses on a CPU."""
     tile, logits = np.zeros_like(patches.array[:1]), np.zeros_like(wanted[:1])
     return OpenVinoEngine(
-        path, tile, logits, threads=available_cpus(), alone=True, precision=arithmetic
+        [path], tile, logits, threads=available_cpus(), precision=arithmetic
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from oarseg.imaging.volume import Shape
 from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import BF16_MIN_DICE, Engines
+from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.painting import label_logits
@@ -112,10 +114,11 @@ class Computation:
             engines,
             self.run.weights.manifest,
             whole=whole,
+            joint=self.notes.joint,
             mask=self.body,
             threads=self.run.threads,
         )
-        self.notes.given_up = describe_losses(whole, self.notes.effort, len(engines.folds))
+        self.notes.given_up = describe_losses(whole, self.notes.effort, engines.folds)
         return expected
 
     def _open_faster(self, engines: Engines) -> Engines | None:
@@ -149,7 +152,9 @@ class Computation:
         exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
         manifest = run.weights.manifest
         work = plan_tiles(self.network.placement, manifest, mask=self.body)
-        found = compare_engines(self.network, work, manifest, engines, exact)
+        found = compare_engines(
+            self.network, work, manifest, engines, exact, joint=notes.joint
+        )
         notes.comparison = found.text
         if found.passed:
             return engines
@@ -159,15 +164,27 @@ class Computation:
 
 
 def compare_engines(
-    network: NetworkInput, work: Work, manifest: Manifest, fast: Engines, exact: Engines
+    network: NetworkInput,
+    work: Work,
+    manifest: Manifest,
+    fast: Engines,
+    exact: Engines,
+    *,
+    joint: bool = False,
 ) -> TileAgreement:
-    """Compare the labels of two ensembles on a few tiles, spread evenly over the case."""
+    """Compare the labels of two ensembles on a few tiles, spread evenly over the case.
+
+    ``joint`` says in which form the first of them is to be used afterwards.
+    """
     tiles = tuple(work.tiles())
     count = min(len(tiles), COMPARED_TILES)
     if not count:
         return TileAgreement(0, 1.0, 1.0)
     chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
-    ours, wanted = (_tile_labels(network, work, manifest, e, chosen) for e in (fast, exact))
+    ours, wanted = (
+        _tile_labels(network, work, manifest, engines.take(mean=mean), chosen, engines.xp)
+        for engines, mean in ((fast, joint), (exact, False))
+    )
     dice = dice_by_label(ours, wanted, labels=255)
     large = count_labels(wanted, 256)[1:] >= COMPARED_VOXELS
     return TileAgreement(
@@ -176,12 +193,17 @@ def compare_engines(
 
 
 def _tile_labels(
-    network: NetworkInput, work: Work, manifest: Manifest, engines: Engines, tiles: Sequence[Shape]
+    network: NetworkInput,
+    work: Work,
+    manifest: Manifest,
+    engines: Sequence[Engine],
+    tiles: Sequence[Shape],
+    xp: ModuleType,
 ) -> NDArray[np.uint8]:
     """Label single tiles, (tiles, *patch), by the sum of the folds' logits."""
-    predict = Ensemble(network.data, work.window, engines.folds, joint=True, xp=engines.xp)
+    predict = Ensemble(network.data, work.window, engines, joint=True, xp=xp)
     labels = np.empty((len(tiles), *work.window.patch), np.uint8)
-    for start, out in zip(tiles, labels, strict=True):
-        (logits,) = predict(start)
+    for answer, out in zip(predict.row(tiles), labels, strict=True):
+        (logits,) = answer.folds
         out[...] = label_logits(logits, manifest)
     return labels

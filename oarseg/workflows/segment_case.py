@@ -151,7 +151,7 @@ def _predict_labels(
         with ProgressLine(f"{case.name}: tiles") as progress:
             labels = stream(
                 prepared.network,
-                used.folds,
+                used.take(notes.effort.folds, mean=notes.joint),
                 run.weights.manifest,
                 effort=notes.effort,
                 joint=notes.joint,
@@ -174,10 +174,10 @@ def _predict_labels(
 def _overflows_device(engines: Engines, network: NetworkInput, run: RunDescription) -> bool:
     """Tell whether a sum for each fold would not fit into the GPU's memory."""
     manifest = run.weights.manifest
-    if engines.xp is np or len(engines.folds) == 1:
+    if engines.xp is np or engines.folds == 1:
         return False
     shape = network.placement.network_shape
-    separate = buffer_bytes(shape, manifest, sums=len(engines.folds))
+    separate = buffer_bytes(shape, manifest, sums=engines.folds)
     return separate > DEVICE_SHARE * free_device_bytes(engines.xp)
 
 

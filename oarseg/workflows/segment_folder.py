@@ -203,7 +203,9 @@ class _Run:
                 device=run.settings.device,
                 threads=run.settings.threads,
             )
-            activations = choice.activation_bytes(self.engines, run.weights.manifest)
+            activations = choice.activation_bytes(
+                self.engines, run.weights.manifest, mean=run.precision == "fast"
+            )
             self.description = replace(run, activations=activations)
         return self.engines
 

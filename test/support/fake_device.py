@@ -234,6 +234,7 @@ class FakeGpuEngine:
     def __init__(self, engine: Any, device: FakeDevice) -> None:
         """Wrap an engine."""
         self.name = engine.name
+        self.answers = engine.answers
         self._engine = engine
         self._device = device
         self._logits: FakeArray | None = None
@@ -248,3 +249,6 @@ class FakeGpuEngine:
             self._logits = self._device.zeros(logits.shape, np.float32)
         self._logits.host[...] = logits
         return self._logits
+
+    def rest(self) -> None:
+        """Free nothing."""

@@ -53,11 +53,12 @@ class DeviceRing:
         self._yielded = 0
         self._starts: list[Shape] = []
 
-    def add(self, folds: Iterable[Any], start: Shape) -> None:
+    def add(self, folds: Iterable[Any], start: Shape, first: int = 0) -> None:
         """Queue the addition of a tile's logits; see ``Ring.add``."""
-        self._starts.append(start)
+        if first == 0:
+            self._starts.append(start)
         number = self._canvas.number_tile(start)
-        for fold, logits in enumerate(folds):
+        for fold, logits in enumerate(folds, first):
             self._gpu.kernels.add_tile(
                 self._gaussian.size,
                 logits,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from oarseg.errors import DeviceError, OarsegError
+from oarseg.inference.engines.onnx_runtime import NoCudaError
 from oarseg.inference.engines.protocol import first_line
 
 # Packages whose exceptions are a GPU's: CuPy, the bindings that it uses, ONNX Runtime.
@@ -30,7 +31,7 @@ def device_faults(during: str) -> Iterator[None]:
     except OarsegError:
         raise
     except Exception as error:
-        if not is_device_fault(error):
+        if not (is_device_fault(error) or isinstance(error, NoCudaError)):
             raise
         raise DeviceError(
             f"the GPU failed {during}: {first_line(error)}; use --device cpu or another GPU"

@@ -16,6 +16,7 @@ class HostedEngine:
     def __init__(self, engine: Engine, gpu: Gpu) -> None:
         """Wrap an engine whose arrays lie on the GPU."""
         self.name = engine.name
+        self.answers = engine.answers
         self._engine = engine
         self._gpu = gpu
 
@@ -28,3 +29,7 @@ class HostedEngine:
         with device_faults("while it ran a network"), self._gpu.stream:
             logits: Image = self._gpu.to_host(self._engine(self._gpu.xp.asarray(tile)))
         return logits.astype(np.float32, copy=False)
+
+    def rest(self) -> None:
+        """See ``Engine``."""
+        self._engine.rest()

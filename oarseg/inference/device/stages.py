@@ -16,7 +16,7 @@ from oarseg.inference.device.device_ring import DeviceRing
 from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Flip
+from oarseg.inference.ensemble import Answer, Flip, answers_of
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import NetworkInput
 from oarseg.inference.tiling import Tiling
@@ -26,14 +26,18 @@ from oarseg.model.manifest import Manifest
 class Predicts(Protocol):
     """Computes logits of tiles, as ``Ensemble``."""
 
-    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Iterator[Any]:
-        """Compute the logits of one tile."""
+    @property
+    def turns(self) -> int:
+        """How often each tile of a row is computed."""
+
+    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[Answer]:
+        """Compute the logits of tiles."""
 
 
 class AddsUp(Protocol):
     """Sums tiles, as ``Ring``."""
 
-    def add(self, folds: Iterable[Any], start: Shape) -> None:
+    def add(self, folds: Iterable[Any], start: Shape, first: int = 0) -> None:
         """Add a tile's logits."""
 
     def finish(self, planes: range) -> Iterator[Any]:
@@ -80,7 +84,7 @@ def open_device_stages(
         place = net_input.placement
         ensemble = DeviceEnsemble(net_input.data, window, engines, joint=joint, gpu=gpu)
         canvas = Canvas(gpu, place.crop_shape[1:], ensemble.names)
-        classes, folds = len(manifest.labels), len(engines)
+        classes, folds = len(manifest.labels), answers_of(engines)
         yield Stages(
             ensemble,
             DeviceRing(window, classes, folds, joint=joint, gpu=gpu, canvas=canvas),

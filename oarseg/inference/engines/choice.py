@@ -9,16 +9,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
-import numpy as np
-
 from oarseg.errors import ResourceError
-from oarseg.inference.engines.buffers import allocate_buffers
+from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.hosted_engine import HostedEngine
+from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
+from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
 from oarseg.inference.engines.protocol import Engine
@@ -55,15 +55,35 @@ class Engines:
 
     Attributes:
         choice: device and library.
-        folds: one engine for each fold, in the manifest's order.
-        xp: the array module of their tiles and logits.
+        networks: the folds, apart or in one graph.
+        gpu: where their tiles and logits lie; None for the host.
         measured: the export compared this arithmetic with torch's; otherwise a case has to.
     """
 
     choice: DeviceChoice
-    folds: tuple[Engine, ...]
-    xp: ModuleType = np
+    networks: Networks
+    gpu: Gpu | None = None
     measured: bool = True
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+        return self.networks.folds
+
+    def hosted(self) -> Engines:
+        """Return the same with tiles and logits on the host, for where sums have to lie there."""
+        if (gpu := self.gpu) is None:
+            return self
+        networks = self.networks
+
+        def open_form(folds: int, mean: bool) -> list[HostedEngine]:
+            return [HostedEngine(engine, gpu) for engine in networks.take(folds, mean=mean)]
+
+        return replace(self, networks=Networks(networks.folds, open_form), gpu=None)
+
+    def take(self, folds: int | None = None, *, mean: bool = False) -> tuple[Engine, ...]:
+        """Return engines of the first folds, of all if None; see ``Networks.take``."""
+        return self.networks.take(self.folds if folds is None else folds, mean=mean)
 
 
 def open_engines(
@@ -94,7 +114,7 @@ def open_engines(
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
         try:
-            return _log_choice(_open_cuda(bundle, threads))
+            return _log_choice(_open_cuda(bundle, threads, mean=exactness == "fast"))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -111,14 +131,19 @@ def _log_choice(engines: Engines) -> Engines:
     return engines
 
 
-def activation_bytes(engines: Engines, manifest: Manifest) -> int:
+def activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool = False) -> int:
     """Measure the host memory that a network takes while it runs, in bytes.
 
-    The first fold is run on an empty tile. Memory that it keeps is part of the process's size.
+    The first engine is run on an empty tile. Memory that it keeps is part of the process's size.
     """
+    first, *_ = engines.take(mean=mean)
     reset_peak()
-    tile = engines.xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32)
-    engines.folds[0](tile)
+    if engines.gpu is None:
+        first(allocate_tile(manifest))
+    else:
+        with engines.gpu.stream:
+            first(allocate_tile(manifest, engines.gpu.xp))
+    first.rest()
     return max(0, round((peak_mib() - resident_mib()) * 2**20))
 
 
@@ -161,12 +186,14 @@ def _open_cpu(
     against = None if backend == "openvino" else _objection_to_openvino(bundle.manifest)
     if backend in ("auto", "openvino") and against is None:
         precision = fast_arithmetic(bundle.manifest) if exactness == "fast" else "f32"
-        return _open_openvino(bundle, paths, threads, precision, f"{reason}; {precision}")
+        reason = f"{reason}; {precision}"
+        mean = exactness == "fast"
+        return _open_openvino(bundle, paths, threads, precision, reason, mean=mean)
     if against:
         reason += f"; {against}"
-    shared = allocate_buffers(bundle.manifest)
-    folds = tuple(OnnxEngine(p, shared.tile, shared.logits, threads=threads) for p in paths)
-    return Engines(DeviceChoice("cpu", "onnxruntime", reason), folds)
+    tile, logits = allocate_tile(bundle.manifest), allocate_logits(bundle.manifest)
+    folds = [OnnxEngine(path, tile, logits, threads=threads) for path in paths]
+    return Engines(DeviceChoice("cpu", "onnxruntime", reason), separate_networks(folds))
 
 
 def _objection_to_openvino(manifest: Manifest) -> str | None:
@@ -180,29 +207,38 @@ def _objection_to_openvino(manifest: Manifest) -> str | None:
 
 
 def _open_openvino(
-    bundle: Bundle, paths: Sequence[Path], threads: int, precision: Arithmetic, reason: str
+    bundle: Bundle,
+    paths: Sequence[Path],
+    threads: int,
+    precision: Arithmetic,
+    reason: str,
+    *,
+    mean: bool,
 ) -> Engines:
-    shared = allocate_buffers(bundle.manifest)
-    folds = tuple(
-        OpenVinoEngine(
-            path,
-            shared.tile,
-            shared.logits,
-            threads=threads,
-            alone=len(paths) == 1,
-            precision=precision,
-        )
-        for path in paths
-    )
+    """Open the folds apart, or, where one sum of all is enough, in one graph of their mean.
+
+    A graph that gives each fold's logits would be slower than folds that take turns: it writes to
+    as many arrays of logits as there are folds, and they write to one.
+    """
+    tile, logits = allocate_tile(bundle.manifest), allocate_logits(bundle.manifest)
+
+    def open_form(folds: int, mean: bool) -> list[OpenVinoEngine]:
+        groups = [paths[:folds]] if mean else [[path] for path in paths[:folds]]
+        return [
+            OpenVinoEngine(files, tile, logits, threads=threads, precision=precision)
+            for files in groups
+        ]
+
+    networks = Networks(len(paths), open_form)
+    networks.take(len(paths), mean=mean)
     measured = precision == "f32" or is_measured_in_bf16(bundle.manifest)
-    return Engines(
-        DeviceChoice("cpu", "openvino", reason, _NAMES[precision]), folds, measured=measured
-    )
+    choice = DeviceChoice("cpu", "openvino", reason, _NAMES[precision])
+    return Engines(choice, networks, measured=measured)
 
 
-def _open_cuda(bundle: Bundle, threads: int) -> Engines:
+def _open_cuda(bundle: Bundle, threads: int, *, mean: bool) -> Engines:
     precision = _precision(bundle, "fp16")
-    opened = open_cuda(bundle, precision, threads)
+    opened = open_cuda(bundle, precision, threads, mean=mean)
     arithmetic: Literal["float16", "float32"] = "float16" if precision == "fp16" else "float32"
     choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}", arithmetic)
-    return Engines(choice, opened.folds, opened.xp)
+    return Engines(choice, opened.networks, opened.gpu)

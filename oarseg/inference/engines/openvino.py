@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oarseg.errors import DeviceError, WeightsError
+from oarseg.errors import DeviceError
 from oarseg.imaging.arrays import Image
-from oarseg.inference.engines.protocol import array_text, check_interface, first_line
+from oarseg.inference.engines.protocol import (
+    array_text,
+    check_interface,
+    first_line,
+    names_of,
+    unusable,
+)
 from oarseg.model.manifest import Arithmetic
 
 _ELEMENTS = {"f32": "float32", "f16": "float16"}
@@ -19,40 +26,40 @@ _CHANNELS = 8
 
 
 class OpenVinoEngine:
-    """A network on OpenVINO, in float32 unless bfloat16 is requested."""
+    """One network, or the mean of several, on OpenVINO; in float32 unless asked otherwise."""
+
+    answers = 1
 
     def __init__(
         self,
-        path: Path,
+        paths: Sequence[Path],
         tile: Image,
         logits: Image,
         *,
         threads: int,
-        alone: bool,
         precision: Arithmetic = "f32",
     ) -> None:
-        """Load a file; arguments and errors as for ``OnnxEngine``.
+        """Load files; arguments and errors as for ``OnnxEngine``.
 
         Args:
-            path, tile, logits, threads: see there.
-            alone: keep the activations' memory between tiles, as there is no other fold.
+            paths: the file of a fold, or of each fold to take the mean of.
+            tile, logits, threads: see there.
             precision: ``f32`` or ``bf16``, of the arithmetic.
         """
         import openvino
 
-        self.name = path.name
+        self.name = names_of(paths)
         core = openvino.Core()
+        models = [_read_model(core, path, tile, logits) for path in paths]
+        model = _split_models(models)
+        # What it is made of is freed before it is compiled.
+        del models
         try:
-            model = core.read_model(path)
-            check_interface(path, _interface(model), tile, logits)
-            self._compiled = core.compile_model(
-                _split_classes(model), "CPU", _settings(threads, precision)
-            )
+            self._compiled = core.compile_model(model, "CPU", _settings(threads, precision))
         except RuntimeError as error:
-            raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
+            raise unusable(self.name, error) from error
         self._request = self._compiled.create_infer_request()
         self._logits = logits
-        self._alone = alone
         self._tensor = openvino.Tensor
         self._bind_outputs()
 
@@ -73,9 +80,11 @@ class OpenVinoEngine:
             raise DeviceError(
                 f"{self.name}: OpenVINO stopped: {first_line(error)}; give the process more memory"
             ) from error
-        if not self._alone:
-            self._compiled.release_memory()
         return self._logits
+
+    def rest(self) -> None:
+        """See ``Engine``."""
+        self._compiled.release_memory()
 
 
 def openvino_fault() -> str | None:
@@ -120,6 +129,47 @@ def _settings(threads: int, precision: Arithmetic) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
         "CACHE_DIR": "",
     }
+
+
+def _read_model(core: Any, path: Path, tile: Image, logits: Image) -> Any:
+    try:
+        model = core.read_model(path)
+        check_interface(path, _interface(model), tile, logits)
+        return model
+    except RuntimeError as error:
+        raise unusable(path, error) from error
+
+
+def _split_models(models: Sequence[Any]) -> Any:
+    """Split the classes of models and join these in one, of their mean."""
+    split = [_split_classes(model) for model in models]
+    alike = len({len(model.outputs) for model in split}) == 1
+    used = split if alike else models
+    return _mean_model(used) if len(used) > 1 else used[0]
+
+
+def _mean_model(models: Sequence[Any]) -> Any:
+    """Join models in one that answers with the mean of their outputs.
+
+    Fold after fold is added to the sum, so that no more than one waits for it.
+    """
+    from openvino import Model
+    from openvino import opset13 as op
+
+    (image,) = models[0].get_parameters()
+    for model in models[1:]:
+        (other,) = model.get_parameters()
+        for reader in list(other.output(0).get_target_inputs()):
+            reader.replace_source_output(image.output(0))
+    share = op.constant(np.float32(1 / len(models)))
+
+    def mean(number: int) -> Any:
+        total, *others = (model.outputs[number].get_node().input_value(0) for model in models)
+        for one in others:
+            total = op.add(total, one).output(0)
+        return op.multiply(total, share)
+
+    return Model([mean(number) for number in range(len(models[0].outputs))], [image])
 
 
 def _split_classes(model: Any) -> Any:
