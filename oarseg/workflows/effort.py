@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +113,7 @@ class Computation:
             engines,
             self.run.weights.manifest,
             whole=whole,
-            joint=self.notes.joint,
+            joint=self.notes.sums.joint,
             mask=self.body,
             threads=self.run.threads,
         )
@@ -153,7 +152,7 @@ class Computation:
         manifest = run.weights.manifest
         work = plan_tiles(self.network.placement, manifest, mask=self.body)
         found = compare_engines(
-            self.network, work, manifest, engines, exact, joint=notes.joint
+            self.network, work, manifest, engines, exact, joint=notes.sums.joint
         )
         notes.comparison = found.text
         if found.passed:
@@ -182,7 +181,7 @@ def compare_engines(
         return TileAgreement(0, 1.0, 1.0)
     chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
     ours, wanted = (
-        _tile_labels(network, work, manifest, engines.take(mean=mean), chosen, engines.xp)
+        _tile_labels(network, work, manifest, engines.hosted().take(mean=mean), chosen)
         for engines, mean in ((fast, joint), (exact, False))
     )
     dice = dice_by_label(ours, wanted, labels=255)
@@ -198,10 +197,9 @@ def _tile_labels(
     manifest: Manifest,
     engines: Sequence[Engine],
     tiles: Sequence[Shape],
-    xp: ModuleType,
 ) -> NDArray[np.uint8]:
     """Label single tiles, (tiles, *patch), by the sum of the folds' logits."""
-    predict = Ensemble(network.data, work.window, engines, joint=True, xp=xp)
+    predict = Ensemble(network.data, work.window, engines, joint=True)
     labels = np.empty((len(tiles), *work.window.patch), np.uint8)
     for answer, out in zip(predict.row(tiles), labels, strict=True):
         (logits,) = answer.folds

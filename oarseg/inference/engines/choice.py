@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from oarseg.errors import ResourceError
+from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.hosted_engine import HostedEngine
 from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
@@ -74,16 +75,23 @@ class Engines:
         """Return the same with tiles and logits on the host, for where sums have to lie there."""
         if (gpu := self.gpu) is None:
             return self
-        networks = self.networks
 
         def open_form(folds: int, mean: bool) -> list[HostedEngine]:
-            return [HostedEngine(engine, gpu) for engine in networks.take(folds, mean=mean)]
+            return [HostedEngine(engine, gpu) for engine in self.take(folds, mean=mean)]
 
-        return replace(self, networks=Networks(networks.folds, open_form), gpu=None)
+        return replace(self, networks=Networks(self.folds, open_form), gpu=None)
 
     def take(self, folds: int | None = None, *, mean: bool = False) -> tuple[Engine, ...]:
-        """Return engines of the first folds, of all if None; see ``Networks.take``."""
-        return self.networks.take(self.folds if folds is None else folds, mean=mean)
+        """Return engines of the first folds, of all if None; see ``Networks.take``.
+
+        Raises:
+            DeviceError: they had to be opened in another form, and the GPU failed.
+        """
+        wanted = self.folds if folds is None else folds
+        if self.gpu is None:
+            return self.networks.take(wanted, mean=mean)
+        with device_faults("when its networks were opened"):
+            return self.networks.take(wanted, mean=mean)
 
 
 def open_engines(
