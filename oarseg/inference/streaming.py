@@ -1,9 +1,10 @@
 """Sliding-window inference, resampling and labelling, a few planes at a time.
 
 The labels are those of nnU-Net 2.8.1, without the logits of the whole volume in memory. Tiles are
-computed in nnU-Net's order, axis 0 outermost; folds with sums of their own take turns row by row.
-When a row of tiles is done, the planes before the next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
-one patch thick, whatever the number of slices.
+computed in nnU-Net's order, axis 0 outermost; folds with sums of their own take turns row by row,
+each with the buffers that its tile before left warm. When a row of tiles is done, the planes before
+the next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer
+is one patch thick, whatever the number of slices.
 
 With a mask, tiles that no voxel of the mask depends on are skipped. The labels within the mask do
 not change, as every tile that they depend on is computed in the same order.

@@ -152,9 +152,7 @@ class Computation:
         exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
         manifest = run.weights.manifest
         work = plan_tiles(self.network.placement, manifest, mask=self.body)
-        found = compare_engines(
-            self.network, work, manifest, engines, exact, joint=notes.joint
-        )
+        found = compare_engines(self.network, work, manifest, engines, exact, joint=notes.joint)
         notes.comparison = found.text
         if found.passed:
             return engines
