@@ -135,7 +135,7 @@ def measure_costs(
         for engine in timed:
             engine.again, engine.last_s, engine.all_s = again, 0.0, 0.0
         start = time.perf_counter()
-        segment_streaming(part, timed, manifest, joint=joint, threads=threads, xp=engines.xp)
+        segment_streaming(part, timed, manifest, joint=joint, threads=threads, gpu=engines.gpu)
         total = time.perf_counter() - start
     rest_s = total - sum(engine.all_s for engine in timed)
     return Costs(sum(engine.last_s for engine in timed) / engines.folds, max(0.0, rest_s))

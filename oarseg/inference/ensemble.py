@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -48,13 +47,7 @@ class Ensemble:
     """Runs every fold of a model on tiles of one image."""
 
     def __init__(
-        self,
-        data: Image,
-        window: Tiling,
-        engines: Sequence[Engine],
-        *,
-        joint: bool = False,
-        xp: ModuleType = np,
+        self, data: Image, window: Tiling, engines: Sequence[Engine], *, joint: bool = False
     ) -> None:
         """Allocate the tile.
 
@@ -63,14 +56,12 @@ class Ensemble:
             window: the tiles.
             engines: of all folds, in their order.
             joint: give the sum over folds instead of each fold's logits.
-            xp: the array module of their tiles and logits.
         """
         self._data = data
         self._window = window
         self._engines = engines
         self._joint = joint and answers_of(engines) > 1
-        self._xp = xp
-        self._sum: Any = None
+        self._sum: Image | None = None
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
 
     @property
@@ -94,63 +85,69 @@ class Ensemble:
         """
         if self._joint:
             for start in starts:
-                tile = self._cut(start)
-                yield Answer(start, 0, iter([self._sum_of(tile, start, flips)]))
+                self._cut(start)
+                yield Answer(start, 0, iter([self._sum_of(start, flips)]))
             return
         first = 0
         for engine in self._engines:
             for start in starts:
-                yield Answer(start, first, self._logits(engine, self._cut(start), start, flips))
+                self._cut(start)
+                yield Answer(start, first, self._logits(engine, start, flips))
             first += engine.answers
             self._rest(engine)
 
-    def _cut(self, start: Shape) -> Any:
+    def _cut(self, start: Shape) -> None:
         cut_tile(self._data, self._window, start, self._tile[0])
-        return self._xp.asarray(self._tile)
 
     def _rest(self, engine: Engine) -> None:
         """Make room for the next engine, if there is another."""
         if len(self._engines) > 1:
             engine.rest()
 
-    def _logits(
-        self, engine: Engine, tile: Any, start: Shape, flips: Sequence[Flip]
-    ) -> Iterator[Any]:
+    def _logits(self, engine: Engine, start: Shape, flips: Sequence[Flip]) -> Iterator[Image]:
         """Yield each fold's logits, which must be finite."""
-        for logits in self._average_flips(engine, tile, flips):
+        for logits in self._average_flips(engine, flips):
             # A sum is one pass and is finite only if every logit is.
-            if not self._xp.isfinite(logits.sum()):
-                raise InferenceError(
-                    f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
-                    f"at {start}; check the image's intensities or use the fp32 model"
-                )
+            if not np.isfinite(logits.sum()):
+                raise InferenceError(not_finite(engine.name, start))
             yield logits
 
-    def _sum_of(self, tile: Any, start: Shape, flips: Sequence[Flip]) -> Any:
+    def _sum_of(self, start: Shape, flips: Sequence[Flip]) -> Image:
         """Sum in a buffer of its own, as engines share one."""
         number = 0
         for engine in self._engines:
-            for logits in self._logits(engine, tile, start, flips):
+            for logits in self._logits(engine, start, flips):
                 if self._sum is None:
-                    self._sum = self._xp.empty_like(logits)
+                    self._sum = np.empty_like(logits)
                 if number == 0:
                     self._sum[...] = logits
                 else:
                     self._sum += logits
                 number += 1
             self._rest(engine)
+        if self._sum is None:
+            raise ValueError("an ensemble without folds")
         return self._sum
 
-    def _average_flips(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
+    def _average_flips(self, engine: Engine, flips: Sequence[Flip]) -> Image:
+        tile = self._tile
         if not flips:
             return engine(tile)
         mean = engine(tile).copy()
         for axes in flips:
             behind = tuple(axis + 2 for axis in axes)
-            flipped = self._xp.ascontiguousarray(self._xp.flip(tile, behind))
-            mean += self._xp.flip(engine(flipped), behind)
+            flipped = np.ascontiguousarray(np.flip(tile, behind))
+            mean += np.flip(engine(flipped), behind)
         mean /= len(flips) + 1
         return mean
+
+
+def not_finite(name: str, start: Shape) -> str:
+    """Compose the message for a network whose logits are NaN or infinite in a tile."""
+    return (
+        f"{name}: expected finite logits, found NaN or infinity in the tile at {start}; check the "
+        "image's intensities or use the fp32 model"
+    )
 
 
 def answers_of(engines: Sequence[Engine]) -> int:

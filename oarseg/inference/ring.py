@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,6 @@ class Ring:
         joint: bool = False,
         pool: Executor,
         how: HalfArithmetic,
-        xp: ModuleType = np,
     ) -> None:
         """Allocate the buffers.
 
@@ -70,17 +68,16 @@ class Ring:
             joint: keep one sum over all folds instead of one for each.
             pool: runs classes concurrently.
             how: the arithmetic.
-            xp: the array module.
         """
         depth, (height, width) = window.patch[0], window.shape[1:]
         self._window = window
         sums = 1 if joint else folds
-        self._logits = xp.zeros((sums, classes, depth, height, width), dtype=xp.float16)
-        self._weights = xp.zeros((depth, height, width), dtype=xp.float16)
-        self._gaussian = xp.asarray(gaussian_weights(window.patch))
+        self._logits = np.zeros((sums, classes, depth, height, width), dtype=np.float16)
+        self._weights = np.zeros((depth, height, width), dtype=np.float16)
+        self._gaussian = gaussian_weights(window.patch)
         # The mean in a joint sum is taken in the weights, which saves a pass over every tile.
-        self._share = self._gaussian.astype(xp.float32) / xp.float32(folds if joint else 1)
-        self._plane = xp.zeros((classes, *window.image[1:]), dtype=xp.float32)
+        self._share = self._gaussian.astype(np.float32) / np.float32(folds if joint else 1)
+        self._plane = np.zeros((classes, *window.image[1:]), dtype=np.float32)
         self._starts: list[Shape] = []
         self._pool = pool
         self._how = how

@@ -16,21 +16,24 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
+from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble, answers_of, mirror_flips
 from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import LogitPlane, Ring
+from oarseg.inference.ring import Ring
 from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest
 
@@ -65,7 +68,7 @@ def segment_streaming(
     mask: BlockMask | None = None,
     progress: ReportProgress | None = None,
     threads: int = 1,
-    xp: ModuleType = np,
+    gpu: Gpu | None = None,
 ) -> Labels:
     """Label every voxel of the image's grid.
 
@@ -79,7 +82,8 @@ def segment_streaming(
         mask: the part of the image to label; the rest is background.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
-        xp: the array module of the engines' tiles and logits, which accumulates and resamples.
+        gpu: where the engines' tiles and logits lie, which then accumulates and resamples;
+            None for the host.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -87,6 +91,7 @@ def segment_streaming(
     Raises:
         InferenceError: logits are NaN, infinite or beyond the range of half precision.
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
+        DeviceError: the GPU failed.
     """
     place = net_input.placement
     chosen = _first_folds(engines, effort.folds)
@@ -94,30 +99,36 @@ def segment_streaming(
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
         return labels
-    predict = Ensemble(net_input.data, work.window, chosen, joint=joint, xp=xp)
     turned = mirror_flips(manifest, effort.mirror)
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
-        ring = Ring(
-            work.window,
-            len(manifest.labels),
-            answers_of(chosen),
-            joint=joint,
-            pool=pool,
-            how=half_arithmetic(xp),
-            xp=xp,
+    done = itertools.count(1)
+    opened = (
+        _open_host_stages(
+            net_input, work, chosen, manifest, labels, joint=joint, threads=max(threads, 1)
         )
-        done = itertools.count(1)
+        if gpu is None
+        else open_device_stages(
+            net_input,
+            work.window,
+            chosen,
+            manifest,
+            labels,
+            joint=joint,
+            mask=work.mask,
+            gpu=gpu,
+        )
+    )
+    with opened as stages:
 
         def add(starts: Sequence[Shape]) -> None:
-            for answer in predict.row(starts, turned):
-                ring.add(answer.folds, answer.start, answer.first)
-                tiles, between = divmod(next(done), predict.turns)
+            for answer in stages.ensemble.row(starts, turned):
+                stages.ring.add(answer.folds, answer.start, answer.first)
+                tiles, between = divmod(next(done), stages.ensemble.turns)
                 if progress is not None and not between:
                     progress(tiles, work.count)
 
-        for plane in _planes(work, add, ring):
-            paint.take(plane)
+        for plane in _planes(work, add, stages.ring):
+            stages.painter.take(plane)
+        stages.painter.close()
     return labels
 
 
@@ -197,7 +208,28 @@ def _first_folds(engines: Sequence[Engine], folds: int | None) -> Sequence[Engin
     return chosen
 
 
-def _planes(work: Work, add: Callable[[Sequence[Shape]], None], ring: Ring) -> Iterator[LogitPlane]:
+@contextmanager
+def _open_host_stages(
+    net_input: NetworkInput,
+    work: Work,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    labels: Labels,
+    *,
+    joint: bool,
+    threads: int,
+) -> Iterator[Stages]:
+    place, window = net_input.placement, work.window
+    classes, folds, how = len(manifest.labels), answers_of(engines), half_arithmetic()
+    with ThreadPoolExecutor(threads) as pool:
+        yield Stages(
+            Ensemble(net_input.data, window, engines, joint=joint),
+            Ring(window, classes, folds, joint=joint, pool=pool, how=how),
+            Painter(place, manifest, labels, mask=work.mask, pool=pool),
+        )
+
+
+def _planes(work: Work, add: Callable[[Sequence[Shape]], None], ring: AddsUp) -> Iterator[Any]:
     """Yield final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
-import numpy as np
-
 from oarseg.errors import ResourceError
+from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.hosted_engine import HostedEngine
 from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
 from oarseg.inference.engines.forms import Networks, separate_networks
@@ -57,19 +56,30 @@ class Engines:
     Attributes:
         choice: device and library.
         networks: the folds, apart or in one graph.
-        xp: the array module of their tiles and logits.
+        gpu: where their tiles and logits lie; None for the host.
         measured: the export compared this arithmetic with torch's; otherwise a case has to.
     """
 
     choice: DeviceChoice
     networks: Networks
-    xp: ModuleType = np
+    gpu: Gpu | None = None
     measured: bool = True
 
     @property
     def folds(self) -> int:
         """Number of folds."""
         return self.networks.folds
+
+    def hosted(self) -> Engines:
+        """Return the same with tiles and logits on the host, for where sums have to lie there."""
+        if (gpu := self.gpu) is None:
+            return self
+        networks = self.networks
+
+        def open_form(folds: int, mean: bool) -> list[HostedEngine]:
+            return [HostedEngine(engine, gpu) for engine in networks.take(folds, mean=mean)]
+
+        return replace(self, networks=Networks(networks.folds, open_form), gpu=None)
 
     def take(self, folds: int | None = None, *, mean: bool = False) -> tuple[Engine, ...]:
         """Return engines of the first folds, of all if None; see ``Networks.take``."""
@@ -104,7 +114,7 @@ def open_engines(
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
         try:
-            return _log_choice(_open_cuda(bundle, threads))
+            return _log_choice(_open_cuda(bundle, threads, mean=exactness == "fast"))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -128,8 +138,11 @@ def activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool = False
     """
     first, *_ = engines.take(mean=mean)
     reset_peak()
-    tile = engines.xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32)
-    first(tile)
+    if engines.gpu is None:
+        first(allocate_tile(manifest))
+    else:
+        with engines.gpu.stream:
+            first(allocate_tile(manifest, engines.gpu.xp))
     first.rest()
     return max(0, round((peak_mib() - resident_mib()) * 2**20))
 
@@ -223,9 +236,9 @@ def _open_openvino(
     return Engines(choice, networks, measured=measured)
 
 
-def _open_cuda(bundle: Bundle, threads: int) -> Engines:
+def _open_cuda(bundle: Bundle, threads: int, *, mean: bool) -> Engines:
     precision = _precision(bundle, "fp16")
-    opened = open_cuda(bundle, precision, threads)
+    opened = open_cuda(bundle, precision, threads, mean=mean)
     arithmetic: Literal["float16", "float32"] = "float16" if precision == "fp16" else "float32"
     choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}", arithmetic)
-    return Engines(choice, opened.networks, opened.xp)
+    return Engines(choice, opened.networks, opened.gpu)

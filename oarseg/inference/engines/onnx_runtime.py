@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,6 @@ class JoinedOnnxEngine:
         mean: bool = False,
         lean: bool = False,
         cuda: Mapping[str, str] | None = None,
-        xp: ModuleType = np,
     ) -> None:
         """Load files.
 
@@ -111,8 +109,8 @@ class JoinedOnnxEngine:
             threads: CPU threads.
             mean: answer with the mean of the folds.
             lean: see ``join_networks``.
-            cuda: options of the CUDA provider; None runs on the CPU.
-            xp: the array module of both arrays; on the GPU, CuPy.
+            cuda: options of the CUDA provider, with the stream that both arrays are used on;
+                None runs on the CPU.
 
         Raises:
             WeightsError: a file cannot be loaded or has other types or shapes.
@@ -134,7 +132,6 @@ class JoinedOnnxEngine:
         if cuda is not None and CUDA_PROVIDER not in self._session.get_providers():
             raise NoCudaError("ONNX Runtime could not start its CUDA provider")
         self._device = "cpu" if cuda is None else "cuda"
-        self._xp = xp
         self._logits = logits
         self._binding = self._session.io_binding()
         for number, name in enumerate(joined.outputs):
@@ -147,15 +144,12 @@ class JoinedOnnxEngine:
 
     def __call__(self, tile: Any) -> Any:
         """See ``Engine``; both arrays are the provider's and are not copied."""
-        source = self._xp.ascontiguousarray(tile)
         # Bound once where the caller's tile stays where it is; kept, so that it does.
-        if self._bound is not source:
-            self._bind(self._binding.bind_input, INPUT, source)
-            self._bound = source
-        if self._device == "cuda":
-            # ONNX Runtime has a stream of its own: what is queued on CuPy's has to be done. It
-            # waits for its own before it returns.
-            self._xp.cuda.get_current_stream().synchronize()
+        if self._bound is not tile:
+            self._bind(self._binding.bind_input, INPUT, tile)
+            self._bound = tile
+        # On a GPU, ONNX Runtime queues on the stream that it was given, behind the tile's copy, and
+        # waits for it once, at the end of the run.
         _run(self._session, self._binding, self.name)
         return self._logits
 
