@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], fl
     """Mean Dice of each phantom, and seconds in all, for each effort."""
     weights = bundle.load_bundle(arguments.weights)
     opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
-    folds = len(opened.folds)
+    folds = opened.folds
     efforts = [Effort(n, False, step) for n in range(folds, 0, -1) for step in STEPS]
     found: dict[Effort, tuple[list[float], float]] = {effort: ([], 0.0) for effort in efforts}
     for seed in arguments.seeds:
@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], fl
             start = time.perf_counter()
             labels = streaming.segment_streaming(
                 net_input,
-                opened.folds,
+                opened.take(effort.folds),
                 weights.manifest,
                 effort=effort,
                 mask=body,

@@ -121,9 +121,7 @@ def _openvino(
 ) -> Callable[[Image], Image]:
     """Open the engine that ``oarseg segment`` uses on a CPU."""
     tile, logits = np.zeros_like(patches.array[:1]), np.zeros_like(wanted[:1])
-    return OpenVinoEngine(
-        [path], tile, logits, threads=available_cpus(), precision=arithmetic
-    )
+    return OpenVinoEngine([path], tile, logits, threads=available_cpus(), precision=arithmetic)
 
 
 def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:

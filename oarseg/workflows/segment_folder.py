@@ -293,7 +293,6 @@ class _Run:
             log.exception("%s: %s", case.name, message)
         return self._record_failure(case, message)
 
-
     def _leave_gpu(self, case: Case, message: str) -> None:
         """Let another worker go on: with this case on the CPU, or if that may not be with the next.
 

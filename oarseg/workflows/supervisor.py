@@ -40,9 +40,7 @@ _TIME_IS_OVER = -1
 # After so many failures of the GPU in one run, it is not tried again.
 MOST_GPU_FAILURES = 3
 # How native code dies in a defect, of a driver for instance; not by a user or for memory.
-_CRASHES = frozenset(
-    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-)
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 log = logging.getLogger(__name__)
 
@@ -228,9 +226,7 @@ def run_supervised(
         worker = _fork()
         if worker == 0:
             os.close(reading)
-            journal = Journal(
-                ledger.finished, writing, over, ledger.gpu_failures, ledger.no_gpu
-            )
+            journal = Journal(ledger.finished, writing, over, ledger.gpu_failures, ledger.no_gpu)
             return _run_worker(work, journal)
         os.close(writing)
         ledger.left = False

@@ -12,6 +12,7 @@ from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, images, manifest_of
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
+from one_fold import OneFold
 
 from oarseg.errors import InferenceError, WeightsError
 from oarseg.inference.footprint import BlockMask
@@ -31,14 +32,12 @@ PATCH = (6, 8, 10)
 FILE = ModelFile("fold_0.onnx", "0" * 64, "0", "fp32")
 
 
-class Steep:
+class Steep(OneFold):
     """A network in one line: each class likes another intensity, and tiles do not agree.
 
     The ramp makes the answer depend on where in a tile a voxel lies, so that a tile in the
     wrong place or with wrong weights shows.
     """
-
-    name = "fold_0.onnx"
 
     def __init__(self, slope: float = 1.0) -> None:
         ramp = np.arange(PATCH[0]).reshape(-1, 1, 1) + 0.5 * np.arange(PATCH[2])
@@ -219,9 +218,7 @@ def test_regions_are_painted_in_order_where_positive() -> None:
     recipe = Recipe((1.0, 1.0, 1.0), (1, 1, 4), (RAW,), labels, region_order=(4, 9))
     manifest = manifest_of(recipe, (FILE,))
 
-    class Two:
-        name = "fold_0.onnx"
-
+    class Two(OneFold):
         def __call__(self, patch: Image) -> Image:
             return np.concatenate([patch - 1, patch - 2], axis=1)
 
@@ -238,10 +235,8 @@ def test_mirroring_averages_the_flips() -> None:
     recipe = Recipe((1.0, 1.0, 1.0), (1, 1, 4), (RAW,), labels, mirror_axes=(2,))
     manifest = manifest_of(recipe, (FILE,))
 
-    class Left:
+    class Left(OneFold):
         """Class 1 at the first two voxels, more so at the very first."""
-
-        name = "fold_0.onnx"
 
         def __call__(self, patch: Image) -> Image:
             first = np.array([3, 1, -2, -2], np.float32) + 0 * patch

@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from cuda_source import CudaFunction, parse_kernels
-
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from oarseg.inference.device.gpu import Gpu, open_gpu

@@ -16,6 +16,7 @@ from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines.choice import Engines, open_engines
+from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.streaming import Effort, buffer_bytes
 from oarseg.model.bundle import Bundle
@@ -147,7 +148,7 @@ def test_folds_share_a_sum_where_a_gpu_has_no_room(
     run, device = run_of(tmp_path, ROBUST), FakeDevice()
     network = case(run)
     opened = open_engines(run.weights, device="cpu", threads=1)
-    on_gpu = replace(opened, folds=opened.folds * folds, xp=device)
+    on_gpu = replace(opened, networks=separate_networks(opened.take() * folds), xp=device)
     shape, manifest = network.placement.network_shape, run.weights.manifest
     device.free_bytes = round(share * buffer_bytes(shape, manifest, sums=folds))
     assert segment_case._overflows_device(on_gpu, network, run) == joint

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from one_fold import OneFold
 
 from oarseg import registration
 from oarseg.challenges import catalogue
@@ -29,6 +30,7 @@ from oarseg.imaging.files.read_scan import Limits, read_volume
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.inference.engines import choice
+from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model import bundle
 from oarseg.model.bundle import Bundle
@@ -318,10 +320,8 @@ def test_what_will_not_fit_is_refused_before_the_work(
     assert "of memory, and the container's limit is 1.0 GiB; give it more" in failures[0].message
 
 
-class FailingGpu:
+class FailingGpu(OneFold):
     """A stand-in for a GPU that gives up at the third tile."""
-
-    name = "fold_0.onnx"
 
     def __init__(self, fold: Engine, calls: Iterator[int]) -> None:
         self._fold, self._calls = fold, calls
@@ -347,8 +347,9 @@ def test_a_gpu_that_fails_in_the_middle(
         if device == "cpu":
             return on_cpu
         calls = itertools.count(1)
-        folds = tuple(FailingGpu(fold, calls) for fold in on_cpu.folds)
-        return choice.Engines(choice.DeviceChoice("cuda", "cuda", "a stand-in"), folds)
+        folds = [FailingGpu(fold, calls) for fold in on_cpu.take()]
+        stand_in = choice.DeviceChoice("cuda", "cuda", "a stand-in")
+        return choice.Engines(stand_in, separate_networks(folds))
 
     monkeypatch.setattr(choice, "open_engines", opened)
     output = tmp_path / "output"

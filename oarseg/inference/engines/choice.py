@@ -233,7 +233,7 @@ def _open_openvino(
     def open_form(folds: int, mean: bool) -> list[OpenVinoEngine]:
         groups = [paths[:folds]] if mean else [[path] for path in paths[:folds]]
         return [
-            OpenVinoEngine(files, tile, logits, threads=threads, precision=precision)
+            OpenVinoEngine(files, tile, logits, threads=threads, mean=mean, precision=precision)
             for files in groups
         ]
 

@@ -24,7 +24,6 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Precision
 from oarseg.system.memory import gib
 
-
 # Of the GPU's free memory: the rest is for tiles, sums and planes. Beyond it ONNX Runtime stops
 # with an error that can be caught, and says what it wanted.
 NETWORK_SHARE = 0.75
@@ -94,9 +93,7 @@ def check_networks(bundle: Bundle, precision: Precision, free: int) -> None:
     )
 
 
-def _networks(
-    bundle: Bundle, precision: Precision, threads: int, gpu: Gpu, limit: int
-) -> Networks:
+def _networks(bundle: Bundle, precision: Precision, threads: int, gpu: Gpu, limit: int) -> Networks:
     """Describe the folds in one graph: one arena, one workspace and one wait a tile for all."""
     manifest, paths, xp = bundle.manifest, bundle.paths(precision), gpu.xp
     cuda = {

@@ -26,9 +26,12 @@ _CHANNELS = 8
 
 
 class OpenVinoEngine:
-    """One network, or the mean of several, on OpenVINO; in float32 unless asked otherwise."""
+    """One network on OpenVINO, or several in one graph; in float32 unless asked otherwise.
 
-    answers = 1
+    Attributes:
+        name: see ``Engine``.
+        answers: one for each fold, or one of their mean.
+    """
 
     def __init__(
         self,
@@ -37,23 +40,23 @@ class OpenVinoEngine:
         logits: Image,
         *,
         threads: int,
+        mean: bool = False,
         precision: Arithmetic = "f32",
     ) -> None:
         """Load files; arguments and errors as for ``OnnxEngine``.
 
         Args:
-            paths: the file of a fold, or of each fold to take the mean of.
-            tile, logits, threads: see there.
+            paths: the folds' files.
+            tile, logits, threads: see there; as many logits as there are answers.
+            mean: answer with the mean of the folds.
             precision: ``f32`` or ``bf16``, of the arithmetic.
         """
         import openvino
 
         self.name = names_of(paths)
+        self.answers = 1 if mean else len(paths)
         core = openvino.Core()
-        models = [_read_model(core, path, tile, logits) for path in paths]
-        model = _split_models(models)
-        # What it is made of is freed before it is compiled.
-        del models
+        model = _join_models([_read_model(core, path, tile, logits[:1]) for path in paths], mean)
         try:
             self._compiled = core.compile_model(model, "CPU", _settings(threads, precision))
         except RuntimeError as error:
@@ -64,10 +67,10 @@ class OpenVinoEngine:
         self._bind_outputs()
 
     def _bind_outputs(self) -> None:
-        first = 0
+        first, every = 0, self._logits.reshape(1, -1, *self._logits.shape[2:])
         for number, port in enumerate(self._compiled.outputs):
             last = first + port.get_shape()[1]
-            part = self._tensor(self._logits[:, first:last], shared_memory=True)
+            part = self._tensor(every[:, first:last], shared_memory=True)
             self._request.set_output_tensor(number, part)
             first = last
 
@@ -140,36 +143,33 @@ def _read_model(core: Any, path: Path, tile: Image, logits: Image) -> Any:
         raise unusable(path, error) from error
 
 
-def _split_models(models: Sequence[Any]) -> Any:
-    """Split the classes of models and join these in one, of their mean."""
+def _join_models(models: Sequence[Any], mean: bool) -> Any:
+    """Split the classes of models that take the same image, and join these in one model."""
+    from openvino import Model
+
     split = [_split_classes(model) for model in models]
+    # Pieces of a mean have to fit each other.
     alike = len({len(model.outputs) for model in split}) == 1
     used = split if alike else models
-    return _mean_model(used) if len(used) > 1 else used[0]
-
-
-def _mean_model(models: Sequence[Any]) -> Any:
-    """Join models in one that answers with the mean of their outputs.
-
-    Fold after fold is added to the sum, so that no more than one waits for it.
-    """
-    from openvino import Model
-    from openvino import opset13 as op
-
-    (image,) = models[0].get_parameters()
-    for model in models[1:]:
+    (image,) = used[0].get_parameters()
+    for model in used[1:]:
         (other,) = model.get_parameters()
         for reader in list(other.output(0).get_target_inputs()):
             reader.replace_source_output(image.output(0))
-    share = op.constant(np.float32(1 / len(models)))
+    folds = [[port.get_node().input_value(0) for port in model.outputs] for model in used]
+    if mean and len(folds) > 1:
+        folds = [[_mean(pieces) for pieces in zip(*folds, strict=True)]]
+    return Model([piece for fold in folds for piece in fold], [image])
 
-    def mean(number: int) -> Any:
-        total, *others = (model.outputs[number].get_node().input_value(0) for model in models)
-        for one in others:
-            total = op.add(total, one).output(0)
-        return op.multiply(total, share)
 
-    return Model([mean(number) for number in range(len(models[0].outputs))], [image])
+def _mean(pieces: Sequence[Any]) -> Any:
+    """Add fold after fold, so that no more than one waits for the sum."""
+    from openvino import opset13 as op
+
+    total = pieces[0]
+    for piece in pieces[1:]:
+        total = op.add(total, piece).output(0)
+    return op.multiply(total, op.constant(np.float32(1 / len(pieces)))).output(0)
 
 
 def _split_classes(model: Any) -> Any:
