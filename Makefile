@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint deadcode hooks package container-test dicom-test profile-test gpu-test bench fuzz fuzz-export weights shipped-weights requirements
+.PHONY: help run test lint deadcode hooks package container-test dicom-test profile-test gpu-test gpu-wheels gpu-all bench fuzz fuzz-export weights shipped-weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -21,6 +21,8 @@ help:
 	@echo 'make dicom-test      our DICOM objects read by plastimatch, dciodvfy and others'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
+	@echo 'make gpu-all         all that a GPU has to show, in ten minutes, without a network'
+	@echo 'make gpu-wheels      what gpu-all installs, into wheels/; needs a network'
 	@echo 'make fuzz            read 100,000 broken files, and 10,000 of DICOM'
 	@echo 'make fuzz-export     export 5,000 damaged plans, data set files and checkpoints'
 	@echo 'make bench           the comparison tables'
@@ -93,6 +95,19 @@ profile-test: .venv/dev.stamp
 
 gpu-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m gpu
+
+# A machine with a GPU, Python 3.12, torch and CuPy, but without a network, takes the rest from
+# WHEELS. Tables go to bench/results; bench/gpu_compare.py compares them with older ones.
+WHEELS := wheels
+GPU_PYTHON := python3
+WHEEL_PLATFORMS := $(foreach n,2014 _2_17 _2_27 _2_28,--platform manylinux$(n)_x86_64)
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --dest $(WHEELS) --no-deps --only-binary :all: --implementation cp \
+	  --python-version 3.12 $(WHEEL_PLATFORMS) --requirement bench/gpu-wheels.txt
+	$(PYTHON) -m pip wheel --quiet --wheel-dir $(WHEELS) --no-deps --requirement bench/gpu-sources.txt
+
+gpu-all:
+	$(GPU_PYTHON) bench/gpu_all.py --wheels $(WHEELS) --out bench/results
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python bench/fuzz.py --files 100000

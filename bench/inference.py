@@ -26,14 +26,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import cases
 import numpy as np
 
+from oarseg import __version__
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import find_body
 from oarseg.labels.dice import dice_by_label
@@ -307,8 +309,11 @@ def agreement_cells(found: dict[str, Any] | None) -> Iterator[str]:
 
 def versions() -> dict[str, str]:
     """Of what computes."""
-    names = ("nnunetv2", "torch", "onnxruntime", "openvino", "numpy")
-    return {"oarseg": version("oarseg"), **{name: version(name) for name in names}}
+    found = {"oarseg": __version__}
+    for name in ("nnunetv2", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"):
+        with suppress(PackageNotFoundError):  # not all of them are on every machine
+            found[name] = version(name)
+    return found
 
 
 def machine() -> str:

@@ -10,10 +10,12 @@ import argparse
 import json
 import resource
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_card import PeakMemory
 
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference import preprocessing, streaming
@@ -45,24 +47,20 @@ def main() -> None:
     spacing_mm = tuple(json.loads((arguments.case / "spacing.json").read_text()))
     images = [np.load(arguments.case / name) for name in ("ct.npy", "mr.npy")]
     steps = Steps()
-    labels = (ours if arguments.who == "ours" else peer)(images, spacing_mm, arguments, steps)
+    compute = ours if arguments.who == "ours" else peer
+    with PeakMemory() if arguments.device == "cuda" else nullcontext() as memory:
+        labels = compute(images, spacing_mm, arguments, steps)
     np.save(arguments.labels, labels.astype(np.uint8))
-    print(json.dumps(figures(steps, arguments.device)))
+    print(json.dumps(figures(steps) | ({"gpu_mib": memory.mib} if memory else {})))
 
 
-def figures(steps: Steps, device: str) -> dict[str, Any]:
+def figures(steps: Steps) -> dict[str, Any]:
     """Seconds and MiB, of all and of each step."""
-    found: dict[str, Any] = {
+    return {
         "seconds": round(sum(step.seconds for step in steps.done), 2),
         "peak_mib": round(steps.peak_mib),
         "steps": [[s.name, round(s.seconds, 2), round(s.peak_mib)] for s in steps.done],
     }
-    if device == "cuda":
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        found["gpu_mib"] = round((total - free) / 2**20)
-    return found
 
 
 def ours(
