@@ -88,6 +88,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=LIMIT_S, help="for all (default: 600)")
     parser.add_argument("--only", nargs="+", metavar="STEP")
     arguments = parser.parse_args()
+    # An exception, so that a step does not outlive this program.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     start = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
     site = ROOT / "build/gpu/site"
@@ -212,10 +214,17 @@ def _ended(command: Sequence[str], limit_s: float, environment: dict[str, str], 
     try:
         code = process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end_group(process)
         return f"out of time at {limit_s:.0f} s"
+    except BaseException:
+        _end_group(process)
+        raise
     return "done" if code == 0 else f"failed with status {code}"
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def write_tables(document: dict[str, Any], stem: Path) -> None:

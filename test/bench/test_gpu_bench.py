@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -79,6 +81,27 @@ def test_a_step_out_of_time_keeps_its_figures_and_ends_with_its_children(tmp_pat
     assert row["status"] == "out of time at 2 s"
     assert row["figures"] == {"a": 1}
     time.sleep(max(0.0, 5 - (time.monotonic() - begin)))
+    assert not alive.exists()
+
+
+def test_a_run_that_is_stopped_ends_its_step(tmp_path: Path) -> None:
+    begun, alive = tmp_path / "begun", tmp_path / "alive"
+    step = (
+        f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(3);"
+        f"pathlib.Path({str(alive)!r}).touch()"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'bench')!r}); import gpu_all;"
+        f"gpu_all.steps = lambda *_: [gpu_all.Step('x', [sys.executable, '-c', {step!r}], 60)];"
+        f"sys.argv = ['gpu_all.py', '--out', {str(tmp_path)!r}]; sys.exit(gpu_all.main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while not begun.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    time.sleep(3.5)
     assert not alive.exists()
 
 
