@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -65,6 +66,8 @@ from oarseg.imaging.files.pixels import open_plain_file
 
 # The platform's list has a few KiB; a much larger file is not one.
 INPUTS_BYTES = 1 << 20
+# nnU-Net's numbers of channels, at the end of a file's stem.
+CHANNEL_NUMBER = re.compile(r"_\d{4}$")
 RESERVED = tuple(Path(name) for name in (RESULTS, EARLIER, HIDDEN))
 
 
@@ -286,10 +289,38 @@ def _read_data_set(input_dir: Path, challenge: Challenge) -> _Layout:
             layout.candidates.append(_candidate(path, socket, input_dir, name=_folder_name(path)))
         elif socket := _socket_by_suffix(path, challenge):
             layout.candidates.append(_candidate(path, socket, input_dir))
+    layout.candidates.extend(_unknown_channels([*here, *inside], layout, challenge, input_dir))
     if not layout.candidates:
         _add_unmarked(layout, here, challenge, input_dir)
     _add_misnamed(layout, [*here, *inside], challenge, input_dir)
     return layout
+
+
+def _unknown_channels(
+    files: list[Path], layout: _Layout, challenge: Challenge, input_dir: Path
+) -> list[_Candidate]:
+    """Return the images numbered as a channel, beside a case, that the model has not.
+
+    They say that the folder was made for another model; nnU-Net refuses such a case, too.
+    """
+    suffixes = [suffix for socket in challenge.sockets for suffix in socket.suffixes]
+    numbers = [suffix for suffix in suffixes if CHANNEL_NUMBER.fullmatch(suffix)]
+    known = {candidate.key for candidate in layout.candidates}
+    strange = []
+    for path in files if numbers else ():
+        name = CHANNEL_NUMBER.sub("", file_stem(path))
+        if name == file_stem(path) or _socket_by_suffix(path, challenge):
+            continue
+        if image_ending(path.name) is not None and name.casefold() in known:
+            fault = fault_message(
+                path,
+                expected=f"the model's channels, {' '.join(numbers)}",
+                found="one more",
+                do="take the model with this channel, or remove the file",
+            )
+            found = _candidate(path, challenge.reference, input_dir, name=name)
+            strange.append(replace(found, fault=found.fault or fault))
+    return strange
 
 
 def _folder_name(path: Path) -> str:

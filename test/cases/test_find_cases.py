@@ -459,3 +459,14 @@ def test_a_folder_of_plain_cts(tmp_path: Path) -> None:
     (case,) = find_cases(tmp_path, rules).cases
     assert case.name == "RADCURE-0007"
     assert label_path(case, rules) == Path("labels/RADCURE-0007.nii.gz")
+
+
+def test_a_channel_that_the_model_has_not_is_no_silence(tmp_path: Path) -> None:
+    """As in nnU-Net, where the network would refuse three channels."""
+    rules = catalogue.load_challenge("han5k")
+    put(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "c_0001.nii.gz")
+    found = find_cases(tmp_path, rules)
+    assert [case.name for case in found.cases] == ["b"]
+    (problem,) = found.problems
+    assert problem.name == "a"
+    assert "a_0001.nii.gz: expected the model's channels, _0000, found one more" in problem.message
