@@ -111,7 +111,7 @@ def add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--settings",
         default="{}",
         metavar="JSON",
-        help="settings of the trainer, as in oarseg/training/settings.py",
+        help="settings of the trainer, as in oarseg/training/settings.py (default: none)",
     )
     parser.add_argument(
         "--epochs", type=whole_number(1, 10**6), help="the same as epochs in --settings"
