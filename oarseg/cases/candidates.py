@@ -36,7 +36,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Listing:
     """Contents of the input folder before files are paired."""
 
     candidates: list[Candidate]
@@ -89,7 +89,7 @@ def list_input(folder: Path) -> list[Path]:
         raise InputError(_unreadable(folder, error)) from error
 
 
-def list_below(folder: Path, layout: Layout) -> list[Path]:
+def list_below(folder: Path, listing: Listing) -> list[Path]:
     """List a folder below the input; empty, with a problem noted, if it cannot be read."""
     if not os.path.isdir(folder):
         return []
@@ -97,7 +97,7 @@ def list_below(folder: Path, layout: Layout) -> list[Path]:
         return _visible(folder)
     except OSError as error:
         name = printable_path(folder.name)
-        layout.problems.append(CaseProblem(name, _unreadable(folder, error)))
+        listing.problems.append(CaseProblem(name, _unreadable(folder, error)))
         return []
 
 

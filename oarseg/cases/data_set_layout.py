@@ -10,7 +10,7 @@ from pathlib import Path
 from oarseg.cases.admission import fault_message, is_no_image, not_an_image
 from oarseg.cases.candidates import (
     Candidate,
-    Layout,
+    Listing,
     broken_links,
     list_below,
     list_input,
@@ -25,29 +25,29 @@ from oarseg.imaging.files.locate import image_ending
 CHANNEL_NUMBER = re.compile(r"_\d{4}$")
 
 
-def read_data_set(input_dir: Path, challenge: Challenge) -> Layout:
+def read_data_set(input_dir: Path, challenge: Challenge) -> Listing:
     """Collect the images named with a socket's suffix, in the folder and its subfolders."""
-    layout = Layout([], [], [])
+    listing = Listing([], [], [])
     here = list_input(input_dir)
-    layout.problems.extend(broken_links(here, input_dir))
-    inside = [path for folder in here for path in list_below(folder, layout)]
+    listing.problems.extend(broken_links(here, input_dir))
+    inside = [path for folder in here for path in list_below(folder, listing)]
     for path in [*here, *inside]:
         socket = _socket_by_file(path, challenge)
         if socket:
-            layout.candidates.append(
+            listing.candidates.append(
                 make_candidate(path, socket, input_dir, name=_folder_name(path))
             )
         elif socket := _socket_by_suffix(path, challenge):
-            layout.candidates.append(make_candidate(path, socket, input_dir))
-    layout.candidates.extend(_unknown_channels([*here, *inside], layout, challenge, input_dir))
-    if not layout.candidates:
-        _add_unmarked(layout, here, challenge, input_dir)
-    _add_misnamed(layout, [*here, *inside], challenge, input_dir)
-    return layout
+            listing.candidates.append(make_candidate(path, socket, input_dir))
+    listing.candidates.extend(_unknown_channels([*here, *inside], listing, challenge, input_dir))
+    if not listing.candidates:
+        _add_unmarked(listing, here, challenge, input_dir)
+    _add_misnamed(listing, [*here, *inside], challenge, input_dir)
+    return listing
 
 
 def _unknown_channels(
-    files: list[Path], layout: Layout, challenge: Challenge, input_dir: Path
+    files: list[Path], listing: Listing, challenge: Challenge, input_dir: Path
 ) -> list[Candidate]:
     """Return the images numbered as a channel, beside a case, that the model has not.
 
@@ -55,7 +55,7 @@ def _unknown_channels(
     """
     suffixes = [suffix for socket in challenge.sockets for suffix in socket.suffixes]
     numbers = [suffix for suffix in suffixes if CHANNEL_NUMBER.fullmatch(suffix)]
-    known = {candidate.key for candidate in layout.candidates}
+    known = {candidate.key for candidate in listing.candidates}
     strange = []
     for path in files if numbers else ():
         name = CHANNEL_NUMBER.sub("", file_stem(path))
@@ -77,32 +77,36 @@ def _folder_name(path: Path) -> str:
     return path.absolute().parent.name
 
 
-def _add_unmarked(layout: Layout, files: list[Path], challenge: Challenge, input_dir: Path) -> None:
+def _add_unmarked(
+    listing: Listing, files: list[Path], challenge: Challenge, input_dir: Path
+) -> None:
     """Add every image of a folder, if the challenge has a socket for images without a mark."""
     socket = next((socket for socket in challenge.sockets if socket.unmarked), None)
     if socket is None:
         return
     images = [path for path in files if image_ending(path.name)]
-    layout.candidates.extend(make_candidate(path, socket, input_dir) for path in images)
-    found = {candidate.key for candidate in layout.candidates}
+    listing.candidates.extend(make_candidate(path, socket, input_dir) for path in images)
+    found = {candidate.key for candidate in listing.candidates}
     for path in files:
         if not os.path.isfile(path) or path in images:
             continue
         meant = Path(file_stem(path.with_suffix("")))
         if is_no_image(path, input_dir) or meant.name.casefold() in found:
-            layout.ignored.append(path)
+            listing.ignored.append(path)
         else:
             named = make_candidate(path, socket, input_dir, name=meant.name)
-            layout.candidates.append(replace(named, fault=named.fault or not_an_image(path)))
+            listing.candidates.append(replace(named, fault=named.fault or not_an_image(path)))
 
 
-def _add_misnamed(layout: Layout, files: list[Path], challenge: Challenge, input_dir: Path) -> None:
+def _add_misnamed(
+    listing: Listing, files: list[Path], challenge: Challenge, input_dir: Path
+) -> None:
     """Add files that are named like an image of a case except for their ending.
 
     If the image itself is there too, the file is ignored as a preview, a copy or a note.
     """
-    known = {candidate.path for candidate in layout.candidates}
-    whole = {(candidate.key, candidate.socket.slug) for candidate in layout.candidates}
+    known = {candidate.path for candidate in listing.candidates}
+    whole = {(candidate.key, candidate.socket.slug) for candidate in listing.candidates}
     for path in files:
         if image_ending(path.name) or os.path.isdir(path) or path in known:
             continue
@@ -111,9 +115,9 @@ def _add_misnamed(layout: Layout, files: list[Path], challenge: Challenge, input
             continue
         taken = (candidate.key, candidate.socket.slug) in whole
         if taken or is_no_image(path, input_dir):
-            layout.ignored.append(path)
+            listing.ignored.append(path)
         else:
-            layout.candidates.append(candidate)
+            listing.candidates.append(candidate)
 
 
 def _misnamed(path: Path, challenge: Challenge, input_dir: Path) -> Candidate | None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oarseg.cases.admission import fault_message
-from oarseg.cases.candidates import Candidate, Layout, suffix_length
+from oarseg.cases.candidates import Candidate, Listing, suffix_length
 from oarseg.cases.case import (
     Case,
     CaseProblem,
@@ -89,24 +89,24 @@ def find_cases(
     channels = {socket.channel for socket in challenge.sockets}
     needed = (channels if required is None else set(required)) | {challenge.reference.channel}
     by_socket = uses_sockets(input_dir, challenge)
-    layout = (read_sockets if by_socket else read_data_set)(input_dir, challenge)
-    dicom = _find_dicom(input_dir, layout, challenge, needed, wanted or WantedSeries())
+    listing = (read_sockets if by_socket else read_data_set)(input_dir, challenge)
+    dicom = _find_dicom(input_dir, listing, challenge, needed, wanted or WantedSeries())
     if dicom is not None:
         return _sorted(dicom.cases, dicom.problems, challenge, [])
-    if not layout.candidates and not layout.problems:
+    if not listing.candidates and not listing.problems:
         raise InputError(
             f"{input_dir}: expected images {_places(challenge)}, found no case; put the images "
             "there or pass another --input"
         )
     cases: list[Case] = []
-    problems = layout.problems
-    for group in _groups(layout.candidates, single=by_socket):
-        made = _case(group, challenge, needed, layout.candidates)
+    problems = listing.problems
+    for group in _groups(listing.candidates, single=by_socket):
+        made = _case(group, challenge, needed, listing.candidates)
         if isinstance(made, Case):
             cases.append(made)
         else:
             problems.append(made)
-    return _sorted(cases, problems, challenge, layout.ignored)
+    return _sorted(cases, problems, challenge, listing.ignored)
 
 
 def _places(challenge: Challenge) -> str:
@@ -119,7 +119,7 @@ def _places(challenge: Challenge) -> str:
 
 def _find_dicom(
     input_dir: Path,
-    layout: Layout,
+    listing: Listing,
     challenge: Challenge,
     needed: set[str],
     wanted: WantedSeries,
@@ -128,7 +128,7 @@ def _find_dicom(
     if uses_sockets(input_dir, challenge):
         folders = socket_folders(input_dir, challenge)
         return find_socket_case(folders, challenge, needed, wanted, input_dir)
-    if any(candidate.fault is None for candidate in layout.candidates):
+    if any(candidate.fault is None for candidate in listing.candidates):
         return None
     return find_study_cases(input_dir, challenge, needed, wanted)
 

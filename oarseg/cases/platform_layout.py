@@ -1,4 +1,4 @@
-"""Find images in the platform's layout: a folder for each socket, listed in ``inputs.json``.
+"""Find images in the platform's listing: a folder for each socket, listed in ``inputs.json``.
 
 The list names each socket by its slug and says where its files lie (``relative_path``), which
 need not be named alike: the platform's ``ct-image`` lies in ``images/ct``. A challenge's slug is
@@ -20,7 +20,7 @@ from oarseg.cases.admission import (
     not_an_image,
     printable_path,
 )
-from oarseg.cases.candidates import Candidate, Layout, broken_links, list_below, make_candidate
+from oarseg.cases.candidates import Candidate, Listing, broken_links, list_below, make_candidate
 from oarseg.cases.case import CaseProblem
 from oarseg.cases.places import IMAGES, INPUTS, safe_relative_path
 from oarseg.challenges.challenge import Challenge, Socket
@@ -87,35 +87,35 @@ def socket_folders(input_dir: Path, challenge: Challenge) -> dict[str, Path]:
     return folders
 
 
-def read_sockets(input_dir: Path, challenge: Challenge) -> Layout:
+def read_sockets(input_dir: Path, challenge: Challenge) -> Listing:
     """Collect the images in the sockets' folders.
 
     Raises:
         InputError: see ``socket_folders``.
     """
     folders = socket_folders(input_dir, challenge)
-    layout = Layout([], [], [])
-    layout.problems.extend(broken_links(folders.values(), input_dir))
+    listing = Listing([], [], [])
+    listing.problems.extend(broken_links(folders.values(), input_dir))
     listed = os.path.lexists(input_dir / INPUTS)
     for socket in challenge.sockets:
         if socket.slug in folders:
             folder = folders[socket.slug]
-            paths = [folder] if os.path.isfile(folder) else list_below(folder, layout)
-            _add_files(layout, paths, socket, input_dir)
+            paths = [folder] if os.path.isfile(folder) else list_below(folder, listing)
+            _add_files(listing, paths, socket, input_dir)
             if listed and not paths and not os.path.islink(folder):
-                layout.candidates.append(_nothing_there(folder, socket))
-    return layout
+                listing.candidates.append(_nothing_there(folder, socket))
+    return listing
 
 
-def _add_files(layout: Layout, paths: list[Path], socket: Socket, input_dir: Path) -> None:
+def _add_files(listing: Listing, paths: list[Path], socket: Socket, input_dir: Path) -> None:
     for path in paths:
         if image_ending(path.name) is not None:
-            layout.candidates.append(make_candidate(path, socket, input_dir))
+            listing.candidates.append(make_candidate(path, socket, input_dir))
         elif is_no_image(path, input_dir):
-            layout.ignored.append(path)
+            listing.ignored.append(path)
         else:
             name = printable_path(path.name)
-            layout.problems.append(CaseProblem(name, not_an_image(path)))
+            listing.problems.append(CaseProblem(name, not_an_image(path)))
 
 
 def _nothing_there(folder: Path, socket: Socket) -> Candidate:

@@ -11,15 +11,16 @@ import sys
 from collections.abc import Callable, Sequence
 
 from oarseg import __version__
-from oarseg.cli.challenges import add_challenges
+from oarseg.cli.commands.challenges import add_challenges
+from oarseg.cli.commands.phantom import add_phantom
+from oarseg.cli.commands.picture import add_picture
+from oarseg.cli.commands.register import add_register
+from oarseg.cli.commands.scores import add_evaluate, add_rank
+from oarseg.cli.commands.segment import add_segment, run_segment
+from oarseg.cli.commands.submission import add_submission
+from oarseg.cli.commands.training import add_export, add_prepare, add_train
 from oarseg.cli.interrupts import INTERRUPTED
 from oarseg.cli.parser import CommandParser
-from oarseg.cli.phantom import add_phantom
-from oarseg.cli.picture import add_picture
-from oarseg.cli.register import add_register
-from oarseg.cli.scores import add_evaluate, add_rank
-from oarseg.cli.segment import add_segment, run_segment
-from oarseg.cli.training import add_export, add_prepare, add_train
 from oarseg.errors import OarsegError
 from oarseg.system import log
 from oarseg.system.versions import package_versions
@@ -129,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_picture,
         add_evaluate,
         add_rank,
+        add_submission,
     ):
         add(commands)
     return parser

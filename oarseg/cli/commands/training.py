@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from oarseg.challenges.challenge import Challenge
-from oarseg.cli.challenges import describe_challenge
+from oarseg.cli.commands.challenges import describe_challenge
 from oarseg.cli.interrupts import quiet_forked_workers
 from oarseg.cli.options import (
     MOST_THREADS,
