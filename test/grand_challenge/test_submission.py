@@ -141,7 +141,7 @@ def test_what_is_compared_with_is_no_label_file(output: Path, tmp_path: Path, ki
     strange = sitk.GetImageFromArray((sitk.GetArrayFromImage(image) * -1.5).astype(kind))
     strange.CopyInformation(image)
     sitk.WriteImage(strange, str(path))
-    with pytest.raises(InputError, match="case_01_seg.mha: expected labels from 0 to 255"):
+    with pytest.raises(InputError, match=r"case_01_seg\.mha: expected labels from 0 to 255"):
         list(written.compare_labels(output, expected, HAN_SEG))
 
 
