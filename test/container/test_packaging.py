@@ -158,9 +158,9 @@ def test_an_image_older_than_the_code_is_told(tmp_path: Path) -> None:
 def test_the_export_takes_a_teams_weights_and_ends_with_what_to_do(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    none = run_script(
-        tmp_path, "export.sh", "all", str(tmp_path / "dist"), "--weights", str(folder)
-    )
+    dist = tmp_path / "dist"
+    export = ("export.sh", "all", str(dist), "--weights", str(folder))
+    none = run_script(tmp_path, *export)
     assert none.returncode == 2
     assert "expected a folder with manifest.json" in none.stderr
     (folder / "manifest.json").write_text("{}")
