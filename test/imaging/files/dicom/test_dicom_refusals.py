@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 import time
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dicom_files
 import dicom_fuzzing
@@ -30,6 +32,7 @@ from pydicom.uid import (
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.files.dicom import slice_pixels
+from oarseg.imaging.files.dicom.assemble import assemble_series
 from oarseg.imaging.files.dicom.choose import find_series
 from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.volume import Grid, Volume
@@ -221,6 +224,81 @@ def test_the_same_instance_with_other_bytes(tmp_path: Path) -> None:
     data[-1] ^= 1
     (tmp_path / "other").write_bytes(data)
     assert "expected one slice at each position" in refusal(tmp_path)
+
+
+def test_an_instance_of_another_slice(tmp_path: Path) -> None:
+    """Contours could not say on which slice they lie."""
+    change = at(3, set_to(SOPInstanceUID=dicom_files.uid("slice", "1", "1", 1)))
+    write_series(tmp_path, small_volume(), Form(change=change))
+    assert (
+        f"slice_0003.dcm: expected SOPInstanceUID (0008,0018) of its own, found that of {tmp_path}/"
+        "slice_0001.dcm"
+    ) in refusal(tmp_path)
+
+
+def test_thousands_of_different_files_of_one_instance(tmp_path: Path) -> None:
+    """Each is not compared with every other."""
+    data = bytearray(write_series(tmp_path, small_volume())[0].read_bytes())
+    for number in range(1000):
+        data[-2:] = struct.pack("<H", number)
+        (tmp_path / f"a{number}").write_bytes(data)
+    headers = search_folder(tmp_path).series[0]
+    start = time.process_time()
+    with pytest.raises(InputError, match="expected one slice at each position"):
+        assemble_series(headers)
+    assert time.process_time() - start < 0.2 * dicom_fuzzing.LONGEST_S
+
+
+@pytest.mark.parametrize("keep", ["DICM", "meta", "data set"])
+def test_a_data_set_without_what_belongs_before_it(tmp_path: Path, keep: str) -> None:
+    """The last slices of a series; without them it would seem whole."""
+    data = write_series(tmp_path, small_volume())[-1]
+    whole = data.read_bytes()
+    begins = {"DICM": 128, "meta": 132, "data set": whole.index(b"\x08\0\x05\0CS")}
+    data.write_bytes(whole[begins[keep] :])
+    assert refusal(tmp_path).startswith(
+        f"{data}: expected a DICOM file with DICM at byte 128, found a data set without file meta"
+    )
+
+
+def test_a_series_in_two_studies(tmp_path: Path) -> None:
+    """Each would have a part of the slices."""
+
+    def change(data: FileDataset, index: int) -> None:
+        data.StudyInstanceUID = f"1.2.{index // 4}"
+
+    write_series(tmp_path, small_volume((8, 6, 7)), Form(change=change))
+    series = dicom_files.uid("series", "1", "1")
+    expected = f"expected the StudyInstanceUID (0020,000D) of all slices of series {series}, found"
+    assert expected in refusal(tmp_path)
+    faults = search_folder(tmp_path).faults
+    assert [path.name for path, _ in faults] == ["slice_0000.dcm", "slice_0004.dcm"]
+    assert expected in str(faults[1][1])
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold slices of the series beside it."""
+    write_series(tmp_path, small_volume())
+    locked = tmp_path / "more"
+    locked.mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert refusal(tmp_path).startswith(
+        f"{locked}: expected a folder that can be read, found Permission denied"
+    )
+
+
+def test_control_characters_in_a_file_s_name(tmp_path: Path) -> None:
+    path = write_series(tmp_path, small_volume())[2]
+    path.write_bytes(path.read_bytes()[:-9])
+    path.rename(tmp_path / "a\nb\x1b[31m")
+    assert r"a\nb\x1b[31m': expected 84 bytes of pixel data" in refusal(tmp_path)
 
 
 def test_several_series(tmp_path: Path) -> None:
