@@ -19,11 +19,16 @@ logging.getLogger("torch.__trace").disabled = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The challenges whose whole way through the container is tested."""
+    """What takes longer than a push should wait for."""
     parser.addoption(
         "--profiles",
         default="segrap_oar,structseg_lung_gtv",
         help="challenges for test_profile_container.py, comma-separated, or all",
+    )
+    parser.addoption(
+        "--all-readers",
+        action="store_true",
+        help="every reader of test_other_readers.py on the masks of every rater",
     )
 
 

@@ -5,6 +5,7 @@ The scans are not part of the repository: they lie beside it, as in continuous i
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from oarseg.imaging.files import read_scan
 from oarseg.imaging.files.dicom.choose import find_series
 from oarseg.imaging.volume import Volume, to_sitk
 
-SCANS = Path(__file__).resolve().parents[5] / "shared" / "data" / "dicom"
+SHARED = Path(__file__).resolve().parents[5] / "shared"
+SCANS = Path(os.environ.get("OARSEG_SHARED", SHARED)) / "data" / "dicom"
 MOST_TURNED_DEG = 20.0
 # The coils shade each scan otherwise.
 LEAST_ALIKE = 0.6
