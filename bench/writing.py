@@ -1,7 +1,7 @@
 """CPU time, memory and bytes of writing a case's labels, and of ways to deflate them.
 
     python bench/writing.py [--challenge segrap_oar] [--size median]
-    python bench/writing.py rtstruct [--challenge segrap_oar] [--size large]
+    python bench/writing.py rtstruct [--challenge segrap_oar] [--size median]
     python bench/writing.py deflate [--rounds 5]
 
 The first writes a phantom's case as ``oarseg segment`` does, the second its RT Structure Set alone,

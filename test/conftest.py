@@ -19,16 +19,11 @@ logging.getLogger("torch.__trace").disabled = True
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What takes longer than a push should wait for."""
+    """The challenges whose whole way through the container is tested."""
     parser.addoption(
         "--profiles",
         default="segrap_oar,structseg_lung_gtv",
         help="challenges for test_profile_container.py, comma-separated, or all",
-    )
-    parser.addoption(
-        "--all-readers",
-        action="store_true",
-        help="every reader of test_other_readers.py on the masks of every rater",
     )
 
 

@@ -32,15 +32,6 @@ ORGANS = catalogue.load_challenge("han_seg").organs
 RATERS = ("case_1/oncologist", "case_2/radiographer", "case_3/oncologist")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The readers in Python take a minute and more a case, so by default they read one."""
-    if "rater" in metafunc.fixturenames:
-        every = metafunc.config.getoption("--all-readers")
-        pairs = [(rater, reader) for rater in RATERS for reader in READERS]
-        quick = [p for p in pairs if every or p[0] == RATERS[0] or p[1] == READERS[0]]
-        metafunc.parametrize(("rater", "reader"), quick)
-
-
 def written(
     folder: Path, labels: Volume, organs: Sequence[Organ], *, segmentation: bool = False
 ) -> tuple[Path, ...]:
@@ -102,6 +93,8 @@ def test_shapes_are_exact(reader: str, tmp_path: Path) -> None:
     assert scores == {organ.name: 1.0 for organ in ORGANS[: len(SHAPES)]}
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("rater", RATERS)
 def test_raters_masks_are_exact(rater: str, reader: str, tmp_path: Path) -> None:
     """Round their organs, in a square."""
     labels, organs = read_raters(rater)
