@@ -19,7 +19,15 @@ import fuzzing
 import numpy as np
 from dicom_files import PATIENT_NAME, Form, slice_dataset, write_series
 from fuzzing import FLOATS, INTEGERS, LIMITS, MOST_MUTATIONS, NUMBERS, TEXTS, File
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from jpeg_lossless import encode_lossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.choose import find_series
@@ -44,7 +52,9 @@ LENGTHS = (0, 1, 2, 7, 255, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 SYNTAXES = (
     b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1.99",
     b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.5", b"1.2.840.10008.1.2.4.70", b"",
+    b"1.2.840.10008.1.2.4.57", b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.4.90",
 )  # fmt: skip
+COMPRESSED = (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
 UNDEFINED = 0xFFFFFFFF
 SEQUENCE = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, UNDEFINED)
 ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
@@ -55,26 +65,33 @@ SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 @cache
 def volume() -> Volume:
     """The series that the broken slice belongs to."""
-    array = np.arange(5 * 6 * 8).reshape(5, 6, 8).astype(np.int16)
-    return Volume(array, Grid((5, 6, 8), (2.0, 0.75, 0.5), (-12.5, 100.0, -597.25)))
+    # An encoder of JPEG 2000 takes no fewer rows and columns.
+    array = np.arange(5 * 32 * 32).reshape(5, 32, 32).astype(np.int16)
+    return Volume(array, Grid((5, 32, 32), (2.0, 0.75, 0.5), (-12.5, 100.0, -597.25)))
 
 
 @cache
 def seeds() -> tuple[File, ...]:
-    """Whole slices: explicit, implicit, run-length encoded, signed with a slope."""
+    """Whole slices: explicit, implicit, signed with a slope; run-length encoded, three of JPEG."""
     forms = (
         Form(),
         Form(syntax=ImplicitVRLittleEndian),
         Form(slopes=(0.5,), intercept=0.0, signed=True),
     )
-    made = [_bytes(form, compress=False) for form in forms]
-    return tuple(File(ENDING, data) for data in [*made, _bytes(Form(), compress=True)])
+    made = [_bytes(form) for form in forms]
+    made += [_bytes(Form(), syntax) for syntax in COMPRESSED]
+    return tuple(File(ENDING, data) for data in made)
 
 
-def _bytes(form: Form, *, compress: bool) -> bytes:
+def _bytes(form: Form, syntax: str = "") -> bytes:
     data = slice_dataset(volume(), BROKEN, form)
-    if compress:
-        data.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    if syntax == JPEGLosslessSV1:
+        stored = np.frombuffer(data.PixelData, "<u2").reshape(data.Rows, data.Columns)
+        data.file_meta.TransferSyntaxUID = syntax
+        data.PixelData = encapsulate([encode_lossless(stored)])
+        data["PixelData"].VR = "OB"
+    elif syntax:
+        data.compress(syntax, generate_instance_uid=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x")
         data.save_as(path, enforce_file_format=True)

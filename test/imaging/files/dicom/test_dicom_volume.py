@@ -11,8 +11,18 @@ import dicom_files
 import numpy as np
 import pytest
 from dicom_files import Form, small_volume, turned, write_series
+from jpeg_lossless import encode_lossless
 from pydicom.dataset import FileDataset
-from pydicom.uid import UID, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from oarseg.errors import NonFiniteError, ResourceError
 from oarseg.imaging.files import read_scan
@@ -182,6 +192,22 @@ def test_compressed(tmp_path: Path, syntax: UID) -> None:
         data.compress(syntax, generate_instance_uid=False)
 
     write_series(tmp_path, volume, Form(change=change))
+    assert_same(read(tmp_path), volume)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("signed", [False, True])
+def test_jpeg_lossless(tmp_path: Path, syntax: UID, signed: bool) -> None:
+    volume = small_volume((5, 32, 40))
+    volume.array[0, 0, :2] = -1024, 3000
+
+    def change(data: FileDataset, index: int) -> None:
+        stored = np.frombuffer(data.PixelData, "<u2").reshape(32, 40)
+        data.PixelData = encapsulate([encode_lossless(stored)])
+        data["PixelData"].VR = "OB"
+
+    form = Form(syntax=syntax, signed=signed, intercept=0.0 if signed else -1024.0, change=change)
+    write_series(tmp_path, volume, form)
     assert_same(read(tmp_path), volume)
 
 
