@@ -19,14 +19,21 @@ import pytest
 from dicom_files import Change, Form, small_volume, write_series
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
+    JPEGLSNearLossless,
+    MediaStorageDirectoryStorage,
+    PositronEmissionTomographyImageStorage,
     RLELossless,
     RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
 )
 
 from oarseg.errors import InputError
@@ -353,13 +360,26 @@ def test_a_data_set_that_inflates_is_never_parsed(tmp_path: Path) -> None:
     assert "found Deflated Explicit VR Little Endian" in message
 
 
-def test_another_transfer_syntax(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("syntax", "name"),
+    [
+        (JPEGBaseline8Bit, "JPEG Baseline (Process 1)"),
+        (ExplicitVRBigEndian, "Explicit VR Big Endian"),
+        (JPEGLSNearLossless, "JPEG-LS Lossy (Near-Lossless) Image Compression"),
+        (JPEG2000, "JPEG 2000 Image Compression"),
+        (HTJ2KLossless, "High-Throughput JPEG 2000 Image Compression (Lossless Only)"),
+        (UID("1.2.3.4"), "1.2.3.4"),
+        (UID(""), "none"),
+    ],
+)
+def test_another_transfer_syntax(tmp_path: Path, syntax: UID, name: str) -> None:
     path = write_series(tmp_path, small_volume())[0]
     data = path.read_bytes()
-    old, new = b"1.2.840.10008.1.2.1\0", JPEGBaseline8Bit.encode().ljust(22, b"\0")
+    new = syntax.encode()
+    old, new = b"1.2.840.10008.1.2.1\0", new + b"\0" * (len(new) % 2)
     data = data.replace(struct.pack("<H", len(old)) + old, struct.pack("<H", len(new)) + new)
     path.write_bytes(data)
-    assert "found JPEG Baseline (Process 1)" in refusal(tmp_path)
+    assert f"found {name}; export it without compression" in refusal(tmp_path)
 
 
 def test_a_faulty_file_costs_the_series_beside_it(tmp_path: Path) -> None:
@@ -488,12 +508,62 @@ def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
 def test_what_a_folder_holds_is_counted(tmp_path: Path) -> None:
     write_series(tmp_path, small_volume())
     (tmp_path / "x").write_bytes(b"junk")
-    dicom_files.new_dataset(RTStructureSetStorage, "1.2.3").save_as(
-        tmp_path / "rs", enforce_file_format=True
-    )
+    kinds = {
+        "DICOMDIR": MediaStorageDirectoryStorage,
+        "rs": RTStructureSetStorage,
+        "pet": PositronEmissionTomographyImageStorage,
+        "sc": SecondaryCaptureImageStorage,
+    }
+    for name, kind in kinds.items():
+        data = dicom_files.new_dataset(kind, "1.2.3")
+        data.save_as(tmp_path / name, enforce_file_format=True)
     found = search_folder(tmp_path)
     assert found.others == 1
-    assert found.unused_kinds() == "RT Structure Set Storage (1)"
+    assert found.unused_kinds() == (
+        "Media Storage Directory Storage (1), Positron Emission Tomography Image Storage (1), "
+        "RT Structure Set Storage (1), Secondary Capture Image Storage (1)"
+    )
+
+
+CHARACTER_SETS = {
+    "ISO_IR 100": "Müller^Jörg",
+    "ISO_IR 101": "Wałęsa^Lech",
+    "ISO_IR 144": "Люксембург",
+    "ISO_IR 127": "قباني^لنزار",
+    "ISO_IR 126": "Διονυσιος",
+    "ISO_IR 138": "שרון^דבורה",
+    "ISO_IR 148": "Çavuşoğlu",
+    "ISO_IR 166": "นามสกุล",
+    "ISO_IR 13": "ﾔﾏﾀﾞ^ﾀﾛｳ",
+    "ISO_IR 192": "王^小東",
+    "GB18030": "王^小东",
+    "\\ISO 2022 IR 87": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "\\ISO 2022 IR 149": "Hong^Gildong=洪^吉洞=홍^길동",
+}
+
+
+@pytest.mark.parametrize("name", CHARACTER_SETS)
+def test_names_in_every_character_set(tmp_path: Path, name: str) -> None:
+    """What results repeat of the patient; messages do not."""
+    patient = CHARACTER_SETS[name]
+
+    def change(data: FileDataset, index: int) -> None:
+        data.SpecificCharacterSet = name.split("\\")
+        data.PatientName = patient
+
+    write_series(tmp_path, small_volume(), Form(change=change))
+    assert find_series(tmp_path, "CT").patient_attributes["PatientName"] == patient
+
+
+@pytest.mark.parametrize("name", ["ISO_IR 999", "utf8", "\\\\x", ""])
+def test_a_character_set_that_is_none(tmp_path: Path, name: str) -> None:
+    """Nobody can tell what is meant, and the images are none the worse."""
+    for path in write_series(tmp_path, small_volume()):
+        data = path.read_bytes().replace(b"ISO_IR 192", name.encode().ljust(10))
+        path.write_bytes(data.replace(b"Mustermann", b"M\xfcstermann"[:10]))
+    series = find_series(tmp_path, "CT")
+    assert series.patient_attributes["PatientName"].startswith("M")
+    read_scan.read_volume(series)
 
 
 def test_constant_pixels(tmp_path: Path) -> None:
