@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
+import dicom_fuzzing
 import numpy as np
 import pydicom
 import pytest
@@ -265,6 +267,38 @@ def test_damaged(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(InputError, match=r"rs: expected "):
         read_structures(path, HAN_SEG, grid)
+
+
+CONTOUR_TAGS = (
+    *((0x0008, 0x0005), (0x3006, 0x0010), (0x3006, 0x0020), (0x3006, 0x0022), (0x3006, 0x0024)),
+    *((0x3006, 0x0026), (0x3006, 0x0039), (0x3006, 0x0040), (0x3006, 0x0042), (0x3006, 0x0050)),
+    *((0x3006, 0x0084), (0x0020, 0x0052), (0x0020, 0x000E), (0x0002, 0x0010)),
+)
+
+
+def test_any_structure_set_is_read_or_refused(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE), contour(grid, 2, HOLE)]
+    seed = write_structure_set(tmp_path / "seed", {"Brainstem": shapes, "Bolus": shapes})
+    outcomes = set()
+    for number in range(120):
+        random = Random(number)
+        data = seed.read_bytes()
+        for _ in range(random.randint(1, 3)):
+            data = dicom_fuzzing.mutated(data, random, CONTOUR_TAGS)
+        path = tmp_path / "rs"
+        path.write_bytes(data)
+        try:
+            read_references(path)
+            read_structures(path, HAN_SEG, grid)
+            outcomes.add("read")
+        except InputError as error:
+            message = str(error)
+            assert message.startswith(f"{path}: expected "), message
+            assert message.isprintable()
+            outcomes.add(message.partition(": expected ")[2][:20])
+    assert "read" in outcomes
+    assert len(outcomes) > 4, outcomes
 
 
 def test_prepare_reads_them(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -103,7 +104,7 @@ def make(random: Random) -> File:
     seed = random.choice(seeds())
     data = seed.data
     for _ in range(random.randint(1, MOST_MUTATIONS)):
-        data = _mutated(data, random)
+        data = mutated(data, random)
     return replace(seed, data=data)
 
 
@@ -142,10 +143,11 @@ def check(path: Path) -> Volume | None:
     return found
 
 
-def _mutated(data: bytes, random: Random) -> bytes:
+def mutated(data: bytes, random: Random, tags: Sequence[tuple[int, int]] = TAGS) -> bytes:
+    """Break a file in one place, mostly at an element of one of the tags."""
     if random.random() < 0.3:
         return random.choice(fuzzing.ANYWHERE)(data, random)
-    at = data.find(struct.pack("<HH", *random.choice(TAGS)), HEAD)
+    at = data.find(struct.pack("<HH", *random.choice(tags)), HEAD)
     if at < 0:
         return fuzzing.ANYWHERE[0](data, random)
     return random.choice(ELEMENT)(data, at, random)
