@@ -145,7 +145,7 @@ def test_structures_in_another_frame_of_reference(tmp_path: Path) -> None:
     path = write_structure_set(tmp_path / "rs", shapes)
 
     def move(data: FileDataset) -> None:
-        data.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3"
+        data.StructureSetROISequence[0].add_new("ReferencedFrameOfReferenceUID", "UI", "1.2.3")
 
     changed(path, move)
     with pytest.raises(InputError, match="expected structures in the frame of reference of series"):

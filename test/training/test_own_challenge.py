@@ -87,6 +87,21 @@ def test_names_that_differ_in_case_alone_give_different_files(tmp_path: Path) ->
     assert [organ.name for organ in rules.organs] == ["PTV", "ptv_2"]
 
 
+@pytest.mark.parametrize("name", ["..", ".", "/", "../../etc", "x" * 300])
+def test_a_name_from_a_stranger_is_one_that_files_can_have(tmp_path: Path, name: str) -> None:
+    path = write_dataset(tmp_path, PLAIN | {"name": name}, folder="ours")
+    rules = challenge_of_file(path)
+    assert 1 <= len(rules.name) <= 100
+    assert not rules.name.startswith(".")
+    assert "/" not in rules.name
+
+
+def test_a_label_with_too_long_a_name_is_named(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path, PLAIN | {"labels": {"background": 0, "x" * 101: 1}})
+    with pytest.raises(InputError, match=r"labels\.x+.*at most 100 characters"):
+        challenge_of_file(path)
+
+
 def test_the_printed_toml_is_utf_8_in_any_locale(tmp_path: Path) -> None:
     path = write_dataset(tmp_path, PLAIN | {"channel_names": {"0": "Übersicht", "1": "日本"}})
     toml = tmp_path / "mine.toml"

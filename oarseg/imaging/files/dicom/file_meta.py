@@ -14,7 +14,7 @@ from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
 PREAMBLE = b"DICM"
 PREAMBLE_AT = 128
-HEAD_BYTES = PREAMBLE_AT + len(PREAMBLE)
+BYTES_TO_TELL = PREAMBLE_AT + len(PREAMBLE)
 # Fifteen elements are defined for it; a private one may hold some bytes of its own.
 MOST_ELEMENTS = 64
 MOST_META_BYTES = 1 << 16
@@ -103,7 +103,7 @@ def read_file_meta(path: Path, stream: BinaryIO) -> FileMeta | None:
     Raises:
         InputError: the file is DICOM, and its meta information is damaged or missing.
     """
-    head = stream.read(HEAD_BYTES)
+    head = stream.read(BYTES_TO_TELL)
     if not is_dicom(head):
         if is_bare(head):
             raise unusable_file(

@@ -13,11 +13,11 @@ from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.dicom.slice_header import SliceHeader, read_header
 from oarseg.imaging.files.dicom.slice_pixels import check_pixels, read_pixels
 from oarseg.imaging.files.pixels import open_plain_file, unusable_file
+from oarseg.imaging.intensities import AIR_HU
 from oarseg.system import memory
 from oarseg.system.memory import Need
 
 SHORT = np.iinfo(np.int16)
-AIR_HU = -1024.0
 
 
 def read_slices(series: DicomSeries) -> NDArray[Any]:

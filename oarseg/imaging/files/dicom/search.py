@@ -10,7 +10,7 @@ from pathlib import Path
 
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.file_meta import (
-    HEAD_BYTES,
+    BYTES_TO_TELL,
     FileMeta,
     is_bare,
     is_dicom,
@@ -134,7 +134,7 @@ def holds_dicom(folder: Path) -> bool:
     for path in _files(folder, []):
         try:
             with open_plain_file(path) as stream:
-                head = stream.read(HEAD_BYTES)
+                head = stream.read(BYTES_TO_TELL)
                 if is_dicom(head) or is_bare(head):
                     return True
         except InputError:

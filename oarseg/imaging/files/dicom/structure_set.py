@@ -25,9 +25,9 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 # A hundred structures of three hundred contours take some 100 MB and three million reads.
 BOUNDS = ReadBounds(data_bytes=1 << 30, reads=20_000_000, value_bytes=64 << 20)
-REFERENCES = "ReferencedFrameOfReferenceSequence"
-NAMES = "StructureSetROISequence"
-CONTOURS = "ROIContourSequence"
+REFERRED = "ReferencedFrameOfReferenceSequence"
+NAMED = "StructureSetROISequence"
+DRAWN = "ROIContourSequence"
 # A triangle; fewer enclose nothing.
 FEWEST_POINTS = 3
 # A contour must lie on a slice, within this share of the distance of slices.
@@ -81,7 +81,7 @@ def read_references(path: Path) -> StructureReferences | None:
     Raises:
         InputError: it is one that cannot be parsed.
     """
-    return _read(path, (REFERENCES, NAMES), lambda data: _references(path, data))
+    return _read(path, (REFERRED, NAMED), lambda data: _references(path, data))
 
 
 def read_structure_set(path: Path) -> tuple[DrawnStructure, ...] | None:
@@ -93,7 +93,7 @@ def read_structure_set(path: Path) -> tuple[DrawnStructure, ...] | None:
     Raises:
         InputError: it is one that cannot be parsed, or has two structures of one number.
     """
-    return _read(path, (NAMES, CONTOURS), lambda data: _structures(path, data))
+    return _read(path, (NAMED, DRAWN), lambda data: _structures(path, data))
 
 
 def _read(
@@ -119,12 +119,12 @@ def _read(
 def _references(path: Path, data: Dataset) -> StructureReferences:
     frames: set[str] = set()
     series: set[str] = set()
-    for frame in data.get(REFERENCES) or ():
+    for frame in data.get(REFERRED) or ():
         frames.add(str(frame.get("FrameOfReferenceUID", "")))
         for study in frame.get("RTReferencedStudySequence") or ():
             for one in study.get("RTReferencedSeriesSequence") or ():
                 series.add(str(one.get("SeriesInstanceUID", "")))
-    own = {str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in data.get(NAMES) or ()}
+    own = {str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in data.get(NAMED) or ()}
     return StructureReferences(
         path, frozenset(series - {""}), frozenset((frames | own) - {""}), frozenset(own - {""})
     )
@@ -132,7 +132,7 @@ def _references(path: Path, data: Dataset) -> StructureReferences:
 
 def _structures(path: Path, data: Dataset) -> tuple[DrawnStructure, ...]:
     names: dict[int, str] = {}
-    for roi in data.get(NAMES) or ():
+    for roi in data.get(NAMED) or ():
         number, name = int(roi.ROINumber), str(roi.get("ROIName", "")).strip()
         if names.setdefault(number, name) != name:
             raise unusable_file(
@@ -144,7 +144,7 @@ def _structures(path: Path, data: Dataset) -> tuple[DrawnStructure, ...]:
             )
     return tuple(
         _drawn(path, names.get(int(drawn.ReferencedROINumber), ""), drawn.ContourSequence)
-        for drawn in data.get(CONTOURS) or ()
+        for drawn in data.get(DRAWN) or ()
         if drawn.get("ContourSequence")
     )
 

@@ -127,7 +127,7 @@ def test_bits_above_those_stored_are_no_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("modality", "padding", "becomes"),
-    [("CT", 2000, -1024), ("MR", 2000, 0), ("MR", -2000, 0), ("CT", -2000, -2000)],
+    [("CT", 2000, -1000), ("MR", 2000, 0), ("MR", -2000, 0), ("CT", -2000, -2000)],
 )
 def test_padding_beyond_all_values(
     tmp_path: Path, modality: str, padding: int, becomes: int
