@@ -18,10 +18,8 @@ from random import Random
 
 import fuzzing
 import numpy as np
-from dicom_files import PATIENT_NAME, Form, slice_dataset, write_series
+from dicom_files import PATIENT_NAME, Form, compress, slice_dataset, write_series
 from fuzzing import FLOATS, INTEGERS, LIMITS, MOST_MUTATIONS, NUMBERS, TEXTS, File
-from jpeg_lossless import encode_lossless
-from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -86,13 +84,8 @@ def seeds() -> tuple[File, ...]:
 
 def _bytes(form: Form, syntax: str = "") -> bytes:
     data = slice_dataset(volume(), BROKEN, form)
-    if syntax == JPEGLosslessSV1:
-        stored = np.frombuffer(data.PixelData, "<u2").reshape(data.Rows, data.Columns)
-        data.file_meta.TransferSyntaxUID = syntax
-        data.PixelData = encapsulate([encode_lossless(stored)])
-        data["PixelData"].VR = "OB"
-    elif syntax:
-        data.compress(syntax, generate_instance_uid=False)
+    if syntax:
+        compress(data, syntax)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x")
         data.save_as(path, enforce_file_format=True)

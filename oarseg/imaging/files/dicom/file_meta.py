@@ -31,10 +31,11 @@ MOST_FIRST_BYTES = 256
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 RLE = "1.2.840.10008.1.2.5"
 # Lossless ones only; their decoders are optional.
-JPEG = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"})
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LS = "1.2.840.10008.1.2.4.80"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 # Deflated data sets are left out on purpose: they inflate without a bound while they are parsed.
-ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE, *JPEG, JPEG_2000})
+ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE, *JPEG_LOSSLESS, JPEG_LS, JPEG_2000})
 
 
 @dataclass(frozen=True)

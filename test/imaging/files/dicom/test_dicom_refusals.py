@@ -27,6 +27,7 @@ from pydicom.uid import (
     HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
     MediaStorageDirectoryStorage,
@@ -452,12 +453,34 @@ def test_a_stream_of_another_size(tmp_path: Path, syntax: UID) -> None:
     assert "expected 40×31 grey pixels, found 40×32 in the stream" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("keep", [0.5, 0.95, 0.99])
+def test_a_compressed_frame_that_breaks_off(tmp_path: Path, syntax: UID, keep: float) -> None:
+    """Some decoders make up the rest."""
+    change = at(3, lambda data: dicom_files.compress(data, syntax, keep))
+    write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))
+    assert (
+        "slice_0003.dcm: expected a whole compressed stream, found one that breaks off"
+    ) in refusal(tmp_path)
+
+
+def test_a_jpeg_2000_stream_without_most_of_its_tiles(tmp_path: Path) -> None:
+    """Its decoder would fill their pixels with zeros."""
+    change = at(3, lambda data: dicom_files.compress(data, JPEG2000Lossless))
+    path = write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))[3]
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"\xff\x4f\xff\x51")
+    data[begin + 24 : begin + 32] = struct.pack(">II", 8, 8)
+    path.write_bytes(data)
+    assert f"{path}: expected a whole compressed stream" in refusal(tmp_path)
+
+
 def test_a_syntax_whose_decoder_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def change(data: FileDataset, index: int) -> None:
         data.compress(JPEGLSLossless, generate_instance_uid=False)
 
     path = write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))[0]
-    missing = SimpleNamespace(is_available=False)
+    missing = SimpleNamespace(available_plugins=("another",))
     monkeypatch.setattr(slice_pixels, "get_decoder", lambda _: missing)
     assert refusal(tmp_path).startswith(
         f"{path}: expected a decoder for JPEG-LS Lossless Image Compression, found none; install "
