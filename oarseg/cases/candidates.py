@@ -11,13 +11,13 @@ from oarseg.cases.admission import (
     fault_message,
     find_file_fault,
     not_an_image,
-    printable_path,
 )
 from oarseg.cases.case import CaseProblem, file_stem
 from oarseg.cases.places import is_case_name
 from oarseg.challenges.challenge import Socket
 from oarseg.errors import InputError
 from oarseg.imaging.files.locate import image_ending
+from oarseg.imaging.files.pixels import printable_path
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from oarseg.cases.admission import (
     find_file_fault,
     is_no_image,
     not_an_image,
-    printable_path,
 )
 from oarseg.cases.candidates import Candidate, Listing, broken_links, list_below, make_candidate
 from oarseg.cases.case import CaseProblem
@@ -26,7 +25,7 @@ from oarseg.cases.places import IMAGES, INPUTS, safe_relative_path
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
 from oarseg.imaging.files.locate import image_ending
-from oarseg.imaging.files.pixels import open_plain_file
+from oarseg.imaging.files.pixels import open_plain_file, printable_path
 
 # The platform's list has a few KiB; a much larger file is not one.
 INPUTS_BYTES = 1 << 20
