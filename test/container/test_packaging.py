@@ -64,6 +64,8 @@ def test_build_context_is_an_allow_list() -> None:
     assert rules[0] == "*"
     assert {r[1:] for r in rules if r[0] == "!"} == {
         "requirements.txt",
+        "requirements-cpu.txt",
+        "docker",
         "process.py",
         "oarseg",
         "weights",
@@ -143,6 +145,15 @@ def source_hash() -> str:
         text=True,
     )
     return told.stdout.strip()
+
+
+def test_the_image_without_cuda_has_a_name_and_pins_of_its_own(tmp_path: Path) -> None:
+    asked = scripted(tmp_path, "build.sh", "--cpu")[-1]
+    assert f"--tag oarseg:{__version__}-cpu --build-arg REQUIREMENTS=requirements-cpu.txt" in asked
+    assert ":latest" not in asked
+    pins = {name for name, _, _ in PIN.findall((ROOT / "requirements-cpu.txt").read_text())}
+    assert {"onnxruntime", "openvino", "itk-elastix"} <= pins
+    assert not any(name.startswith(("nvidia", "cupy", "onnxruntime-gpu")) for name in pins)
 
 
 def test_an_image_older_than_the_code_is_told(tmp_path: Path) -> None:
