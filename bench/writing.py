@@ -75,9 +75,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "what", choices=("case", "rtstruct", "segmentation", "deflate"), nargs="?", default="case"
-    )
+    what = ("case", "rtstruct", "segmentation", "deflate")
+    parser.add_argument("what", choices=what, nargs="?", default="case")
     parser.add_argument("--challenge", choices=catalogue.challenge_names(), default="han_seg")
     parser.add_argument("--size", choices=tuple(CT_SIZES), default="median", help="of the phantom")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of phantoms' labels")
