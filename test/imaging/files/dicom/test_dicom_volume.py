@@ -148,6 +148,7 @@ def test_padding_beyond_all_values(
     [
         ("Rows", "UL", 6),
         ("Rows", "IS", "6"),
+        ("PixelPaddingValue", "IS", 10**11),
         ("RescaleSlope", "LO", "1"),
         ("RescaleIntercept", "FD", -1024.0),
         ("PixelSpacing", "FD", [0.75, 0.5]),
