@@ -50,8 +50,11 @@ def write_dataset(
     return path
 
 
-def test_regions_become_organs_that_share_labels(tmp_path: Path) -> None:
+def test_regions_become_organs_that_share_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rules = challenge_of_file(write_dataset(tmp_path, TARGETS))
+    assert not caplog.text
     assert rules.name == "Dataset007_Ours"
     assert [(o.name, o.labels) for o in rules.organs] == [
         ("PTV", (1, 2, 4)),
@@ -60,6 +63,13 @@ def test_regions_become_organs_that_share_labels(tmp_path: Path) -> None:
     ]
     # The label map keeps nnU-Net's integers, with those between that no region has.
     assert [s.label for s in rules.structures] == [1, 2, 3, 4]
+
+
+def test_a_region_painted_with_a_label_of_others_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    challenge_of_file(write_dataset(tmp_path, TARGETS | {"regions_class_order": [1, 1, 4]}))
+    assert "paints CTV/low with 1, which is none of its labels" in caplog.text
 
 
 def test_channels_keep_their_names_and_order(tmp_path: Path) -> None:

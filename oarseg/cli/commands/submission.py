@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oarseg.challenges.challenge import Challenge, LargestImage
 from oarseg.cli.options import Subparsers, number_above, whole_number
 from oarseg.errors import InputError
 from oarseg.model.model_folder import default_weights
+
+if TYPE_CHECKING:
+    from oarseg.grand_challenge.written import WrittenFile
 
 MOST_VOXELS_ALONG = 10**5
 
@@ -86,12 +92,30 @@ def _print_written(output: Path, expected: Path | None, rules: Challenge) -> int
     from oarseg.grand_challenge.written import compare_labels, list_written, platform_verdict
 
     written = list_written(output, rules)
-    width = max((len(str(file.path)) for file in written), default=0)
-    for file in written:
-        print(f"{file.path!s:{width}} {file.bytes:>12,} bytes  {file.verdict}")
+    for line in _table(written):
+        print(line)
     print(f"Grand Challenge: {platform_verdict(written, rules)}")
     different = False
     for comparison in compare_labels(output, expected, rules) if expected else ():
         print(f"compared: {comparison.line()}")
         different |= comparison.differing != 0
     return int(different or not any(file.taken for file in written))
+
+
+def _table(written: Sequence[WrittenFile]) -> Iterator[str]:
+    """Yield a line for each file, or for all of a folder that fare alike."""
+    groups = [
+        (folder, verdict, list(files))
+        for (folder, verdict), files in groupby(written, lambda f: (f.path.parent, f.verdict))
+    ]
+    rows = [
+        (
+            f"{files[0].path}" if len(files) == 1 else f"{folder}/ ({len(files)} files)",
+            verdict,
+            files,
+        )
+        for folder, verdict, files in groups
+    ]
+    width = max((len(name) for name, _, _ in rows), default=0)
+    for name, verdict, files in rows:
+        yield f"{name:{width}} {sum(file.bytes for file in files):>12,} bytes  {verdict}"
