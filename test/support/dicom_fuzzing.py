@@ -85,7 +85,7 @@ def seeds() -> tuple[File, ...]:
 
 def _bytes(form: Form, syntax: str = "") -> bytes:
     data = slice_dataset(volume(), BROKEN, form)
-    data.PixelPaddingValue = 0
+    data.add_new("PixelPaddingValue", "US", 0)
     if syntax:
         compress(data, syntax)
     with tempfile.TemporaryDirectory() as folder:
