@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 _NOT_IN_FILES = re.compile(r"[^\w.+-]+")
 # A challenge's names have at most 100 characters; a number may follow.
-LONGEST_NAME = 96
+MOST_CHARACTERS = 96
 _NOT_IN_SLUGS = re.compile(r"[^a-z0-9]+")
 
 
@@ -20,7 +20,7 @@ def file_names(names: Sequence[str]) -> tuple[str, ...]:
     is cut. Equal lists give equal names.
     """
     plain = [
-        _NOT_IN_FILES.sub("_", name).strip("_").lstrip(".")[:LONGEST_NAME] or "unnamed"
+        _NOT_IN_FILES.sub("_", name).strip("_").lstrip(".")[:MOST_CHARACTERS] or "unnamed"
         for name in names
     ]
     return distinct_names(plain, fold=str.casefold)
