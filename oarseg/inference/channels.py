@@ -95,6 +95,11 @@ def read_images(
     reference = challenge.reference
     ct = reader.read(case.source(reference.channel), reference.modality)
     stored, volumes = ct.grid, {reference.channel: turned(ct)}
+    if how.axes == "RAS" and _says_no_orientation(stored):
+        warn(
+            f"{case.files[reference.channel].name}: its header gives no orientation: x is taken as "
+            "left and y as back, as ITK does, where nnU-Net's Nibabel readers take y as front"
+        )
     del ct
     for name in channels:
         if name in volumes or name not in case.files or (image := read(name)) is None:
@@ -103,6 +108,11 @@ def read_images(
         if (reference.modality, challenge.socket(name).modality) == ("CT", "MR"):
             reader.compare(volumes[reference.channel], volumes[name], case.files[name])
     return CaseImages(stored, for_networks(stored, how.axes), volumes)
+
+
+def _says_no_orientation(grid: Grid) -> bool:
+    header = grid.nifti
+    return header is not None and (header.qform, header.sform) == (0, 0)
 
 
 def _fitting(
