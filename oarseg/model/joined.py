@@ -48,11 +48,13 @@ class JoinedNetwork:
         model: an ONNX model that names its large weights by file and offset.
         folder: where those files lie.
         outputs: the logits of each network, or their mean alone.
+        interfaces: what each network takes and gives, by name.
     """
 
     model: bytes
     folder: Path
     outputs: tuple[str, ...]
+    interfaces: tuple[dict[str, ArrayType], ...]
 
 
 def join_networks(
@@ -93,7 +95,8 @@ def join_networks(
     )
     opset = max(graph.opset for graph in graphs)
     model = integer(1, _IR_VERSION) + block(7, graph) + block(8, integer(2, opset))
-    return JoinedNetwork(model, paths[0].parent, outputs)
+    interfaces = tuple({**graph.inputs, **graph.outputs} for graph in graphs)
+    return JoinedNetwork(model, paths[0].parent, outputs, interfaces)
 
 
 def _mean_nodes(outputs: Sequence[str]) -> Iterator[Node]:

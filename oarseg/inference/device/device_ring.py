@@ -81,7 +81,10 @@ class DeviceRing:
             # A row of tiles that begins behind this plane has not been added yet.
             if covering:
                 inside = 0 <= index < self._window.image[0]
-                logits, before = self._planes[self._yielded % 2], self._planes[1 - self._yielded % 2]
+                logits, before = (
+                    self._planes[self._yielded % 2],
+                    self._planes[1 - self._yielded % 2],
+                )
                 self._take_mean(padded % depth, logits, index + 1 if inside else 0)
                 if inside:
                     self._yielded += 1

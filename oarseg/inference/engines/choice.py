@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.hosted_engine import HostedEngine
 from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
+from oarseg.inference.engines.cuda_choice import CudaForm, choose_form, is_measured
 from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
@@ -41,12 +42,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """The device, library and arithmetic that run the networks, and the reason."""
+    """The device, library and arithmetic that run the networks, and the reason.
+
+    Attributes:
+        options: of the library, where it takes any.
+    """
 
     device: Literal["cuda", "cpu"]
     engine: Literal["cuda", "openvino", "onnxruntime"]
     reason: str
-    arithmetic: Literal["float32", "bfloat16", "float16"] = "float32"
+    arithmetic: Literal["float32", "bfloat16", "float16", "tf32"] = "float32"
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,15 @@ def open_engines(
 
     Raises:
         ResourceError: ``cuda`` was requested and does not work.
+        InputError: the environment's options of CUDA are broken.
         WeightsError: a file cannot be loaded or does not fit the manifest.
     """
     threads = threads or available_cpus()
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
+        form = choose_form(bundle.manifest, exactness)
         try:
-            return _log_choice(_open_cuda(bundle, threads, mean=exactness == "fast"))
+            return _log_choice(_open_cuda(bundle, form, threads, mean=exactness == "fast"))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -236,9 +244,10 @@ def _open_openvino(
     return Engines(choice, networks, measured=measured)
 
 
-def _open_cuda(bundle: Bundle, threads: int, *, mean: bool) -> Engines:
-    precision = _precision(bundle, "fp16")
-    opened = open_cuda(bundle, precision, threads, mean=mean)
-    arithmetic: Literal["float16", "float32"] = "float16" if precision == "fp16" else "float32"
-    choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}", arithmetic)
-    return Engines(choice, opened.networks, opened.gpu)
+def _open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool) -> Engines:
+    opened = open_cuda(bundle, form, threads, mean=mean)
+    choice = DeviceChoice(
+        "cuda", "cuda", f"the GPU works; {form.text}", form.arithmetic, dict(form.options)
+    )
+    measured = is_measured(bundle.manifest, form)
+    return Engines(choice, opened.networks, opened.gpu, measured)

@@ -1,9 +1,4 @@
-"""Options of ONNX Runtime's CUDA provider: this program's, and those of the environment.
-
-TF32 is never left to the library, whose default computes float32 with ten bits of mantissa on newer
-cards and with all on older ones. For half precision it stays on: without it, ONNX Runtime also
-leaves out the tensor cores' plans for half precision.
-"""
+"""Options of ONNX Runtime's CUDA provider that the environment may set, for trials on a card."""
 
 from __future__ import annotations
 
@@ -34,21 +29,6 @@ KNOWN: Final[Mapping[str, tuple[str, ...] | None]] = MappingProxyType(
         TF32: _SWITCH,
     }
 )
-
-
-def cuda_options(*, tf32: bool, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the provider's options; those of ``OARSEG_CUDA_OPTIONS`` come before this program's.
-
-    Args:
-        tf32: compute float32 convolutions in TF32, unless the environment says otherwise.
-        environment: its variables.
-
-    Raises:
-        InputError: the variable is no JSON object of known options and values.
-    """
-    # EXHAUSTIVE asks cuDNN's heuristics in its mode B; DEFAULT is the slow way out.
-    ours = {"cudnn_conv_algo_search": "EXHAUSTIVE", TF32: str(int(tf32))}
-    return ours | asked_options(environment)
 
 
 def asked_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

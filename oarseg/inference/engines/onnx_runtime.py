@@ -118,6 +118,9 @@ class JoinedOnnxEngine:
         """
         self.name = names_of(paths)
         joined = join_networks(paths, tile.shape[2:], mean=mean, lean=lean)
+        for path, interface in zip(paths, joined.interfaces, strict=True):
+            found = {name: str(array) for name, array in interface.items()}
+            check_interface(path, found, tile, logits[:1])
         self.answers = len(joined.outputs)
         options = _options(threads, arena=True)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(joined.folder))
