@@ -1,21 +1,27 @@
 """A GPU that is not there: CuPy's functions as far as they are used, on NumPy's arrays.
 
 Arrays of the host and of the device do not mix, as with CuPy. Kernels run from their own source
-text (``cuda_source``). What a GPU spends is counted, its memory is limited, and any call can be made
-to fail as CuPy fails; after that, as after a sticky CUDA error, every call fails.
+text (``cuda_source``). What a GPU spends is counted, its memory is limited, and any call can be
+made to fail as CuPy or ONNX Runtime fails; then, as after a sticky CUDA error, every call fails.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import pytest
 from cuda_source import CudaFunction, parse_kernels
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from oarseg.inference.device.gpu import Gpu, open_gpu
 from oarseg.inference.device.kernels import CONVERSIONS
 
 REFUSAL = (
@@ -136,6 +142,7 @@ class FakeDevice(ModuleType):
         self.fail_at = fail_at
         self.fault: Exception = CUDA_RUNTIME(STICKY)
         self.streams: list[FakeStream] = []
+        self.options: dict[str, str] = {}
         self.pinned: list[memoryview] = []
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(CUDARuntimeError=CUDA_RUNTIME, memGetInfo=self._free_memory),
@@ -148,7 +155,7 @@ class FakeDevice(ModuleType):
         """Count a call, which fails if it is its turn or a former one has failed."""
         self.calls.append(what)
         if self.fail_at is not None and len(self.calls) >= self.fail_at:
-            raise self.fault
+            raise Fail(f"CUDA failure 700: {STICKY}") if what in ("session", "run") else self.fault
         if what in ("launch", "upload", "download"):
             assert self.streams, f"{what} on the default stream, which nothing waits for"
 
@@ -252,3 +259,73 @@ class FakeGpuEngine:
 
     def rest(self) -> None:
         """Free nothing."""
+
+
+class FakeSession:
+    """ONNX Runtime's session on the CUDA provider: the CPU's, behind addresses of the device."""
+
+    def __init__(self, device: FakeDevice, model: Any, options: Any, providers: Any) -> None:
+        """Load a model; the options of its provider are kept in ``device.options``."""
+        device.called("session")
+        (name, cuda), _ = providers
+        assert name == "CUDAExecutionProvider"
+        device.options = dict(cuda)
+        self._device = device
+        self._real = _SESSION(model, options, providers=["CPUExecutionProvider"])
+
+    def get_providers(self) -> list[str]:
+        """Say that the GPU was taken."""
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def io_binding(self) -> Any:
+        """Note what is bound, by name."""
+        inputs: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
+
+        def bind(bound: dict[str, Any]) -> Callable[..., None]:
+            def note(name: str, device: str, _: int, kind: Any, shape: Any, address: int) -> None:
+                assert (device, kind) == ("cuda", np.float32)
+                floats = (ctypes.c_float * math.prod(shape)).from_address(address)
+                bound[name] = np.frombuffer(floats, np.float32).reshape(shape)
+
+            return note
+
+        return SimpleNamespace(
+            inputs=inputs, outputs=outputs, bind_input=bind(inputs), bind_output=bind(outputs)
+        )
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        """Run, and wait for the stream once."""
+        self._device.called("run")
+        assert self._device.options["user_compute_stream"] == str(self._device.streams[-1].ptr)
+        answers = self._real.run(list(binding.outputs), binding.inputs)
+        self._device.called("synchronise")
+        for array, answer in zip(binding.outputs.values(), answers, strict=True):
+            array[...] = answer
+
+
+_SESSION = onnxruntime.InferenceSession
+
+
+def fake_gpu(**options: Any) -> tuple[FakeDevice, Gpu]:
+    """Open a device that is not there; what that took is not counted."""
+    device = FakeDevice(**options)
+    gpu = open_gpu(device)
+    device.calls.clear()
+    return device, gpu
+
+
+def install(monkeypatch: pytest.MonkeyPatch, device: FakeDevice) -> None:
+    """Let CuPy and ONNX Runtime find this device."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    monkeypatch.setitem(sys.modules, "cupy", device)
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda model, options, providers: (
+            FakeSession(device, model, options, providers)
+            if len(providers) > 1
+            else _SESSION(model, options, providers=providers)
+        ),
+    )

@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Literal
 
 from oarseg.errors import ResourceError
+from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.hosted_engine import HostedEngine
 from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
-from oarseg.inference.engines.cuda_choice import CudaForm, choose_form, is_measured
+from oarseg.inference.engines.cuda_choice import (
+    CudaForm,
+    choose_form,
+    is_measured,
+    reference_form,
+)
 from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
@@ -80,16 +86,23 @@ class Engines:
         """Return the same with tiles and logits on the host, for where sums have to lie there."""
         if (gpu := self.gpu) is None:
             return self
-        networks = self.networks
 
         def open_form(folds: int, mean: bool) -> list[HostedEngine]:
-            return [HostedEngine(engine, gpu) for engine in networks.take(folds, mean=mean)]
+            return [HostedEngine(engine, gpu) for engine in self.take(folds, mean=mean)]
 
-        return replace(self, networks=Networks(networks.folds, open_form), gpu=None)
+        return replace(self, networks=Networks(self.folds, open_form), gpu=None)
 
     def take(self, folds: int | None = None, *, mean: bool = False) -> tuple[Engine, ...]:
-        """Return engines of the first folds, of all if None; see ``Networks.take``."""
-        return self.networks.take(self.folds if folds is None else folds, mean=mean)
+        """Return engines of the first folds, of all if None; see ``Networks.take``.
+
+        Raises:
+            DeviceError: they had to be opened in another form, and the GPU failed.
+        """
+        wanted = self.folds if folds is None else folds
+        if self.gpu is None:
+            return self.networks.take(wanted, mean=mean)
+        with device_faults("when its networks were opened"):
+            return self.networks.take(wanted, mean=mean)
 
 
 def open_engines(
@@ -131,6 +144,19 @@ def open_engines(
                 ) from why
             reason = f"no GPU: {why}"
     return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason))
+
+
+def open_reference(bundle: Bundle, *, threads: int) -> Engines:
+    """Load every fold onto the GPU in float32 without TF32, which other arithmetics are held to.
+
+    Raises:
+        NoCudaError: the model has no such files, or they cannot be opened.
+        WeightsError: a file does not fit the manifest.
+    """
+    form = reference_form(bundle.manifest)
+    if form is None:
+        raise NoCudaError("the model has no float32 files")
+    return _open_cuda(bundle, form, threads, mean=False)
 
 
 def _log_choice(engines: Engines) -> Engines:

@@ -25,7 +25,6 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Precision
 from oarseg.system.memory import gib
 
-
 # Of the GPU's free memory: the rest is for tiles, sums and planes. Beyond it ONNX Runtime stops
 # with an error that can be caught, and says what it wanted.
 NETWORK_SHARE = 0.75
