@@ -46,15 +46,20 @@ class JoinedNetwork:
 
     Attributes:
         model: an ONNX model that names its large weights by file and offset.
-        folder: where those files lie.
+        paths: those files, of one folder.
         outputs: the logits of each network, or their mean alone.
         interfaces: what each network takes and gives, by name.
     """
 
     model: bytes
-    folder: Path
+    paths: tuple[Path, ...]
     outputs: tuple[str, ...]
     interfaces: tuple[dict[str, ArrayType], ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.paths[0].parent
 
 
 def join_networks(
@@ -96,7 +101,7 @@ def join_networks(
     opset = max(graph.opset for graph in graphs)
     model = integer(1, _IR_VERSION) + block(7, graph) + block(8, integer(2, opset))
     interfaces = tuple({**graph.inputs, **graph.outputs} for graph in graphs)
-    return JoinedNetwork(model, paths[0].parent, outputs, interfaces)
+    return JoinedNetwork(model, tuple(paths), outputs, interfaces)
 
 
 def _mean_nodes(outputs: Sequence[str]) -> Iterator[Node]:

@@ -54,33 +54,41 @@ class CudaForm:
         return f"fp16, normalised in {'half precision' if self.lean else 'float32'}"
 
 
-def choose_form(
-    manifest: Manifest, exactness: Exactness, *, defaults: Mapping[str, str] = _DEFAULTS
-) -> CudaForm:
+def cuda_settings(*, tf32: bool) -> dict[str, str]:
+    """Return the options of the provider, those of the environment first.
+
+    Half precision wants TF32 as well: without it, ONNX Runtime also leaves out the tensor cores'
+    plans for half precision.
+
+    Raises:
+        InputError: the environment's options are broken.
+    """
+    return {**_DEFAULTS, TF32: str(int(tf32)), **asked_options()}
+
+
+def choose_form(manifest: Manifest, exactness: Exactness) -> CudaForm:
     """Choose the files and the provider's options.
 
     Args:
         manifest: the model.
         exactness: ``fast`` allows TF32 where there is no file in half precision.
-        defaults: options that the environment's come before.
 
     Raises:
         InputError: the environment's options are broken.
     """
     has = {model.precision for model in manifest.models}
     if "fp16" in has and not ("fp32" in has and _loses(manifest, "f16", "cuda")):
-        # Without TF32, ONNX Runtime leaves out the tensor cores' plans for half precision as well.
-        options = {**defaults, TF32: "1", **asked_options()}
-        return CudaForm("fp16", not _loses(manifest, "f16", "onnxruntime", "cuda"), options)
+        lean = not _loses(manifest, "f16", "onnxruntime", "cuda")
+        return CudaForm("fp16", lean, cuda_settings(tf32=True))
     tf32 = exactness == "fast" and not _loses(manifest, "tf32", "cuda")
-    return CudaForm("fp32", False, {**defaults, TF32: str(int(tf32)), **asked_options()})
+    return CudaForm("fp32", False, cuda_settings(tf32=tf32))
 
 
 def reference_form(manifest: Manifest) -> CudaForm | None:
     """Return the form that others are judged by: float32 without TF32; None without such files."""
     if all(model.precision == "fp16" for model in manifest.models):
         return None
-    return CudaForm("fp32", False, {**_DEFAULTS, **asked_options(), TF32: "0"})
+    return CudaForm("fp32", False, {**cuda_settings(tf32=False), TF32: "0"})
 
 
 def is_measured(manifest: Manifest, form: CudaForm) -> bool:
