@@ -91,7 +91,7 @@ def ours(
             weights.manifest,
             mask=body,
             threads=arguments.threads,
-            xp=opened.xp,
+            gpu=None if arguments.torch else opened.gpu,
         )
 
 

@@ -3,9 +3,11 @@
 Whatever kills the worker (the kernel when memory runs out, a crash in native code) costs the
 case in work and no other: the supervisor starts a new worker, which continues with the next
 case. A GPU that failed is left in the same way, as its process cannot use it any more: the new
-worker computes that case on the CPU, and begins the next one on the GPU again. The supervisor also answers a signal at once, whatever library the worker is in: it kills
-the worker and removes its unfinished files. It does the same some grace after the time limit;
-a last worker then records which cases were finished and which were not.
+worker computes that case on the CPU, and tries the GPU again in the next one.
+
+The supervisor also answers a signal at once, whatever library the worker is in: it kills the
+worker and removes its unfinished files. It does the same some grace after the time limit; a last
+worker then records which cases were finished and which were not.
 """
 
 from __future__ import annotations

@@ -244,8 +244,8 @@ def test_without_cupy_the_gpu_is_not_taken(bundle: Bundle, monkeypatch: pytest.M
         "raise RuntimeError('CUDA driver version is insufficient')",
         "raise PermissionError(13, 'Permission denied', '/nonexistent')",
         "import absent_library",
-        "def ones(*_): raise OSError(30, 'Read-only file system')",
-        "def ones(*_): return 1",
+        "def RawModule(**_): raise OSError(30, 'Read-only file system')",
+        "cuda = None",
     ],
 )
 def test_cupy_that_fails_in_any_way_gives_the_cpu_and_says_why(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, images, manifest_of
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
@@ -189,19 +188,6 @@ def test_every_tile_of_a_mask_is_needed() -> None:
         assert list(work.tiles()) == covering
 
 
-@pytest.mark.parametrize("branch", ["in-plane", "separate-z-finer"])
-@pytest.mark.parametrize("folds", [1, 2])
-def test_another_array_module_gives_the_same_labels(branch: str, folds: int) -> None:
-    spacing, grid, changes = BRANCHES[branch]
-    manifest = model(spacing, mirror_axes=(0, 2), **changes)
-    net_input = preprocess(images((23, 19, 21), 1), grid, manifest)
-    engines, effort = [Steep(slope) for slope in (1.0, -0.5)][:folds], Effort(mirror=True)
-    device = FakeDevice()
-    found = segment_streaming(net_input, engines, manifest, effort=effort, xp=device)
-    assert np.array_equal(found, segment_streaming(net_input, engines, manifest, effort=effort))
-    assert device.copies > 0
-
-
 def test_an_empty_mask_runs_no_network() -> None:
     manifest = model((2.0, 1.0, 1.0))
     net_input = preprocess(images((12, 16, 20), 1), (2.0, 1.0, 1.0), manifest)
@@ -342,7 +328,7 @@ def test_close_calls_are_decided_in_float64(spacing_mm: tuple[float, float, floa
     halves = (0.3 + 2e-3 * draw.standard_normal((CLASSES, *place.network_shape))).astype(np.float16)
     painted = np.zeros(place.shape, np.uint8)
     with ThreadPoolExecutor(2) as pool:
-        painter = Painter(place, manifest, painted, mask=None, pool=pool, xp=np)
+        painter = Painter(place, manifest, painted, mask=None, pool=pool)
         for index in range(place.network_shape[0]):
             whole = (slice(0, n) for n in place.network_shape[1:])
             painter.take(LogitPlane(index, halves[:, index].astype(np.float32), *whole))

@@ -86,12 +86,17 @@ class DevicePainter:
         layer = int(self._mask.index[0][target])
         if not self._mask.blocks[layer].any():
             return
-        if target and self._taps[target - 1] == self._taps[target]:
-            if self._mask.same(target, target - 1):
-                self._labels[target] = self._labels[target - 1]
-                return
+        if self._repeats(target):
+            self._labels[target] = self._labels[target - 1]
+            return
         self._launch(target, plane, layer)
         self._labels[target] = self._canvas.download()
+
+    def _repeats(self, target: int) -> bool:
+        """Tell whether a plane equals the previous one, as ``Painter`` does."""
+        if target == 0 or self._taps[target - 1] != self._taps[target]:
+            return False
+        return self._mask.same(target, target - 1)
 
     def _launch(self, target: int, plane: DevicePlane, layer: int) -> None:
         tap = self._taps[target]

@@ -8,7 +8,9 @@ import numpy as np
 
 from oarseg.errors import DeviceError
 from oarseg.imaging.arrays import Image
+from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.kernels import lengths
 from oarseg.inference.engines.forms import Networks
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.preprocessing import NetworkInput, Placement
@@ -34,6 +36,7 @@ def try_one_tile(
     Raises:
         DeviceError: the GPU failed, or gave other labels.
     """
+    _try_mirroring(gpu)
     net_input = _patch(manifest)
     tried = [_Recorded(engine, gpu) for engine in networks.take(networks.folds, mean=mean)]
     found = segment_streaming(net_input, tried, manifest, joint=mean, gpu=gpu)
@@ -44,6 +47,24 @@ def try_one_tile(
             f"it gives other labels than the host from the same logits, in {differ} of "
             f"{found.size} voxels"
         )
+
+
+def _try_mirroring(gpu: Gpu) -> None:
+    """Average a few numbers and their mirror image, as flips of a tile are.
+
+    Raises:
+        DeviceError: the GPU failed, or gave another mean.
+    """
+    logits = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    with device_faults("in a sum of mirrored numbers"), gpu.stream:
+        there, total = gpu.xp.asarray(logits), gpu.xp.empty(logits.shape, np.float32)
+        for flip in (0, 1):
+            flags = (flip, 0, flip, 1 - flip, 1 + flip)
+            numbers = (np.int32(flag) for flag in flags)
+            gpu.kernels.add_logits(logits.size, there, total, *lengths(logits.shape), *numbers)
+        found = gpu.to_host(total)
+    if not np.array_equal(found, (logits + np.flip(logits, (1, 3))) / 2):
+        raise DeviceError("a sum of mirrored numbers came out wrong")
 
 
 class _Recorded:
