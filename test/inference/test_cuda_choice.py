@@ -23,7 +23,7 @@ from oarseg.inference.engines.cuda_choice import (
     is_measured,
     reference_form,
 )
-from oarseg.inference.engines.cuda_options import VARIABLE, asked_options
+from oarseg.inference.engines.cuda_options import OPTIONS_VARIABLE, asked_options
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import (
     Arithmetic,
@@ -41,7 +41,7 @@ OURS = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
 
 @pytest.fixture(autouse=True)
 def _nothing_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(OPTIONS_VARIABLE, raising=False)
 
 
 def files(*precisions: Precision) -> tuple[ModelFile, ...]:
@@ -145,7 +145,7 @@ def test_half_precision_is_known_where_the_export_ran_it_on_a_gpu(
 def test_what_others_are_judged_by_is_float32_whatever_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(VARIABLE, '{"use_tf32": true, "fuse_conv_bias": 1}')
+    monkeypatch.setenv(OPTIONS_VARIABLE, '{"use_tf32": true, "fuse_conv_bias": 1}')
     form = reference_form(manifest(*BOTH))
     assert form == CudaForm("fp32", False, {**OURS, "use_tf32": "0", "fuse_conv_bias": "1"})
     assert reference_form(manifest("fp16")) is None
@@ -153,7 +153,7 @@ def test_what_others_are_judged_by_is_float32_whatever_is_asked_for(
 
 def test_the_environment_comes_before_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 1, "gpu_mem_limit": 1 << 33}
-    monkeypatch.setenv(VARIABLE, json.dumps(asked))
+    monkeypatch.setenv(OPTIONS_VARIABLE, json.dumps(asked))
     form = choose_form(manifest("fp32"), "exact")
     assert form.options == {
         "cudnn_conv_algo_search": "HEURISTIC",
@@ -167,7 +167,7 @@ def test_the_environment_comes_before_the_program(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("text", ["", "  ", "{}"])
 def test_nothing_is_asked_for(text: str) -> None:
-    assert asked_options({VARIABLE: text}) == asked_options({}) == {}
+    assert asked_options({OPTIONS_VARIABLE: text}) == asked_options({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_nothing_is_asked_for(text: str) -> None:
 )
 def test_a_bad_option_is_one_sentence(text: str, found: str) -> None:
     with pytest.raises(InputError) as refusal:
-        asked_options({VARIABLE: text})
+        asked_options({OPTIONS_VARIABLE: text})
     message = str(refusal.value)
-    assert message.startswith(f"{VARIABLE}: expected ")
+    assert message.startswith(f"{OPTIONS_VARIABLE}: expected ")
     assert found in message
     assert message.endswith("; correct it, or leave it unset")
     assert "\n" not in message
@@ -247,7 +247,7 @@ def bundle(tmp_path: Path) -> Bundle:
 def test_the_choice_reaches_the_library_and_the_report(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, '{"gpu_mem_limit": 123456789}')
+    monkeypatch.setenv(OPTIONS_VARIABLE, '{"gpu_mem_limit": 123456789}')
     device = FakeDevice()
     install(monkeypatch, device)
     opened = open_engines(bundle, device="cuda", threads=1)
@@ -264,7 +264,7 @@ def test_the_choice_reaches_the_library_and_the_report(
 def test_a_bad_option_is_told_before_any_gpu_is_looked_for(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "fast, please")
-    with pytest.raises(InputError, match=VARIABLE):
+    monkeypatch.setenv(OPTIONS_VARIABLE, "fast, please")
+    with pytest.raises(InputError, match=OPTIONS_VARIABLE):
         open_engines(bundle, threads=1)
     assert open_engines(bundle, device="cpu", threads=1).choice.device == "cpu"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from oarseg.errors import InputError
 
-VARIABLE: Final = "OARSEG_CUDA_OPTIONS"
+OPTIONS_VARIABLE: Final = "OARSEG_CUDA_OPTIONS"
 TF32: Final = "use_tf32"
 LONGEST_TEXT: Final = 10_000
 LARGEST_LIMIT: Final = 1 << 50
@@ -37,7 +37,7 @@ def asked_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]
     Raises:
         InputError: it is no JSON object of known options and values.
     """
-    text = environment.get(VARIABLE, "")
+    text = environment.get(OPTIONS_VARIABLE, "")
     if not text.strip():
         return {}
     return {name: _value(name, value) for name, value in _pairs(text)}
@@ -83,7 +83,7 @@ def _value(name: str, value: Any) -> str:
 def _refusal(expected: str, found: object) -> InputError:
     plain = isinstance(found, str | int | float | None)
     shown = ascii(found) if plain else "a list or an object"
+    shortened = shown if len(shown) <= 60 else f"{shown[:60]}…"
     return InputError(
-        f"{VARIABLE}: expected {expected}, found {shown[:60]}{'…' if len(shown) > 60 else ''}; "
-        "correct it, or leave it unset"
+        f"{OPTIONS_VARIABLE}: expected {expected}, found {shortened}; correct it, or leave it unset"
     )

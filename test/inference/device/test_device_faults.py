@@ -56,7 +56,10 @@ def test_onnx_runtimes_exceptions_are_device_errors(kind: type[Exception]) -> No
     ("module", "code"),
     [
         # As CuPy says that a library is not there, and that page-locked memory ran out.
-        ("cupy_backends.cuda._softlink", "raise RuntimeError('CuPy failed to load libnvrtc.so.12')"),
+        (
+            "cupy_backends.cuda._softlink",
+            "raise RuntimeError('CuPy failed to load libnvrtc.so.12')",
+        ),
         ("cupy.cuda.compiler", "raise OSError(28, 'No space left on device')"),
         ("cupy.cuda.pinned_memory", "raise MemoryError"),
         ("onnxruntime.capi.onnxruntime_inference_collection", "raise RuntimeError('EP failed')"),

@@ -193,9 +193,7 @@ def test_the_forecast_is_what_a_case_takes(joint: bool, mirror: bool) -> None:
     net_input, manifest = case((2.6, 1.2, 1.3), mirror_axes=(0,))
     device, gpu = fake_gpu()
     slopes = (1.0,) if joint else (1.0, 2.0, 3.0)
-    on_gpu(
-        net_input, [Steep(*slopes)], manifest, gpu, effort=Effort(mirror=mirror), joint=joint
-    )
+    on_gpu(net_input, [Steep(*slopes)], manifest, gpu, effort=Effort(mirror=mirror), joint=joint)
     forecast = case_bytes(net_input.placement, manifest, folds=3, joint=joint, mirror=mirror)
     logits = 4 * len(slopes) * CLASSES * int(np.prod(PATCH))  # the engine's own, beside it
     assert forecast <= device.peak - logits < forecast + 5_000

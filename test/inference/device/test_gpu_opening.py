@@ -126,7 +126,9 @@ def test_whichever_call_of_the_opening_fails_the_cpu_is_taken(
     open_engines(bundle, device="cuda", threads=1)
     calls = len(device.calls)
     # Where it fails matters, not after how many launches: each kind of call, at its first and last.
-    found = {name: [n for n, at in enumerate(device.calls, 1) if at == name] for name in device.calls}
+    found = {
+        name: [n for n, at in enumerate(device.calls, 1) if at == name] for name in device.calls
+    }
     for number in sorted({at for numbers in found.values() for at in (numbers[0], numbers[-1])}):
         failing = FakeDevice(fail_at=number)
         failing.fault = kind("something broke\nin detail")
