@@ -84,6 +84,20 @@ def test_large_weights_stay_in_the_folds_files() -> None:
     }
 
 
+def test_files_that_are_links_into_several_folders(tmp_path: Path) -> None:
+    """As caches of downloaded models lay them out."""
+    links = []
+    for fold, path in enumerate(shipped("fp32")[:2]):
+        there = tmp_path / "blobs" / str(fold) / f"{fold}"
+        there.parent.mkdir(parents=True)
+        there.write_bytes(path.read_bytes())
+        links.append(tmp_path / path.name)
+        links[-1].symlink_to(there)
+    tile = image(2, SHIPPED)
+    for path, found in zip(links, answers(join_networks(links, SHIPPED), tile), strict=True):
+        assert np.array_equal(found, alone(path, tile))
+
+
 def test_weights_in_pieces_and_other_operator_sets(tmp_path: Path) -> None:
     """As torch's older exporter and hand-made files have them."""
     paths = [tmp_path / "raw.onnx", tmp_path / "floats.onnx"]
