@@ -136,7 +136,13 @@ class Computation:
             return None
         if choice.fast_arithmetic(run.weights.manifest) == "f32":
             return None
-        fast = choice.open_engines(run.weights, exactness="fast", device="cpu", threads=run.threads)
+        fast = choice.open_engines(
+            run.weights,
+            exactness="fast",
+            device="cpu",
+            threads=run.threads,
+            mean=self.notes.sums.joint,
+        )
         proven = self.prove(fast, exact=engines)
         return None if proven is engines else proven
 

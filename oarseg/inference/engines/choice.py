@@ -112,6 +112,7 @@ def open_engines(
     device: Device = "auto",
     backend: Backend = "auto",
     threads: int = 0,
+    mean: bool | None = None,
 ) -> Engines:
     """Load every fold of an ensemble onto the best device available.
 
@@ -124,6 +125,7 @@ def open_engines(
             work.
         backend: the library, for tests and comparisons; ``auto`` takes the fastest.
         threads: CPU threads; 0 takes all that this process may use.
+        mean: open the form of the folds' mean first; None does so if the run is to be fast.
 
     Raises:
         ResourceError: ``cuda`` was requested and does not work.
@@ -131,11 +133,12 @@ def open_engines(
         WeightsError: a file cannot be loaded or does not fit the manifest.
     """
     threads = threads or available_cpus()
+    mean = exactness == "fast" if mean is None else mean
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
         form = choose_form(bundle.manifest, exactness)
         try:
-            return _log_choice(_open_cuda(bundle, form, threads, mean=exactness == "fast"))
+            return _log_choice(_open_cuda(bundle, form, threads, mean=mean))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -143,7 +146,7 @@ def open_engines(
                     "pass the GPU to the container or use --device cpu"
                 ) from why
             reason = f"no GPU: {why}"
-    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason))
+    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason, mean=mean))
 
 
 def open_reference(bundle: Bundle, *, threads: int) -> Engines:
@@ -213,7 +216,13 @@ def openvino_answers(manifest: Manifest) -> bool:
 
 
 def _open_cpu(
-    bundle: Bundle, exactness: Exactness, backend: Backend, threads: int, reason: str
+    bundle: Bundle,
+    exactness: Exactness,
+    backend: Backend,
+    threads: int,
+    reason: str,
+    *,
+    mean: bool,
 ) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     reason = f"{reason}; {threads} thread(s)"
@@ -221,7 +230,6 @@ def _open_cpu(
     if backend in ("auto", "openvino") and against is None:
         precision = fast_arithmetic(bundle.manifest) if exactness == "fast" else "f32"
         reason = f"{reason}; {precision}"
-        mean = exactness == "fast"
         return _open_openvino(bundle, paths, threads, precision, reason, mean=mean)
     if against:
         reason += f"; {against}"
