@@ -71,7 +71,8 @@ class CudaFunction:
         assert len(parameters) == len(arguments), f"{len(parameters)} parameters"
         launch = _Launch(blocks, threads)
         for parameter, value in zip(parameters, arguments, strict=True):
-            launch.names[parameter.name] = _passed(parameter, value)
+            kept = launch.arrays if isinstance(value, np.ndarray) else launch.names
+            kept[parameter.name] = _passed(parameter, value)
         launch.run(self.definition.body)
 
 
@@ -105,14 +106,14 @@ def _passed(parameter: Any, value: Any) -> Any:
 
 
 class _Launch:
-    """The state of all threads: variables, and which of them are active."""
+    """The state of all threads that have not returned: variables, and which are active."""
 
     def __init__(self, blocks: int, threads: int) -> None:
         self.names: dict[str, Any] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
         self._thread = np.arange(blocks * threads, dtype=np.int64)
         self._size = threads
-        self._alive: NDArray[np.bool_] = np.ones(len(self._thread), bool)
-        self._active = self._alive.copy()
+        self._active: NDArray[np.bool_] = np.ones(len(self._thread), bool)
 
     def run(self, node: Any) -> None:
         getattr(self, f"_run_{type(node).__name__}")(node)
@@ -131,19 +132,26 @@ class _Launch:
         for item in node.decls:
             self.run(item)
 
-    def _run_Return(self, _: Any) -> None:  # noqa: N802
-        self._alive &= ~self._active
-        self._active = self._active & self._alive
+    def _leave(self, leaving: NDArray[np.bool_]) -> None:
+        """Some threads return: what is left of the variables is the others'."""
+        assert self._active.all(), "a return in a branch"
+        for name, value in self.names.items():
+            if np.ndim(value):
+                self.names[name] = value[~leaving]
+        self._thread = self._thread[~leaving]
+        self._active = np.ones(len(self._thread), bool)
 
     def _run_If(self, node: Any) -> None:  # noqa: N802
-        before, holds = self._active, np.broadcast_to(self.value(node.cond), self._thread.shape)
-        self._active = before & holds.astype(bool)
+        assert node.iffalse is None
+        holds = np.broadcast_to(self.value(node.cond), self._thread.shape).astype(bool)
+        if isinstance(node.iftrue, c_ast.Return):
+            self._leave(holds)
+            return
+        before = self._active
+        self._active = before & holds
         if self._active.any():
             self.run(node.iftrue)
-        if node.iffalse is not None:
-            self._active = before & ~holds.astype(bool) & self._alive
-            self.run(node.iffalse)
-        self._active = before & self._alive
+        self._active = before
 
     def _run_For(self, node: Any) -> None:  # noqa: N802
         self.run(node.init)
@@ -190,7 +198,7 @@ class _Launch:
             )
 
     def _value_ID(self, node: Any) -> Any:  # noqa: N802
-        return self.names[node.name]
+        return self.arrays[node.name] if node.name in self.arrays else self.names[node.name]
 
     def _value_Constant(self, node: Any) -> Any:  # noqa: N802
         if node.type == "float" or node.value.endswith("f"):

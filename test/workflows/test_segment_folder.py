@@ -40,7 +40,7 @@ from oarseg.registration import Registration, Verdict
 from oarseg.results import results_file
 from oarseg.system.memory import Need, Room
 from oarseg.training.preparation import dataset
-from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows import segment_case, segment_folder, sums
 from oarseg.workflows.settings import Settings
 from oarseg.workflows.supervisor import Finished, Journal
 
@@ -311,7 +311,7 @@ def test_what_will_not_fit_is_refused_before_the_work(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = Room("the container's limit", 2**30, 2**30 - 2**20)
-    monkeypatch.setattr(segment_case.memory, "tightest_room", lambda: room)
+    monkeypatch.setattr(sums.memory, "tightest_room", lambda: room)
     monkeypatch.setattr(
         segment_case.registration, "register_mr", lambda *_, **__: pytest.fail("work")
     )
@@ -416,7 +416,7 @@ def test_folds_share_a_sum_where_their_own_would_not_fit(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forecasts: list[bool] = []
-    real = segment_case.forecast_memory
+    real = sums.forecast_memory
 
     def large_if_separate(*arguments: Any, joint: bool, **options: Any) -> Need:
         forecasts.append(joint)
@@ -426,7 +426,7 @@ def test_folds_share_a_sum_where_their_own_would_not_fit(
     chosen = settings(input_dir, tmp_path / "out", weights)
     assert segment_folder.segment_folder(chosen) == ()
     assert report_of(chosen.output, "case_03")["precision"]["fold_sums"] == "separate"
-    monkeypatch.setattr(segment_case, "forecast_memory", large_if_separate)
+    monkeypatch.setattr(sums, "forecast_memory", large_if_separate)
     assert segment_folder.segment_folder(replace(chosen, output=tmp_path / "joint")) == ()
     assert report_of(tmp_path / "joint", "case_03")["precision"]["fold_sums"] == "joint"
     assert set(forecasts) == {False, True}
