@@ -11,7 +11,7 @@ from pathlib import Path
 from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
-from oarseg.errors import InputError, OarsegError, OutputError
+from oarseg.errors import DeviceError, InputError, OarsegError, OutputError
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.imaging.files.pixels import printable_path
@@ -27,7 +27,7 @@ from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
-from oarseg.workflows.segment_case import segment_case
+from oarseg.workflows.segment_case import gpu_failed, segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
 from oarseg.workflows.supervisor import Finished, Journal
 
@@ -72,7 +72,10 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     weights = bundle.load_bundle(settings.weights)
     rules = challenge_of(weights, settings.challenge)
     threads = settings.threads or available_cpus()
-    description = describe_run(settings, weights, rules, threads=threads)
+    description = replace(
+        describe_run(settings, weights, rules, threads=threads),
+        supervised=journal.pipe is not None,
+    )
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
@@ -134,6 +137,8 @@ class _Run:
     journal: Journal
     results: ResultsFile
     engines: Engines | None = None
+    on_cpu: bool = False
+    worn_out: bool = False
 
     def segment_cases(self) -> list[Failure]:
         """Segment all cases; returns those that failed."""
@@ -150,6 +155,8 @@ class _Run:
             self._keep(record)
             if record.error_messages:
                 failures.append(_failure(record))
+            if self.worn_out:
+                self.journal.ends_worker()
         return failures
 
     def _record_known(self, cases: Sequence[Case]) -> list[Failure]:
@@ -175,10 +182,11 @@ class _Run:
             DiskFullError: there is no room for any case.
         """
         check_disk(self.settings.output)
-        self._open_engines()
+        engines = self._open_engines(case)
         deadline = _deadline(self.settings, self.plan.cases[number:], self.journal)
-        self.journal.begins(case.name)
-        record = self._attempt(case, deadline)
+        replaceable = engines.choice.device == "cuda" and self.settings.device == "auto"
+        self.journal.begins(case.name, on_gpu=replaceable)
+        record = self._attempt(case, engines, deadline)
         label_file = str(record.label_file) if record.label_file else None
         self.journal.ends(case.name, Finished(label_file, record.error_messages))
         return record
@@ -193,19 +201,33 @@ class _Run:
         """The challenge that the weights are for."""
         return self.description.challenge
 
-    def _open_engines(self) -> Engines:
-        """Open the networks for the first case that needs them."""
-        if self.engines is None:
-            run = self.description
+    def _open_engines(self, case: Case) -> Engines:
+        """Open the networks for the first case that needs them.
+
+        A case in which the GPU has failed gets the CPU, and the next one the GPU again.
+        """
+        device = self.settings.device
+        if device == "auto" and self._avoids_gpu(case):
+            device = "cpu"
+        if self.engines is None or (device == "cpu") != self.on_cpu:
+            run, self.engines = self.description, None
+            self.on_cpu = device == "cpu"
+            if device == "auto":
+                self.journal.tries_gpu()
             self.engines = choice.open_engines(
                 run.weights,
                 exactness=run.precision,
-                device=run.settings.device,
+                device=device,
                 threads=run.settings.threads,
             )
-            activations = choice.activation_bytes(self.engines, run.weights.manifest)
+            activations = choice.activation_bytes(
+                self.engines, run.weights.manifest, mean=run.precision == "fast"
+            )
             self.description = replace(run, activations=activations)
         return self.engines
+
+    def _avoids_gpu(self, case: Case) -> bool:
+        return bool(self.journal.no_gpu) or case.name in self.journal.gpu_failures
 
     def _keep(self, *records: Record) -> None:
         if not records:
@@ -234,7 +256,7 @@ class _Run:
         messages = (message, aside) if aside else (message,)
         return Record(case.name, case.files, error_messages=messages)
 
-    def _attempt(self, case: Case, deadline: Deadline | None) -> Record:
+    def _attempt(self, case: Case, engines: Engines, deadline: Deadline | None) -> Record:
         """Segment one case; what goes wrong ends in its record, not in the other cases."""
         log.info("case %s", case.name)
         output = self.settings.output
@@ -244,12 +266,21 @@ class _Run:
             check_reference(case, self.rules, self.settings)
             write_case.check_places(output, case, self.rules)
             _check_space(output, case, self.rules)
-            engines = self._open_engines()
             segmented = segment_case(
-                case, self.description, output, engines=engines, deadline=deadline
+                case,
+                self.description,
+                output,
+                engines=engines,
+                deadline=deadline,
+                warnings=self._gpu_warnings(case),
             )
             self.engines = segmented.engines
             return Record(case.name, case.files, segmented.label_file)
+        except DeviceError as error:
+            message = str(error)
+            if self.description.supervised and engines.choice.device == "cuda":
+                self._leave_gpu(case, message)
+            log.error("%s: %s", case.name, message)
         except OarsegError as error:
             log.error("%s: %s", case.name, error)
             message = str(error)
@@ -261,6 +292,25 @@ class _Run:
             message = f"internal error ({type(error).__name__}: {error}); please report it"
             log.exception("%s: %s", case.name, message)
         return self._record_failure(case, message)
+
+    def _leave_gpu(self, case: Case, message: str) -> None:
+        """Let another worker go on: with this case on the CPU, or if that may not be with the next.
+
+        This process cannot use the GPU any more.
+        """
+        if self.settings.device == "auto":
+            log.warning("%s: %s", case.name, message)
+            self.journal.leaves_gpu(case.name, message)
+        self.worn_out = True
+
+    def _gpu_warnings(self, case: Case) -> tuple[str, ...]:
+        """Say why a case is not computed on the GPU that the run began with."""
+        failures = self.journal.gpu_failures
+        if case.name in failures:
+            return (gpu_failed(failures[case.name]),)
+        if self.journal.no_gpu and self.settings.device == "auto":
+            return (f"computed on the CPU: the GPU is not tried, {self.journal.no_gpu}",)
+        return ()
 
 
 def _check_space(output: Path, case: Case, rules: Challenge) -> None:
