@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint deadcode hooks package container-test dicom-test profile-test gpu-test gpu-wheels gpu-all bench fuzz fuzz-export weights shipped-weights requirements
+.PHONY: help run test lint deadcode hooks package container-test dicom-test dicom-positions profile-test gpu-test gpu-wheels gpu-all bench fuzz fuzz-export weights shipped-weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -19,6 +19,7 @@ help:
 	@echo 'make package         sdist and wheel into dist/python, and the wheel tried on its own'
 	@echo 'make container-test  build the image, run it as the platform would'
 	@echo 'make dicom-test      our DICOM objects read by plastimatch, dciodvfy and others'
+	@echo 'make dicom-positions the shipped case as DICOM slices, in each position of the patient'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
 	@echo 'make gpu-all         all that a GPU has to show, in ten minutes, without a network'
@@ -48,21 +49,23 @@ run: .venv/run.stamp
 	$(BIN)/python process.py --input test --output out
 	@echo 'Results: out/. For other commands: $(BIN)/oarseg --help'
 
-# Fails below the floor of coverage in pyproject.toml too.
+# Fails below the floor of coverage in pyproject.toml too. In a few processes, since most tests
+# keep one core busy; more would each load torch and the networks.
+TEST_PROCESSES := 2
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict oarseg process.py bench
+	$(BIN)/mypy --strict oarseg process.py bench docker
 	$(BIN)/lint-imports
 	$(BIN)/python bench/homonyms.py
 
 # The package by itself first: what only tests use is dead too.
 deadcode: .venv/dev.stamp
 	$(BIN)/vulture
-	$(BIN)/vulture oarseg process.py bench test
+	$(BIN)/vulture oarseg process.py bench docker test
 
 hooks: .venv/dev.stamp
 	$(BIN)/pre-commit install
@@ -87,6 +90,10 @@ dicom-test: .venv/dev.stamp $(READERS)/dcmrtstruct2nii.stamp $(READERS)/rt-utils
 	@for tool in plastimatch dciodvfy; do command -v $$tool > /dev/null || { \
 	  echo "make dicom-test needs $$tool: apt-get install plastimatch dicom3tools" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m dicom_tools
+
+# A label that differs fails it. Every night; takes minutes.
+dicom-positions: .venv/dev.stamp
+	$(BIN)/python bench/dicom.py
 
 # phantom → prepare → train (seconds) → export → container → evaluate; see oarseg challenges.
 CHALLENGE ?= all
@@ -157,10 +164,13 @@ shipped-weights: .venv/dev.stamp
 		--training '64 phantoms (oarseg phantom, seeds 100-163, size small); no patient data' \
 		--licence Apache-2.0
 
-# Exactly what the container holds: the base and the gpu extra, for its Python and glibc.
-# Pins that are still allowed stay; add UPGRADE=--upgrade to renew them.
+# Exactly what the two images hold: the base and an extra, for their Python and glibc; and what of
+# ITK they keep. Pins that are still allowed stay; add UPGRADE=--upgrade to renew them.
 requirements: .venv/dev.stamp
-	PATH="$(BIN):$$PATH" uv pip compile $(UPGRADE) pyproject.toml --extra gpu \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	  --generate-hashes --annotation-style line --no-emit-index-url --no-emit-find-links \
-	  --quiet --output-file requirements.txt
+	for pins in gpu:requirements.txt cpu:requirements-cpu.txt; do \
+	  PATH="$(BIN):$$PATH" uv pip compile $(UPGRADE) pyproject.toml --extra "$${pins%%:*}" \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --generate-hashes --annotation-style line --no-emit-index-url --no-emit-find-links \
+	    --quiet --output-file "$${pins#*:}"; \
+	done
+	$(BIN)/python bench/itk_parts.py docker/itk.txt

@@ -67,9 +67,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """What a form took: seconds of a case without opening, MiB of its process."""
+    """What a form took.
+
+    Attributes:
+        seconds: of a case, without opening.
+        cpu_s: the same, of all threads; a machine's other work changes it less.
+        peak_mib: of the process.
+    """
 
     seconds: float
+    cpu_s: float
     peak_mib: float
     labels: NDArray[np.uint8]
 
@@ -130,7 +137,7 @@ def measure(arguments: argparse.Namespace) -> dict[tuple[Arithmetic, str], list[
             found[precision, form].append(run)
             print(
                 f"round {number}, {precision}, {form}: {run.seconds:.2f} s, "
-                f"{run.peak_mib:.0f} MiB, load {os.getloadavg()[0]:.1f}",
+                f"{run.cpu_s:.2f} CPU s, {run.peak_mib:.0f} MiB, load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
     exact = [
@@ -151,7 +158,7 @@ def run_form(task: Task) -> Run:
     weights = bundle.load_bundle(task.weights)
     engines = open_form(task, weights)
     network, body = task.case
-    start = time.perf_counter()
+    start, begun = time.perf_counter(), time.process_time()
     labels = streaming.segment_streaming(
         network,
         engines,
@@ -160,7 +167,8 @@ def run_form(task: Task) -> Run:
         mask=body,
         threads=task.threads,
     )
-    return Run(time.perf_counter() - start, peak_mib(), labels)
+    seconds, cpu_s = time.perf_counter() - start, time.process_time() - begun
+    return Run(seconds, cpu_s, peak_mib(), labels)
 
 
 def open_form(task: Task, weights: Bundle) -> Sequence[Engine]:
@@ -194,18 +202,23 @@ def table(arguments: argparse.Namespace, found: dict[tuple[Arithmetic, str], lis
         f"threads, {arguments.rounds} rounds, {datetime.date.today()}, load "
         f"{os.getloadavg()[0]:.1f}",
         "",
-        "| arithmetic | form | seconds | ratio | lowest, highest ratio | peak, MiB |",
-        "|---|---|---:|---:|---:|---:|",
+        "| arithmetic | form | seconds | ratio (range) | CPU seconds | ratio (range) | peak, MiB |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for (precision, form), runs in found.items():
         before = found[precision, BEFORE]
-        ratios = [run.seconds / old.seconds for run, old in zip(runs, before, strict=True)]
-        lines.append(
-            f"| {precision} | {form} | {statistics.median(run.seconds for run in runs):.2f} | "
-            f"{statistics.median(ratios):.0%} | {min(ratios):.0%}, {max(ratios):.0%} | "
-            f"{statistics.median(run.peak_mib for run in runs):.0f} |"
-        )
+        wall = [(run.seconds, old.seconds) for run, old in zip(runs, before, strict=True)]
+        cpu = [(run.cpu_s, old.cpu_s) for run, old in zip(runs, before, strict=True)]
+        peak = statistics.median(run.peak_mib for run in runs)
+        lines.append(f"| {precision} | {form} | {_cells(wall)} | {_cells(cpu)} | {peak:.0f} |")
     return "\n".join(lines)
+
+
+def _cells(pairs: Sequence[tuple[float, float]]) -> str:
+    """Two cells: the median of what was measured, and its ratio to what was before."""
+    ratios = [mine / old for mine, old in pairs]
+    middle = statistics.median(mine for mine, _ in pairs)
+    return f"{middle:.2f} | {statistics.median(ratios):.0%} ({min(ratios):.0%}–{max(ratios):.0%})"
 
 
 if __name__ == "__main__":

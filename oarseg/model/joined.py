@@ -10,6 +10,7 @@ Field numbers are those of ``onnx.proto``
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,13 +47,17 @@ class JoinedNetwork:
 
     Attributes:
         model: an ONNX model that names its large weights by file and offset.
-        folder: where those files lie.
+        folder: where these names lead from.
+        paths: the networks' files.
         outputs: the logits of each network, or their mean alone.
+        interfaces: what each network takes and gives, by name.
     """
 
     model: bytes
     folder: Path
+    paths: tuple[Path, ...]
     outputs: tuple[str, ...]
+    interfaces: tuple[dict[str, ArrayType], ...]
 
 
 def join_networks(
@@ -61,7 +66,7 @@ def join_networks(
     """Join networks that take the same image.
 
     Args:
-        paths: the folds' files, of one folder, accepted by ``check_network``.
+        paths: the folds' files, accepted by ``check_network``.
         patch: the shape of the networks' input.
         mean: give the mean of the logits instead of each network's.
         lean: normalise in half precision where the files convert to float32 and back
@@ -73,8 +78,13 @@ def join_networks(
     graphs = [read_graph(path) for path in paths]
     if lean:
         graphs = [without_casts(graph, patch) for graph in graphs]
-    pairs = enumerate(zip(graphs, paths, strict=True))
-    parts = [_Renamed(graph, path, f"{number}/") for number, (graph, path) in pairs]
+    # ONNX Runtime follows no link out of the folder.
+    real = [path.resolve() for path in paths]
+    folder = Path(os.path.commonpath([path.parent for path in real]))
+    parts = [
+        _Renamed(graph, str(path.relative_to(folder)), f"{number}/")
+        for number, (graph, path) in enumerate(zip(graphs, real, strict=True))
+    ]
     outputs = tuple(part.name(OUTPUT) for part in parts)
     nodes = [node for part in parts for node in part.nodes()]
     weights = [weight for part in parts for weight in part.weights()]
@@ -93,7 +103,8 @@ def join_networks(
     )
     opset = max(graph.opset for graph in graphs)
     model = integer(1, _IR_VERSION) + block(7, graph) + block(8, integer(2, opset))
-    return JoinedNetwork(model, paths[0].parent, outputs)
+    interfaces = tuple({**graph.inputs, **graph.outputs} for graph in graphs)
+    return JoinedNetwork(model, folder, tuple(paths), outputs, interfaces)
 
 
 def _mean_nodes(outputs: Sequence[str]) -> Iterator[Node]:
@@ -110,7 +121,7 @@ class _Renamed:
     """A network whose names, all but the input's, are its own in the joined graph."""
 
     graph: Graph
-    path: Path
+    file: str
     prefix: str
 
     def name(self, name: str) -> str:
@@ -126,7 +137,7 @@ class _Renamed:
             parts = self.graph.values[name]
             size = sum(len(part.data) for part in parts)
             if len(parts) == 1 and parts[0].offset is not None and size > _COPIED_BYTES:
-                yield _referred(self.name(name), array, self.path.name, parts[0].offset, size)
+                yield _referred(self.name(name), array, self.file, parts[0].offset, size)
             else:
                 yield _copied(self.name(name), array, parts)
 

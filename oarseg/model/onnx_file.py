@@ -32,7 +32,8 @@ ElementType = Literal["float32", "float16"]
 Attribute = int | float | str | tuple[int, ...]
 TensorShape = tuple[int, ...]
 
-# The operator sets that torch's exporters write for these networks.
+# The operator sets that torch's exporters write for these networks. From 22 on ONNX Runtime has no
+# CUDA kernel for their normalisation.
 OPSETS: Final = range(17, 19)
 TYPES: Final[dict[int, ElementType]] = {1: "float32", 10: "float16"}
 BYTES: Final[dict[ElementType, int]] = {"float32": 4, "float16": 2}

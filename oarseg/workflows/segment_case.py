@@ -29,7 +29,7 @@ from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.system.log import ProgressLine
-from oarseg.workflows.dicom_outputs import dicom_request
+from oarseg.workflows.dicom_outputs import check_segmentation_memory, dicom_request
 from oarseg.workflows.effort import Computation
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import RunDescription
@@ -151,9 +151,12 @@ def _predict_labels(
         DeviceError: the GPU failed, and the user named it or a supervisor takes over.
     """
     on_gpu = engines.choice.device == "cuda"
-    taken = engines if notes.sums.where == "gpu" else engines.hosted()
+    computation = Computation(prepared.network, prepared.body, run, notes)
     try:
-        used = Computation(prepared.network, prepared.body, run, notes).choose(taken, deadline)
+        # Once a run: the next case begins with what was proven.
+        engines = computation.prove(engines) if on_gpu else engines
+        taken = engines if notes.sums.where == "gpu" else engines.hosted()
+        used = computation.choose(taken, deadline)
         return _Predicted(_segment(case, prepared, run, notes, used), used, engines)
     except DeviceError as error:
         if run.settings.device != "auto" or not on_gpu or run.supervised:
@@ -207,6 +210,8 @@ def _prepare(case: Case, run: RunDescription, notes: Notes, engines: Engines) ->
             warn=notes.warn,
         )
         ct = images.volumes[reference]
+        held = sum(image.array.nbytes for image in images.volumes.values())
+        check_segmentation_memory(ct.grid, run, freed=held)
         body = None if run.region == "all" else find_body(ct)
     if body is None and run.region != "all":
         notes.warn("no body found in the CT: the whole image is segmented")

@@ -275,6 +275,84 @@ def test_cubic_resampling_of_logits_is_refused() -> None:
         segment_streaming(net_input, [Steep()], manifest)
 
 
+class Counted(Steep):
+    """Notes in which order it runs and frees its buffers."""
+
+    def __init__(self, slope: float, seen: list[str]) -> None:
+        super().__init__(slope)
+        self._slope, self._seen = slope, seen
+
+    def __call__(self, patch: Image) -> Image:
+        self._seen.append(f"run {self._slope:g}")
+        return super().__call__(patch)
+
+    def rest(self) -> None:
+        self._seen.append(f"rest {self._slope:g}")
+
+
+class Joined(Steep):
+    """Two networks in one graph."""
+
+    answers = 2
+
+    def __init__(self) -> None:
+        self._folds = (Steep(), Steep(-2.0))
+
+    def __call__(self, patch: Image) -> Image:
+        return np.concatenate([fold(patch) for fold in self._folds])
+
+
+def test_folds_take_turns_row_by_row_and_free_their_buffers_in_between() -> None:
+    manifest = model((2.0, 1.0, 1.0))
+    net_input = preprocess(images((12, 8, 15), 1), (2.0, 1.0, 1.0), manifest)
+    work, seen = plan_tiles(net_input.placement, manifest), list[str]()
+    assert (len(work.rows), work.count) == (3, 6)
+    segment_streaming(net_input, [Counted(1.0, seen), Counted(2.0, seen)], manifest)
+    turns = ["run 1", "run 1", "rest 1", "run 2", "run 2", "rest 2"]
+    assert seen == 3 * turns
+    seen.clear()
+    # The sum of a tile's folds has to be known before the next tile.
+    pair = [Counted(1.0, seen), Counted(2.0, seen)]
+    segment_streaming(net_input, pair, manifest, joint=True)
+    assert seen == 6 * ["run 1", "rest 1", "run 2", "rest 2"]
+    seen.clear()
+    segment_streaming(net_input, [Counted(1.0, seen)], manifest)
+    assert seen == 6 * ["run 1"]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_folds_in_one_graph_give_the_labels_of_folds_apart(joint: bool, mirror: bool) -> None:
+    manifest = model((2.5, 0.8, 0.8), mirror_axes=(0, 2))
+    net_input = preprocess(images((23, 19, 21), 1), (4.0, 1.0, 1.0), manifest)
+    effort, seen = Effort(mirror=mirror), list[tuple[int, int]]()
+    apart, one = (
+        segment_streaming(
+            net_input,
+            engines,
+            manifest,
+            effort=effort,
+            joint=joint,
+            progress=lambda done, of: seen.append((done, of)),
+        )
+        for engines in ([Steep(), Steep(-2.0)], [Joined()])
+    )
+    assert np.array_equal(apart, one)
+    assert len(set(np.unique(one))) == CLASSES
+    count = plan_tiles(net_input.placement, manifest).count
+    assert seen == 2 * [(n, count) for n in range(1, count + 1)]
+
+
+def test_an_effort_of_fewer_folds_leaves_out_the_last() -> None:
+    manifest = model((2.0, 1.0, 1.0))
+    net_input = preprocess(images((12, 8, 15), 1), (2.0, 1.0, 1.0), manifest)
+    first = segment_streaming(net_input, [Steep()], manifest)
+    both = [Steep(), Steep(-2.0)]
+    assert np.array_equal(segment_streaming(net_input, both, manifest, effort=Effort(1)), first)
+    with pytest.raises(ValueError, match="more folds than the 1 that are asked for"):
+        segment_streaming(net_input, [Joined()], manifest, effort=Effort(1))
+
+
 def test_progress_counts_every_tile() -> None:
     manifest = model((2.0, 1.0, 1.0))
     net_input = preprocess(images((12, 8, 20), 1), (2.0, 1.0, 1.0), manifest)

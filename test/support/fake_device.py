@@ -269,7 +269,7 @@ class FakeSession:
         device.called("session")
         (name, cuda), _ = providers
         assert name == "CUDAExecutionProvider"
-        device.options = dict(cuda)
+        self._options = device.options = dict(cuda)
         self._device = device
         self._real = _SESSION(model, options, providers=["CPUExecutionProvider"])
 
@@ -297,7 +297,7 @@ class FakeSession:
     def run_with_iobinding(self, binding: Any) -> None:
         """Run, and wait for the stream once."""
         self._device.called("run")
-        assert self._device.options["user_compute_stream"] == str(self._device.streams[-1].ptr)
+        assert self._options["user_compute_stream"] == str(self._device.streams[-1].ptr)
         answers = self._real.run(list(binding.outputs), binding.inputs)
         self._device.called("synchronise")
         for array, answer in zip(binding.outputs.values(), answers, strict=True):

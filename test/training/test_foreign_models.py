@@ -70,6 +70,14 @@ MODELS = {
         ),
         whole,
     ),
+    "two regions painted alike": (
+        Foreign(
+            oracle.Recipe(SPACING, labels=TARGETS, region_order=(1, 2, 3)),
+            ("CBCT", "MR"),
+            change_dataset=lambda d: d.update(regions_class_order=[1, 1, 3]),
+        ),
+        whole,
+    ),
     "one region": (
         Foreign(
             oracle.Recipe(SPACING, labels={"background": 0, "all": [1, 2]}, region_order=(1,)),
@@ -85,6 +93,14 @@ MODELS = {
     "zero padding without mask": (
         Foreign(replace(PLAIN, channels=(ZSCORE, ZSCORE)), ("T1", "T1"), ".nrrd"),
         padded,
+    ),
+    "a single slice": (
+        Foreign(replace(PLAIN, channels=(ZSCORE, ZSCORE)), ("T1", "T2"), ".nrrd"),
+        lambda model: [image[:1] for image in whole(model)],
+    ),
+    "an empty mask as a channel": (
+        Foreign(replace(PLAIN, channels=(ZSCORE, ZSCORE)), ("T1", "T2"), ".nrrd"),
+        lambda model: [whole(model)[0], np.zeros(SHAPE, np.uint8)],
     ),
     "four channels": (
         Foreign(replace(PLAIN, channels=(ZSCORE,) * 4), ("T1", "T1", "PET", "US")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,12 @@ from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.hosted_engine import HostedEngine
 from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
+from oarseg.inference.engines.cuda_choice import (
+    CudaForm,
+    choose_form,
+    is_measured,
+    reference_form,
+)
 from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
@@ -42,12 +48,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """The device, library and arithmetic that run the networks, and the reason."""
+    """The device, library and arithmetic that run the networks, and the reason.
+
+    Attributes:
+        options: of the library, where it takes any.
+    """
 
     device: Literal["cuda", "cpu"]
     engine: Literal["cuda", "openvino", "onnxruntime"]
     reason: str
-    arithmetic: Literal["float32", "bfloat16", "float16"] = "float32"
+    arithmetic: Literal["float32", "bfloat16", "float16", "tf32"] = "float32"
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,7 @@ def open_engines(
     device: Device = "auto",
     backend: Backend = "auto",
     threads: int = 0,
+    mean: bool | None = None,
 ) -> Engines:
     """Load every fold of an ensemble onto the best device available.
 
@@ -113,16 +125,20 @@ def open_engines(
             work.
         backend: the library, for tests and comparisons; ``auto`` takes the fastest.
         threads: CPU threads; 0 takes all that this process may use.
+        mean: open the form of the folds' mean first; None does so if the run is to be fast.
 
     Raises:
         ResourceError: ``cuda`` was requested and does not work.
+        InputError: the environment's options of CUDA are broken.
         WeightsError: a file cannot be loaded or does not fit the manifest.
     """
     threads = threads or available_cpus()
+    mean = exactness == "fast" if mean is None else mean
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
+        form = choose_form(bundle.manifest, exactness)
         try:
-            return _log_choice(_open_cuda(bundle, threads, mean=exactness == "fast"))
+            return _log_choice(_open_cuda(bundle, form, threads, mean=mean))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -130,7 +146,20 @@ def open_engines(
                     "pass the GPU to the container or use --device cpu"
                 ) from why
             reason = f"no GPU: {why}"
-    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason))
+    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason, mean=mean))
+
+
+def open_reference(bundle: Bundle, *, threads: int) -> Engines:
+    """Load every fold onto the GPU in float32 without TF32, which other arithmetics are held to.
+
+    Raises:
+        NoCudaError: the model has no such files, or they cannot be opened.
+        WeightsError: a file does not fit the manifest.
+    """
+    form = reference_form(bundle.manifest)
+    if form is None:
+        raise NoCudaError("the model has no float32 files")
+    return _open_cuda(bundle, form, threads, mean=False)
 
 
 def _log_choice(engines: Engines) -> Engines:
@@ -187,7 +216,13 @@ def openvino_answers(manifest: Manifest) -> bool:
 
 
 def _open_cpu(
-    bundle: Bundle, exactness: Exactness, backend: Backend, threads: int, reason: str
+    bundle: Bundle,
+    exactness: Exactness,
+    backend: Backend,
+    threads: int,
+    reason: str,
+    *,
+    mean: bool,
 ) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     reason = f"{reason}; {threads} thread(s)"
@@ -195,7 +230,6 @@ def _open_cpu(
     if backend in ("auto", "openvino") and against is None:
         precision = fast_arithmetic(bundle.manifest) if exactness == "fast" else "f32"
         reason = f"{reason}; {precision}"
-        mean = exactness == "fast"
         return _open_openvino(bundle, paths, threads, precision, reason, mean=mean)
     if against:
         reason += f"; {against}"
@@ -244,9 +278,10 @@ def _open_openvino(
     return Engines(choice, networks, measured=measured)
 
 
-def _open_cuda(bundle: Bundle, threads: int, *, mean: bool) -> Engines:
-    precision = _precision(bundle, "fp16")
-    opened = open_cuda(bundle, precision, threads, mean=mean)
-    arithmetic: Literal["float16", "float32"] = "float16" if precision == "fp16" else "float32"
-    choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}", arithmetic)
-    return Engines(choice, opened.networks, opened.gpu)
+def _open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool) -> Engines:
+    opened = open_cuda(bundle, form, threads, mean=mean)
+    choice = DeviceChoice(
+        "cuda", "cuda", f"the GPU works; {form.text}", form.arithmetic, dict(form.options)
+    )
+    measured = is_measured(bundle.manifest, form)
+    return Engines(choice, opened.networks, opened.gpu, measured)

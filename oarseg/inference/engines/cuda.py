@@ -17,6 +17,7 @@ from oarseg.inference.device.gpu import Gpu, open_gpu
 from oarseg.inference.device.probe import try_one_tile
 from oarseg.inference.device.vram import tile_bytes
 from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
+from oarseg.inference.engines.cuda_choice import CudaForm
 from oarseg.inference.engines.forms import Networks
 from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, JoinedOnnxEngine, NoCudaError
 from oarseg.inference.engines.protocol import first_line
@@ -42,14 +43,12 @@ class CudaFolds:
     gpu: Gpu
 
 
-def open_cuda(
-    bundle: Bundle, precision: Precision, threads: int, *, mean: bool = False
-) -> CudaFolds:
+def open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool = False) -> CudaFolds:
     """Load every fold onto the GPU and segment one tile with them.
 
     Args:
         bundle: the weights.
-        precision: of the files.
+        form: files and options.
         threads: CPU threads.
         mean: the folds' mean is enough.
 
@@ -65,8 +64,8 @@ def open_cuda(
     xp: ModuleType = _attempt("CuPy cannot be loaded", lambda: importlib.import_module("cupy"))
     gpu: Gpu = _attempt("CuPy does not work", lambda: open_gpu(xp))
     free = _attempt("CuPy does not work", gpu.free_bytes)
-    check_networks(bundle, precision, free)
-    networks = _networks(bundle, precision, threads, gpu, round(NETWORK_SHARE * free))
+    check_networks(bundle, form.precision, free)
+    networks = _networks(bundle, form, threads, gpu, round(NETWORK_SHARE * free))
     _attempt(
         "a trial on one tile failed",
         lambda: try_one_tile(networks, bundle.manifest, gpu, mean=mean, threads=threads),
@@ -93,15 +92,15 @@ def check_networks(bundle: Bundle, precision: Precision, free: int) -> None:
     )
 
 
-def _networks(bundle: Bundle, precision: Precision, threads: int, gpu: Gpu, limit: int) -> Networks:
+def _networks(bundle: Bundle, form: CudaForm, threads: int, gpu: Gpu, limit: int) -> Networks:
     """Describe the folds in one graph: one arena, one workspace and one wait a tile for all."""
-    manifest, paths, xp = bundle.manifest, bundle.paths(precision), gpu.xp
+    manifest, paths, xp = bundle.manifest, bundle.paths(form.precision), gpu.xp
     cuda = {
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "user_compute_stream": str(gpu.stream.ptr),
         "gpu_mem_limit": str(limit),
         # The default doubles what it takes each time.
         "arena_extend_strategy": "kSameAsRequested",
+        **form.options,
+        "user_compute_stream": str(gpu.stream.ptr),
     }
 
     def open_form(folds: int, mean: bool) -> list[JoinedOnnxEngine]:
@@ -113,6 +112,7 @@ def _networks(bundle: Bundle, precision: Precision, threads: int, gpu: Gpu, limi
                 allocate_logits(manifest, answers, xp),
                 threads=threads,
                 mean=mean,
+                lean=form.lean,
                 cuda=cuda,
             )
         return [engine]

@@ -1,9 +1,4 @@
-"""Options of ONNX Runtime's CUDA provider: this program's, and those of the environment.
-
-TF32 is never left to the library, whose default computes float32 with ten bits of mantissa on newer
-cards and with all on older ones. For half precision it stays on: without it, ONNX Runtime also
-leaves out the tensor cores' plans for half precision.
-"""
+"""Options of ONNX Runtime's CUDA provider that the environment may set, for trials on a card."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ from typing import Any, Final
 
 from oarseg.errors import InputError
 
-VARIABLE: Final = "OARSEG_CUDA_OPTIONS"
+OPTIONS_VARIABLE: Final = "OARSEG_CUDA_OPTIONS"
 TF32: Final = "use_tf32"
 LONGEST_TEXT: Final = 10_000
 LARGEST_LIMIT: Final = 1 << 50
@@ -36,28 +31,13 @@ KNOWN: Final[Mapping[str, tuple[str, ...] | None]] = MappingProxyType(
 )
 
 
-def cuda_options(*, tf32: bool, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the provider's options; those of ``OARSEG_CUDA_OPTIONS`` come before this program's.
-
-    Args:
-        tf32: compute float32 convolutions in TF32, unless the environment says otherwise.
-        environment: its variables.
-
-    Raises:
-        InputError: the variable is no JSON object of known options and values.
-    """
-    # EXHAUSTIVE asks cuDNN's heuristics in its mode B; DEFAULT is the slow way out.
-    ours = {"cudnn_conv_algo_search": "EXHAUSTIVE", TF32: str(int(tf32))}
-    return ours | asked_options(environment)
-
-
 def asked_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Read ``OARSEG_CUDA_OPTIONS``; nothing if it is not set, or empty.
 
     Raises:
         InputError: it is no JSON object of known options and values.
     """
-    text = environment.get(VARIABLE, "")
+    text = environment.get(OPTIONS_VARIABLE, "")
     if not text.strip():
         return {}
     return {name: _value(name, value) for name, value in _pairs(text)}
@@ -103,7 +83,7 @@ def _value(name: str, value: Any) -> str:
 def _refusal(expected: str, found: object) -> InputError:
     plain = isinstance(found, str | int | float | None)
     shown = ascii(found) if plain else "a list or an object"
+    shortened = shown if len(shown) <= 60 else f"{shown[:60]}…"
     return InputError(
-        f"{VARIABLE}: expected {expected}, found {shown[:60]}{'…' if len(shown) > 60 else ''}; "
-        "correct it, or leave it unset"
+        f"{OPTIONS_VARIABLE}: expected {expected}, found {shortened}; correct it, or leave it unset"
     )

@@ -20,7 +20,7 @@ from oarseg.inference.engines.protocol import (
     names_of,
     unusable,
 )
-from oarseg.model.joined import join_networks
+from oarseg.model.joined import JoinedNetwork, join_networks
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -118,19 +118,11 @@ class JoinedOnnxEngine:
         """
         self.name = names_of(paths)
         joined = join_networks(paths, tile.shape[2:], mean=mean, lean=lean)
+        for path, interface in zip(joined.paths, joined.interfaces, strict=True):
+            found = {name: str(array) for name, array in interface.items()}
+            check_interface(path, found, tile, logits[:1])
         self.answers = len(joined.outputs)
-        options = _options(threads, arena=True)
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(joined.folder))
-        providers: list[Any] = [_CPU] if cuda is None else [(CUDA_PROVIDER, dict(cuda)), _CPU]
-        try:
-            self._session = _session(joined.model, options, providers)
-        except _ORT_ERRORS as error:
-            if cuda is not None:
-                raise NoCudaError(first_line(error)) from error
-            raise unusable(self.name, error) from error
-        # ONNX Runtime falls back to the CPU and only logs it.
-        if cuda is not None and CUDA_PROVIDER not in self._session.get_providers():
-            raise NoCudaError("ONNX Runtime could not start its CUDA provider")
+        self._session = open_session(joined, threads=threads, cuda=cuda)
         self._device = "cpu" if cuda is None else "cuda"
         self._logits = logits
         self._binding = self._session.io_binding()
@@ -155,6 +147,23 @@ class JoinedOnnxEngine:
 
     def rest(self) -> None:
         """See ``Engine``; there is no other that needs the room."""
+
+
+def open_session(joined: JoinedNetwork, *, threads: int, cuda: Mapping[str, str] | None) -> Any:
+    """Load one graph of several networks; arguments and errors as for ``JoinedOnnxEngine``."""
+    options = _options(threads, arena=True)
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(joined.folder))
+    providers: list[Any] = [_CPU] if cuda is None else [(CUDA_PROVIDER, dict(cuda)), _CPU]
+    try:
+        session = _session(joined.model, options, providers)
+    except _ORT_ERRORS as error:
+        if cuda is not None:
+            raise NoCudaError(first_line(error)) from error
+        raise unusable(names_of(joined.paths), error) from error
+    # ONNX Runtime falls back to the CPU and only logs it.
+    if cuda is not None and CUDA_PROVIDER not in session.get_providers():
+        raise NoCudaError("ONNX Runtime could not start its CUDA provider")
+    return session
 
 
 def _run(session: Any, binding: Any, name: str) -> None:

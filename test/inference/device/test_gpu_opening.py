@@ -24,6 +24,7 @@ from oarseg.errors import ResourceError
 from oarseg.inference.device.vram import tile_bytes
 from oarseg.inference.engines import choice, cuda
 from oarseg.inference.engines.choice import Engines, open_engines
+from oarseg.inference.engines.cuda_choice import CudaForm
 from oarseg.inference.engines.onnx_runtime import NoCudaError
 from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.streaming import segment_streaming
@@ -135,7 +136,7 @@ def test_whichever_call_of_the_opening_fails_the_cpu_is_taken(
         monkeypatch.setitem(sys.modules, "cupy", failing)
         install(monkeypatch, failing)
         with pytest.raises(NoCudaError) as failure:
-            cuda.open_cuda(bundle, "fp32", 1)
+            cuda.open_cuda(bundle, CudaForm("fp32", False, {"use_tf32": "0"}), 1)
         assert "\n" not in str(failure.value)
         assert number <= calls
     opened = open_engines(bundle, threads=1)
