@@ -75,6 +75,23 @@ def test_a_graph_of_all_is_opened_again_where_fewer_are_wanted() -> None:
     assert opener.forms == [(3, False), (2, False)]
 
 
+def test_a_form_that_cannot_be_opened_is_not_taken_for_open() -> None:
+    opener = Opener(joined=True)
+
+    def fails_once(folds: int, mean: bool) -> Sequence[Opened]:
+        if mean and (2, True) not in opener.forms:
+            opener.forms.append((2, True))
+            raise MemoryError
+        return opener(folds, mean)
+
+    networks = Networks(2, fails_once)
+    assert answers(networks, 2) == [2]
+    with pytest.raises(MemoryError):
+        networks.take(2, mean=True)
+    assert answers(networks, 2) == [2]
+    assert opener.forms == [(2, False), (2, True), (2, False)]
+
+
 def test_engines_without_a_mean_leave_it_to_the_caller() -> None:
     networks = separate_networks([Opened(1), Opened(1)])
     assert answers(networks, 2, mean=True) == [1, 1]

@@ -38,7 +38,8 @@ class Networks:
         wanted = min(folds, self.folds)
         mean = mean and self.has_mean and wanted > 1
         if not self._holds(wanted, mean):
-            self._engines = ()  # what is open is closed first: there may be no room for both
+            # What is open is closed first: there may be no room for both.
+            self._engines, self._form = (), (0, False)
             self._engines = tuple(self.open(wanted, mean))
             self._form = (wanted, mean)
         return self._engines[:1] if mean else self._engines[:wanted]
