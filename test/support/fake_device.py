@@ -116,10 +116,6 @@ class FakeStream:
     def __exit__(self, *_: Any) -> None:
         assert self._device.streams.pop() is self
 
-    def synchronize(self) -> None:
-        """Wait."""
-        self._device.called("synchronise")
-
 
 class FakeDevice(ModuleType):
     """Stands for the module CuPy, and counts.
@@ -147,7 +143,6 @@ class FakeDevice(ModuleType):
         self.cuda = SimpleNamespace(
             runtime=SimpleNamespace(CUDARuntimeError=CUDA_RUNTIME, memGetInfo=self._free_memory),
             Stream=self._stream,
-            get_current_stream=lambda: self.streams[-1],
             alloc_pinned_memory=self._pinned,
         )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Image
 from oarseg.inference.device.faults import device_faults
-from oarseg.inference.device.kernels import Kernels, compile_kernels
+from oarseg.inference.device.kernels import GpuKernels, compile_kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Gpu:
 
     xp: ModuleType
     stream: Any
-    kernels: Kernels
+    kernels: GpuKernels
 
     def pinned(self, shape: tuple[int, ...]) -> Image:
         """Allocate a host array, float32, that the GPU reads without another copy."""

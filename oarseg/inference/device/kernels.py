@@ -198,7 +198,7 @@ extern "C" __global__ void paint_plane(
 
 
 @dataclass(frozen=True)
-class Kernel:
+class GpuKernel:
     """A compiled kernel that runs one thread for each of its elements."""
 
     function: Any
@@ -209,20 +209,20 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class GpuKernels:
     """The kernels, compiled for one GPU."""
 
-    add_logits: Kernel
-    add_tile: Kernel
-    finish_plane: Kernel
-    paint_plane: Kernel
+    add_logits: GpuKernel
+    add_tile: GpuKernel
+    finish_plane: GpuKernel
+    paint_plane: GpuKernel
 
 
-def compile_kernels(xp: ModuleType) -> Kernels:
+def compile_kernels(xp: ModuleType) -> GpuKernels:
     """Compile the kernels with NVRTC, by CuPy."""
     module = xp.RawModule(code=CONVERSIONS + SOURCE)
     names = ("add_logits", "add_tile", "finish_plane", "paint_plane")
-    return Kernels(*(Kernel(module.get_function(name)) for name in names))
+    return GpuKernels(*(GpuKernel(module.get_function(name)) for name in names))
 
 
 def lengths(values: Sequence[int]) -> tuple[np.int64, ...]:

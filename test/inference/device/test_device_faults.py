@@ -87,7 +87,7 @@ def test_defects_and_the_hosts_memory_are_not(
 
 
 def test_errors_of_this_program_pass_unchanged() -> None:
-    with pytest.raises(InferenceError, match="^beyond half$"), device_faults("in a test"):
+    with pytest.raises(InferenceError, match=r"^beyond half$"), device_faults("in a test"):
         raise InferenceError("beyond half")
 
 

@@ -244,7 +244,7 @@ def test_sums_beyond_half_are_refused() -> None:
         def __call__(self, patch: Image) -> Image:
             return super().__call__(patch) + np.float32(1e5)
 
-    with pytest.raises(InferenceError, match="plane 0: .* beyond half precision"):
+    with pytest.raises(InferenceError, match=r"plane 0: .* beyond half precision"):
         on_gpu(net_input, [Huge(1.0)], manifest, fake_gpu()[1])
 
 
@@ -256,8 +256,8 @@ def test_networks_on_a_gpu_with_sums_on_the_host() -> None:
     found = segment_streaming(net_input, [hosted], manifest)
     assert np.array_equal(found, segment_streaming(net_input, [engine], manifest))
     assert device.count("launch") == 0
-    with pytest.raises(DeviceError, match="while it ran a network: .*cudaErrorIllegalAddress"):
-        device.fail_at = len(device.calls) + 3
+    device.fail_at = len(device.calls) + 3
+    with pytest.raises(DeviceError, match=r"while it ran a network: .*cudaErrorIllegalAddress"):
         segment_streaming(net_input, [hosted], manifest)
 
 
