@@ -104,9 +104,10 @@ gpu-test: .venv/dev.stamp
 	$(BIN)/python -m pytest -m gpu
 
 # A machine with a GPU, Python 3.12, torch and CuPy, but without a network, takes the rest from
-# WHEELS. Tables go to bench/results; bench/gpu_compare.py compares them with older ones.
+# WHEELS. Tables go to GPU_OUT; bench/gpu_compare.py compares them with older ones.
 WHEELS := wheels
 GPU_PYTHON := python3
+GPU_OUT := bench/results
 WHEEL_PLATFORMS := $(foreach n,2014 _2_17 _2_27 _2_28,--platform manylinux$(n)_x86_64)
 gpu-wheels:
 	$(PYTHON) -m pip download --quiet --dest $(WHEELS) --no-deps --only-binary :all: --implementation cp \
@@ -114,7 +115,7 @@ gpu-wheels:
 	$(PYTHON) -m pip wheel --quiet --wheel-dir $(WHEELS) --no-deps --requirement bench/gpu-sources.txt
 
 gpu-all:
-	$(GPU_PYTHON) bench/gpu_all.py --wheels $(WHEELS) --out bench/results
+	$(GPU_PYTHON) bench/gpu_all.py --wheels $(WHEELS) --out $(GPU_OUT)
 
 fuzz: .venv/dev.stamp
 	$(BIN)/python bench/fuzz.py --files 100000
