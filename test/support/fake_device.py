@@ -151,7 +151,7 @@ class FakeDevice(ModuleType):
         self.calls.append(what)
         if self.fail_at is not None and len(self.calls) >= self.fail_at:
             raise Fail(f"CUDA failure 700: {STICKY}") if what in ("session", "run") else self.fault
-        if what in ("launch", "upload", "download"):
+        if what in ("launch", "upload", "download", "allocate"):
             assert self.streams, f"{what} on the default stream, which nothing waits for"
 
     def count(self, what: str) -> int:
@@ -209,7 +209,7 @@ class FakeDevice(ModuleType):
 
     def get_default_memory_pool(self) -> Any:
         """CuPy's pool, which holds nothing back."""
-        return SimpleNamespace(free_bytes=lambda: 0)
+        return SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=lambda: self.called("release"))
 
     def RawModule(self, *, code: str) -> Any:  # noqa: N802
         """Compile."""

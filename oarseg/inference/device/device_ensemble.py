@@ -38,7 +38,7 @@ class DeviceEnsemble:
         self._joint = joint and answers_of(engines) > 1
         self._gpu = gpu
         shape = (1, len(data), *window.patch)
-        self._staging = gpu.pinned(shape)
+        self._staging, self._mirrored = gpu.pinned(shape), gpu.pinned(shape)
         self._tile = gpu.xp.empty(shape, np.float32)
         self._mean: Any = None
         self._sum: Any = None
@@ -81,8 +81,11 @@ class DeviceEnsemble:
 
         The networks' run before it has been waited for, so that the staging is free.
         """
-        behind = tuple(axis + 2 for axis in axes)
-        self._tile.set(np.flip(self._staging, behind) if axes else self._staging)
+        if not axes:
+            self._tile.set(self._staging)
+            return
+        np.copyto(self._mirrored, np.flip(self._staging, tuple(axis + 2 for axis in axes)))
+        self._tile.set(self._mirrored)
 
     def _logits(self, engine: Engine, flips: Sequence[Flip]) -> Iterator[Any]:
         logits = self._average_flips(engine, flips)

@@ -43,6 +43,10 @@ class Gpu:
         host: NDArray[Any] = self.xp.asnumpy(array)
         return host
 
+    def release(self) -> None:
+        """Give back what CuPy's pool holds unused, which other libraries cannot see."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+
     def free_bytes(self) -> int:
         """Return the memory that CuPy may still take, with what its pool holds unused.
 

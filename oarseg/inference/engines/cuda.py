@@ -105,6 +105,7 @@ def _networks(bundle: Bundle, form: CudaForm, threads: int, gpu: Gpu, limit: int
 
     def open_form(folds: int, mean: bool) -> list[JoinedOnnxEngine]:
         answers = 1 if mean else folds
+        gpu.release()
         with gpu.stream:
             engine = JoinedOnnxEngine(
                 paths[:folds],

@@ -84,6 +84,7 @@ def test_networks_queue_on_the_rings_stream_within_their_share(
     assert device.options["user_compute_stream"] == str(opened.gpu.stream.ptr)
     assert 0.7 * (1 << 30) < int(device.options["gpu_mem_limit"]) < 0.8 * (1 << 30)
     assert device.options["cudnn_conv_algo_search"] == "EXHAUSTIVE"
+    assert device.calls.index("release") < device.calls.index("session"), "the pool's is free"
 
 
 def test_the_cuda_libraries_are_loaded_before_cupy(
