@@ -312,7 +312,8 @@ class _Run:
             return Record(case.name, case.files, segmented.label_file)
         except DeviceError as error:
             message = str(error)
-            if self.description.supervised and engines.choice.device == "cuda":
+            if engines.choice.device == "cuda":
+                self.networks.usable = False
                 self._leave_gpu(case, message)
             log.error("%s: %s", case.name, message)
         except OarsegError as error:
@@ -330,8 +331,10 @@ class _Run:
     def _leave_gpu(self, case: Case, message: str) -> None:
         """Let another worker go on: with this case on the CPU, or if that may not be with the next.
 
-        This process cannot use the GPU any more.
+        This process cannot use the GPU any more. Without a supervisor it goes on as it can.
         """
+        if not self.description.supervised:
+            return
         if self.settings.device == "auto":
             log.warning("%s: %s", case.name, message)
             self.journal.leaves_gpu(case.name, message)

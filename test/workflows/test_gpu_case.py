@@ -248,6 +248,19 @@ def test_without_a_supervisor_the_rest_is_computed_on_the_cpu(
         assert report(tmp_path, case)["device"]["device"] == "cpu"
 
 
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_networks_that_stay_open_are_not_used_again_after_a_failure(
+    weights: Path, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Any
+) -> None:
+    """As a server needs to know, which has no supervisor over its worker."""
+    failing(monkeypatch, 5)
+    networks = segment_folder.OpenNetworks()
+    chosen = Settings(one, tmp_path / "out", weights, device=device)
+    failures = segment_folder.segment_folder(chosen, networks=networks)
+    assert len(failures) == (device == "cuda")
+    assert not networks.usable
+
+
 def test_a_defect_of_ours_on_a_gpu_keeps_its_name(
     weights: Path, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
