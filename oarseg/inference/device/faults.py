@@ -13,7 +13,7 @@ from oarseg.inference.engines.protocol import first_line
 _PACKAGES = frozenset({"cupy", "cupy_backends", "cupyx", "cuda", "onnxruntime"})
 # What such a package raises of Python's own where a library or memory is missing. Any other, as a
 # TypeError, is a defect of ours.
-_BORROWED = (RuntimeError, OSError, MemoryError)
+_BORROWED = (RuntimeError, OSError, MemoryError, ImportError)
 
 
 @contextmanager

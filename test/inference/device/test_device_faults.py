@@ -60,6 +60,7 @@ def test_onnx_runtimes_exceptions_are_device_errors(kind: type[Exception]) -> No
             "cupy_backends.cuda._softlink",
             "raise RuntimeError('CuPy failed to load libnvrtc.so.12')",
         ),
+        ("cupy_backends.cuda.libs", "raise ImportError('Failure finding libcublasLt.so.12')"),
         ("cupy.cuda.compiler", "raise OSError(28, 'No space left on device')"),
         ("cupy.cuda.pinned_memory", "raise MemoryError"),
         ("onnxruntime.capi.onnxruntime_inference_collection", "raise RuntimeError('EP failed')"),
