@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.errors import DeviceError
 from oarseg.imaging.volume import Shape
 from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
 from oarseg.inference.engines import choice
@@ -158,35 +159,38 @@ class Computation:
         """
         if engines.measured:
             return engines
-        run, notes = self.run, self.notes
-        exact = exact or self._open_exact(engines)
-        if exact is None:
+        if engines.choice.device == "cuda":
+            return self._prove_on_gpu(engines)
+        run = self.run
+        exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
+        return engines if self._agrees(engines, exact) else exact
+
+    def _prove_on_gpu(self, engines: Engines) -> Engines:
+        """Compare with float32 on the same GPU, if there is room for both; see ``prove``.
+
+        What agrees counts as measured from then on: it is the arithmetic of the GPU's kernels,
+        and shows on any case.
+        """
+        try:
+            exact = choice.open_reference(self.run.weights, threads=self.run.threads)
+            agrees = self._agrees(engines, exact)
+        except (NoCudaError, DeviceError) as why:
+            self.notes.warn(f"{engines.choice.arithmetic} was not compared with float32: {why}")
             return engines
-        manifest = run.weights.manifest
+        return replace(engines, measured=True) if agrees else exact
+
+    def _agrees(self, engines: Engines, exact: Engines) -> bool:
+        """Compare two ensembles on the case, and note how they agree."""
+        notes, manifest = self.notes, self.run.weights.manifest
         work = plan_tiles(self.network.placement, manifest, mask=self.body)
         found = compare_engines(
             self.network, work, manifest, engines, exact, joint=notes.sums.joint
         )
         notes.comparison = found.text
-        if found.passed:
-            if engines.choice.device == "cpu":
-                return engines
-            # A GPU's arithmetic is that of its kernels, and shows on any case.
-            return replace(engines, measured=True)
-        name = engines.choice.arithmetic
-        notes.warn(f"computed in float32: {name} is not exact enough, {found.text}")
-        return exact
-
-    def _open_exact(self, engines: Engines) -> Engines | None:
-        """Open float32 on the same device; None if a GPU cannot have it, which is warned of."""
-        run = self.run
-        if engines.choice.device == "cpu":
-            return choice.open_engines(run.weights, device="cpu", threads=run.threads)
-        try:
-            return choice.open_reference(run.weights, threads=run.threads)
-        except NoCudaError as why:
-            self.notes.warn(f"{engines.choice.arithmetic} was not compared with float32: {why}")
-            return None
+        if not found.passed:
+            name = engines.choice.arithmetic
+            notes.warn(f"computed in float32: {name} is not exact enough, {found.text}")
+        return found.passed
 
 
 def compare_engines(

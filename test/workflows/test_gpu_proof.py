@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -13,6 +14,7 @@ from onnx import TensorProto, helper
 from small_onnx import pointwise
 
 from oarseg.challenges import catalogue
+from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.inference.preprocessing import preprocess
 from oarseg.model.bundle import Bundle
@@ -101,6 +103,26 @@ def test_tf32_is_compared_as_well(tmp_path: Path) -> None:
     kept, notes = proven(run, engines)
     assert kept.measured
     assert notes.comparison
+
+
+def test_a_gpu_without_room_for_both_goes_on_with_what_it_has(
+    tmp_path: Path, device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(tmp_path, PAIR, "fp32", "fp16")
+    engines = open_engines(run.weights, device="cuda", threads=1)
+    real = choice.open_reference
+
+    def opened(*arguments: Any, **options: Any) -> Engines:
+        reference = real(*arguments, **options)
+        device.memory = device.held
+        return reference
+
+    monkeypatch.setattr(choice, "open_reference", opened)
+    kept, notes = proven(run, engines)
+    assert kept is engines
+    (warning,) = notes.warnings
+    assert warning.startswith("float16 was not compared with float32: the GPU failed ")
+    assert notes.comparison == ""
 
 
 @pytest.mark.usefixtures("device")
