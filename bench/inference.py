@@ -263,9 +263,9 @@ def header(arguments: argparse.Namespace) -> str:
     arithmetic = "float32" if arguments.device == "cpu" else "half precision where files have it"
     return (
         f"# Inference, {datetime.date.today()}\n\n{machine()}; {arguments.threads} threads, device "
-        f"{arguments.device}, {arithmetic}; {named}.\n\nBy `python bench/inference.py`. Seconds from "
-        "channels on the CT's grid to a label map (whole: from files to written masks, start of "
-        "the process and registration included); peak resident memory of the process."
+        f"{arguments.device}, {arithmetic}; {named}.\n\nBy `python bench/inference.py`. Seconds "
+        "from channels on the CT's grid to a label map (whole: from files to written masks, start "
+        "of the process and registration included); peak resident memory of the process."
     )
 
 
