@@ -28,7 +28,7 @@ def mirror_flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class TileLogits:
     """What engines say of one tile.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ensemble:
         """How often each tile of a row is computed."""
         return 1 if self._joint else len(self._engines)
 
-    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[Answer]:
+    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[TileLogits]:
         """Compute tiles, engine after engine, so that each goes on with the buffers that it has.
 
         Args:
@@ -86,13 +86,13 @@ class Ensemble:
         if self._joint:
             for start in starts:
                 self._cut(start)
-                yield Answer(start, 0, iter([self._sum_of(start, flips)]))
+                yield TileLogits(start, 0, iter([self._sum_of(start, flips)]))
             return
         first = 0
         for engine in self._engines:
             for start in starts:
                 self._cut(start)
-                yield Answer(start, first, self._logits(engine, start, flips))
+                yield TileLogits(start, first, self._logits(engine, start, flips))
             first += engine.answers
             self._rest(engine)
 

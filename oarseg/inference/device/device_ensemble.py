@@ -13,7 +13,7 @@ from oarseg.imaging.volume import Shape
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.kernels import lengths
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Answer, Flip, answers_of
+from oarseg.inference.ensemble import Flip, TileLogits, answers_of
 from oarseg.inference.tiling import Tiling, cut_tile
 
 
@@ -55,7 +55,7 @@ class DeviceEnsemble:
         """How often each tile of a row is computed."""
         return 1 if self._joint else len(self._engines)
 
-    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[Answer]:
+    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[TileLogits]:
         """Compute tiles, engine after engine.
 
         Args and yields as for ``Ensemble``; the logits lie on the GPU, are not waited for and may
@@ -64,13 +64,13 @@ class DeviceEnsemble:
         if self._joint:
             for start in starts:
                 self._cut(start)
-                yield Answer(start, 0, iter([self._sum_of(flips)]))
+                yield TileLogits(start, 0, iter([self._sum_of(flips)]))
             return
         first = 0
         for engine in self._engines:
             for start in starts:
                 self._cut(start)
-                yield Answer(start, first, self._logits(engine, flips))
+                yield TileLogits(start, first, self._logits(engine, flips))
             first += engine.answers
 
     def _cut(self, start: Shape) -> None:

@@ -16,7 +16,7 @@ from oarseg.inference.device.device_ring import DeviceRing
 from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Answer, Flip, answers_of
+from oarseg.inference.ensemble import Flip, TileLogits, answers_of
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import NetworkInput
 from oarseg.inference.tiling import Tiling
@@ -30,7 +30,7 @@ class Predicts(Protocol):
     def turns(self) -> int:
         """How often each tile of a row is computed."""
 
-    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[Answer]:
+    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[TileLogits]:
         """Compute the logits of tiles."""
 
 
