@@ -19,8 +19,8 @@ from oarseg.inference.engines import choice
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows.journal import Journal, LeftGpuError
 from oarseg.workflows.settings import Settings
-from oarseg.workflows.supervisor import Journal, LeftGpuError
 
 CASES = ("case_03", "case_04")
 
