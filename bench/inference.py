@@ -260,11 +260,12 @@ def agreement(row: Row, mine: dict[str, Any], theirs: dict[str, Any]) -> dict[st
 def header(arguments: argparse.Namespace) -> str:
     """When, where, with what."""
     named = ", ".join(f"{name} {number}" for name, number in versions().items())
+    arithmetic = "float32" if arguments.device == "cpu" else "half precision where files have it"
     return (
         f"# Inference, {datetime.date.today()}\n\n{machine()}; {arguments.threads} threads, device "
-        f"{arguments.device}, float32; {named}.\n\nBy `python bench/inference.py`. Seconds from "
-        "channels on the CT's grid to a label map (whole: from files to written masks, start of "
-        "the process and registration included); peak resident memory of the process."
+        f"{arguments.device}, {arithmetic}; {named}.\n\nBy `python bench/inference.py`. Seconds "
+        "from channels on the CT's grid to a label map (whole: from files to written masks, start "
+        "of the process and registration included); peak resident memory of the process."
     )
 
 

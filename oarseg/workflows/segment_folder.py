@@ -26,10 +26,10 @@ from oarseg.results.results_file import Record, ResultsFile, complete_results, o
 from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.dicom_outputs import check_objects, check_reference
+from oarseg.workflows.journal import Finished, Journal
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.segment_case import gpu_failed, segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
-from oarseg.workflows.supervisor import Finished, Journal
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from oarseg.errors import DeviceError
 from oarseg.imaging.volume import Grid
 from oarseg.inference.device.vram import case_bytes, choose_sums
 from oarseg.inference.engines.choice import Engines
@@ -67,9 +68,14 @@ def place_sums(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPla
 
     Raises:
         ResourceError: memory does not do for one sum on the host either.
-        DeviceError: the GPU does not answer.
+        DeviceError: the GPU does not answer, and a supervisor takes over.
     """
-    found = _on_gpu(size, engines, run)
+    try:
+        found = _on_gpu(size, engines, run)
+    except DeviceError:
+        if run.supervised:
+            raise
+        found = None  # the networks' run will say what is wrong
     if found is not None:
         _check(size, run, joint=found.joint, sums_on_host=False)
         return found

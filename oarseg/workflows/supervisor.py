@@ -13,7 +13,6 @@ worker then records which cases were finished and which were not.
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import select
@@ -21,15 +20,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from oarseg.errors import OutputError
 from oarseg.results import staging
 from oarseg.results.folder import explained_refusal
 from oarseg.results.results_file import complete_results
 from oarseg.system import memory
+from oarseg.workflows.journal import Finished, Journal, Ledger, LeftGpuError
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -39,86 +38,10 @@ GRACE_SHARE, LEAST_GRACE_S = 0.1, 10.0
 # For the last worker, which lists the cases and writes results.json; seconds as a rule.
 CLOSING_S = 60.0
 _TIME_IS_OVER = -1
-# After so many failures of the GPU in one run, it is not tried again.
-MOST_GPU_FAILURES = 3
 # How native code dies in a defect, of a driver for instance; not by a user or for memory.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The outcome of a case, as far as a later worker needs it.
-
-    Attributes:
-        label_file: the label file, if the case was written.
-        messages: why it was not.
-    """
-
-    label_file: str | None = None
-    messages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Journal:
-    """The link between a worker and its supervisor.
-
-    Attributes:
-        finished: outcomes of the cases, by name, that need no more work.
-        pipe: descriptor that the supervisor reads; None without a supervisor.
-        over: the outcome of every other case when no time is left for any; else None.
-        gpu_failures: why the GPU failed, by case.
-        no_gpu: why the GPU is not tried in any case; empty if it is.
-    """
-
-    finished: dict[str, Finished] = field(default_factory=dict)
-    pipe: int | None = None
-    over: Finished | None = None
-    gpu_failures: dict[str, str] = field(default_factory=dict)
-    no_gpu: str = ""
-
-    def outcome(self, case: str) -> Finished | None:
-        """Return the outcome of a case; None if it is still to be segmented."""
-        return self.finished.get(case, self.over)
-
-    def tries_gpu(self) -> None:
-        """Report that a GPU may be opened next, which another worker could do without."""
-        self._send({"tries": "gpu"})
-
-    def begins(self, case: str, *, on_gpu: bool = False) -> None:
-        """Report that a case is begun, and whether another device could take it over."""
-        self._send({"begins": case, "on_gpu": on_gpu})
-
-    def leaves_gpu(self, case: str, reason: str) -> NoReturn:
-        """Report that the GPU failed in a case, and leave the work to another worker.
-
-        Raises:
-            LeftGpuError: always; it ends this worker.
-        """
-        self._send({"leaves": case, "reason": reason})
-        raise LeftGpuError(reason)
-
-    def ends_worker(self) -> NoReturn:
-        """Leave the other cases to another worker, as the GPU failed in this one.
-
-        Raises:
-            LeftGpuError: always.
-        """
-        self._send({"leaves": None})
-        raise LeftGpuError
-
-    def ends(self, case: str, finished: Finished) -> None:
-        """Report the outcome of a case."""
-        self._send({"ends": case, "file": finished.label_file, "messages": finished.messages})
-
-    def _send(self, line: dict[str, object]) -> None:
-        if self.pipe is not None:
-            os.write(self.pipe, json.dumps(line).encode() + b"\n")
-
-
-class LeftGpuError(Exception):
-    """The GPU failed, and another worker goes on; caught where workers are started."""
 
 
 @dataclass(frozen=True)
@@ -151,58 +74,6 @@ class TimeLimit:
         )
 
 
-@dataclass
-class _Ledger:
-    """The supervisor's view: outcomes of finished cases, and the case in work.
-
-    Attributes:
-        on_gpu: what is in work, a case or the opening of networks, could be done on the CPU.
-        left: this worker has asked for another.
-    """
-
-    finished: dict[str, Finished] = field(default_factory=dict)
-    current: str | None = None
-    on_gpu: bool = False
-    left: bool = False
-    gpu_failures: dict[str, str] = field(default_factory=dict)
-    no_gpu: str = ""
-    rest: bytes = b""
-
-    def read(self, pipe: int) -> bool:
-        """Read some of a worker's reports; return False when it has ended."""
-        part = os.read(pipe, 1 << 16)
-        *lines, self.rest = (self.rest + part).split(b"\n") if part else [b""]
-        for line in lines:
-            self._note(line)
-        return bool(part)
-
-    def _note(self, line: bytes) -> None:
-        report = json.loads(line)
-        if "begins" in report:
-            self.current, self.on_gpu = report["begins"], report["on_gpu"]
-        elif "tries" in report:
-            self.on_gpu = True
-        elif "leaves" in report:
-            self.left = True
-            if report["leaves"] is not None:
-                self.note_gpu_failure(report["reason"])
-        else:
-            outcome = Finished(report["file"], tuple(report["messages"]))
-            self.finished[report["ends"]] = outcome
-            self.current, self.on_gpu = None, False
-
-    def note_gpu_failure(self, reason: str) -> None:
-        """Give the case in work to the CPU; without one, or after too many, all of them."""
-        if self.current is None:
-            self.no_gpu = reason
-        else:
-            self.gpu_failures[self.current] = reason
-        if len(self.gpu_failures) == MOST_GPU_FAILURES:
-            self.no_gpu = f"it failed in {MOST_GPU_FAILURES} cases before"
-            log.warning("the GPU is not tried again: %s", self.no_gpu)
-        self.current, self.on_gpu = None, False
-
-
 def run_supervised(
     work: Callable[[Journal], int], *, output: Path, limit: TimeLimit | None = None
 ) -> int:
@@ -219,7 +90,7 @@ def run_supervised(
         In the worker, what ``work`` returns. In the supervisor, the worker's exit status, or
         128 plus the signal's number if a signal ended the run.
     """
-    ledger = _Ledger()
+    ledger = Ledger()
     bell = _install_signal_pipe()
     end_s, over = (limit.end_s if limit else None), None
     while True:
@@ -276,7 +147,7 @@ def _run_worker(work: Callable[[Journal], int], journal: Journal) -> int:
         os._exit(1)
 
 
-def _note_failure(ledger: _Ledger, reason: str) -> None:
+def _note_failure(ledger: Ledger, reason: str) -> None:
     """Record why the case in work failed, so that no later worker tries it again."""
     if ledger.current is not None:
         log.error("%s: %s", ledger.current, reason)
@@ -284,7 +155,7 @@ def _note_failure(ledger: _Ledger, reason: str) -> None:
         ledger.current = None
 
 
-def _note_time_over(ledger: _Ledger, limit: TimeLimit) -> None:
+def _note_time_over(ledger: Ledger, limit: TimeLimit) -> None:
     if ledger.current is None:
         log.error("%s", limit.passed("while no case was in work"))
     _note_failure(ledger, limit.passed("while this case was segmented"))
@@ -301,7 +172,7 @@ def _install_signal_pipe() -> int:
     return reading
 
 
-def _wait(pipe: int, bell: int, ledger: _Ledger, end_s: float | None) -> int:
+def _wait(pipe: int, bell: int, ledger: Ledger, end_s: float | None) -> int:
     """Follow a worker until it ends (0), a signal arrives (its number) or its time is over."""
     while True:
         left = None if end_s is None else max(0.0, end_s - time.monotonic())
@@ -336,7 +207,7 @@ def _die_with(supervisor: int) -> None:
         sys.exit(1)
 
 
-def _kill(worker: int, pipe: int, ledger: _Ledger, output: Path) -> None:
+def _kill(worker: int, pipe: int, ledger: Ledger, output: Path) -> None:
     """Kill the worker and remove its unfinished files."""
     os.kill(worker, signal.SIGKILL)
     while ledger.read(pipe):

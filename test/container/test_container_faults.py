@@ -30,7 +30,7 @@ TAKE_TOO_MUCH = """
 import pathlib, sys
 from oarseg.system import log
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Finished
+from oarseg.workflows.journal import Finished
 
 def work(journal):
     for case in ("small", "large"):

@@ -19,8 +19,8 @@ from oarseg.inference.engines import choice
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows.journal import Journal, LeftGpuError
 from oarseg.workflows.settings import Settings
-from oarseg.workflows.supervisor import Journal, LeftGpuError
 
 CASES = ("case_03", "case_04")
 
@@ -150,14 +150,14 @@ def test_where_memory_is_short_sums_are_shared_or_on_the_host(
         assert label_file(tmp_path / "out", "case_03").read_bytes() == expected["case_03"]
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, run: int) -> FakeDevice:
-    """A GPU that fails in a network's run of that number; the first is the trial's."""
+def failing(monkeypatch: pytest.MonkeyPatch, number: int, call: str = "run") -> FakeDevice:
+    """A GPU that fails in a call of that number; a network's first run is the trial's."""
     device = FakeDevice()
     install(monkeypatch, device)
     real = device.called
 
     def called(what: str) -> None:
-        if what == "run" and device.count("run") + 1 == run:
+        if what == call and device.count(call) + 1 == number:
             device.fail_at = 0
         real(what)
 
@@ -234,14 +234,17 @@ def test_a_gpu_that_was_asked_for_costs_its_case_and_the_next_gets_another_worke
     assert leaves == {"leaves": None}
 
 
+@pytest.mark.parametrize(("call", "number"), [("run", 5), ("memory", 2)])
 def test_without_a_supervisor_the_rest_is_computed_on_the_cpu(
     weights: Path,
     phantoms: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     expected: dict[str, bytes],
+    call: str,
+    number: int,
 ) -> None:
-    failing(monkeypatch, 5)
+    failing(monkeypatch, number, call)
     assert segment_folder.segment_folder(Settings(phantoms, tmp_path, weights)) == ()
     for case in CASES:
         assert label_file(tmp_path, case).read_bytes() == expected[case]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oarseg.workflows.supervisor import MOST_GPU_FAILURES
+from oarseg.workflows.journal import MOST_GPU_FAILURES
 
 ROOT = Path(__file__).resolve().parents[2]
 # What stands for a run: on a GPU, the cases that are named fail in that way.
@@ -19,7 +19,7 @@ import os, sys
 from pathlib import Path
 from oarseg.system import log
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Finished
+from oarseg.workflows.journal import Finished
 
 output, cases, fail, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 

@@ -20,10 +20,10 @@ from oarseg.model.manifest import RunDefaults
 from oarseg.results import space
 from oarseg.results.lock import lock_output
 from oarseg.workflows import segment_folder
+from oarseg.workflows.journal import Finished, Journal
 from oarseg.workflows.output_plan import plan_outputs
 from oarseg.workflows.segment_case import SegmentedCase
 from oarseg.workflows.settings import Settings
-from oarseg.workflows.supervisor import Finished, Journal
 
 RULES = catalogue.load_challenge("han_seg")
 NO_ENGINES = Engines(DeviceChoice("cpu", "openvino", "a stand-in"), ())
@@ -61,7 +61,7 @@ def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     bundle = type("Bundle", (), {"manifest": type("Manifest", (), facts)})
     monkeypatch.setattr(segment_folder.bundle, "load_bundle", lambda _: bundle)
     monkeypatch.setattr(segment_folder, "challenge_of", lambda *_: replace(RULES, notice=""))
-    monkeypatch.setattr(segment_folder._Run, "_open_engines", lambda _: (None, None))
+    monkeypatch.setattr(segment_folder._Run, "_open_engines", lambda *_: NO_ENGINES)
     return tmp_path
 
 

@@ -42,8 +42,8 @@ from oarseg.results import results_file
 from oarseg.system.memory import Need, Room
 from oarseg.training.preparation import dataset
 from oarseg.workflows import segment_case, segment_folder, sums
+from oarseg.workflows.journal import Finished, Journal
 from oarseg.workflows.settings import Settings
-from oarseg.workflows.supervisor import Finished, Journal
 
 ROOT = Path(__file__).resolve().parents[2]
 HAN_SEG = catalogue.load_challenge("han_seg")

@@ -21,7 +21,8 @@ import os, sys, time
 from pathlib import Path
 from oarseg.system import log
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Finished, TimeLimit
+from oarseg.workflows.journal import Finished
+from oarseg.workflows.supervisor import TimeLimit
 
 output, at, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 

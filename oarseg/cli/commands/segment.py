@@ -25,7 +25,8 @@ from oarseg.model.model_folder import default_weights, time_limit_of
 from oarseg.results.lock import lock_output
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
-from oarseg.workflows.supervisor import Journal, TimeLimit
+from oarseg.workflows.journal import Journal
+from oarseg.workflows.supervisor import TimeLimit
 
 if TYPE_CHECKING:
     from oarseg.workflows.settings import Settings
