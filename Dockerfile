@@ -51,6 +51,9 @@ RUN find /opt/venv/lib/python3.11/site-packages -path '*/nvidia/*/lib' -prune \
         > /etc/ld.so.conf.d/cuda.conf \
     && ldconfig
 COPY --from=builder /opt/app /opt/app
+# exec: once a case; invoke: an HTTP server on port 4743 that keeps its networks open.
+ARG API_METHOD=exec
+RUN case "$API_METHOD" in exec|invoke) echo "$API_METHOD" > /opt/app/api-method ;; *) exit 1 ;; esac
 
 # HOME: the caches of CUDA and CuPy go where any uid may write.
 ENV HOME=/tmp \
@@ -63,10 +66,11 @@ ARG VERSION=unknown
 LABEL org.opencontainers.image.title="oarseg" \
       org.opencontainers.image.description="Organs at risk on CT and MR: nnU-Net ensembles without torch" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}"
+      org.opencontainers.image.version="${VERSION}" \
+      org.grand-challenge.api-method="${API_METHOD}"
 
 WORKDIR /opt/app
 USER 1000:1000
-# A batch job: its exit status says how it is.
+# A batch job's exit status says how it is; a server is asked by the platform itself.
 HEALTHCHECK NONE
 ENTRYPOINT ["/opt/venv/bin/python", "/opt/app/process.py"]

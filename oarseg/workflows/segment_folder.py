@@ -17,7 +17,7 @@ from oarseg.imaging.files.locate import locate_voxels
 from oarseg.imaging.files.pixels import printable_path
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
-from oarseg.inference.engines.choice import Engines
+from oarseg.inference.engines.choice import Device, Engines
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.results import staging, write_case
@@ -47,11 +47,52 @@ class Failure:
         return f"{self.case}: {self.message}{rest}"
 
 
-def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[Failure, ...]:
+@dataclass
+class OpenNetworks:
+    """The networks of a process, which stay open from case to case and from run to run.
+
+    Attributes:
+        engines: None before the first case that needs them.
+        activations: bytes that a network allocates while it runs and frees afterwards.
+        on_cpu: the CPU was asked for.
+        usable: no GPU has failed in this process.
+    """
+
+    engines: Engines | None = None
+    activations: int = 0
+    on_cpu: bool = False
+    usable: bool = True
+
+    def are_for(self, device: Device) -> bool:
+        """Return whether they are open and on this device."""
+        return self.engines is not None and (device == "cpu") == self.on_cpu
+
+    def open(self, run: RunDescription, device: Device) -> Engines:
+        """Open them on a device, in place of those that are open."""
+        self.engines, self.on_cpu = None, device == "cpu"
+        self.engines = choice.open_engines(
+            run.weights, exactness=run.precision, device=device, threads=run.settings.threads
+        )
+        self.activations = choice.activation_bytes(
+            self.engines, run.weights.manifest, mean=run.precision == "fast"
+        )
+        return self.engines
+
+    def replace(self, engines: Engines) -> None:
+        """Go on with other networks, such as the CPU's after a GPU failed."""
+        if self.engines is not None and self.engines.choice.device != engines.choice.device:
+            self.usable = False
+        self.engines = engines
+
+
+def segment_folder(
+    settings: Settings, journal: Journal | None = None, *, networks: OpenNetworks | None = None
+) -> tuple[Failure, ...]:
     """Segment every case of the input folder, whatever happens to the others.
 
     Args:
         settings: what to do.
+        networks: those of a former run with the same model and settings, to go on with.
         journal: cases that a former process has finished, and where to report on these. Its
             supervisor holds the output folder; without a supervisor, this function does.
 
@@ -62,13 +103,16 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
         OarsegError: nothing can be done at all: no case, no weights, no output folder, or
             one that another run writes to.
     """
+    networks = networks or OpenNetworks()
     if journal is not None and journal.pipe is not None:
-        return _segment_folder(settings, journal)
+        return _segment_folder(settings, journal, networks)
     with lock_output(settings.output):
-        return _segment_folder(settings, journal or Journal())
+        return _segment_folder(settings, journal or Journal(), networks)
 
 
-def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]:
+def _segment_folder(
+    settings: Settings, journal: Journal, networks: OpenNetworks
+) -> tuple[Failure, ...]:
     weights = bundle.load_bundle(settings.weights)
     rules = challenge_of(weights, settings.challenge)
     threads = settings.threads or available_cpus()
@@ -96,7 +140,7 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     records = [_record_problem(problem, plan) for problem in plan.problems]
     with open_results_file(settings.output, kept=plan.kept, records=records) as results:
         plan.earlier.move_pending()
-        run = _Run(description, plan, journal, results)
+        run = _Run(description, plan, journal, results, networks)
         failures = [*map(_failure, records), *run.segment_cases()]
     plan.earlier.move_pending()
     return tuple(failures)
@@ -136,8 +180,7 @@ class _Run:
     plan: OutputPlan
     journal: Journal
     results: ResultsFile
-    engines: Engines | None = None
-    on_cpu: bool = False
+    networks: OpenNetworks
     worn_out: bool = False
 
     def segment_cases(self) -> list[Failure]:
@@ -209,22 +252,13 @@ class _Run:
         device = self.settings.device
         if device == "auto" and self._avoids_gpu(case):
             device = "cpu"
-        if self.engines is None or (device == "cpu") != self.on_cpu:
-            run, self.engines = self.description, None
-            self.on_cpu = device == "cpu"
-            if device == "auto":
-                self.journal.tries_gpu()
-            self.engines = choice.open_engines(
-                run.weights,
-                exactness=run.precision,
-                device=device,
-                threads=run.settings.threads,
-            )
-            activations = choice.activation_bytes(
-                self.engines, run.weights.manifest, mean=run.precision == "fast"
-            )
-            self.description = replace(run, activations=activations)
-        return self.engines
+        if not self.networks.are_for(device) and device == "auto":
+            self.journal.tries_gpu()
+        engines = self.networks.engines
+        if engines is None or not self.networks.are_for(device):
+            engines = self.networks.open(self.description, device)
+        self.description = replace(self.description, activations=self.networks.activations)
+        return engines
 
     def _avoids_gpu(self, case: Case) -> bool:
         return bool(self.journal.no_gpu) or case.name in self.journal.gpu_failures
@@ -274,7 +308,7 @@ class _Run:
                 deadline=deadline,
                 warnings=self._gpu_warnings(case),
             )
-            self.engines = segmented.engines
+            self.networks.replace(segmented.engines)
             return Record(case.name, case.files, segmented.label_file)
         except DeviceError as error:
             message = str(error)

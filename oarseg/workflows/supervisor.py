@@ -223,7 +223,7 @@ def run_supervised(
     bell = _install_signal_pipe()
     end_s, over = (limit.end_s if limit else None), None
     while True:
-        kills = _kills_for_memory()
+        kills = memory_kills()
         reading, writing = os.pipe()
         worker = _fork()
         if worker == 0:
@@ -252,7 +252,7 @@ def run_supervised(
             continue
         if status >= 0:
             return status
-        reason = _explain_death(-status, out_of_memory=_kills_for_memory() > kills)
+        reason = explain_death(-status, out_of_memory=memory_kills() > kills)
         if ledger.on_gpu and -status in _CRASHES:
             ledger.note_gpu_failure(reason)
             continue
@@ -356,7 +356,7 @@ def _tidy_output(output: Path) -> None:
         log.error("%s", error)
 
 
-def _explain_death(number: int, *, out_of_memory: bool) -> str:
+def explain_death(number: int, *, out_of_memory: bool) -> str:
     """Say in one clause what killed a worker.
 
     Args:
@@ -373,7 +373,7 @@ def _explain_death(number: int, *, out_of_memory: bool) -> str:
     return f"a library crashed (signal {number}, {name}); please report it with these files"
 
 
-def _kills_for_memory() -> int:
+def memory_kills() -> int:
     """Count the kernel's kills for memory in this cgroup; 0 where it keeps no count."""
     for name in ("memory.events", "memory/memory.oom_control"):
         if (CGROUP_ROOT / name).is_file():
