@@ -216,7 +216,9 @@ def _segments(labels: NDArray[np.uint8], rois: Sequence[Roi]) -> NDArray[np.uint
         table = np.zeros(256, np.uint8)
         for number, roi in enumerate(rois, 1):
             table[list(roi.organ.labels)] = number
-        return table[labels]
+        # Where every organ was found the numbers are the labels, and no copy is needed.
+        same = all(np.array_equal(table[plane], plane) for plane in labels)
+        return labels if same else table[labels]
     stacked = np.zeros((*labels.shape, len(rois)), np.uint8)
     for index, roi in enumerate(rois):
         chosen = np.zeros(256, np.uint8)

@@ -199,6 +199,17 @@ def test_memory_is_as_forecast(series: DicomSeries, tmp_path: Path) -> None:
     assert 0.5 * forecast < peak < forecast, peak
 
 
+def test_labels_that_are_the_segments_numbers_are_not_copied(
+    series: DicomSeries, tmp_path: Path
+) -> None:
+    labels = label_map()
+    box = (slice(0, 5), slice(0, 80), slice(0, 80))
+    rois = [Roi(n, HAN_SEG.organs[n - 1], box) for n in range(1, len(SHAPES) + 1)]
+    assert segmentation._segments(labels, rois) is labels
+    found = segmentation._segments(labels, rois[1:])
+    assert np.array_equal(found, np.where(labels > 1, labels - 1, 0))
+
+
 def test_a_segmentation_that_would_not_fit(
     series: DicomSeries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
