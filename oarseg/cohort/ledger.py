@@ -35,8 +35,8 @@ from oarseg.results.folder import explained_refusal
 ATTEMPT_FILES: Final = "attempt"
 STAGE_FOLDERS: Final = "stage"
 REOPENED: Final = "reopened"
-Ending = Literal["done", "failed", "quarantined"]
-ENDINGS: Final[tuple[Ending, ...]] = ("done", "failed", "quarantined")
+OutcomeKind = Literal["done", "failed", "quarantined"]
+OUTCOME_KINDS: Final[tuple[OutcomeKind, ...]] = ("done", "failed", "quarantined")
 State = Literal["waiting", "running", "done", "failed", "quarantined"]
 LARGEST_RECORD_BYTES: Final = 1 << 20
 
@@ -133,7 +133,7 @@ class Ledger:
             OutputError: they cannot be made.
         """
         with explained_refusal(self._root):
-            for name in (ATTEMPT_FILES, STAGE_FOLDERS, *ENDINGS):
+            for name in (ATTEMPT_FILES, STAGE_FOLDERS, *OUTCOME_KINDS):
                 (self._root / name).mkdir(parents=True, exist_ok=True)
 
     def now_s(self) -> float:
@@ -237,7 +237,7 @@ class Ledger:
 
     # Outcomes
 
-    def record(self, verdict: Ending, outcome: Outcome) -> bool:
+    def record(self, verdict: OutcomeKind, outcome: Outcome) -> bool:
         """Link an outcome; False if the case has one, which then stands.
 
         Raises:
@@ -260,9 +260,9 @@ class Ledger:
                 draft.unlink(missing_ok=True)
         return True
 
-    def outcome(self, case: str) -> tuple[Ending, Outcome] | None:
+    def outcome(self, case: str) -> tuple[OutcomeKind, Outcome] | None:
         """Return a case's outcome; the done one where a race has left two."""
-        for verdict in ENDINGS:
+        for verdict in OUTCOME_KINDS:
             path = self._root / verdict / f"{case}.json"
             try:
                 with path.open("rb") as stream:
@@ -280,7 +280,7 @@ class Ledger:
         """Let a case be computed anew: set its outcome and its attempts aside."""
         aside = self._root / REOPENED / f"{case}.{secrets.token_hex(4)}"
         aside.mkdir(parents=True)
-        for verdict in ENDINGS:
+        for verdict in OUTCOME_KINDS:
             path = self._root / verdict / f"{case}.json"
             if path.exists():
                 path.rename(aside / f"{verdict}.json")
@@ -331,7 +331,7 @@ class Ledger:
     def states(self, cases: list[str], *, most: int) -> dict[str, CaseState]:
         """Return the state of every case, from one listing of each folder."""
         attempts = _numbers(self._root / ATTEMPT_FILES)
-        ended = {v: {p.name for p in os.scandir(self._root / v)} for v in ENDINGS}
+        ended = {v: {p.name for p in os.scandir(self._root / v)} for v in OUTCOME_KINDS}
         now_s = self.now_s()
         return {case: self._state(case, attempts, ended, now_s) for case in cases}
 
@@ -339,11 +339,11 @@ class Ledger:
         self,
         case: str,
         attempts: dict[str, int],
-        ended: dict[Ending, set[str]],
+        ended: dict[OutcomeKind, set[str]],
         now_s: float,
     ) -> CaseState:
         count = attempts.get(case, 0)
-        for verdict in ENDINGS:
+        for verdict in OUTCOME_KINDS:
             if f"{case}.json" in ended[verdict]:
                 found = self.outcome(case)
                 return CaseState(verdict, count, found[1] if found else None)

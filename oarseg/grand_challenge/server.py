@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """InvocationResult whether invocations can be taken."""
+        """Answer whether invocations can be taken."""
         if self.path != "/health":
             self._refuse("/health")
         elif self.server.service.ready.is_set():
@@ -233,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _refuse(self, known: str) -> None:
-        """InvocationResult 405 for the other path of the two, 404 for a path that there is none of."""
+        """Answer 405 for the other path of the two, 404 for a path that there is none of."""
         if self.path in ("/health", "/invoke"):
             self._answer(HTTPStatus.METHOD_NOT_ALLOWED, f"this method is for {known}")
         else:
@@ -264,7 +264,7 @@ class _Server(ThreadingHTTPServer):
         self._free = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """InvocationResult in a thread, or close the connection where there are too many."""
+        """Answer in a thread, or close the connection where there are too many."""
         if self._free.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -283,7 +283,7 @@ class _Server(ThreadingHTTPServer):
 
 
 def serve(service: Service, *, host: str, port: int) -> int:
-    """InvocationResult until a signal comes, or until the networks turn out not to open.
+    """Answer until a signal comes, or until the networks turn out not to open.
 
     Args:
         service: computes.

@@ -29,8 +29,8 @@ def serve_invocations(settings: Settings, requests: Iterable[str], answers: int)
     Args:
         settings: of every invocation; the clock starts anew with each.
         requests: lines of JSON with ``waited_s``, the time since the invocation arrived.
-        answers: descriptor for the answers: ``{"ready": true}``, then one of ``InvocationResult``'s form
-            for each request.
+        answers: descriptor for the answers: ``{"ready": true}``, then one of ``InvocationResult``'s
+            form for each request.
 
     Raises:
         OarsegError: the model cannot be used.
