@@ -19,7 +19,7 @@ from oarseg.cohort.plan import InputFile, Plan, PlannedCase
 from oarseg.model.bundle import file_sha256
 from oarseg.results.results_file import Record, write_results
 
-WATCH_S: Final = 0.5
+WATCH_S: Final = 1.0
 PROGRESS_EVERY_S: Final = 10.0
 # Workers that end without having finished a case; then something else is wrong.
 MOST_RESTARTS: Final = 3
@@ -63,7 +63,7 @@ class Coordinator:
         recover(self.ledger)
         if self._signal:
             return 128 + self._signal
-        write_outcomes(self.ledger, self.plan, self.manner)
+        write_outcomes(self.ledger, self.plan)
         counts = Counter(state.state for state in self._states().values())
         log.info("%s", count_text(counts))
         self.ledger.close()
@@ -77,7 +77,7 @@ class Coordinator:
             time.sleep(WATCH_S)
             progress.tell(self._states())
             for number, worker in enumerate(workers):
-                if worker.poll() is None or not self._states_left() or self._signal:
+                if worker.poll() in (None, 0) or self._signal:
                     continue
                 restarts[number] += 1
                 if worker.returncode == 1 or restarts[number] >= MOST_RESTARTS:
@@ -110,8 +110,8 @@ class Coordinator:
             signal.signal(number, note)
 
     def _states(self) -> dict[str, CaseState]:
-        names = [case.name for case in self.plan.cases]
-        return self.ledger.states(names, most=self.manner.attempts)
+        names = (case.name for case in self.plan.cases)
+        return self.ledger.states(names, outcomes=False)
 
     def _states_left(self) -> bool:
         return any(state.state in ("waiting", "running") for state in self._states().values())
@@ -172,11 +172,10 @@ def record_problems(ledger: Ledger, plan: Plan) -> None:
             ledger.record("failed", outcome)
 
 
-def write_outcomes(ledger: Ledger, plan: Plan, manner: Manner) -> None:
+def write_outcomes(ledger: Ledger, plan: Plan) -> None:
     """Write ``results.json``, once, from what the folder says."""
     root, records = Path(plan.input), []
-    names = [case.name for case in plan.cases]
-    states = ledger.states(names, most=manner.attempts)
+    states = ledger.states(case.name for case in plan.cases)
     for case in plan.cases:
         outcome = states[case.name].outcome
         if outcome is None:

@@ -20,7 +20,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -154,6 +154,8 @@ class Ledger:
             case: its name.
             most: attempts that a case has. The last one that dies without a word quarantines it.
         """
+        if self._has_outcome(case):
+            return None
         numbers = self.attempt_numbers(case)
         last = max(numbers, default=0)
         if last and not self._is_stale(Attempt(case, last)):
@@ -243,7 +245,7 @@ class Ledger:
         Raises:
             OutputError: it cannot be written.
         """
-        if self.outcome(outcome.case) is not None:
+        if self._has_outcome(outcome.case):
             return False
         folder = self._root / verdict
         draft = folder / f".{secrets.token_hex(8)}"
@@ -275,6 +277,9 @@ class Ledger:
                     "the case is computed again"
                 ) from error
         return None
+
+    def _has_outcome(self, case: str) -> bool:
+        return any((self._root / kind / f"{case}.json").exists() for kind in OUTCOME_KINDS)
 
     def reopen(self, case: str) -> None:
         """Let a case be computed anew: set its outcome and its attempts aside."""
@@ -328,33 +333,39 @@ class Ledger:
 
     # States
 
-    def states(self, cases: list[str], *, most: int) -> dict[str, CaseState]:
-        """Return the state of every case, from one listing of each folder."""
+    def states(self, cases: Iterable[str], *, outcomes: bool = True) -> dict[str, CaseState]:
+        """Return the state of every case, from one listing of each folder.
+
+        Args:
+            cases: their names.
+            outcomes: read the outcomes too; without them it costs no file a case that has ended.
+        """
         attempts = _numbers(self._root / ATTEMPT_FILES)
-        ended = {v: {p.name for p in os.scandir(self._root / v)} for v in OUTCOME_KINDS}
+        ended = {
+            entry.name.removesuffix(".json"): kind
+            for kind in reversed(OUTCOME_KINDS)
+            for entry in os.scandir(self._root / kind)
+        }
         now_s = self.now_s()
-        return {case: self._state(case, attempts, ended, now_s) for case in cases}
+        return {
+            case: self._state(case, attempts.get(case, 0), ended.get(case), now_s, outcomes)
+            for case in cases
+        }
 
     def _state(
-        self,
-        case: str,
-        attempts: dict[str, int],
-        ended: dict[OutcomeKind, set[str]],
-        now_s: float,
+        self, case: str, attempts: int, ended: OutcomeKind | None, now_s: float, outcomes: bool
     ) -> CaseState:
-        count = attempts.get(case, 0)
-        for verdict in OUTCOME_KINDS:
-            if f"{case}.json" in ended[verdict]:
-                found = self.outcome(case)
-                return CaseState(verdict, count, found[1] if found else None)
-        if not count:
+        if ended is not None:
+            found = self.outcome(case) if outcomes else None
+            return CaseState(ended, attempts, found[1] if found else None)
+        if not attempts:
             return CaseState("waiting")
         try:
-            beaten_s = (self._root / ATTEMPT_FILES / f"{case}.{count}").stat().st_mtime
+            beaten_s = (self._root / ATTEMPT_FILES / f"{case}.{attempts}").stat().st_mtime
         except FileNotFoundError:
-            return CaseState("waiting", count)
+            return CaseState("waiting", attempts)
         age_s = now_s - beaten_s
-        return CaseState("waiting" if age_s > self.lease_s else "running", count, age_s=age_s)
+        return CaseState("waiting" if age_s > self.lease_s else "running", attempts, age_s=age_s)
 
 
 def _numbers(folder: Path) -> dict[str, int]:

@@ -16,9 +16,9 @@ from oarseg.results.results_file import read_report
 COLUMNS = ("case", "state", "attempts", "host", "seconds", "message")
 
 
-def case_objects(plan: Plan, ledger: Ledger, *, most: int) -> list[dict[str, Any]]:
+def case_objects(plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
     """Return an object a case: state, attempts, who, how long, why."""
-    states = ledger.states([case.name for case in plan.cases], most=most)
+    states = ledger.states(case.name for case in plan.cases)
     return [_object(case.name, states[case.name], ledger) for case in plan.cases]
 
 
@@ -51,9 +51,9 @@ def totals(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def write_summary(path: Path, plan: Plan, ledger: Ledger, *, most: int) -> int:
+def write_summary(path: Path, plan: Plan, ledger: Ledger) -> int:
     """Write a CSV table, a row a case; returns how many rows it has."""
-    rows = list(_rows(plan, ledger, most=most))
+    rows = list(_rows(plan, ledger))
     names = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(names), lineterminator="\n")
@@ -62,8 +62,8 @@ def write_summary(path: Path, plan: Plan, ledger: Ledger, *, most: int) -> int:
     return len(rows)
 
 
-def _rows(plan: Plan, ledger: Ledger, *, most: int) -> Iterator[dict[str, Any]]:
-    objects = case_objects(plan, ledger, most=most)
+def _rows(plan: Plan, ledger: Ledger) -> Iterator[dict[str, Any]]:
+    objects = case_objects(plan, ledger)
     for found, case in zip(objects, plan.cases, strict=True):
         worker = found.pop("worker")
         row = found | {"host": worker["host"] if worker else ""}

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,6 +48,7 @@ class CohortWorker:
     _in_work: dict[str, Attempt] = field(default_factory=dict)
     _started: dict[str, float] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
+    _queue: deque[str] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _kills: int = 0
@@ -96,30 +98,26 @@ class CohortWorker:
         room = self.manner.feeders + 1 - len(self._in_work)
         if room <= 0:
             return
-        for name in self._waiting():
-            if name in self._in_work:
-                continue
+        if not self._queue:
+            self._queue = self._waiting()
+        while self._queue and room > 0:
+            name = self._queue.popleft()
             attempt = self.ledger.take(name, most=self.manner.attempts)
-            if attempt is None:
-                continue
-            self._begin(attempt)
-            room -= 1
-            if room <= 0:
-                return
+            if attempt is not None:
+                self._begin(attempt)
+                room -= 1
 
-    def _waiting(self) -> list[str]:
+    def _waiting(self) -> deque[str]:
         """Return the cases that nobody works on, from a place of this worker's own on."""
-        names = [case.name for case in self.plan.cases]
-        states = self.ledger.states(names, most=self.manner.attempts)
-        waiting = [name for name in names if states[name].state == "waiting"]
-        start = random.randrange(len(waiting)) if waiting else 0
-        return waiting[start:] + waiting[:start]
+        states = self.ledger.states((case.name for case in self.plan.cases), outcomes=False)
+        waiting = deque(name for name, found in states.items() if found.state == "waiting")
+        waiting.rotate(random.randrange(len(waiting)) if waiting else 0)
+        return waiting
 
     def _is_work_left(self) -> bool:
         """Return whether a case may still become this worker's."""
-        names = [case.name for case in self.plan.cases]
-        states = self.ledger.states(names, most=self.manner.attempts)
-        return any(state.state in ("waiting", "running") for state in states.values())
+        states = self.ledger.states((case.name for case in self.plan.cases), outcomes=False)
+        return any(found.state in ("waiting", "running") for found in states.values())
 
     def _beat(self) -> None:
         while not self._stopping.wait(self.manner.lease_s / BEATS_A_LEASE):

@@ -271,7 +271,7 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """InvocationResult, and make room for another connection."""
+        """Answer, and make room for another connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:

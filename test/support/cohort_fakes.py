@@ -78,6 +78,12 @@ def compute(output: Path, parent: int, answers: int) -> int:
     gate, feeders = threading.Lock(), read_manner(output).feeders
     send_answer(answers, {"ready": True})
 
+    def note(what: str, name: str) -> None:
+        """Write what happens, in its order, where a test asks for it."""
+        if "FAKE_NOTES" in os.environ:
+            with Path(os.environ["FAKE_NOTES"]).open("a") as stream:
+                stream.write(f"{what} {name}\n")
+
     def segment(name: str, stage: Path) -> None:
         if name == os.environ.get("FAKE_POISON"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -87,9 +93,12 @@ def compute(output: Path, parent: int, answers: int) -> int:
                 answers, {"case": name, "digests": {}, "message": "full", "blame": "machine"}
             )
             return
+        note("prepares", name)
         time.sleep(seconds / 2)  # reading, registering, writing
         with gate:
+            note("begins", name)
             time.sleep(seconds / 2)  # the network
+            note("ends", name)
         (stage / "images").mkdir(parents=True)
         (stage / "images" / f"{name}.mha").write_text(f"{os.getpid()} {name}")
         outputs = [f"images/{name}.mha"]

@@ -331,11 +331,10 @@ def _slurm(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     from oarseg.cohort import plan, summary
-    from oarseg.cohort.manner import read_manner
 
     made = plan.read_plan(arguments.output)
     ledger = _ledger(arguments.output)
-    objects = summary.case_objects(made, ledger, most=read_manner(arguments.output).attempts)
+    objects = summary.case_objects(made, ledger)
     ledger.close()
     if arguments.as_json:
         for found in objects:
@@ -351,12 +350,11 @@ def _totals_text(totals: Mapping[str, Any]) -> str:
 
 def _summary(arguments: argparse.Namespace) -> int:
     from oarseg.cohort import plan, summary
-    from oarseg.cohort.manner import read_manner
 
     made = plan.read_plan(arguments.output)
     ledger = _ledger(arguments.output)
     path = arguments.output / "cohort.csv"
-    rows = summary.write_summary(path, made, ledger, most=read_manner(arguments.output).attempts)
+    rows = summary.write_summary(path, made, ledger)
     ledger.close()
     print(f"{path}: {rows} cases")
     return 0
