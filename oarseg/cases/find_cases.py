@@ -41,12 +41,12 @@ from oarseg.cases.dicom_cases import (
     find_socket_case,
     find_study_cases,
 )
-from oarseg.cases.places import EARLIER, HIDDEN, IMAGES, NAME_BYTES, RESULTS, fold_path
+from oarseg.cases.places import COHORT, EARLIER, HIDDEN, IMAGES, NAME_BYTES, RESULTS, fold_path
 from oarseg.cases.platform_layout import read_sockets, socket_folders, uses_sockets
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 
-RESERVED = tuple(Path(name) for name in (RESULTS, EARLIER, HIDDEN))
+RESERVED = tuple(Path(name) for name in (RESULTS, EARLIER, HIDDEN, COHORT))
 
 
 @dataclass(frozen=True)

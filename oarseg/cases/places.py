@@ -9,6 +9,8 @@ import unicodedata
 from pathlib import Path
 
 INPUTS = "inputs.json"
+# What is known of a cohort, in its output folder.
+COHORT = "cohort"
 IMAGES = "images"
 RESULTS = "results.json"
 MASKS = "oar_masks"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from oarseg import __version__
 from oarseg.cli.commands.challenges import add_challenges
+from oarseg.cli.commands.cohort import add_cohort
 from oarseg.cli.commands.phantom import add_phantom
 from oarseg.cli.commands.picture import add_picture
 from oarseg.cli.commands.register import add_register
@@ -133,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_evaluate,
         add_rank,
         add_submission,
+        add_cohort,
         add_serve,
     ):
         add(commands)

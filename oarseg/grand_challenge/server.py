@@ -11,12 +11,8 @@ threads answer ``/health`` while a case is computed.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import select
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +26,7 @@ from oarseg.errors import OutputError
 from oarseg.results import staging
 from oarseg.results.lock import lock_output
 from oarseg.results.results_file import complete_results
+from oarseg.system.child import AnsweringChild, ChildEndedError
 from oarseg.workflows.supervisor import TimeLimit, explain_death, memory_kills
 
 PORT = 4743
@@ -45,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
+class InvocationResult:
     """The outcome of an invocation: 0 and nothing, or the reason why not."""
 
     status: int
@@ -53,28 +50,25 @@ class Answer:
 
 
 class Worker:
-    """The process that computes, from one line of requests to one line of answers.
+    """The process that computes.
 
     Args:
         command: starts it; the number of the answers' descriptor is appended.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        reading, writing = os.pipe()
-        # Unbuffered, as select looks at the descriptor; closed once, whoever comes first.
-        self._answers = os.fdopen(reading, "rb", buffering=0)
         self._kills = memory_kills()
-        self._rest = b""
-        self._process = subprocess.Popen(
-            [*command, str(writing)], stdin=subprocess.PIPE, pass_fds=[writing]
-        )
-        os.close(writing)
+        self._child = AnsweringChild(command)
 
     def wait_until_ready(self) -> bool:
         """Wait until its networks are open; False if it ended instead."""
-        return self._read_answer(None) is not None
+        try:
+            self._child.answer()
+        except ChildEndedError:
+            return False
+        return True
 
-    def invoke(self, limit: TimeLimit | None) -> tuple[Answer, bool]:
+    def invoke(self, limit: TimeLimit | None) -> tuple[InvocationResult, bool]:
         """Segment once.
 
         Returns:
@@ -82,58 +76,25 @@ class Worker:
         """
         started_s = time.monotonic()
         try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(b"0\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return Answer(1, self._end()), False
-        try:
-            found = self._read_answer(limit.end_s if limit else None)
+            self._child.ask({"waited_s": 0.0})
+            found = self._child.answer(until_s=limit.end_s if limit else None)
         except TimeoutError:
-            self.kill()
+            self.end()
             seconds = time.monotonic() - started_s
             reason = limit.passed(f"after {seconds:.0f} s of this invocation") if limit else ""
-            return Answer(1, reason), False
-        if found is None:
-            return Answer(1, self._end()), False
-        return Answer(found["status"], found["message"]), found["keep"]
+            return InvocationResult(1, reason), False
+        except ChildEndedError as error:
+            return InvocationResult(1, self._explain(error.status)), False
+        return InvocationResult(found["status"], found["message"]), found["keep"]
 
     def end(self) -> None:
         """End the process, whatever it is in; whoever waits for its answer is told."""
-        self._process.kill()
-        self._process.wait()
+        self._child.end()
 
-    def kill(self) -> None:
-        """End the process, whatever it is in, and the link to it."""
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-
-    def _end(self) -> str:
-        """Wait for the end of a process that went by itself, and say what ended it."""
-        status = self._process.wait()
-        self._answers.close()
+    def _explain(self, status: int) -> str:
         if status >= 0:
             return f"the worker ended with status {status}; see the log"
         return explain_death(-status, out_of_memory=memory_kills() > self._kills)
-
-    def _read_answer(self, end_s: float | None) -> dict[str, Any] | None:
-        """Read the next answer; None if the process has ended.
-
-        Raises:
-            TimeoutError: there is none by ``end_s``, on the ``time.monotonic`` clock.
-        """
-        while b"\n" not in self._rest:
-            left = None if end_s is None else max(0.0, end_s - time.monotonic())
-            if not select.select([self._answers], [], [], left)[0]:
-                raise TimeoutError
-            part = self._answers.read(1 << 16)
-            if not part:
-                return None
-            self._rest += part
-        line, _, self._rest = self._rest.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 class Service:
@@ -164,7 +125,7 @@ class Service:
             return True
         return False
 
-    def invoke(self) -> Answer | None:
+    def invoke(self) -> InvocationResult | None:
         """Segment the input folder; None if another invocation is being computed."""
         if not self._busy.acquire(blocking=False):
             return None
@@ -182,7 +143,7 @@ class Service:
         if self._busy.acquire(timeout=STOPPING_S):
             self._tidy()
 
-    def _invoke(self) -> Answer:
+    def _invoke(self) -> InvocationResult:
         self._number += 1
         start = time.monotonic()
         log.info("invocation %d", self._number)
@@ -190,7 +151,7 @@ class Service:
         before = self._files()
         if self._worker is None and not self.start():
             self._worker = None
-            answer = Answer(1, "the networks cannot be opened again; see the log")
+            answer = InvocationResult(1, "the networks cannot be opened again; see the log")
         else:
             assert self._worker is not None
             answer, keep = self._worker.invoke(self._limit())

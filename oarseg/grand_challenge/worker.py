@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +15,7 @@ from dataclasses import replace
 from oarseg.errors import OarsegError
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
+from oarseg.system.child import send_answer
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.segment_folder import OpenNetworks, segment_folder
 from oarseg.workflows.settings import Settings, describe_run
@@ -28,19 +28,19 @@ def serve_invocations(settings: Settings, requests: Iterable[str], answers: int)
 
     Args:
         settings: of every invocation; the clock starts anew with each.
-        requests: lines with the time that has passed since the invocation arrived, in seconds.
-        answers: descriptor for the answers: ``{"ready": true}``, then one of ``Answer``'s form
-            for each request.
+        requests: lines of JSON with ``waited_s``, the time since the invocation arrived.
+        answers: descriptor for the answers: ``{"ready": true}``, then one of ``InvocationResult``'s
+            form for each request.
 
     Raises:
         OarsegError: the model cannot be used.
     """
     networks = open_networks(settings)
-    _send(answers, {"ready": True})
+    send_answer(answers, {"ready": True})
     for line in requests:
-        started_s = time.monotonic() - float(line)
+        started_s = time.monotonic() - json.loads(line)["waited_s"]
         status, message = _segment(replace(settings, started_s=started_s), networks)
-        _send(answers, {"status": status, "message": message, "keep": networks.usable})
+        send_answer(answers, {"status": status, "message": message, "keep": networks.usable})
         if not networks.usable:
             break
     return 0
@@ -71,7 +71,3 @@ def _segment(settings: Settings, networks: OpenNetworks) -> tuple[int, str]:
         log.error("%s", message)
         return 1, message
     return 0, ""
-
-
-def _send(answers: int, answer: dict[str, object]) -> None:
-    os.write(answers, json.dumps(answer).encode() + b"\n")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +60,7 @@ def segment_case(
     engines: Engines,
     deadline: Deadline | None = None,
     warnings: Sequence[str] = (),
+    gate: AbstractContextManager[Any] | None = None,
 ) -> SegmentedCase:
     """Segment one case and write its outputs.
 
@@ -69,6 +71,7 @@ def segment_case(
         engines: the networks, opened on the device to try first.
         deadline: the time limit, shared by the cases that are left; None without one.
         warnings: for the report, of what happened before.
+        gate: held while the network runs, where several cases are in work at once.
 
     Raises:
         DeviceError: the GPU failed, and the case is not computed on the CPU here.
@@ -80,7 +83,7 @@ def segment_case(
     if run.challenge.notice:
         notes.warnings.append(run.challenge.notice)
     prepared = _prepare(case, run, notes, engines)
-    with notes.steps.step("segmentation"):
+    with gate or nullcontext(), notes.steps.step("segmentation"):
         predicted = _predict_labels(case, prepared, run, notes, engines, deadline)
     grid = prepared.stored
     labels = prepared.turn.back(predicted.labels)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
+from oarseg.cases.places import COHORT
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import DeviceError, InputError, OarsegError, OutputError
 from oarseg.imaging.files.dicom.series import DicomSeries
@@ -165,6 +166,11 @@ def _check_output(settings: Settings) -> None:
         InputError: label files could replace those of the data set.
     """
     write_case.check_output(settings.output)
+    if (settings.output / COHORT).exists():
+        raise InputError(
+            f"{settings.output}: expected an output folder of oarseg segment, found a cohort's; "
+            "go on with oarseg cohort run, or pass another --output"
+        )
     if os.path.samefile(settings.input, settings.output):
         raise InputError(
             f"{settings.output}: expected an output folder of its own, found the input folder; "

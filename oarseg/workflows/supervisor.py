@@ -12,7 +12,6 @@ worker then records which cases were finished and which were not.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import select
@@ -28,11 +27,11 @@ from oarseg.results import staging
 from oarseg.results.folder import explained_refusal
 from oarseg.results.results_file import complete_results
 from oarseg.system import memory
+from oarseg.system.child import die_with_parent
 from oarseg.workflows.journal import Finished, Journal, Ledger, LeftGpuError
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-PR_SET_PDEATHSIG = 1
 # What a run that chose its work by the time limit may be late: the larger of the two.
 GRACE_SHARE, LEAST_GRACE_S = 0.1, 10.0
 # For the last worker, which lists the cases and writes results.json; seconds as a rule.
@@ -195,16 +194,8 @@ def _fork() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # A terminal sends it to both; the supervisor decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _die_with(supervisor)
+        die_with_parent(supervisor)
     return worker
-
-
-def _die_with(supervisor: int) -> None:
-    """Let the kernel kill the worker when its supervisor is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        sys.exit(1)
 
 
 def _kill(worker: int, pipe: int, ledger: Ledger, output: Path) -> None:

@@ -155,14 +155,16 @@ def _segment(
     # Imported in the worker only: the supervisor stays small.
     from oarseg.workflows import segment_folder
 
-    settings = replace(settings_of(arguments, weights), time_limit_s=limit_s, started_s=started_s)
+    settings = replace(
+        segment_settings(arguments, weights), time_limit_s=limit_s, started_s=started_s
+    )
     failures = segment_folder.segment_folder(settings, journal)
     if failures:
         logger.error("%s", failures[-1].one_line(failed=len(failures)))
     return 1 if failures else 0
 
 
-def settings_of(arguments: argparse.Namespace, weights: Path) -> Settings:
+def segment_settings(arguments: argparse.Namespace, weights: Path) -> Settings:
     """Return the settings that the options say, without the time limit."""
     from oarseg.cases.dicom_cases import WantedSeries
     from oarseg.imaging.files.read_scan import Limits

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import replace
 
-from oarseg.cli.commands.segment import add_segment_arguments, settings_of, time_limit
+from oarseg.cli.commands.segment import add_segment_arguments, segment_settings, time_limit
 from oarseg.cli.options import Subparsers, whole_number
 from oarseg.grand_challenge.server import PORT, Service, serve
 from oarseg.model.model_folder import default_weights
@@ -43,7 +43,7 @@ def run_serve(arguments: argparse.Namespace) -> int:
         # Imported in the worker only: the server stays small.
         from oarseg.grand_challenge.worker import serve_invocations
 
-        settings = replace(settings_of(arguments, weights), time_limit_s=seconds)
+        settings = replace(segment_settings(arguments, weights), time_limit_s=seconds)
         return serve_invocations(settings, sys.stdin, arguments.answers)
     command = [sys.executable, "-m", "oarseg.cli", *arguments.line, "--answers"]
     with lock_output(arguments.output):

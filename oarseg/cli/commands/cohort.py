@@ -1,0 +1,360 @@
+"""The commands ``oarseg cohort …``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from oarseg.cli.commands.segment import add_segment_arguments
+from oarseg.cli.options import Subparsers, number_above, whole_number
+from oarseg.errors import InputError
+from oarseg.model.model_folder import default_weights
+from oarseg.results.lock import lock_output
+from oarseg.system.child import die_with_parent
+from oarseg.system.cpus import available_cpus
+
+if TYPE_CHECKING:
+    from oarseg.cohort.ledger import CohortLedger
+    from oarseg.cohort.manner import Manner
+    from oarseg.cohort.plan import Plan
+
+# CohortOptions of segment that a cohort has not, or not yet.
+NOT_HERE: Final = ("time_limit", "rtstruct", "dicom_seg", "series", "mr_series")
+GPUS: Final = Path("/proc/driver/nvidia/gpus")
+MOST_WORKERS: Final = 1000
+# A GPU waits for nothing if the next case is read and another is written meanwhile.
+FEEDERS_OF_A_GPU: Final = 2
+
+logger = logging.getLogger(__name__)
+
+
+def add_cohort(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add ``oarseg cohort``."""
+    parser = commands.add_parser("cohort", help="segment thousands of cases, on several machines")
+    inner = parser.add_subparsers(required=True, metavar="COMMAND", dest="cohort")
+    plan = inner.add_parser("plan", help="pair the cases of a folder; no image is opened")
+    _add_plan_arguments(plan)
+    plan.set_defaults(command=_plan)
+    run = inner.add_parser("run", help="work on a cohort, with workers of this machine")
+    _add_plan_arguments(run)
+    _add_manner(run)
+    run.set_defaults(command=_run)
+    join = inner.add_parser("join", help="work on a cohort whose run is on another machine")
+    _add_output(join)
+    _add_machine(join)
+    join.set_defaults(command=_join)
+    slurm = inner.add_parser("slurm", help="print a batch script for Slurm, and write nothing")
+    _add_output(slurm)
+    _add_machine(slurm)
+    slurm.set_defaults(command=_slurm)
+    status = inner.add_parser("status", help="tell how a cohort stands")
+    _add_output(status)
+    status.add_argument("--json", action="store_true", dest="as_json", help="one object a case")
+    status.set_defaults(command=_status)
+    summary = inner.add_parser("summary", help="write cohort.csv: volumes, verdicts, warnings")
+    _add_output(summary)
+    summary.set_defaults(command=_summary)
+    for name, function in (("work", _work), ("compute", _compute)):
+        hidden = inner.add_parser(name)
+        _add_output(hidden)
+        _add_machine(hidden)
+        hidden.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
+        if name == "compute":
+            hidden.add_argument("answers", type=int, help=argparse.SUPPRESS)
+        hidden.set_defaults(command=function)
+
+
+def _add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    add_segment_arguments(parser)
+    parser.set_defaults(input=None, output=None)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, help="the cohort's folder")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, MOST_WORKERS),
+        help="processes that work at once (default: one a GPU, else one)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cuda", "cpu"),
+        default="auto",
+        help="auto (default): a CUDA GPU if one works, else the CPU",
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole_number(0, 4096),
+        default=0,
+        help="CPU threads of a worker (default: 0, the cores shared among the workers)",
+    )
+
+
+def _add_manner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, MOST_WORKERS),
+        help="processes that work at once on this machine (default: one a GPU, else one)",
+    )
+    parser.add_argument(
+        "--feeders",
+        type=_feeders,
+        default="auto",
+        help="cases that are read, registered or written beside the one in a network, or auto "
+        f"(default): {FEEDERS_OF_A_GPU} with a GPU, else 0",
+    )
+    parser.add_argument(
+        "--attempts",
+        type=whole_number(1, 100),
+        default=3,
+        help="at a case that kills what computes it (default: 3)",
+    )
+    parser.add_argument(
+        "--lease",
+        type=number_above(0, most=10**6),
+        default=60.0,
+        help="seconds without a sign of life until a case is taken over (default: 60)",
+    )
+    parser.add_argument(
+        "--retry-quarantined", action="store_true", help="try again the cases that were given up"
+    )
+
+
+def _feeders(text: str) -> int | str:
+    return text if text == "auto" else whole_number(0, 64)(text)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from oarseg.cohort import plan
+
+    if arguments.input is None or arguments.output is None:
+        raise InputError("expected --input and --output")
+    made = plan.make_plan(
+        arguments.input, arguments.weights or default_weights(), _options(arguments)
+    )
+    with lock_output(arguments.output):
+        plan.check_same_run(made, arguments.output)
+        _keep_plan(made, arguments.output, retry_quarantined=False)
+    problems = sum(bool(case.problem) for case in made.cases)
+    print(f"{arguments.output}: {len(made.cases)} cases, {problems} of them cannot be read")
+    return 0
+
+
+def _options(arguments: argparse.Namespace) -> Any:
+    from oarseg.cohort.plan import CohortOptions
+
+    for name in NOT_HERE:
+        if getattr(arguments, name):
+            raise InputError(f"--{name.replace('_', '-')}: a cohort does not take it")
+    return CohortOptions(
+        challenge=arguments.challenge,
+        region=arguments.region,
+        precision=arguments.precision,
+        mirroring=arguments.mirroring,
+        resample=arguments.resample,
+        assume_hu=arguments.assume_hu,
+        max_voxels=arguments.max_voxels,
+        max_gib=arguments.max_gib,
+        registration=arguments.registration,
+    )
+
+
+def _keep_plan(made: Plan, output: Path, *, retry_quarantined: bool) -> None:
+    """Write a plan, and open the cases again whose files have changed since the last one."""
+    from oarseg.cohort import plan
+    from oarseg.cohort.coordinate import reopen_changed
+
+    if (output / plan.PLAN).is_file():
+        old = plan.read_plan(output)
+        ledger = _ledger(output)
+        ledger.prepare()
+        again = reopen_changed(ledger, old, made, retry_quarantined=retry_quarantined)
+        ledger.close()
+        if again:
+            logger.info("%d cases are computed again: %s", len(again), ", ".join(again[:5]))
+    (output / plan.FOLDER).mkdir(exist_ok=True)
+    plan.write_plan(output, made)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from oarseg.cohort import coordinate, manner, plan
+
+    if arguments.output is None:
+        raise InputError("expected --output, the cohort's folder")
+    output = arguments.output.resolve()
+    with lock_output(output):
+        if arguments.input is None:
+            old = plan.read_plan(output)
+            made = plan.make_plan(Path(old.input), Path(old.weights), old.options)
+        else:
+            weights = arguments.weights or default_weights()
+            made = plan.make_plan(arguments.input, weights, _options(arguments))
+        plan.check_same_run(made, output)
+        how = _manner(arguments)
+        _keep_plan(made, output, retry_quarantined=arguments.retry_quarantined)
+        manner.write_manner(output, how)
+        workers = arguments.workers or max(1, len(_gpus()))
+        return coordinate.Coordinator(
+            _ledger(output),
+            made,
+            how,
+            _worker_command(output, arguments, workers, "--parent", str(os.getpid())),
+            _environments(workers, arguments.device),
+        ).run()
+
+
+def _manner(arguments: argparse.Namespace) -> Manner:
+    from oarseg.cohort.manner import Manner
+
+    feeders = arguments.feeders
+    if feeders == "auto":
+        feeders = FEEDERS_OF_A_GPU if _gpus() and arguments.device != "cpu" else 0
+    return Manner(arguments.attempts, arguments.lease, feeders)
+
+
+def _worker_command(
+    output: Path, arguments: argparse.Namespace, workers: int, *more: str
+) -> list[str]:
+    threads = arguments.threads or max(1, available_cpus() // workers)
+    return [
+        *(sys.executable, "-m", "oarseg.cli", "cohort", "work", "--output", str(output)),
+        *("--device", arguments.device, "--threads", str(threads), *more),
+    ]
+
+
+def _gpus() -> list[str]:
+    return sorted(os.listdir(GPUS)) if GPUS.is_dir() else []
+
+
+def _environments(workers: int, device: str) -> list[Mapping[str, str]]:
+    """Return what each worker's environment adds: the one GPU that it sees."""
+    gpus = 0 if device == "cpu" else len(_gpus())
+    if not gpus:
+        return [{} for _ in range(workers)]
+    return [{"CUDA_VISIBLE_DEVICES": str(number % gpus)} for number in range(workers)]
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    """Start workers beside those of the run, which alone closes the books."""
+    import subprocess
+
+    output = arguments.output.resolve()
+    workers = arguments.workers or max(1, len(_gpus()))
+    command = _worker_command(output, arguments, workers, "--parent", str(os.getpid()))
+    children = [
+        subprocess.Popen(command, env=os.environ | environment)
+        for environment in _environments(workers, arguments.device)
+    ]
+
+    def end(number: int, _frame: object) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, end)
+    return max(child.wait() for child in children)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    """Be one worker."""
+    from oarseg.cohort import plan
+    from oarseg.cohort.manner import read_manner
+    from oarseg.cohort.worker import CohortWorker, RunStoppedError
+
+    if arguments.parent:
+        die_with_parent(arguments.parent)
+    made, how = plan.read_plan(arguments.output), read_manner(arguments.output)
+    command = [
+        *(sys.executable, "-m", "oarseg.cli", "cohort", "compute"),
+        *("--output", str(arguments.output), "--device", arguments.device),
+        *("--threads", str(arguments.threads), "--parent", str(os.getpid())),
+    ]
+    worker = CohortWorker(_ledger(arguments.output), made, how, command)
+    ended: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        ended.append(number)
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    try:
+        worker.run()
+    except RunStoppedError as error:
+        logger.error("%s", error)
+        return 1
+    return 128 + ended[0] if ended else 0
+
+
+def _compute(arguments: argparse.Namespace) -> int:
+    """Be the process that computes, for one worker."""
+    from oarseg.cohort import plan, segmenter
+    from oarseg.cohort.manner import read_manner
+
+    die_with_parent(arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the worker decides
+    opened = segmenter.open_segmenter(
+        plan.read_plan(arguments.output), device=arguments.device, threads=arguments.threads
+    )
+    feeders = read_manner(arguments.output).feeders
+    segmenter.answer_requests(opened, sys.stdin, arguments.answers, feeders=feeders)
+    return 0
+
+
+def _ledger(output: Path) -> CohortLedger:
+    from oarseg.cohort.ledger import CohortLedger
+    from oarseg.cohort.manner import read_manner
+
+    return CohortLedger(output, lease_s=read_manner(output).lease_s)
+
+
+def _slurm(arguments: argparse.Namespace) -> int:
+    from oarseg.cohort import plan
+    from oarseg.cohort.slurm import batch_script
+
+    output = arguments.output.resolve()
+    plan.read_plan(output)
+    workers, cpus = arguments.workers or 1, arguments.threads or available_cpus()
+    arguments.threads = cpus
+    print(batch_script(output, _worker_command(output, arguments, 1), workers=workers, cpus=cpus))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from oarseg.cohort import plan, summary
+
+    made = plan.read_plan(arguments.output)
+    ledger = _ledger(arguments.output)
+    objects = summary.case_objects(made, ledger)
+    ledger.close()
+    if arguments.as_json:
+        for found in objects:
+            print(json.dumps(found))
+    totals = summary.totals(objects)
+    print(json.dumps({"totals": totals}) if arguments.as_json else _totals_text(totals))
+    return 0 if totals.get("done", 0) == len(objects) else 1
+
+
+def _totals_text(totals: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in totals.items())
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from oarseg.cohort import plan, summary
+
+    made = plan.read_plan(arguments.output)
+    ledger = _ledger(arguments.output)
+    path = arguments.output / "cohort.csv"
+    rows = summary.write_summary(path, made, ledger)
+    ledger.close()
+    print(f"{path}: {rows} cases")
+    return 0

@@ -1,0 +1,1 @@
+"""Cohorts of thousands: the output folder says what is to do, who does it, and what is done."""

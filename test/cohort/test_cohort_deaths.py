@@ -1,0 +1,260 @@
+"""What is killed in a cohort, and what that costs; the networks only wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cohort_fakes import make_cohort, worker_command
+
+from oarseg.cohort.coordinate import recover
+from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, Host, CohortLedger, Outcome
+from oarseg.cohort.manner import Manner
+from oarseg.cohort.plan import FOLDER, Plan
+
+CASES = 12
+PATIENCE_S = 90
+# Short, so that what is dead is taken over soon; long against a heartbeat that is late.
+QUICK = Manner(attempts=3, lease_s=3.0, feeders=0)
+COORDINATOR = """
+import os, sys
+from pathlib import Path
+from cohort_fakes import worker_command
+from oarseg.cohort.coordinate import Coordinator
+from oarseg.cohort.ledger import CohortLedger
+from oarseg.cohort.manner import read_manner
+from oarseg.cohort.plan import read_plan
+output = Path(sys.argv[1])
+manner = read_manner(output)
+command = worker_command(output, os.getpid())
+ledger = CohortLedger(output, lease_s=manner.lease_s)
+sys.exit(Coordinator(ledger, read_plan(output), manner, command, [{}] * int(sys.argv[2])).run())
+"""
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> tuple[Plan, Path]:
+    return make_cohort(tmp_path, cases=CASES, manner=QUICK)
+
+
+def start_coordinator(output: Path, workers: int, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR, str(output), str(workers)],
+        env=os.environ | environment,
+    )
+
+
+def start_worker(output: Path, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        worker_command(output, os.getpid()), env=os.environ | environment, start_new_session=True
+    )
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def done(output: Path) -> int:
+    return len(list((output / FOLDER / "done").glob("*.json")))
+
+
+def attempts(output: Path) -> int:
+    return len(list((output / FOLDER / ATTEMPT_FILES).glob("*")))
+
+
+def check_all_done(output: Path, *, most_attempts: int) -> None:
+    assert done(output) == CASES
+    assert attempts(output) <= most_attempts
+    assert len(list((output / "images").iterdir())) == CASES
+    assert list((output / FOLDER / "stage").iterdir()) == []
+
+
+def ledger_of(output: Path) -> CohortLedger:
+    found = CohortLedger(output, lease_s=QUICK.lease_s)
+    found.prepare()
+    return found
+
+
+def test_two_workers_do_each_case_once(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    assert start_coordinator(output, 2).wait(PATIENCE_S) == 0
+    check_all_done(output, most_attempts=CASES)
+    records = json.loads((output / "results.json").read_text())
+    assert [len(record["outputs"]) for record in records] == [1] * CASES
+
+
+def test_nothing_to_do_is_quick(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    assert start_coordinator(output, 2).wait(PATIENCE_S) == 0
+    start = time.monotonic()
+    assert start_coordinator(output, 2).wait(PATIENCE_S) == 0
+    assert time.monotonic() - start < 10
+    assert attempts(output) == CASES
+
+
+def test_a_killed_worker_costs_one_attempt(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    ledger_of(output)
+    first = start_worker(output, FAKE_SECONDS="0.5")
+    wait_for(lambda: done(output) >= 1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert start_worker(output).wait(PATIENCE_S) == 0
+    check_all_done(output, most_attempts=CASES + 1)
+
+
+def test_a_killed_coordinator_leaves_no_orphan_and_a_rerun_ends_it(
+    cohort: tuple[Plan, Path],
+) -> None:
+    _, output = cohort
+    first = start_coordinator(output, 2, FAKE_SECONDS="0.5")
+    wait_for(lambda: done(output) >= 2)
+    first.kill()
+    first.wait()
+    before = done(output)
+    wait_for(lambda: not processes_of(output))
+    assert done(output) >= before
+    assert start_coordinator(output, 2).wait(PATIENCE_S) == 0
+    check_all_done(output, most_attempts=CASES + 2)
+
+
+def processes_of(output: Path) -> list[int]:
+    """Processes that name the folder on their command line, this one's children or not."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"cohort_fakes" in line and os.fsencode(output) in line:
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_case_that_kills_is_given_up_after_its_attempts(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    assert start_coordinator(output, 2, FAKE_POISON="case_05").wait(PATIENCE_S) == 1
+    assert done(output) == CASES - 1
+    (record,) = (output / FOLDER / "quarantined").iterdir()
+    assert record.name == "case_05.json"
+    numbers = ledger_of(output).attempt_numbers("case_05")
+    assert numbers == [1, 2, 3]
+    # It holds over reruns.
+    assert start_coordinator(output, 1).wait(PATIENCE_S) == 1
+    assert ledger_of(output).attempt_numbers("case_05") == [1, 2, 3]
+
+
+def test_a_full_disk_stops_the_run_and_charges_nobody(
+    cohort: tuple[Plan, Path], tmp_path: Path
+) -> None:
+    _, output = cohort
+    full = tmp_path / "full"
+    full.touch()
+    assert start_coordinator(output, 2, FAKE_FULL=str(full)).wait(PATIENCE_S) == 1
+    assert (done(output), attempts(output)) == (0, 0)
+    full.unlink()
+    assert start_coordinator(output, 2, FAKE_FULL=str(full)).wait(PATIENCE_S) == 0
+    check_all_done(output, most_attempts=CASES)
+
+
+def test_a_worker_that_was_stopped_past_its_lease_changes_nothing(
+    cohort: tuple[Plan, Path],
+) -> None:
+    _, output = cohort
+    ledger_of(output)
+    first = start_worker(output, FAKE_SECONDS="1")
+    wait_for(lambda: attempts(output) >= 1)
+    os.killpg(first.pid, signal.SIGSTOP)
+    assert start_worker(output).wait(PATIENCE_S) == 0
+    check_all_done_but_stages(output)
+    before = {path: path.read_bytes() for path in (output / "images").iterdir()}
+    os.killpg(first.pid, signal.SIGCONT)
+    assert first.wait(PATIENCE_S) == 0
+    assert {path: path.read_bytes() for path in (output / "images").iterdir()} == before
+    check_all_done(output, most_attempts=CASES + 1)
+
+
+def check_all_done_but_stages(output: Path) -> None:
+    assert done(output) == CASES
+    assert len(list((output / "images").iterdir())) == CASES
+
+
+def test_a_signal_gives_back_what_is_in_work(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    running = start_coordinator(output, 2, FAKE_SECONDS="30")
+    wait_for(lambda: attempts(output) == 2)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(PATIENCE_S) == 128 + signal.SIGTERM
+    assert attempts(output) == 0
+    wait_for(lambda: not processes_of(output))
+
+
+@pytest.mark.parametrize(("feeders", "beside"), [(0, False), (2, True)])
+def test_feeders_prepare_cases_while_the_network_computes(
+    tmp_path: Path, feeders: int, beside: bool
+) -> None:
+    """By the order of what happens; how much faster that is, `bench/cohort.py` measures."""
+    manner = Manner(attempts=3, lease_s=60.0, feeders=feeders)
+    _, output = make_cohort(tmp_path, cases=6, manner=manner)
+    ledger_of(output)
+    notes = tmp_path / "notes"
+    assert start_worker(output, FAKE_NOTES=str(notes)).wait(PATIENCE_S) == 0
+    in_network, seen = 0, []
+    for line in notes.read_text().splitlines():
+        what = line.split()[0]
+        in_network += {"begins": 1, "ends": -1}.get(what, 0)
+        assert in_network in (0, 1)
+        seen.append(what == "prepares" and in_network == 1)
+    assert any(seen) is beside
+
+
+def test_a_crash_between_outcome_and_placing_is_recovered(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    ledger = ledger_of(output)
+    attempt = ledger.take("case_00", most=3)
+    assert attempt == Attempt("case_00", 1)
+    (ledger.stage(attempt) / "images").mkdir(parents=True)
+    (ledger.stage(attempt) / "images" / "case_00.mha").write_text("labels")
+    outcome = Outcome(
+        case="case_00", attempt=1, worker=Host("a", 1), outputs=("images/case_00.mha",)
+    )
+    assert ledger.record("done", outcome)
+    recover(ledger)
+    recover(ledger)
+    assert (output / "images" / "case_00.mha").read_text() == "labels"
+    assert list((output / FOLDER / "stage").iterdir()) == []
+
+
+def test_the_first_outcome_stands(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    ledger = ledger_of(output)
+    first = Outcome(case="case_00", attempt=1, worker=Host("a", 1))
+    second = Outcome(case="case_00", attempt=2, worker=Host("b", 2))
+    assert ledger.record("done", first)
+    assert not ledger.record("done", second)
+    assert not ledger.record("failed", second)
+    assert ledger.outcome("case_00") == ("done", first)
+
+
+def test_a_lease_belongs_to_one_worker(cohort: tuple[Plan, Path]) -> None:
+    _, output = cohort
+    one, other = ledger_of(output), ledger_of(output)
+    attempt = one.take("case_00", most=3)
+    assert attempt is not None
+    assert other.take("case_00", most=3) is None
+    assert one.beat(attempt)
+    one.expire(attempt)
+    following = other.take("case_00", most=3)
+    assert following == Attempt("case_00", 2)
+    assert not one.beat(attempt)

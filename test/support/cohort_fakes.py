@@ -1,0 +1,118 @@
+"""Workers of a cohort whose networks only wait: what they do to the folder is real.
+
+``python -m cohort_fakes work OUTPUT PARENT`` is a worker, ``compute … ANSWERS`` its process that
+computes. The environment says how: ``FAKE_SECONDS`` a case takes, ``FAKE_POISON`` kills what
+computes it, ``FAKE_FULL`` is a file that stands for a full disk while it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from oarseg.cohort.ledger import CohortLedger
+from oarseg.cohort.manner import Manner, read_manner, write_manner
+from oarseg.cohort.plan import (
+    FOLDER,
+    FORMAT,
+    CohortOptions,
+    InputFile,
+    Plan,
+    PlannedCase,
+    read_plan,
+    write_plan,
+)
+from oarseg.cohort.worker import CohortWorker, RunStoppedError
+from oarseg.results.lock import lock_output
+from oarseg.system.child import die_with_parent, send_answer
+
+
+def make_cohort(root: Path, *, cases: int, manner: Manner) -> tuple[Plan, Path]:
+    """A cohort of empty files, planned; returns its plan and output folder."""
+    source, output = root / "in", root / "out"
+    source.mkdir()
+    planned = []
+    for number in range(cases):
+        path = source / f"case_{number:02d}_CT.mha"
+        path.write_bytes(b"%d" % number)
+        stat = path.stat()
+        file = InputFile(path.name, stat.st_size, stat.st_mtime_ns)
+        planned.append(PlannedCase(f"case_{number:02d}", {"CT": file}))
+    plan = Plan(FORMAT, str(source), str(root), "m" * 64, "c" * 64, CohortOptions(), tuple(planned))
+    with lock_output(output):
+        (output / FOLDER).mkdir()
+        write_plan(output, plan)
+        write_manner(output, manner)
+    return plan, output
+
+
+def worker_command(output: Path, parent: int) -> list[str]:
+    """Starts a worker that ends with ``parent``."""
+    return [sys.executable, "-m", "cohort_fakes", "work", str(output), str(parent)]
+
+
+def work(output: Path, parent: int) -> int:
+    die_with_parent(parent)
+    manner = read_manner(output)
+    command = [sys.executable, "-m", "cohort_fakes", "compute", str(output), str(os.getpid())]
+    ledger = CohortLedger(output, lease_s=manner.lease_s)
+    worker = CohortWorker(ledger, read_plan(output), manner, command)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    try:
+        worker.run()
+    except RunStoppedError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def compute(output: Path, parent: int, answers: int) -> int:
+    die_with_parent(parent)
+    seconds = float(os.environ.get("FAKE_SECONDS", "0.05"))
+    gate, feeders = threading.Lock(), read_manner(output).feeders
+    send_answer(answers, {"ready": True})
+
+    def note(what: str, name: str) -> None:
+        """Write what happens, in its order, where a test asks for it."""
+        if "FAKE_NOTES" in os.environ:
+            with Path(os.environ["FAKE_NOTES"]).open("a") as stream:
+                stream.write(f"{what} {name}\n")
+
+    def segment(name: str, stage: Path) -> None:
+        if name == os.environ.get("FAKE_POISON"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        full = os.environ.get("FAKE_FULL")
+        if full and Path(full).exists():
+            send_answer(
+                answers, {"case": name, "digests": {}, "message": "full", "blame": "machine"}
+            )
+            return
+        note("prepares", name)
+        time.sleep(seconds / 2)  # reading, registering, writing
+        with gate:
+            note("begins", name)
+            time.sleep(seconds / 2)  # the network
+            note("ends", name)
+        (stage / "images").mkdir(parents=True)
+        (stage / "images" / f"{name}.mha").write_text(f"{os.getpid()} {name}")
+        outputs = [f"images/{name}.mha"]
+        answer = {"case": name, "digests": {}, "label_file": outputs[0], "outputs": outputs}
+        send_answer(answers, answer)
+
+    with ThreadPoolExecutor(feeders + 1) as pool:
+        for line in sys.stdin:
+            request = json.loads(line)
+            pool.submit(segment, request["case"], Path(request["stage"]))
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "work":
+        sys.exit(work(Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(compute(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
