@@ -47,6 +47,8 @@ class Notes:
         given_up: what was left out to meet the time limit, in words.
         comparison: how bfloat16 agreed with float32 on this case; empty if it was not asked.
         joint: the folds shared one sum, as each fold's own would not fit into memory.
+        checks: what was measured of the organs and found implausible; None without.
+        repair: what was repaired; None if that was not asked for.
     """
 
     steps: Steps = field(default_factory=Steps)
@@ -56,6 +58,8 @@ class Notes:
     given_up: tuple[str, ...] = ()
     comparison: str = ""
     joint: bool = False
+    checks: dict[str, Any] | None = None
+    repair: dict[str, Any] | None = None
 
     def warn(self, message: str) -> None:
         """Log a warning and keep it for the report."""
@@ -135,6 +139,8 @@ def case_report(
             for s in notes.steps.done
         ],
         "volumes_cm3": volumes_cm3,
+        "checks": notes.checks,
+        "repair": notes.repair,
         "warnings": notes.warnings,
         "versions": _versions(),
     }

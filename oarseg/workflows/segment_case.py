@@ -35,6 +35,7 @@ from oarseg.system.usage import resident_mib
 from oarseg.workflows.dicom_outputs import dicom_request
 from oarseg.workflows.effort import Computation
 from oarseg.workflows.forecast import forecast_memory
+from oarseg.workflows.judge_organs import centre_of_body, judge_organs
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
 from oarseg.workflows.settings import RunDescription
 
@@ -83,10 +84,13 @@ def segment_case(
     prepared = _prepare(case, run, notes)
     with notes.steps.step("segmentation"):
         predicted = _predict_labels(case, prepared, run, notes, engines, deadline)
-    grid = prepared.stored
-    labels = prepared.turn.back(predicted.labels)
+    grid, turn, body = prepared.stored, prepared.turn, prepared.body
+    labels = Volume(turn.back(predicted.labels), grid)
     del prepared
-    volumes_cm3 = organ_volumes_cm3(labels, run.challenge, grid)
+    body_mm = None if body is None else centre_of_body(body, turn.grid(grid))
+    with notes.steps.step("checks"):
+        labels = judge_organs(labels, case, run, notes, body_mm=body_mm)
+    volumes_cm3 = organ_volumes_cm3(labels.array, run.challenge, grid)
     warn_of_empty(volumes_cm3, notes)
     with ExitStack() as stack:
         with notes.steps.step("writing"):
@@ -95,7 +99,7 @@ def segment_case(
                     output,
                     case=case,
                     challenge=run.challenge,
-                    labels=Volume(labels, grid),
+                    labels=labels,
                     dicom=dicom_request(case, run),
                 )
             )
