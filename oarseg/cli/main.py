@@ -13,8 +13,8 @@ from oarseg import __version__
 from oarseg.cli.challenges import add_challenges
 from oarseg.cli.interrupts import INTERRUPTED
 from oarseg.cli.phantom import add_phantom
-from oarseg.cli.picture import add_picture
 from oarseg.cli.register import add_register
+from oarseg.cli.review import add_picture, add_report
 from oarseg.cli.scores import add_evaluate, add_rank
 from oarseg.cli.segment import add_segment, run_segment
 from oarseg.cli.training import add_export, add_prepare, add_train
@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_export,
         add_register,
         add_picture,
+        add_report,
         add_evaluate,
         add_rank,
     ):

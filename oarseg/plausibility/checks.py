@@ -90,7 +90,7 @@ def _volumes(organs: ByName, limits: Plausibility) -> Iterator[Finding]:
         low, high = usual
         # What the image cuts may be as small as it likes.
         if organ.volume_cm3 > high or (organ.volume_cm3 < low and not organ.edges):
-            message = f"{organ.volume_cm3:.3g} cm³, expected {low:.3g} to {high:.3g} cm³"
+            message = f"{organ.volume_cm3:.4g} cm³, expected {low:.4g} to {high:.4g} cm³"
             yield Finding("volume", (name,), message)
 
 

@@ -37,6 +37,7 @@ from oarseg.workflows.effort import Computation
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.judge_organs import centre_of_body, judge_organs
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
+from oarseg.workflows.report_pages import drop_page
 from oarseg.workflows.settings import RunDescription
 
 # Of a GPU's free memory: the networks take workspace while they run.
@@ -103,6 +104,7 @@ def segment_case(
                     dicom=dicom_request(case, run),
                 )
             )
+        drop_page(output, case.name)
         written = staged.commit(case_report(case, run, predicted.used, notes, volumes_cm3))
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",

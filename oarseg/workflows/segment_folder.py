@@ -27,6 +27,12 @@ from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
+from oarseg.workflows.report_pages import (
+    drop_page,
+    write_case_page,
+    write_failure_page,
+    write_index,
+)
 from oarseg.workflows.segment_case import segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
 from oarseg.workflows.supervisor import Finished, Journal
@@ -96,7 +102,23 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
         run = _Run(description, plan, journal, results)
         failures = [*map(_failure, records), *run.segment_cases()]
     plan.earlier.move_pending()
+    _write_review(settings, failures)
     return tuple(failures)
+
+
+def _write_review(settings: Settings, failures: Sequence[Failure]) -> None:
+    """Write the pages of failed cases and the index; remove pages of what failed otherwise."""
+    messages = {failure.case: failure.message for failure in failures}
+    try:
+        for case, message in messages.items():
+            if settings.report_pages:
+                write_failure_page(settings.output, case, (message,))
+            else:
+                drop_page(settings.output, case)
+        if settings.report_pages:
+            write_index(settings.output, messages)
+    except OutputError as error:
+        log.warning("the pages of failed cases and the index are not complete: %s", error)
 
 
 def _failure(record: Record) -> Failure:
@@ -249,6 +271,8 @@ class _Run:
                 case, self.description, output, engines=engines, deadline=deadline
             )
             self.engines = segmented.engines
+            if self.settings.report_pages:
+                self._write_page(case)
             return Record(case.name, case.files, segmented.label_file)
         except OarsegError as error:
             log.error("%s: %s", case.name, error)
@@ -261,6 +285,13 @@ class _Run:
             message = f"internal error ({type(error).__name__}: {error}); please report it"
             log.exception("%s: %s", case.name, message)
         return self._record_failure(case, message)
+
+    def _write_page(self, case: Case) -> None:
+        """Write the page of a case that was segmented, which a fault of the page does not undo."""
+        try:
+            write_case_page(case, self.settings.output, self.rules)
+        except (OarsegError, MemoryError) as error:
+            log.warning("%s: no page written: %s", case.name, error)
 
 
 def _check_space(output: Path, case: Case, rules: Challenge) -> None:

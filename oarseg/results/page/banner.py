@@ -11,11 +11,11 @@ from oarseg.results.page.document import add
 from oarseg.results.page.texts import (
     NOTHING,
     findings,
+    greatest_peak_mib,
     items,
     names,
     number,
     part,
-    peak_mib,
     seconds_in_all,
 )
 
@@ -40,7 +40,7 @@ def add_banner(body: Element, report: Mapping[str, Any], geometry: str) -> None:
     for term, text in _facts(report, geometry):
         group = add(facts, "div")
         add(group, "dt", term)
-        add(group, "dd", text)
+        add(group, "dd", text, class_="hash" if "SHA" in term else None)
     _add_steps(header, report)
 
 
@@ -85,7 +85,7 @@ def _facts(report: Mapping[str, Any], geometry: str) -> Iterator[tuple[str, str]
     precision = part(report, "precision")
     yield "Precision", f"{precision.get('asked', NOTHING)} ({precision.get('arithmetic', NOTHING)})"
     yield "Effort", _effort(report)
-    time, peak = seconds_in_all(report), peak_mib(report)
+    time, peak = seconds_in_all(report), greatest_peak_mib(report)
     yield "Time, peak memory", f"{number(time)} s, {number(peak, 0)} MiB"
     yield "Repair", _repair(report)
     yield "Written by", f"oarseg {part(report, 'versions').get('oarseg', NOTHING)}"

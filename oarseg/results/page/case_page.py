@@ -14,7 +14,7 @@ from oarseg.imaging.volume import Grid
 from oarseg.labels.boxes import Box
 from oarseg.results.page.banner import add_banner, describe_grid
 from oarseg.results.page.document import add, add_data, add_packed, render
-from oarseg.results.page.greys import Layer, View
+from oarseg.results.page.greys import Layer, PageView
 from oarseg.results.page.organ_map import OrganMap
 from oarseg.results.page.organ_table import add_table
 from oarseg.results.page.texts import part
@@ -49,7 +49,7 @@ class Pictures:
     """
 
     grid: Grid
-    view: View
+    view: PageView
     layers: tuple[Layer, ...]
     organs: OrganMap
 
@@ -130,6 +130,13 @@ def _add_viewer(main: Element, pictures: Pictures) -> None:
         label = add(tools, "label")
         add(label, "input", type="checkbox", checked=True, id=identifier)
         add(label, "span", text)
+    zoom = add(tools, "span", class_="zoom", role="group", aria_label="Zoom")
+    for factor, text, title in (
+        ("1.5", "+", "Larger"),
+        ("0.667", "−", "Smaller"),
+        ("0", "Whole", "Whole image"),
+    ):
+        add(zoom, "button", text, type="button", title=title, data_zoom=factor)
     planes = add(viewer, "div", class_="planes")
     for index, name in enumerate(("Axial", "Coronal", "Sagittal")):
         figure = add(planes, "figure", class_=name.lower())

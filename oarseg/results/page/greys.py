@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class View:
+class PageView:
     """The part of an image that a page shows, and how it is shrunk.
 
     Attributes:
@@ -49,7 +49,7 @@ class View:
     def grid(self, whole: Grid) -> Grid:
         """Return the grid of the shrunk image."""
         half = (self.factor - 1) / 2
-        corner = np.array(self.start, float) + (0, half, half)
+        corner = np.add(self.start, (0, half, half))
         z, y, x = whole.spacing_mm
         return Grid(
             self.shape,
@@ -78,10 +78,10 @@ class Layer:
     packed: bytes
 
 
-Draw = Callable[[View], Sequence[Layer]]
+Draw = Callable[[PageView], Iterable[Layer]]
 
 
-def fit_layers(view: View, draw: Draw, *, budget: int) -> tuple[View, tuple[Layer, ...]]:
+def fit_layers(view: PageView, draw: Draw, *, budget: int) -> tuple[PageView, tuple[Layer, ...]]:
     """Shrink images as little as a page's size allows.
 
     Args:
@@ -100,7 +100,7 @@ def fit_layers(view: View, draw: Draw, *, budget: int) -> tuple[View, tuple[Laye
             start=(first, *view.start[1:]),
             stop=(first + planes, *view.stop[1:]),
         )
-        if _size(draw(part)) * depth / planes > 1.3 * budget and factor < COARSEST:
+        if _size(tuple(draw(part))) * depth / planes > 1.3 * budget and factor < COARSEST:
             continue
         layers = tuple(draw(shrunk))
         if _size(layers) <= budget or factor == COARSEST:
@@ -112,7 +112,7 @@ def _size(layers: Sequence[Layer]) -> int:
     return sum(len(layer.packed) for layer in layers)
 
 
-def ct_layer(name: str, ct: Volume, view: View) -> Layer:
+def ct_layer(name: str, ct: Volume, view: PageView) -> Layer:
     """Average a CT in the view and round it to ``CT_LEVELS_HU``."""
     middles = (CT_LEVELS_HU[1:] + CT_LEVELS_HU[:-1]) / 2
     low, high = int(CT_LEVELS_HU[0]), int(CT_LEVELS_HU[-1])
@@ -120,12 +120,13 @@ def ct_layer(name: str, ct: Volume, view: View) -> Layer:
 
     def level(plane: NDArray[np.float32]) -> Bytes:
         whole = np.rint(np.clip(plane, low, high)).astype(np.int32) - low
-        return table[whole]
+        levels: Bytes = table[whole]
+        return levels
 
     return _layer(name, "CT", ct, view, level, CT_LEVELS_HU)
 
 
-def other_layer(name: str, modality: str, image: Volume, view: View) -> Layer:
+def other_layer(name: str, modality: str, image: Volume, view: PageView) -> Layer:
     """Average an image of unknown units and round it to levels from its least to its greatest."""
     low = float(min(0.0, image.array.min()))
     high = float(np.percentile(image.array[:: max(1, len(image.array) // 20)], MR_PERCENTILE))
@@ -134,7 +135,8 @@ def other_layer(name: str, modality: str, image: Volume, view: View) -> Layer:
 
     def level(plane: NDArray[np.float32]) -> Bytes:
         share = np.clip((plane - low) / (high - low), 0, 1)
-        return np.rint(share * steps).astype(np.uint8)
+        levels: Bytes = np.rint(share * steps).astype(np.uint8)
+        return levels
 
     return _layer(name, modality, image, view, level, np.linspace(low, high, MR_LEVELS))
 
@@ -143,7 +145,7 @@ def _layer(
     name: str,
     modality: str,
     image: Volume,
-    view: View,
+    view: PageView,
     level: Callable[[NDArray[np.float32]], Bytes],
     levels: NDArray[np.float64],
 ) -> Layer:
@@ -157,7 +159,7 @@ def _layer(
     return Layer(name, modality, view.shape, rounded, packed)
 
 
-def _averaged(plane: NDArray[Any], view: View) -> NDArray[np.float32]:
+def _averaged(plane: NDArray[Any], view: PageView) -> NDArray[np.float32]:
     """Average blocks of a plane; blocks at its end hold the voxels that there are."""
     (_, top, left), (_, bottom, right), factor = view.start, view.stop, view.factor
     part = plane[top:bottom, left:right]

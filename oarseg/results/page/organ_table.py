@@ -10,7 +10,7 @@ from oarseg.challenges.structures import Organ
 from oarseg.results.page.document import add
 from oarseg.results.page.texts import CHECK_TEXTS, NOTHING, items, limits, number, part, volume
 
-COLUMNS = (
+ORGAN_COLUMNS = (
     ("Show", "Draw the organ's contour"),
     ("Organ", "Jump to its centroid"),
     ("cm³", "Volume"),
@@ -38,8 +38,8 @@ def add_table(
     table = add(parent, "table", id="organs")
     add(table, "caption", "Organs. A name jumps to the organ.")
     row = add(add(table, "thead"), "tr")
-    for text, title in COLUMNS[0 if shown else 1 :]:
-        add(row, "th", text, scope="col", title=title)
+    for text, title in ORGAN_COLUMNS if shown else ORGAN_COLUMNS[1:]:
+        add(row, "th", text, scope="col", title=title, class_="show" if text == "Show" else None)
     rows = add(table, "tbody")
     for index, organ in enumerate(organs):
         record = part(report, "checks", "organs", organ.name)

@@ -78,7 +78,7 @@ def seconds_in_all(report: Mapping[str, Any]) -> float:
     return float(sum(_value(step, "seconds") for step in steps))
 
 
-def peak_mib(report: Mapping[str, Any]) -> float:
+def greatest_peak_mib(report: Mapping[str, Any]) -> float:
     """Return the greatest peak memory of a step."""
     steps = [step for step in items(report, "steps") if isinstance(step, Mapping)]
     return float(max((_value(step, "peak_mib") for step in steps), default=0))
