@@ -1,4 +1,4 @@
-"""Cases as ``segment`` would have written them, whose labels are a phantom's truth or any others."""
+"""Cases as ``segment`` would have written them, with a phantom's labels or any others."""
 
 from __future__ import annotations
 

@@ -3,9 +3,10 @@
 (() => {
   const rows = document.querySelector("tbody");
   const heads = [...document.querySelectorAll("thead th")];
+  const FINDINGS = 1;
   const key = (row, column) => {
     const text = row.children[column].textContent;
-    if (text === "failed") return Infinity;
+    if (column === FINDINGS && text === "failed") return Infinity;
     return text !== "" && !Number.isNaN(+text) ? +text : text;
   };
   const compare = (a, b) => {
@@ -14,7 +15,9 @@
   };
   heads.forEach((head, column) => {
     head.firstElementChild.addEventListener("click", () => {
-      const falls = head.getAttribute("aria-sort") === "ascending";
+      const was = head.getAttribute("aria-sort");
+      // Names begin with A, numbers with the greatest.
+      const falls = was ? was === "ascending" : typeof key(rows.firstElementChild, column) === "number";
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", falls ? "descending" : "ascending");
       const sign = falls ? -1 : 1;

@@ -24,7 +24,8 @@
   const state = {
     at: [0, 1, 2].map((axis) => Math.floor((data.view.start[axis] + data.view.stop[axis] - 1) / 2)),
     zoom: 1,
-    centre: [0, 0, 0],
+    // Of each plane's picture, where it is larger than its canvas.
+    centres: PLANES.map(() => [0, 0, 0]),
     mode: "0",
     blend: 0.5,
     brightness: 1,
@@ -190,7 +191,8 @@
   function frameOf(plane, width, height) {
     const spans = [plane.across, plane.down].map((axis) => lengthOf(sides(axis), axis));
     const scale = Math.min(width / spans[0], height / spans[1]) * state.zoom;
-    const middle = (axis) => (state.zoom > 1 ? state.centre[axis] : middleOf(sides(axis)));
+    const middle = (axis) => 
+      state.zoom > 1 ? state.centres[PLANES.indexOf(plane)][axis] : middleOf(sides(axis));
     return frameAt(plane, width, height, scale, middle);
   }
 
@@ -341,8 +343,9 @@
     const frame = frameOf(plane, width, height);
     const x = (frame.a * state.at[plane.across] + frame.e) / width;
     const y = (frame.d * state.at[plane.down] + frame.f) / height;
-    if (x < 0.03 || x > 0.97) state.centre[plane.across] = state.at[plane.across];
-    if (y < 0.03 || y > 0.97) state.centre[plane.down] = state.at[plane.down];
+    const centre = state.centres[PLANES.indexOf(plane)];
+    if (x < 0.03 || x > 0.97) centre[plane.across] = state.at[plane.across];
+    if (y < 0.03 || y > 0.97) centre[plane.down] = state.at[plane.down];
   }
 
   let waiting = false;
@@ -399,18 +402,22 @@
     redraw();
   }
 
+  function centreOn(at) {
+    state.centres = PLANES.map(() => [...at]);
+  }
+
   function jump(organ) {
     const at = data.organs[organ].at;
     if (!at) return;
     state.at = [...at];
-    state.centre = [...at];
+    centreOn(at);
     rows.forEach((row, index) => row.classList.toggle("current", index === organ));
     redraw();
   }
 
   function zoom(factor) {
     state.zoom = factor === 0 ? 1 : Math.min(MOST_ZOOM, Math.max(1, state.zoom * factor));
-    state.centre = [...state.at];
+    centreOn(state.at);
     redraw();
   }
 
@@ -605,7 +612,7 @@
     const box = boxAround([...data.organs.keys()]);
     const ratios = box.map((side, axis) => lengthOf(sides(axis), axis) / (lengthOf(side, axis) + 2 * AROUND_MM));
     state.zoom = Math.max(1, Math.min(...ratios));
-    state.centre = box.map(middleOf);
+    centreOn(box.map(middleOf));
     redraw();
     requestAnimationFrame(() => requestAnimationFrame(() => {
       document.documentElement.dataset.ready = "yes";
