@@ -4,11 +4,12 @@
 # weights: it runs only with a model of your own.
 set -euo pipefail
 cd "$(dirname "$0")"
+. ./.image.sh
 
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' oarseg/__init__.py)
 options=(--tag "oarseg:$version" --tag oarseg:latest)
 if [ "${1-}" = --without-weights ]; then
   shift
   options=(--tag "oarseg:$version-without-weights" --build-arg WITH_WEIGHTS=0)
 fi
-docker build --platform=linux/amd64 --build-arg "VERSION=$version" "${options[@]}" "$@" .
+docker build --platform=linux/amd64 --build-arg "VERSION=$version" --label "$label=$(source_hash)" \
+  "${options[@]}" "$@" .

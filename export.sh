@@ -1,26 +1,40 @@
 #!/usr/bin/env bash
 # Writes what the platform takes as uploads:
 #
-#   ./export.sh [image|sbom|weights|all] [FOLDER] [--without-weights]
+#   ./export.sh [image|sbom|weights|all] [FOLDER] [--weights WEIGHTS] [--without-weights]
 #
 #   FOLDER                           dist/ unless given
+#   WEIGHTS                          a folder that oarseg export wrote; weights/ unless given
 #   oarseg-<version>.tar.gz          the image that build.sh made; with --without-weights, the
 #                                    one of ./build.sh --without-weights, which it builds: the
 #                                    phantom weights cannot stand in for a model
 #   oarseg-<version>.cdx.json        what that image is made of (CycloneDX), and
 #   SHA256SUMS                       the hashes of all files in the folder
-#   oarseg-weights-<version>.tar.gz  weights/, which it unpacks to /opt/ml/model
+#   oarseg-weights-<version>.tar.gz  WEIGHTS, which the platform unpacks to /opt/ml/model
+#
+# It ends with what to upload where, and with the algorithm's settings.
 set -euo pipefail
-cd "$(dirname "$0")"
 
+usage() { sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2; }
 without=
+weights=
 arguments=()
-for argument in "$@"; do
-  if [ "$argument" = --without-weights ]; then without=-without-weights; else arguments+=("$argument"); fi
+while [ $# -gt 0 ]; do
+  case $1 in
+    --without-weights) without=-without-weights ;;
+    --weights) [ -f "${2-}/manifest.json" ] || { echo "${2-}: expected a folder with manifest.json, that oarseg export wrote" >&2; exit 2; }
+      weights=$(cd "$2" && pwd); shift ;;
+    -*) usage ;;
+    *) arguments+=("$1") ;;
+  esac
+  shift
 done
 what=${arguments[0]:-all}
-folder=${arguments[1]:-dist}
-version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' oarseg/__init__.py)
+mkdir -p "${arguments[1]:-$(dirname "$0")/dist}"
+folder=$(cd "${arguments[1]:-$(dirname "$0")/dist}" && pwd)
+cd "$(dirname "$0")"
+. ./.image.sh
+weights=${weights:-$PWD/weights}
 image=oarseg:$version$without
 
 # pigz writes the same format with all cores; -n leaves the date out.
@@ -35,6 +49,9 @@ finish() {
 export_image() {
   local file=$folder/oarseg-$version$without.tar.gz
   if [ -n "$without" ]; then ./build.sh --without-weights >&2; fi
+  if [ "$(image_hash "$image")" != "$(source_hash)" ]; then
+    echo "warning: $image is older than the code, or not there; ./build.sh makes it anew" >&2
+  fi
   docker save "$image" | compress >"$file.part"
   finish "$file"
   export_sbom
@@ -43,27 +60,36 @@ export_image() {
 # The image lists itself: what is there counts, not what was asked for.
 export_sbom() {
   local file=$folder/oarseg-$version$without.cdx.json
-  docker run --rm --network none --read-only --entrypoint /opt/venv/bin/python \
-    "$image" -m oarseg.cli.sbom >"$file.part"
+  oarseg_in_image "$image" -m oarseg.cli.sbom >"$file.part"
   finish "$file"
 }
 
 # Relative members, and the same bytes for the same weights whoever packs them.
 export_weights() {
   local file=$folder/oarseg-weights-$version.tar.gz
-  tar --create --directory weights --sort=name --owner=0 --group=0 --numeric-owner \
+  tar --create --directory "$weights" --sort=name --owner=0 --group=0 --numeric-owner \
     --mode=u=rwX,go=rX --mtime='2000-01-01 00:00Z' . | gzip -n >"$file.part"
   finish "$file"
 }
 
-mkdir -p "$folder"
+next_steps() {
+  echo
+  echo "On Grand Challenge (docs/submission.md):"
+  echo "1. Algorithm, Containers: upload $folder/oarseg-$version$without.tar.gz"
+  echo "2. Algorithm, Models: upload $folder/oarseg-weights-$version.tar.gz"
+  echo "3. Algorithm, Settings:"
+  oarseg_in_image --volume "$weights:/opt/ml/model:ro" "$image" -m oarseg.cli submission ||
+    echo "   oarseg submission --largest Z Y X --spacing Z Y X tells the memory"
+}
+
 case $what in
   image) export_image ;;
   sbom) export_sbom ;;
   weights) export_weights ;;
   all) export_weights; export_image ;;
-  *) sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+  *) usage ;;
 esac
 
-cd "$folder"
-find . -maxdepth 1 -name 'oarseg-*' ! -name '*.part' -printf '%f\n' | sort | xargs sha256sum >SHA256SUMS
+(cd "$folder" &&
+  find . -maxdepth 1 -name 'oarseg-*' ! -name '*.part' -printf '%f\n' | sort | xargs sha256sum >SHA256SUMS)
+if [ "$what" = all ]; then next_steps; fi

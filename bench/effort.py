@@ -3,7 +3,8 @@
     python bench/effort.py --seeds 300 301 --out bench/results
 
 Dice is against the phantom's truth, over the structures of at least ``MIN_VOXELS``; the MR is
-moved by its true transform, the region is the body's box.
+moved by its true transform, the region is the body's box. ``fast`` is bfloat16 where the CPU has
+it, and equals ``exact`` where it has not: the table's heading says which it was.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,33 @@ from cases import ROOT, phantom_channels
 from oarseg.inference import preprocessing, streaming
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
+from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
 from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle
-from oarseg.model.manifest import Manifest
+from oarseg.model.manifest import Exactness, Manifest
 from oarseg.phantom import PhantomSpec
 from oarseg.system.cpus import available_cpus
 
 MIN_VOXELS = 200
 STEPS = (0.5, 0.75, 1.0)
+EXACTNESS: tuple[Exactness, ...] = ("exact", "fast")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of computing a case: how exactly, and how much of it."""
+
+    exactness: Exactness
+    effort: Effort
+
+
+@dataclass
+class Taken:
+    """What one way yielded: each phantom's mean Dice, and seconds in all."""
+
+    scores: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 def main() -> None:
@@ -42,36 +62,40 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-    text = table(arguments, measure(arguments))
+    weights = bundle.load_bundle(arguments.weights)
+    opened = {
+        how: choice.open_engines(weights, exactness=how, device="cpu", threads=arguments.threads)
+        for how in EXACTNESS
+    }
+    text = table(arguments, opened, measure(arguments, opened))
     print(text)
     if arguments.out:
         path = arguments.out / f"{datetime.date.today()}-effort.md"
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def measure(arguments: argparse.Namespace) -> dict[Effort, tuple[list[float], float]]:
-    """Mean Dice of each phantom, and seconds in all, for each effort."""
-    weights = bundle.load_bundle(arguments.weights)
-    opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
-    folds = len(opened.folds)
+def measure(arguments: argparse.Namespace, opened: dict[Exactness, Engines]) -> dict[Way, Taken]:
+    """Label every phantom in every way, the whole effort first."""
+    manifest = bundle.load_bundle(arguments.weights).manifest
+    folds = len(opened["exact"].folds)
     efforts = [Effort(n, False, step) for n in range(folds, 0, -1) for step in STEPS]
-    found: dict[Effort, tuple[list[float], float]] = {effort: ([], 0.0) for effort in efforts}
+    taken = {Way(how, effort): Taken() for how in EXACTNESS for effort in efforts}
     for seed in arguments.seeds:
-        net_input, body, truth = prepared(PhantomSpec(seed, arguments.size), weights.manifest)
-        for effort in efforts:
+        net_input, body, truth = prepared(PhantomSpec(seed, arguments.size), manifest)
+        for way, row in taken.items():
             start = time.perf_counter()
             labels = streaming.segment_streaming(
                 net_input,
-                opened.folds,
-                weights.manifest,
-                effort=effort,
+                opened[way.exactness].folds,
+                manifest,
+                effort=way.effort,
+                joint=way.exactness == "fast",
                 mask=body,
                 threads=arguments.threads,
             )
-            scores, seconds = found[effort]
-            scores.append(mean_dice(labels, truth))
-            found[effort] = scores, seconds + time.perf_counter() - start
-    return found
+            row.seconds += time.perf_counter() - start
+            row.scores.append(mean_dice(labels, truth))
+    return taken
 
 
 def prepared(spec: PhantomSpec, manifest: Manifest) -> tuple[Any, Any, Any]:
@@ -91,22 +115,26 @@ def mean_dice(labels: Any, truth: Any) -> float:
     return float(np.nanmean(dice[large]))
 
 
-def table(arguments: argparse.Namespace, found: dict[Effort, tuple[list[float], float]]) -> str:
-    """Markdown."""
-    whole = next(iter(found.values()))
+def table(
+    arguments: argparse.Namespace, opened: dict[Exactness, Engines], taken: dict[Way, Taken]
+) -> str:
+    """Markdown, against the first row."""
+    whole = next(iter(taken.values()))
     seeds = ", ".join(map(str, arguments.seeds))
     title = bundle.load_bundle(arguments.weights).manifest.title
+    arithmetic = ", ".join(f"{how}: {opened[how].choice.arithmetic}" for how in EXACTNESS)
     lines = [
         f"{len(arguments.seeds)} phantoms (size {arguments.size}, seeds {seeds}), {title}, "
-        f"{datetime.date.today()}",
+        f"{arithmetic}, {datetime.date.today()}",
         "",
-        "| folds | step | Dice | change | time |",
-        "|---|---|---|---|---|",
+        "| precision | folds | step | Dice | change | time |",
+        "|---|---|---|---|---|---|",
     ]
-    for effort, (scores, seconds) in found.items():
+    for way, row in taken.items():
         lines.append(
-            f"| {effort.folds} | {effort.step} | {np.mean(scores):.4f} | "
-            f"{np.mean(scores) - np.mean(whole[0]):+.4f} | {seconds / whole[1]:.0%} |"
+            f"| {way.exactness} | {way.effort.folds} | {way.effort.step} | "
+            f"{np.mean(row.scores):.4f} | {np.mean(row.scores) - np.mean(whole.scores):+.4f} | "
+            f"{row.seconds / whole.seconds:.0%} |"
         )
     return "\n".join(lines)
 

@@ -294,7 +294,7 @@ def validate(job: Job, number: int, checkpoint: Path) -> None:
     shutil.copy(checkpoint, results / "fold_all" / "checkpoint_final.pth")
     epoch = len(list_epochs(checkpoint.parent))
     oarseg(
-        "export", results, "--out", trial / "weights", "--folds", "all", "--precision", "fp32",
+        "export", results, "--out", trial / "weights", "--folds", "all", "--formats", "fp32",
         "--title", "HaN-Seg phantom network", "--name", "phantom", "--warning", WARNING,
         "--training", "phantoms of levels 0 and 2", "--licence", "Apache-2.0",
         log=job.root / "job.log",

@@ -1,10 +1,10 @@
 """CPU time, memory and bytes of writing a case's labels, and of ways to deflate them.
 
     python bench/writing.py [--challenge segrap_oar] [--size median]
-    python bench/writing.py rtstruct [--challenge segrap_oar] [--size large]
+    python bench/writing.py rtstruct|segmentation [--challenge segrap_oar] [--size median]
     python bench/writing.py deflate [--rounds 5]
 
-The first writes a phantom's case as ``oarseg segment`` does, the second its RT Structure Set alone,
+The first writes a phantom's case as ``oarseg segment`` does, the second one DICOM object alone,
 in a process of its own if the peak is to count. The third compresses every mask
 of it with our zero runs, with zlib and with ISA-L (``pip install isal``), in turns, so that a
 busy machine slows all of them alike; CPU time is user and system of all threads.
@@ -75,7 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("case", "rtstruct", "deflate"), nargs="?", default="case")
+    parser.add_argument(
+        "what", choices=("case", "rtstruct", "segmentation", "deflate"), nargs="?", default="case"
+    )
     parser.add_argument("--challenge", choices=catalogue.challenge_names(), default="han_seg")
     parser.add_argument("--size", choices=tuple(CT_SIZES), default="median", help="of the phantom")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of phantoms' labels")
@@ -85,8 +87,8 @@ def main() -> None:
     labels = _labels(arguments.cache, rules, arguments.size)
     if arguments.what == "case":
         _write(labels, rules)
-    elif arguments.what == "rtstruct":
-        _write_structure_set(labels, rules)
+    elif arguments.what in ("rtstruct", "segmentation"):
+        _write_object(labels, rules, structure_set=arguments.what == "rtstruct")
     else:
         _compare(labels.array, rules, arguments.rounds)
 
@@ -143,10 +145,11 @@ def _series(grid: Grid) -> DicomSeries:
     )
 
 
-def _write_structure_set(labels: Volume, rules: Challenge) -> None:
+def _write_object(labels: Volume, rules: Challenge, *, structure_set: bool) -> None:
     by_label = label_boxes(labels.array, len(rules.structures))
     boxes = [enclosing_box(by_label[n - 1] for n in organ.labels) for organ in rules.organs]
-    request = DicomRequest(_series(labels.grid), "bench", "0" * 64, "", True, None)
+    form = None if structure_set else "binary"
+    request = DicomRequest(_series(labels.grid), "bench", "0" * 64, "", structure_set, form)
     cost = Cost()
     with tempfile.TemporaryDirectory() as folder:
         reset_peak()
@@ -165,7 +168,7 @@ def _write_structure_set(labels: Volume, rules: Challenge) -> None:
     print(
         f"{' × '.join(map(str, labels.array.shape))}, {len(rules.organs)} organs: "
         f"{cost.cpu_s[0]:.1f} s of CPU, {seconds:.1f} s; resident {before:.0f} MiB before, "
-        f"peak {peak:.0f} MiB; structure set {megabytes:.1f} MB"
+        f"peak {peak:.0f} MiB; {name}: {megabytes:.1f} MB"
     )
 
 

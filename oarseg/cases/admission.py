@@ -46,11 +46,6 @@ HEAD_BYTES = 1 << 16
 _WHITESPACE = re.compile(r"[\t\n\r\f]")
 
 
-def printable_path(name: str) -> str:
-    """Return a file name in a form that is safe to print in a message."""
-    return name if name.isprintable() else repr(name)
-
-
 def not_an_image(path: Path) -> str:
     """Return the message for a path that is not an image of a known format."""
     return fault_message(

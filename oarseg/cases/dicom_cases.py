@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from oarseg.cases.admission import fault_message, find_file_fault, printable_path
+from oarseg.cases.admission import fault_message, find_file_fault
 from oarseg.cases.case import Case, CaseProblem
 from oarseg.challenges.challenge import Challenge, Socket
 from oarseg.errors import InputError
@@ -33,6 +33,7 @@ from oarseg.imaging.files.dicom.search import (
 )
 from oarseg.imaging.files.dicom.series import DicomSeries, study_name
 from oarseg.imaging.files.locate import image_ending
+from oarseg.imaging.files.pixels import printable_path
 
 NO_SERIES = "none"
 

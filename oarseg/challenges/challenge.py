@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.plausibility import Plausibility
@@ -25,6 +25,7 @@ __all__ = [
     "Code",
     "DataSet",
     "Evaluation",
+    "LargestImage",
     "Organ",
     "Outline",
     "Output",
@@ -37,6 +38,19 @@ RankingRule = Literal["significance", "organ_ranks", "weighted_means"]
 Text = Annotated[str, Field(min_length=1)]
 # Part of a file's or folder's name.
 FileName = Annotated[str, Field(pattern=r"^[\w.-]*$")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class LargestImage:
+    """The largest image that the challenge has, as far as that is published.
+
+    Attributes:
+        shape: number of voxels along (z, y, x).
+        spacing_mm: distance between voxel centres along (z, y, x).
+    """
+
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -55,6 +69,7 @@ class Socket:
         reference: outputs are on this image's grid.
         placed: how any other image is brought onto the reference's grid: "registered", or
             already on it ("same_grid").
+        largest: the largest of these images, for what a run needs.
     """
 
     slug: Annotated[FileName, Field(min_length=1)]
@@ -65,6 +80,7 @@ class Socket:
     unmarked: bool = False
     reference: bool = False
     placed: Literal["registered", "same_grid"] = "registered"
+    largest: LargestImage | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 
 _NOT_IN_FILES = re.compile(r"[^\w.+-]+")
+# A challenge's names have at most 100 characters; a number may follow.
+MOST_CHARACTERS = 96
 _NOT_IN_SLUGS = re.compile(r"[^a-z0-9]+")
 
 
@@ -13,9 +15,14 @@ def file_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return names that files can have, one for each name and no two alike.
 
     Runs of characters other than letters, digits and ``_.+-`` become one ``_``; a name that
-    occurs again, in whatever case, gets ``_2``, ``_3`` and so on. Equal lists give equal names.
+    occurs again, in whatever case, gets ``_2``, ``_3`` and so on. Dots at the start, which hide a
+    file or name a folder above, are left out, and what is longer than a challenge's names may be
+    is cut. Equal lists give equal names.
     """
-    plain = [_NOT_IN_FILES.sub("_", name).strip("_") or "unnamed" for name in names]
+    plain = [
+        _NOT_IN_FILES.sub("_", name).strip("_").lstrip(".")[:MOST_CHARACTERS] or "unnamed"
+        for name in names
+    ]
     return distinct_names(plain, fold=str.casefold)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -10,17 +11,22 @@ import sys
 from collections.abc import Callable, Sequence
 
 from oarseg import __version__
-from oarseg.cli.challenges import add_challenges
+from oarseg.cli.commands.challenges import add_challenges
+from oarseg.cli.commands.phantom import add_phantom
+from oarseg.cli.commands.picture import add_picture
+from oarseg.cli.commands.register import add_register
+from oarseg.cli.commands.report import add_report
+from oarseg.cli.commands.scores import add_evaluate, add_rank
+from oarseg.cli.commands.segment import add_segment, run_segment
+from oarseg.cli.commands.submission import add_submission
+from oarseg.cli.commands.training import add_export, add_prepare, add_train
 from oarseg.cli.interrupts import INTERRUPTED
-from oarseg.cli.phantom import add_phantom
-from oarseg.cli.register import add_register
-from oarseg.cli.review import add_picture, add_report
-from oarseg.cli.scores import add_evaluate, add_rank
-from oarseg.cli.segment import add_segment, run_segment
-from oarseg.cli.training import add_export, add_prepare, add_train
+from oarseg.cli.parser import CommandParser
 from oarseg.errors import OarsegError
 from oarseg.system import log
+from oarseg.system.versions import package_versions
 
+LOG_FORMAT_VARIABLE = "OARSEG_LOG_FORMAT"
 Command = Callable[[argparse.Namespace], int]
 # What the extra "train" installs and this package imports.
 TRAINING_PACKAGES = {
@@ -44,9 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     log.open_closed_streams()
     log.escape_unknown_characters()
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.version:
+        return _print_version(as_json=arguments.json)
+    if arguments.named is None:
+        parser.error("the following arguments are required: COMMAND")
+    if arguments.log_format not in log.FORMATS:  # argparse does not check a default
+        parser.error(
+            f"{LOG_FORMAT_VARIABLE}: expected one of {', '.join(log.FORMATS)}, found "
+            f"{arguments.log_format!a}"
+        )
     log.configure_logging(
-        verbose=arguments.verbose, information_to_stdout=arguments.command is run_segment
+        verbose=arguments.verbose,
+        information_to_stdout=arguments.command is run_segment,
+        form=arguments.log_format,
     )
     try:
         return _run_command(arguments)
@@ -71,6 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _print_version(*, as_json: bool) -> int:
+    print(json.dumps(package_versions(more=True)) if as_json else f"oarseg {__version__}")
+    return 0
+
+
 def _run_command(arguments: argparse.Namespace) -> int:
     command: Command = arguments.command
     status = command(arguments)
@@ -81,12 +104,22 @@ def _run_command(arguments: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="oarseg", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"oarseg {__version__}")
+    parser: argparse.ArgumentParser = CommandParser(prog="oarseg", description=__doc__)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument(
+        "--json", action="store_true", help="with --version: of the packages used too, as JSON"
+    )
     parser.add_argument(
         "--verbose", action="store_true", help="log more details; give it before COMMAND"
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--log-format",
+        choices=log.FORMATS,
+        default=os.environ.get(LOG_FORMAT_VARIABLE, "text"),
+        help="of log lines: text or one JSON object a line; give it before COMMAND (default: "
+        f"the environment's {LOG_FORMAT_VARIABLE}, else text)",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", dest="named")
     for add in (
         add_segment,
         add_challenges,
@@ -99,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_report,
         add_evaluate,
         add_rank,
+        add_submission,
     ):
         add(commands)
     return parser

@@ -18,12 +18,12 @@ challenge gives its label files.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from oarseg.cases.case import CaseProblem
+from oarseg.cases.data_set_layout import CHANNEL_NUMBER
 from oarseg.cases.places import IMAGES, MASKS
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
@@ -32,8 +32,6 @@ from oarseg.imaging.files.locate import ENDINGS, image_ending
 SEGMENTATION = ".seg"
 LABEL_STEMS = frozenset({"label", "labels", "mask", "seg", "segmentation"})
 IMAGE_STEMS = frozenset({"data", "image", "image_contrast", "img"})
-# nnU-Net ends the names of images, but not of labels, with the channel number.
-CHANNEL_NUMBER = re.compile(r"_\d{4}$")
 IMAGE_FOLDERS = frozenset({"imagestr", "imagests"})
 MAX_DEPTH = 3
 
@@ -180,6 +178,7 @@ def _is_image(path: Path, stem: str, challenge: Challenge) -> bool:
         stem.lower() in IMAGE_STEMS
         or path.parent.name in {socket.slug for socket in sockets}
         or any(stem.endswith(suffix) for socket in sockets for suffix in socket.suffixes)
+        # nnU-Net ends the names of images, but not of labels, with the channel number.
         or (CHANNEL_NUMBER.search(stem) is not None and not _is_case_name(stem, challenge))
     )
 

@@ -11,17 +11,20 @@ from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.dicom.structure_set import (
+    FEWEST_POINTS,
     DrawnStructure,
-    StructureSet,
+    StructureReferences,
     fill_contours,
     read_structure_set,
 )
 from oarseg.imaging.files.locate import image_ending
-from oarseg.imaging.files.pixels import quote_header_text, unusable_file
+from oarseg.imaging.files.pixels import printable_path, quote_header_text, unusable_file
 from oarseg.imaging.volume import Grid
 from oarseg.labels.pieces import Pieces
 
 NAMES_SHOWN = 10
+# Kinds of contours that enclose nothing.
+POINTS = frozenset({"'POINT'", f"fewer than {FEWEST_POINTS} points"})
 
 
 def is_structure_set(path: Path) -> bool:
@@ -34,34 +37,44 @@ def find_structure_sets(folder: Path) -> tuple[Path, ...]:
     return tuple(file.path for file in search_folder(folder).unused if file.is_structure_set)
 
 
-def structure_set_of(series: DicomSeries, files: Iterable[Path]) -> Path | None:
+def structure_set_of(series: DicomSeries, known: Iterable[StructureReferences]) -> Path | None:
     """Return the structure set that was drawn on a series.
 
     Args:
         series: the scan.
-        files: RT Structure Sets.
+        known: what RT Structure Sets refer to.
 
     Returns:
         The one that names the series; if none does, the one that lies in its frame of reference
         and names no series.
 
     Raises:
-        InputError: several, or one that cannot be read.
+        InputError: several, or structures in another frame of reference.
     """
-    known = [one for file in files if (one := read_structure_set(file)) is not None]
+    known = tuple(known)
     fitting = [one for one in known if series.series_uid in one.series_uids]
     fitting = fitting or [one for one in known if _shares_frame(one, series)]
     if len(fitting) > 1:
         raise unusable_file(
             fitting[0].path,
             expected=f"one RT Structure Set of series {series.series_uid}",
-            found=f"another in {fitting[1].path}",
+            found=f"another in {printable_path(str(fitting[1].path))}",
             do="keep one of them",
         )
-    return fitting[0].path if fitting else None
+    if not fitting:
+        return None
+    (one,) = fitting
+    if one.roi_frame_uids - {series.frame_of_reference_uid}:
+        raise unusable_file(
+            one.path,
+            expected=f"structures in the frame of reference of series {series.series_uid}",
+            found="some in another (ReferencedFrameOfReferenceUID)",
+            do="give those that were drawn on this series, or move them there first",
+        )
+    return one.path
 
 
-def _shares_frame(one: StructureSet, series: DicomSeries) -> bool:
+def _shares_frame(one: StructureReferences, series: DicomSeries) -> bool:
     return not one.series_uids and series.frame_of_reference_uid in one.frame_uids
 
 
@@ -78,8 +91,8 @@ def read_structures(
         organ → mask, and the names of structures that the challenge does not know.
 
     Raises:
-        InputError: not readable, no structure that is known, two of one organ, or
-            contours off the slices.
+        InputError: not readable, no structure that is known, two of one organ,
+            contours that are open or off the slices.
     """
     found = read_structure_set(path)
     if found is None:
@@ -92,7 +105,7 @@ def read_structures(
     organs = _organs_by_name(challenge)
     chosen: dict[str, DrawnStructure] = {}
     unknown: list[str] = []
-    for roi in found.rois:
+    for roi in found:
         organ = organs.get(_key(roi.name))
         if organ is None:
             unknown.append(roi.name)
@@ -105,13 +118,23 @@ def read_structures(
         raise unusable_file(
             path,
             expected=f"structures named as those of {challenge.name}",
-            found=names or "none with a closed contour",
+            found=names or "none with a contour",
             do="rename them, or name them in [data_set.roi_names] of the challenge's file",
         )
     return {name: _pieces(path, roi, grid) for name, roi in chosen.items()}, tuple(unknown)
 
 
 def _pieces(path: Path, roi: DrawnStructure, grid: Grid) -> Pieces:
+    if roi.fault:
+        raise roi.fault
+    # Points beside closed contours mark something; an open contour may be a part of the organ.
+    if roi.others - POINTS or not roi.contours:
+        raise unusable_file(
+            path,
+            expected=f"closed contours of {quote_header_text(roi.name)}",
+            found=", ".join(sorted(roi.others)),
+            do="close them, or remove the structure",
+        )
     pieces = Pieces()
     for number, plane in sorted(fill_contours(path, roi, grid).items()):
         pieces.add(number, plane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import TypeAdapter
@@ -48,7 +49,7 @@ def challenge_of(weights: Bundle, named: str | None = None) -> Challenge:
     """
     meant = weights.manifest.challenge
     if named is None:
-        rules = weights.manifest.own_challenge or catalogue.load_challenge(meant)
+        rules = weights.manifest.own_challenge or _package_challenge(meant, weights.folder)
     else:
         rules = catalogue.load_challenge(named)
         if rules.name != meant:
@@ -60,6 +61,16 @@ def challenge_of(weights: Bundle, named: str | None = None) -> Challenge:
             rules = weights.manifest.own_challenge or rules
     check_agreement(weights.manifest, rules, source=str(weights.folder))
     return rules
+
+
+def _package_challenge(name: str, folder: Path) -> Challenge:
+    """Load a challenge by the name in a manifest, which must not point at a file."""
+    if name not in catalogue.challenge_names():
+        raise WeightsError(
+            f"{folder}: the manifest names the challenge {name!a}, which this version does not "
+            "have; export the model again, or pass the challenge's .toml file by --challenge"
+        )
+    return catalogue.load_challenge(name)
 
 
 def check_agreement(model: ModelInterface, rules: Challenge, *, source: str) -> None:

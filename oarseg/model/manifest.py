@@ -261,7 +261,8 @@ class Manifest:
             "mirror_axes": list(self.mirror_axes),
             "names of channels": [channel.name for channel in self.channels],
             "names of labels": [label.name for label in self.labels],
-            "values of labels": [label.value for label in self.labels],
+            # Two regions may be painted alike.
+            "values of labels": [] if self.regions else [label.value for label in self.labels],
             "files of models": [model.file for model in self.models],
             "folds of one precision": [(model.fold, model.precision) for model in self.models],
         }

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Final, Literal, Self, TextIO
 
 from tqdm import tqdm
 
 LOGGER = logging.getLogger("oarseg")
+Form = Literal["text", "json"]
+FORMATS: Final = ("text", "json")
 SECONDS_BETWEEN_LINES = 10.0
 FRACTION_BETWEEN_LINES = 0.1
 
@@ -43,6 +47,20 @@ class _Handler(logging.Handler):
             _discard(stream)
         except Exception:
             self.handleError(record)
+
+
+class _JsonFormatter(logging.Formatter):
+    """Format a record as one line of JSON, in ASCII whatever the locale."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
 
 
 def _printable(text: str, stream: TextIO) -> str:
@@ -81,17 +99,22 @@ def escape_unknown_characters() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def configure_logging(*, verbose: bool = False, information_to_stdout: bool = False) -> None:
-    """Send the package's log to stderr as ``HH:MM:SS LEVEL message``.
+def configure_logging(
+    *, verbose: bool = False, information_to_stdout: bool = False, form: Form = "text"
+) -> None:
+    """Send the package's log to stderr.
 
     Calling it again replaces the former configuration.
 
     Args:
         verbose: also log details for debugging.
         information_to_stdout: send only warnings and errors to stderr, the rest to stdout.
+        form: ``text`` for ``HH:MM:SS LEVEL message``; ``json`` for an object a line with
+            ``time`` (ISO 8601, UTC), ``level``, ``message`` and, for a bug, ``traceback``.
     """
     handler = _Handler(information_to_stdout=information_to_stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_JsonFormatter() if form == "json" else text)
     LOGGER.handlers[:] = [handler]
     LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
     LOGGER.propagate = False

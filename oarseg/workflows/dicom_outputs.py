@@ -7,8 +7,11 @@ from typing import Any
 from oarseg.cases.case import Case
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
+from oarseg.imaging.volume import Grid
 from oarseg.results.dicom import segmentation
 from oarseg.results.dicom.write_objects import DicomRequest, object_names
+from oarseg.system import memory
+from oarseg.system.memory import Need
 from oarseg.workflows.settings import RunDescription, Settings
 
 
@@ -37,6 +40,25 @@ def check_reference(case: Case, challenge: Challenge, settings: Settings) -> Non
             f"{case.files[channel]}: expected a DICOM series for {' and '.join(asked)}, found a "
             f"file of another format; leave {' and '.join(asked)} out, or give the DICOM slices"
         )
+
+
+def check_segmentation_memory(grid: Grid, run: RunDescription, *, freed: int) -> None:
+    """Make sure, before the work, that a Segmentation of organs that overlap will fit.
+
+    Args:
+        grid: the CT's.
+        run: says what is asked for.
+        freed: bytes that are held now and will not be when it is written.
+
+    Raises:
+        ResourceError: it will not.
+    """
+    organs = run.challenge.organs
+    if run.settings.segmentation and segmentation.overlap(organs):
+        slices = grid.shape[0]
+        per_slice = segmentation.stacking_bytes(grid.shape, organs) // slices
+        need = Need("the Segmentation of organs that overlap", -freed, per_slice, slices)
+        memory.check_memory(need, hint=segmentation.WITHOUT)
 
 
 def dicom_request(case: Case, run: RunDescription) -> DicomRequest | None:

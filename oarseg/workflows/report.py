@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import logging
-import platform
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg import __version__
 from oarseg.cases.case import Case, label_path
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
 from oarseg.system.usage import Steps
+from oarseg.system.versions import package_versions
 from oarseg.workflows.dicom_outputs import dicom_record
 from oarseg.workflows.settings import RunDescription
 
 log = logging.getLogger(__name__)
-
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "SimpleITK",
-    "itk-elastix",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-)
 
 
 @dataclass
@@ -142,13 +129,5 @@ def case_report(
         "checks": notes.checks,
         "repair": notes.repair,
         "warnings": notes.warnings,
-        "versions": _versions(),
+        "versions": package_versions(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"oarseg": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):  # onnxruntime comes under one of two names
-            found[name] = version(name)
-    return found

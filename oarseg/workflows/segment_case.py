@@ -32,7 +32,7 @@ from oarseg.results import write_case
 from oarseg.system import memory
 from oarseg.system.log import ProgressLine
 from oarseg.system.usage import resident_mib
-from oarseg.workflows.dicom_outputs import dicom_request
+from oarseg.workflows.dicom_outputs import check_segmentation_memory, dicom_request
 from oarseg.workflows.effort import Computation
 from oarseg.workflows.forecast import forecast_memory
 from oarseg.workflows.judge_organs import centre_of_body, judge_organs
@@ -204,6 +204,8 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
             warn=notes.warn,
         )
         ct = images.volumes[reference]
+        held = sum(image.array.nbytes for image in images.volumes.values())
+        check_segmentation_memory(ct.grid, run, freed=held)
         body = None if run.region == "all" else find_body(ct)
     if body is None and run.region != "all":
         notes.warn("no body found in the CT: the whole image is segmented")

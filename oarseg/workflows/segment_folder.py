@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from oarseg.cases.admission import printable_path
 from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OarsegError, OutputError
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import locate_voxels
+from oarseg.imaging.files.pixels import printable_path
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from oarseg.cli.main import build_parser
 from oarseg.training.nnunet_files.checkpoint import load_weights, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,31 @@ def test_finished_rounds_are_not_run_again(
     weights.run_rounds(job, 3)
     assert ran == [1, 2]
     assert job.last_checkpoint(1) == done
+
+
+def test_its_commands_are_ones_that_oarseg_takes(
+    weights: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing runs: each command line is parsed as the command line itself does."""
+    parsed: list[str] = []
+
+    def parse(line: list[str], **_: object) -> None:
+        build_parser().parse_args(line[3:])
+        parsed.append(line[3])
+
+    monkeypatch.setattr(weights.subprocess, "run", parse)
+    job = weights.Job(tmp_path, tmp_path / "start", 2, 1, None, "{}", "cpu", 1)
+    (tmp_path / "start").touch()
+    job.round_folder(0).mkdir(parents=True)
+    weights.make_sets(job)
+    weights.prepare_round(job, 0)
+    parse(weights.train_command(job, 0))
+    fold = tmp_path / "results" / "fold_all"
+    fold.mkdir(parents=True)
+    for path in ("plans.json", "dataset.json", "fold_all/checkpoint_latest.pth"):
+        (tmp_path / "results" / path).touch()
+    weights.validate(job, 0, fold / "checkpoint_latest.pth")
+    assert parsed == [*["phantom"] * 4, "prepare", "train", "export"]
 
 
 def test_seeds_of_validation_are_never_trained_on(weights: ModuleType) -> None:

@@ -72,6 +72,24 @@ def test_a_socket_of_slices_beside_one_of_an_image(tmp_path: Path) -> None:
     assert set(case.series) == {"CT"}
 
 
+def test_two_cts_of_a_case_lie_in_two_sockets(tmp_path: Path) -> None:
+    """Which series of a study is which of SegRap's CTs, no header tells."""
+    plain, contrast = (Form(series=name) for name in ("plain", "contrast"))
+    write_series(tmp_path / "a" / "images" / "head-neck-ct", small_volume(), plain)
+    second = tmp_path / "a" / "images" / "head-neck-contrast-enhanced-ct"
+    write_series(second, small_volume(), contrast)
+    segrap = catalogue.load_challenge("segrap_oar")
+    (case,) = find_cases(tmp_path / "a", segrap).cases
+    assert case.series["CT"].series_uid == uid("series", "1", "plain")
+    assert case.series["CT_contrast"].series_uid == uid("series", "1", "contrast")
+    write_series(tmp_path / "b" / "1", small_volume(), plain)
+    write_series(tmp_path / "b" / "2", small_volume(), contrast)
+    named = WantedSeries((uid("series", "1", "plain"),))
+    (problem,) = find_cases(tmp_path / "b", segrap, wanted=named).problems
+    assert f"expected the CT_contrast of {name_of('1')} with its CT, found none" in problem.message
+    assert problem.message.endswith("give each image as a folder images/<socket>/")
+
+
 def test_two_series_of_a_study_are_a_problem_with_a_list(tmp_path: Path) -> None:
     write_series(tmp_path / "1", small_volume(), Form(series="a"))
     write_series(tmp_path / "2", small_volume(), Form(series="b"))
@@ -132,6 +150,13 @@ def test_a_required_mr_is_missed(tmp_path: Path) -> None:
     write_series(tmp_path, small_volume())
     (problem,) = find_cases(tmp_path, HAN_SEG).problems
     assert f"expected the MR_T1 of {name_of('1')} with its CT, found none" in problem.message
+
+
+def test_a_socket_of_data_sets_without_a_preamble(tmp_path: Path) -> None:
+    for path in write_series(tmp_path / "images" / "ct", small_volume()):
+        path.write_bytes(path.read_bytes()[132:])
+    (problem,) = find(tmp_path).problems
+    assert "expected a DICOM file with DICM at byte 128, found a data set" in problem.message
 
 
 def test_structures_alone_are_no_case(tmp_path: Path) -> None:

@@ -97,6 +97,83 @@ def test_inputs_json_tells_the_sockets(tmp_path: Path, key: str) -> None:
     assert dict(case.files) == {"CT": tmp_path / "images/ct/x.mha"}
 
 
+def listed(slug: str, path: str | None, **more: object) -> dict[str, object]:
+    """An entry as the platform writes it."""
+    place = {} if path is None else {"relative_path": path}
+    socket = {"slug": slug, "kind": "Image", "super_kind": "Image", "title": slug, **place}
+    image = {"name": "x.mha", "pk": "8a1b"}
+    return {"socket": socket, "file": None, "image": image, "value": None, **more}
+
+
+CT_ENTRY = listed("ct-image", "images/ct")
+MR_ENTRY = listed("t1-mri", "images/t1-mri")
+AGE_ENTRY = listed("age", "age.json", image=None, value=61)
+
+
+def write_list(root: Path, *entries: object) -> None:
+    (root / "inputs.json").write_text(json.dumps(entries))
+
+
+def test_the_platforms_slug_and_folder_may_differ(tmp_path: Path) -> None:
+    put(tmp_path, "images/ct/x.mha", "images/t1-mri/y.mha", "age.json", "images/pet/z.mha")
+    write_list(tmp_path, AGE_ENTRY, MR_ENTRY, CT_ENTRY, listed("pet", "images/pet"))
+    (case,) = find_cases(tmp_path, HAN_SEG).cases
+    assert dict(case.files) == {
+        "CT": tmp_path / "images/ct/x.mha",
+        "MR_T1": tmp_path / "images/t1-mri/y.mha",
+    }
+
+
+def test_files_are_read_from_where_the_list_says(tmp_path: Path) -> None:
+    put(tmp_path, "images/planning/x.mha", "images/ct/other.mha", "images/mr/y/z.mha")
+    write_list(tmp_path, listed("ct", "images/planning"), listed("t1-mri", "images/mr/y/z.mha"))
+    (case,) = find_cases(tmp_path, HAN_SEG).cases
+    assert dict(case.files) == {
+        "CT": tmp_path / "images/planning/x.mha",
+        "MR_T1": tmp_path / "images/mr/y/z.mha",
+    }
+
+
+def test_the_sockets_that_came_decide_between_ct_and_mr_and_ct_alone(tmp_path: Path) -> None:
+    put(tmp_path, "images/ct/x.mha", "images/t1-mri/left_from_before.mha")
+    write_list(tmp_path, CT_ENTRY)
+    (case,) = find_cases(tmp_path, HAN_SEG, required=CT_ONLY).cases
+    assert set(case.files) == {"CT"}
+    write_list(tmp_path, CT_ENTRY, MR_ENTRY)
+    (case,) = find_cases(tmp_path, HAN_SEG, required=CT_ONLY).cases
+    assert set(case.files) == {"CT", "MR_T1"}
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_listed_image_that_is_not_there_is_no_case_without_it(
+    tmp_path: Path, empty: bool
+) -> None:
+    put(tmp_path, "images/ct/x.mha")
+    if empty:
+        (tmp_path / "images/t1-mri").mkdir()
+    write_list(tmp_path, CT_ENTRY, MR_ENTRY)
+    assert only_problem(tmp_path, CT_ONLY) == CaseProblem(
+        "x",
+        f"{tmp_path}/images/t1-mri: expected the image of the socket t1-mri, which inputs.json "
+        "lists, found none; put it there, or correct the list",
+    )
+
+
+@pytest.mark.parametrize("path", ["../ct", "/etc", "", "images/\n"])
+def test_a_path_out_of_the_input_is_refused(tmp_path: Path, path: str) -> None:
+    write_list(tmp_path, listed("ct", path))
+    message = "socket ct: expected a relative_path inside the input folder, found"
+    with pytest.raises(InputError, match=message):
+        find_cases(tmp_path, HAN_SEG)
+
+
+def test_a_socket_listed_twice_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, "images/ct/x.mha")
+    write_list(tmp_path, CT_ENTRY, CT_ENTRY)
+    with pytest.raises(InputError, match="expected one image for the socket ct, found two"):
+        find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -459,3 +536,14 @@ def test_a_folder_of_plain_cts(tmp_path: Path) -> None:
     (case,) = find_cases(tmp_path, rules).cases
     assert case.name == "RADCURE-0007"
     assert label_path(case, rules) == Path("labels/RADCURE-0007.nii.gz")
+
+
+def test_a_channel_that_the_model_has_not_is_no_silence(tmp_path: Path) -> None:
+    """As in nnU-Net, where the network would refuse three channels."""
+    rules = catalogue.load_challenge("han5k")
+    put(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "c_0001.nii.gz")
+    found = find_cases(tmp_path, rules)
+    assert [case.name for case in found.cases] == ["b"]
+    (problem,) = found.problems
+    assert problem.name == "a"
+    assert "a_0001.nii.gz: expected the model's channels, _0000, found one more" in problem.message

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tg263
 
 from oarseg.challenges import catalogue, label_table, toml_file
 from oarseg.errors import InputError
@@ -253,6 +254,24 @@ def test_names_in_dicom_follow_tg_263(name: str) -> None:
         assert organ.rt_type == (organ.dicom_name[:3] if target else "ORGAN")
         side = {"left": "L", "right": "R"}.get(organ.side or "", "")
         assert organ.dicom_name.endswith(side)
+
+
+# The challenges' own: TG-263 knows no such structure, or none of one side only.
+NOT_IN_TG_263 = {
+    "BuccalMucosa",
+    *("Eye_AL", "Eye_AR", "Eye_PL", "Eye_PR"),
+    *("IAC_L", "IAC_R", "TympanicCavity_L", "TympanicCavity_R"),
+    *("VestibulSemi_L", "VestibulSemi_R", "ETbone_L", "ETbone_R"),
+    *("Bone_Mandible_L", "Bone_Mandible_R"),
+}
+
+
+def test_names_in_dicom_are_in_the_list_of_tg_263() -> None:
+    """Package tg263 has the report's 709 names."""
+    organs = [organ for name in PROFILES for organ in catalogue.load_challenge(name).organs]
+    names = {organ.dicom_name for organ in organs}
+    unknown = {name for name in names if not tg263.is_structure_name_allowed(name)}
+    assert unknown == NOT_IN_TG_263
 
 
 def test_the_same_organ_has_the_same_name_in_every_dicom() -> None:

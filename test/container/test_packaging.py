@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import tarfile
 import tomllib
 from pathlib import Path
 
+import docker_engine
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -22,8 +24,6 @@ PINS = {name: version for name, version, _ in PIN.findall(LINES)}
 CONTAINER = [
     Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["gpu"]
 ]
-
-SCRIPTS = ["build.sh", "export.sh", *(f".ci/{path.name}" for path in (ROOT / ".ci").iterdir())]
 
 
 @pytest.mark.parametrize("wanted", CONTAINER, ids=str)
@@ -71,8 +71,10 @@ def test_build_context_is_an_allow_list() -> None:
 
 
 SCRIPTS = [
+    ".image.sh",
     "build.sh",
     "export.sh",
+    "test_run.sh",
     *sorted(f".ci/{path.name}" for path in (ROOT / ".ci").iterdir()),
 ]
 
@@ -83,20 +85,28 @@ def test_scripts_are_strict_and_executable(script: str) -> None:
     assert "\nset -euo pipefail\n" in (ROOT / script).read_text()
 
 
-def scripted(tmp_path: Path, *command: str) -> list[str]:
-    """What a script asks of Docker, a line each, where a stand-in notes it."""
-    (tmp_path / "bin").mkdir()
+def run_script(tmp_path: Path, *command: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a script where a stand-in notes what is asked of Docker, and answers each the same."""
+    (tmp_path / "bin").mkdir(exist_ok=True)
     stand_in = tmp_path / "bin" / "docker"
-    stand_in.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n{answer}\n')
     stand_in.chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(
+    return subprocess.run(
         [ROOT / command[0], *command[1:]],
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         env=os.environ | {"PATH": path},
     )
-    return (tmp_path / "asked").read_text().splitlines()
+
+
+def scripted(tmp_path: Path, *command: str, answer: str = "") -> list[str]:
+    """What a script that succeeds asks of Docker, a line each, but for the image's label."""
+    done = run_script(tmp_path, *command, answer=answer)
+    assert done.returncode == 0, done.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()
+    return [line for line in asked if not line.startswith("image inspect ")]
 
 
 def test_an_image_without_weights_is_built_and_saved_under_a_name_of_its_own(
@@ -122,6 +132,75 @@ def test_an_image_with_weights_is_saved_as_it_was_built(tmp_path: Path) -> None:
     asked = scripted(tmp_path, "export.sh", "image", str(tmp_path / "dist"))
     assert [line.split()[0] for line in asked] == ["save", "run"]
     assert asked[0] == f"save oarseg:{__version__}"
+
+
+def source_hash() -> str:
+    told = subprocess.run(
+        ["bash", "-c", ". ./.image.sh; source_hash"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return told.stdout.strip()
+
+
+def test_an_image_older_than_the_code_is_told(tmp_path: Path) -> None:
+    export = ("export.sh", "image", str(tmp_path / "dist"))
+    stale = run_script(tmp_path, *export)
+    assert f"warning: oarseg:{__version__} is older than the code" in stale.stderr
+    fresh = run_script(tmp_path, *export, answer=f"echo {source_hash()}")
+    assert "warning" not in fresh.stderr
+    built = scripted(tmp_path, "build.sh")[-1]
+    assert f"--label oarseg.source={source_hash()}" in built
+
+
+def test_the_export_takes_a_teams_weights_and_ends_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    dist = tmp_path / "dist"
+    export = ("export.sh", "all", str(dist), "--weights", str(folder))
+    none = run_script(tmp_path, *export)
+    assert none.returncode == 2
+    assert "expected a folder with manifest.json" in none.stderr
+    (folder / "manifest.json").write_text("{}")
+    done = run_script(tmp_path, *export)
+    assert done.returncode == 0, done.stderr
+    assert f"Models: upload {dist}/oarseg-weights-{__version__}.tar.gz" in done.stdout
+    with tarfile.open(dist / f"oarseg-weights-{__version__}.tar.gz") as archive:
+        assert archive.getnames() == [".", "./manifest.json"]
+    asked = (tmp_path / "asked").read_text().splitlines()[-1]
+    assert asked.endswith(f"oarseg:{__version__} -m oarseg.cli submission")
+    assert f"--volume {folder}:/opt/ml/model:ro" in asked
+
+
+def test_each_job_runs_as_the_platform_would(tmp_path: Path) -> None:
+    cases, out = tmp_path / "cases", tmp_path / "out"
+    for name in ("a", "b"):
+        (cases / name / "images").mkdir(parents=True)
+    (cases / "notes").mkdir()
+    asked = scripted(tmp_path, "test_run.sh", str(cases), "-", str(out), answer="echo runc")
+    runs = [line for line in asked if ":/input:ro" in line]
+    assert [line.split()[0] for line in asked[:1]] == ["build"]
+    assert len(runs) == 2
+    for line, name in zip(runs, ("a", "b"), strict=True):
+        assert " ".join(docker_engine.FLAGS[:8]) in line
+        assert "--memory 16g --memory-swap 16g" in line
+        assert f"{cases / name}:/input:ro" in line
+        assert f"{out / name}:/output" in line
+        assert "--gpus" not in line
+    assert sum("submission --output /output" in line for line in asked) == 2
+
+
+def test_a_job_that_fails_fails_the_run(tmp_path: Path) -> None:
+    (tmp_path / "cases" / "images").mkdir(parents=True)
+    arguments = ("test_run.sh", str(tmp_path / "cases"), "-", str(tmp_path / "out"))
+    done = run_script(tmp_path, *arguments, answer='case "$*" in *:/input:ro*) exit 3;; esac')
+    assert done.returncode == 1
+    assert "cases: exit status 3" in done.stdout
+    assert run_script(tmp_path, "test_run.sh").returncode == 2
+    nowhere = run_script(tmp_path, *arguments[:2], str(tmp_path / "nowhere"))
+    assert (nowhere.returncode, "expected a folder, found none" in nowhere.stderr) == (2, True)
 
 
 def test_the_image_holds_the_weights_unless_told_otherwise() -> None:

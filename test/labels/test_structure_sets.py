@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
+import dicom_fuzzing
 import numpy as np
+import pydicom
 import pytest
 from dicom_files import Form, small_volume, turned, uid, write_series, write_structure_set
 from numpy.typing import NDArray
+from pydicom.dataset import FileDataset
 
+from oarseg.cases.case import Case
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.choose import find_series
-from oarseg.imaging.files.dicom.series import study_name
+from oarseg.imaging.files.dicom.series import DicomSeries, study_name
+from oarseg.imaging.files.dicom.structure_set import read_references
 from oarseg.imaging.files.read_scan import read_volume
 from oarseg.imaging.volume import Grid
 from oarseg.labels.structure_sets import find_structure_sets, read_structures, structure_set_of
 from oarseg.training.preparation.dataset import prepare_dataset
+from oarseg.training.preparation.label_sources import find_structure_sources
 
 pytestmark = pytest.mark.dicom
 HAN_SEG = catalogue.load_challenge("han_seg")
@@ -108,30 +116,189 @@ def test_contours_off_the_slices(tmp_path: Path, z: float) -> None:
         read_structures(path, HAN_SEG, grid)
 
 
+def whose(series: DicomSeries, *files: Path) -> Path | None:
+    references = [one for file in files if (one := read_references(file)) is not None]
+    assert len(references) == len(files)
+    return structure_set_of(series, references)
+
+
 def test_the_structure_set_of_a_series(tmp_path: Path) -> None:
     grid = small_volume().grid
     write_series(tmp_path / "ct", small_volume())
     series = find_series(tmp_path / "ct", "CT")
     shapes = {"Brainstem": [contour(grid, 1, SQUARE)]}
     other = write_structure_set(tmp_path / "other", shapes, series="2")
-    assert structure_set_of(series, find_structure_sets(tmp_path)) is None
+    assert whose(series, *find_structure_sets(tmp_path)) is None
     by_frame = write_structure_set(tmp_path / "frame", shapes, series="")
-    assert structure_set_of(series, [other, by_frame]) == by_frame
+    assert whose(series, other, by_frame) == by_frame
     mine = write_structure_set(tmp_path / "mine", shapes)
-    assert structure_set_of(series, find_structure_sets(tmp_path)) == mine
+    assert whose(series, *find_structure_sets(tmp_path)) == mine
     write_structure_set(tmp_path / "again", shapes)
     with pytest.raises(InputError, match=r"expected one RT Structure Set of series .* another in"):
-        structure_set_of(series, find_structure_sets(tmp_path))
+        whose(series, *find_structure_sets(tmp_path))
+
+
+def test_structures_in_another_frame_of_reference(tmp_path: Path) -> None:
+    """They name the series, but their millimetres are others."""
+    write_series(tmp_path / "ct", small_volume())
+    shapes = {"Brainstem": [contour(small_volume().grid, 1, SQUARE)]}
+    path = write_structure_set(tmp_path / "rs", shapes)
+
+    def move(data: FileDataset) -> None:
+        data.StructureSetROISequence[0].add_new("ReferencedFrameOfReferenceUID", "UI", "1.2.3")
+
+    changed(path, move)
+    with pytest.raises(InputError, match="expected structures in the frame of reference of series"):
+        whose(find_series(tmp_path / "ct", "CT"), path)
+
+
+def changed(path: Path, change: Callable[[FileDataset], None]) -> Path:
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def kinds(*names: str, roi: int = 0) -> Callable[[FileDataset], None]:
+    """Give the contours of a structure these kinds."""
+
+    def change(data: FileDataset) -> None:
+        for item, name in zip(data.ROIContourSequence[roi].ContourSequence, names, strict=True):
+            item.ContourGeometricType = name
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["OPEN_PLANAR", "OPEN_NONPLANAR", "POINT", ""])
+def test_contours_that_enclose_nothing(tmp_path: Path, kind: str) -> None:
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE)]
+    path = write_structure_set(tmp_path / "rs", {"Brainstem": shapes, "Parotid_L": shapes})
+    changed(path, kinds(kind))
+    found = f"'{kind}'" if kind else "no ContourGeometricType"
+    expected = f"rs: expected closed contours of 'Brainstem', found {found}; close them, or remove"
+    with pytest.raises(InputError, match=expected):
+        read_structures(path, HAN_SEG, grid)
+
+
+def test_an_open_contour_among_closed_ones(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE), contour(grid, 2, SQUARE)]
+    path = write_structure_set(tmp_path / "rs", {"Brainstem": shapes})
+    changed(path, kinds("CLOSED_PLANAR", "OPEN_PLANAR"))
+    with pytest.raises(InputError, match="closed contours of 'Brainstem', found 'OPEN_PLANAR'"):
+        read_structures(path, HAN_SEG, grid)
+
+
+def test_points_beside_closed_contours_are_passed_over(tmp_path: Path) -> None:
+    """A marker, and the specks of one or two points that planning systems leave."""
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE), contour(grid, 2, SQUARE[:1]), contour(grid, 3, SQUARE[:2])]
+    path = write_structure_set(tmp_path / "rs", {"Brainstem": shapes})
+    changed(path, kinds("CLOSED_PLANAR", "POINT", "CLOSED_PLANAR"))
+    found = mask(path, grid)
+    assert found.sum() == found[1].sum() == 8
+
+
+def test_holes_that_are_contours_by_name(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    shapes = [contour(grid, 2, SQUARE), contour(grid, 2, HOLE)]
+    path = write_structure_set(tmp_path / "rs", {"Brainstem": shapes})
+    assert mask(changed(path, kinds("CLOSEDPLANAR_XOR", "CLOSEDPLANAR_XOR")), grid).sum() == 7
+
+
+def test_damage_in_a_structure_of_no_interest(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE)]
+    path = write_structure_set(tmp_path / "rs", {"Bolus": shapes, "Brainstem": shapes})
+
+    def damage(roi: int) -> Callable[[FileDataset], None]:
+        def change(data: FileDataset) -> None:
+            data.ROIContourSequence[roi].ContourSequence[0].ContourData = [1, 2, 3, 4]
+
+        return change
+
+    assert mask(changed(path, damage(0)), grid).sum() == 8
+    with pytest.raises(InputError, match="expected contours of 'Brainstem' with x y z for each"):
+        read_structures(changed(path, damage(1)), HAN_SEG, grid)
+
+
+def test_two_structures_of_one_number(tmp_path: Path) -> None:
+    """Whose contours are whose nobody can tell."""
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE)]
+    path = write_structure_set(tmp_path / "rs", {"Brainstem": shapes, "Bolus": shapes})
+
+    def same(data: FileDataset) -> None:
+        data.StructureSetROISequence[1].ROINumber = 1
+
+    with pytest.raises(InputError, match="found 'Brainstem' and 'Bolus' with the ROINumber 1"):
+        read_structures(changed(path, same), HAN_SEG, grid)
+
+
+def test_a_structure_without_contours_is_not_drawn(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    path = write_structure_set(
+        tmp_path / "rs", {"Brainstem": [contour(grid, 1, SQUARE)], "Parotid_L": []}
+    )
+    assert set(read_structures(path, HAN_SEG, grid)[0]) == {"Brainstem"}
+
+
+def test_names_in_another_character_set(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    path = write_structure_set(tmp_path / "rs", {"Rückenmark": [contour(grid, 1, SQUARE)]})
+
+    def latin(data: FileDataset) -> None:
+        data.decode()
+        data.SpecificCharacterSet = "ISO_IR 100"
+
+    changed(path, latin)
+    assert "Rückenmark".encode("latin-1") in path.read_bytes()
+    names = {"SpinalCord": ("rückenmark",)}
+    rules = replace(HAN_SEG, data_set=replace(HAN_SEG.data_set, roi_names=names))
+    assert set(read_structures(path, rules, grid)[0]) == {"SpinalCord"}
 
 
 def test_damaged(tmp_path: Path) -> None:
     grid = small_volume().grid
     path = write_structure_set(tmp_path / "rs", {"Brainstem": [contour(grid, 1, SQUARE)[:2]]})
-    with pytest.raises(InputError, match="expected contours of three points or more"):
+    with pytest.raises(InputError, match="expected closed contours of 'Brainstem', found fewer"):
         read_structures(path, HAN_SEG, grid)
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(InputError, match=r"rs: expected "):
         read_structures(path, HAN_SEG, grid)
+
+
+CONTOUR_TAGS = (
+    *((0x0008, 0x0005), (0x3006, 0x0010), (0x3006, 0x0020), (0x3006, 0x0022), (0x3006, 0x0024)),
+    *((0x3006, 0x0026), (0x3006, 0x0039), (0x3006, 0x0040), (0x3006, 0x0042), (0x3006, 0x0050)),
+    *((0x3006, 0x0084), (0x0020, 0x0052), (0x0020, 0x000E), (0x0002, 0x0010)),
+)
+
+
+def test_any_structure_set_is_read_or_refused(tmp_path: Path) -> None:
+    grid = small_volume().grid
+    shapes = [contour(grid, 1, SQUARE), contour(grid, 2, HOLE)]
+    seed = write_structure_set(tmp_path / "seed", {"Brainstem": shapes, "Bolus": shapes})
+    outcomes = set()
+    for number in range(120):
+        random = Random(number)
+        data = seed.read_bytes()
+        for _ in range(random.randint(1, 3)):
+            data = dicom_fuzzing.mutated(data, random, CONTOUR_TAGS)
+        path = tmp_path / "rs"
+        path.write_bytes(data)
+        try:
+            read_references(path)
+            read_structures(path, HAN_SEG, grid)
+            outcomes.add("read")
+        except InputError as error:
+            message = str(error)
+            assert message.startswith(f"{path}: expected "), message
+            assert message.isprintable()
+            outcomes.add(message.partition(": expected ")[2][:20])
+    assert "read" in outcomes
+    assert len(outcomes) > 4, outcomes
 
 
 def test_prepare_reads_them(tmp_path: Path) -> None:
@@ -151,3 +318,21 @@ def test_prepare_reads_them(tmp_path: Path) -> None:
     array = read_volume(label).array
     assert (array[2, 2:4, 1:5] > 0).all()
     assert np.count_nonzero(array) == 8
+
+
+def test_a_damaged_structure_set_costs_no_other_case(tmp_path: Path) -> None:
+    shapes = {"Brainstem": [contour(small_volume().grid, 1, SQUARE)]}
+    write_series(tmp_path / "ct", small_volume())
+    series = find_series(tmp_path / "ct", "CT")
+    case = Case("a", {"CT": series.folder}, {"CT": series})
+    mine = write_structure_set(tmp_path / "mine", shapes)
+    broken = write_structure_set(tmp_path / "other", shapes, series="2")
+    syntax = b"1.2.840.10008.1.2.1\0"
+    broken.write_bytes(broken.read_bytes().replace(syntax, b"1.2.840.10008.1.2.2\0"))
+    found, problems = find_structure_sources(tmp_path, [case], HAN_SEG)
+    assert found["a"].label_map == mine
+    assert [problem.name for problem in problems] == ["other"]
+    write_structure_set(tmp_path / "again", shapes)
+    found, problems = find_structure_sources(tmp_path, [case], HAN_SEG)
+    assert found == {}
+    assert [problem.name for problem in problems] == ["other", "a"]

@@ -138,6 +138,13 @@ def test_another_challenge_than_the_weights(made: Manifest) -> None:
         agreement.challenge_of(opened(made), "han_seg")
 
 
+@pytest.mark.parametrize("name", ["gone", "/etc/challenge.toml"])
+def test_a_manifest_of_a_challenge_that_is_not_here(made: Manifest, name: str) -> None:
+    """The manifest is a stranger's: it names no file that is then read."""
+    with pytest.raises(WeightsError, match=f"the challenge '{name}'.*export the model again"):
+        agreement.challenge_of(opened(replace(made, challenge=name)))
+
+
 def test_a_label_table_travels_in_the_manifest(made: Manifest, tmp_path: Path) -> None:
     table = tmp_path / "dataset.json"
     table.write_text(json.dumps({"labels": {"background": 0, "Brain": 1, "Lens_L": 2}}))

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jpeg_lossless import encode_lossless
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence as Sequence_
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     ExplicitVRLittleEndian,
+    JPEGLossless,
+    JPEGLosslessSV1,
     MRImageStorage,
     RTStructureSetStorage,
 )
@@ -137,6 +142,19 @@ def set_pixels(data: Dataset, stored: NDArray[Any], *, signed: bool) -> None:
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
     data.PixelRepresentation = int(signed)
     data.PixelData = stored.astype("<i2" if signed else "<u2").tobytes()
+
+
+def compress(data: FileDataset, syntax: str, keep: float = 1.0) -> None:
+    """Compress the pixels of a slice, and keep this share of the frame's bytes."""
+    if syntax in (JPEGLossless, JPEGLosslessSV1):
+        stored = np.frombuffer(data.PixelData, "<u2").reshape(data.Rows, data.Columns)
+        frame = encode_lossless(stored)
+        data.file_meta.TransferSyntaxUID = UID(syntax)
+    else:
+        data.compress(syntax, generate_instance_uid=False)
+        frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    data.PixelData = encapsulate([frame[: int(len(frame) * keep)]])
+    data["PixelData"].VR = "OB"
 
 
 def write_structure_set(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,15 @@ from random import Random
 
 import fuzzing
 import numpy as np
-from dicom_files import PATIENT_NAME, Form, slice_dataset, write_series
+from dicom_files import PATIENT_NAME, Form, compress, slice_dataset, write_series
 from fuzzing import FLOATS, INTEGERS, LIMITS, MOST_MUTATIONS, NUMBERS, TEXTS, File
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.choose import find_series
@@ -44,7 +51,9 @@ LENGTHS = (0, 1, 2, 7, 255, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 SYNTAXES = (
     b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.1.99",
     b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.5", b"1.2.840.10008.1.2.4.70", b"",
+    b"1.2.840.10008.1.2.4.57", b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.4.90",
 )  # fmt: skip
+COMPRESSED = (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
 UNDEFINED = 0xFFFFFFFF
 SEQUENCE = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, UNDEFINED)
 ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, UNDEFINED)
@@ -55,26 +64,28 @@ SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 @cache
 def volume() -> Volume:
     """The series that the broken slice belongs to."""
-    array = np.arange(5 * 6 * 8).reshape(5, 6, 8).astype(np.int16)
-    return Volume(array, Grid((5, 6, 8), (2.0, 0.75, 0.5), (-12.5, 100.0, -597.25)))
+    # An encoder of JPEG 2000 takes no fewer rows and columns.
+    array = np.arange(5 * 32 * 32).reshape(5, 32, 32).astype(np.int16)
+    return Volume(array, Grid((5, 32, 32), (2.0, 0.75, 0.5), (-12.5, 100.0, -597.25)))
 
 
 @cache
 def seeds() -> tuple[File, ...]:
-    """Whole slices: explicit, implicit, run-length encoded, signed with a slope."""
+    """Whole slices: explicit, implicit, signed with a slope; run-length encoded, three of JPEG."""
     forms = (
         Form(),
         Form(syntax=ImplicitVRLittleEndian),
         Form(slopes=(0.5,), intercept=0.0, signed=True),
     )
-    made = [_bytes(form, compress=False) for form in forms]
-    return tuple(File(ENDING, data) for data in [*made, _bytes(Form(), compress=True)])
+    made = [_bytes(form) for form in forms]
+    made += [_bytes(Form(), syntax) for syntax in COMPRESSED]
+    return tuple(File(ENDING, data) for data in made)
 
 
-def _bytes(form: Form, *, compress: bool) -> bytes:
+def _bytes(form: Form, syntax: str = "") -> bytes:
     data = slice_dataset(volume(), BROKEN, form)
-    if compress:
-        data.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    if syntax:
+        compress(data, syntax)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x")
         data.save_as(path, enforce_file_format=True)
@@ -86,7 +97,7 @@ def make(random: Random) -> File:
     seed = random.choice(seeds())
     data = seed.data
     for _ in range(random.randint(1, MOST_MUTATIONS)):
-        data = _mutated(data, random)
+        data = mutated(data, random)
     return replace(seed, data=data)
 
 
@@ -125,10 +136,11 @@ def check(path: Path) -> Volume | None:
     return found
 
 
-def _mutated(data: bytes, random: Random) -> bytes:
+def mutated(data: bytes, random: Random, tags: Sequence[tuple[int, int]] = TAGS) -> bytes:
+    """Break a file in one place, mostly at an element of one of the tags."""
     if random.random() < 0.3:
         return random.choice(fuzzing.ANYWHERE)(data, random)
-    at = data.find(struct.pack("<HH", *random.choice(TAGS)), HEAD)
+    at = data.find(struct.pack("<HH", *random.choice(tags)), HEAD)
     if at < 0:
         return fuzzing.ANYWHERE[0](data, random)
     return random.choice(ELEMENT)(data, at, random)

@@ -70,6 +70,14 @@ MODELS = {
         ),
         whole,
     ),
+    "two regions painted alike": (
+        Foreign(
+            oracle.Recipe(SPACING, labels=TARGETS, region_order=(1, 2, 3)),
+            ("CBCT", "MR"),
+            change_dataset=lambda d: d.update(regions_class_order=[1, 1, 3]),
+        ),
+        whole,
+    ),
     "one region": (
         Foreign(
             oracle.Recipe(SPACING, labels={"background": 0, "all": [1, 2]}, region_order=(1,)),

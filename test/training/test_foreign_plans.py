@@ -10,6 +10,9 @@ from typing import Any
 import export_fuzzing as fuzzing
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerBN import (
+    nnUNetTrainerBN,
+)
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -164,6 +167,30 @@ def test_old_plans_give_nnunets_network(folder: Path, name: str) -> None:
     )
     assert repr(mine) == repr(wanted)
     assert shapes(mine) == shapes(wanted)
+
+
+def test_the_batch_norm_trainer_makes_another_network_of_plans(folder: Path) -> None:
+    folder = folder.rename(folder.with_name("nnUNetTrainerBN__nnUNetPlans__3d_fullres"))
+    mine = create_network(open_results(folder).settings.architecture, channels=2, classes=6)
+    theirs = PlansManager(json.loads((folder / "plans.json").read_text()))
+    settings = theirs.get_configuration("3d_fullres")
+    wanted = nnUNetTrainerBN.build_network_architecture(theirs, settings, 2, 6, False)
+    assert repr(mine) == repr(wanted)
+    assert shapes(mine) == shapes(wanted)
+
+
+def test_a_word_that_is_not_supported_is_named_beside_those_that_are(folder: Path) -> None:
+    def resample_otherwise(plans: Document) -> None:
+        settings = plans["configurations"]["3d_fullres"]
+        settings["resampling_fn_data"] = "resample_torch_fornnunet"
+
+    change(folder / "plans.json", resample_otherwise)
+    with pytest.raises(
+        InputError,
+        match=r"resampling_fn_data: expected 'resample_data_or_seg_to_shape', "
+        r"found resample_torch_fornnunet$",
+    ):
+        open_results(folder)
 
 
 def shapes(network: torch.nn.Module) -> dict[str, torch.Size]:

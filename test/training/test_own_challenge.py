@@ -50,8 +50,11 @@ def write_dataset(
     return path
 
 
-def test_regions_become_organs_that_share_labels(tmp_path: Path) -> None:
+def test_regions_become_organs_that_share_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rules = challenge_of_file(write_dataset(tmp_path, TARGETS))
+    assert not caplog.text
     assert rules.name == "Dataset007_Ours"
     assert [(o.name, o.labels) for o in rules.organs] == [
         ("PTV", (1, 2, 4)),
@@ -60,6 +63,13 @@ def test_regions_become_organs_that_share_labels(tmp_path: Path) -> None:
     ]
     # The label map keeps nnU-Net's integers, with those between that no region has.
     assert [s.label for s in rules.structures] == [1, 2, 3, 4]
+
+
+def test_a_region_painted_with_a_label_of_others_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    challenge_of_file(write_dataset(tmp_path, TARGETS | {"regions_class_order": [1, 1, 4]}))
+    assert "paints CTV/low with 1, which is none of its labels" in caplog.text
 
 
 def test_channels_keep_their_names_and_order(tmp_path: Path) -> None:
@@ -85,6 +95,21 @@ def test_names_that_differ_in_case_alone_give_different_files(tmp_path: Path) ->
     change = {"labels": labels, "regions_class_order": [1, 2]}
     rules = challenge_of_file(write_dataset(tmp_path, PLAIN | change))
     assert [organ.name for organ in rules.organs] == ["PTV", "ptv_2"]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/", "../../etc", "x" * 300])
+def test_a_name_from_a_stranger_is_one_that_files_can_have(tmp_path: Path, name: str) -> None:
+    path = write_dataset(tmp_path, PLAIN | {"name": name}, folder="ours")
+    rules = challenge_of_file(path)
+    assert 1 <= len(rules.name) <= 100
+    assert not rules.name.startswith(".")
+    assert "/" not in rules.name
+
+
+def test_a_label_with_too_long_a_name_is_named(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path, PLAIN | {"labels": {"background": 0, "x" * 101: 1}})
+    with pytest.raises(InputError, match=r"labels\.x+.*at most 100 characters"):
+        challenge_of_file(path)
 
 
 def test_the_printed_toml_is_utf_8_in_any_locale(tmp_path: Path) -> None:

@@ -14,14 +14,16 @@ from dicom_ct import write_ct
 from oarseg.cases.case import Case
 from oarseg.challenges import catalogue
 from oarseg.cli.main import build_parser
-from oarseg.errors import InputError, OutputError
+from oarseg.errors import InputError, OutputError, ResourceError
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.model.bundle import load_bundle
 from oarseg.results import write_case
 from oarseg.results.dicom import write_objects
+from oarseg.system import memory
 from oarseg.workflows.dicom_outputs import (
     check_objects,
     check_reference,
+    check_segmentation_memory,
     dicom_record,
     dicom_request,
 )
@@ -127,3 +129,19 @@ def test_a_case_that_is_no_dicom_is_refused(options: list[str], named: str) -> N
         check_reference(plain, HAN_SEG, settings)
     check_objects(settings, HAN_SEG)
     check_reference(plain, HAN_SEG, Settings(Path("in"), Path("out"), SHIPPED))
+
+
+def test_organs_that_overlap_must_fit_before_the_work(
+    run: RunDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty-five bytes and eight more for each voxel; the images are gone by then."""
+    room = memory.Room("the free RAM", 53 * GRID.voxels - 1, 0)
+    monkeypatch.setattr(memory, "tightest_room", lambda: room)
+    segrap = catalogue.load_challenge("segrap_oar")
+    settings = replace(run.settings, segmentation="binary")
+    overlapping = replace(run, challenge=segrap, settings=settings)
+    check_segmentation_memory(GRID, overlapping, freed=1)
+    with pytest.raises(ResourceError, match=r"organs that overlap needs .* leave --dicom-seg out"):
+        check_segmentation_memory(GRID, overlapping, freed=0)
+    check_segmentation_memory(GRID, replace(run, settings=settings), freed=0)
+    check_segmentation_memory(GRID, replace(run, challenge=segrap), freed=0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import shutil
 from pathlib import Path
 
 import highdicom
@@ -12,7 +10,8 @@ import nnunet_oracle as oracle
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import PATIENT_NAME, Form, small_volume, turned, uid, write_series
+from dicom_files import PATIENT_NAME, turned, uid, write_series
+from dicom_studies import FORMS, MR, write_study
 from even_odd import fill_roi
 
 from oarseg.challenges import catalogue
@@ -35,13 +34,6 @@ pytestmark = pytest.mark.dicom
 NAME = study_name(uid("study", "1"))
 HAN_SEG = catalogue.load_challenge("han_seg")
 LABELS = Path("images", "head_neck_oar")
-MR = Form(modality="MR", series="mr", reference="2", intercept=None, signed=True)
-# How the CT is stored, and which of its axes (z, y, x) run backwards then.
-FORMS = {
-    "HFS, names shuffled": (Form(), (1, 1, 1)),
-    "HFP, half a unit, signed": (Form(slopes=(0.5,), intercept=0.0, signed=True), (1, -1, -1)),
-    "FFS, slopes differ": (Form(slopes=(1.0, 0.5, 0.25)), (-1, 1, -1)),
-}
 
 
 @pytest.fixture(scope="module")
@@ -80,24 +72,6 @@ def labels_of(out: Path) -> Volume:
     (file,) = (out / LABELS).iterdir()
     volume = read_volume(file)
     return to_lps(volume.grid).volume(volume)
-
-
-def write_study(folder: Path, images: tuple[Volume, Volume], name: str) -> None:
-    """Write a study as an archive exports it: a scout, junk and a copy of a slice beside it."""
-    form, axes = FORMS[name]
-    ct, mr = (turned(image, axes) for image in images)
-    order = list(range(ct.grid.shape[0]))
-    random.Random(name).shuffle(order)
-    files = write_series(folder / "a" / "b", ct, form.but(names=lambda i: f"IM{order[i]}"))
-    shutil.copy(files[3], folder / "a" / "copy")
-    (folder / "junk").write_bytes(b"\0junk" * 99)
-    scout = form.but(
-        series="scout",
-        names="scout{}".format,
-        change=lambda data, _: setattr(data, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]),
-    )
-    write_series(folder / "a", small_volume((1, 9, 9)), scout)
-    write_series(folder / "mr", mr, MR)
 
 
 @pytest.mark.parametrize("name", FORMS)

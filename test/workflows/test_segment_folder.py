@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from oarseg import registration
 from oarseg.challenges import catalogue
-from oarseg.cli import main, segment
+from oarseg.cli import main
+from oarseg.cli.commands import segment
 from oarseg.errors import DeviceError, OutputError, WeightsError
 from oarseg.imaging.arrays import Image
 from oarseg.imaging.files.read_scan import Limits, read_volume

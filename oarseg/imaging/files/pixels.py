@@ -68,7 +68,12 @@ class Pixels:
 
 def unusable_file(path: Path, *, expected: str, found: str, do: str) -> InputError:
     """Return the error for a file that cannot be used, in one sentence."""
-    return InputError(f"{path}: expected {expected}, found {found}; {do}")
+    return InputError(f"{printable_path(str(path))}: expected {expected}, found {found}; {do}")
+
+
+def printable_path(name: str) -> str:
+    """Return a file's name for a message: quoted where it has control characters."""
+    return name if name.isprintable() else repr(name)
 
 
 def not_three_dimensional(path: Path, dimensions: int) -> InputError:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.results.dicom.outline_vertices import Vertices, find_vertices, line_position
+from oarseg.results.dicom.thin_voxels import mark_thin_voxels
 
 # Voxels looked at together; bounds the memory at a few bytes for each.
 TRACED_VOXELS = 1 << 22
@@ -50,11 +51,13 @@ def trace_contours(labels: NDArray[np.uint8], values: Iterable[int]) -> Iterator
 
 def _trace_slab(mask: NDArray[np.bool_], start: int) -> Iterator[Contour]:
     vertices = find_vertices(mask)
-    following: list[int] = vertices.following.tolist()
+    if not len(vertices.plane):
+        return
+    marked = mark_thin_voxels(mask, vertices)
+    points, following = marked.points, marked.following.tolist()
     tops = _first_of_each(following)
     # The topmost edge of an outline has voxels below it (an odd line), that of a hole above it.
     outer = vertices.y[tops] % 2 == 1
-    points = np.column_stack([line_position(vertices.x), line_position(vertices.y)])
     if not outer.all():
         points = np.concatenate([points, _cut_holes(mask, vertices, tops[~outer], following)])
     planes = vertices.plane.tolist()
@@ -110,7 +113,11 @@ def _cut_holes(
     cut = column[order] - CUT
     upper = np.column_stack([cut, line_position(2 * above[order] + 1)])
     lower = np.column_stack([cut, line_position(vertices.y[holes[order]])])
-    _splice(following, edges[order].tolist(), holes[order].tolist())
+    # A hole's topmost edge runs to the left, over points of thin voxels maybe, to its left end.
+    previous = np.empty(len(following), np.int64)
+    previous[following] = np.arange(len(following))
+    ends = previous[holes[order]].tolist()
+    _splice(following, edges[order].tolist(), holes[order].tolist(), ends)
     joined: NDArray[np.float64] = np.stack([upper, lower, lower, upper], axis=1).reshape(-1, 2)
     return joined
 
@@ -131,14 +138,13 @@ def _edge_left_of(
     return np.searchsorted(keys, wanted, side="right") - 1
 
 
-def _splice(following: list[int], edges: list[int], holes: list[int]) -> None:
-    """Lead each edge down the cut, round the hole and back; several cuts from left to right."""
+def _splice(following: list[int], edges: list[int], holes: list[int], ends: list[int]) -> None:
+    """Lead each edge down the cut, round the hole to its end, and back; from left to right."""
     last_edge = begin = -1
-    for edge, hole in zip(edges, holes, strict=True):
+    for edge, hole, end in zip(edges, holes, ends, strict=True):
         upper, lower, lower_back, upper_back = range(len(following), len(following) + 4)
         begin = begin if edge == last_edge else edge
         following.extend([lower, hole, upper_back, following[begin]])
         following[begin] = upper
-        # A hole's topmost edge runs to the left, from the next vertex in their order.
-        following[hole + 1] = lower_back
+        following[end] = lower_back
         last_edge, begin = edge, upper_back

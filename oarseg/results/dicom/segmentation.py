@@ -5,33 +5,50 @@ PS3.3 A.51; highdicom: Bridge et al., J. Digit. Imaging 35, 2022.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Code, Organ
 from oarseg.errors import InputError, OutputError
+from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.labels.write_labels import CATEGORY
+from oarseg.results.dicom.data_sets import UNICODE, data_set, repeat_patient, without_warnings
 from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
 from oarseg.results.dicom.structure_set import Roi
+from oarseg.system import memory
+from oarseg.system.memory import Need
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
 SegmentationForm = Literal["binary", "labelmap"]
 
+# What highdicom refuses otherwise becomes empty.
+CHECKED = {
+    "PatientBirthDate": re.compile(r"\d{8}"),
+    "PatientSex": re.compile(r"[MFO]"),
+    "StudyDate": re.compile(r"\d{8}"),
+    "StudyTime": re.compile(r"\d{6}(\.\d{1,6})?"),
+}
 ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # What is said of an organ without a code of its own, and of a target volume.
 SOME_ORGAN = Code("SCT", "113343008", "Organ")
 SOME_TUMOUR = Code("SCT", "108369006", "Neoplasm")
+# Of highdicom: the number of segments at each voxel, and the data set of a frame.
+SUM_BYTES = 8
+FRAME_BYTES = 10_000
+WITHOUT = ", leave --dicom-seg out"
 ALGORITHM_FAMILY = Code("DCM", "123110", "Artificial Intelligence")
 
 
@@ -54,12 +71,42 @@ def check_form(form: SegmentationForm, organs: Sequence[Organ]) -> None:
     Raises:
         InputError: organs overlap, and a label map cannot hold that.
     """
-    labels = [label for organ in organs for label in organ.labels]
-    if form == "labelmap" and len(set(labels)) < len(labels):
+    if form == "labelmap" and overlap(organs):
         raise InputError(
             "--dicom-seg labelmap: expected organs that exclude each other, found some that "
             "overlap; use --dicom-seg binary"
         )
+
+
+def overlap(organs: Sequence[Organ]) -> bool:
+    """Return whether any organs share a label."""
+    labels = [label for organ in organs for label in organ.labels]
+    return len(set(labels)) < len(labels)
+
+
+def stacking_bytes(shape: tuple[int, ...], organs: Sequence[Organ]) -> int:
+    """Return what highdicom is given: numbered segments, or a stack where organs overlap.
+
+    Args:
+        shape: of the label map.
+        organs: that become segments.
+    """
+    each = len(organs) + SUM_BYTES if overlap(organs) else 1
+    return math.prod(shape) * each
+
+
+def memory_need(shape: tuple[int, int, int], rois: Sequence[Roi]) -> Need:
+    """Forecast the memory of a Segmentation: what highdicom is given, and its frames.
+
+    Args:
+        shape: of the label map.
+        rois: that become segments.
+    """
+    slices, rows, columns = shape
+    frames = sum(roi.box[0].stop - roi.box[0].start for roi in rois)
+    fixed = frames * (2 * rows * columns // 8 + FRAME_BYTES)
+    stack = stacking_bytes(shape, [roi.organ for roi in rois])
+    return Need("writing the Segmentation", fixed, stack // slices, slices)
 
 
 def write_segmentation(
@@ -72,8 +119,7 @@ def write_segmentation(
 ) -> None:
     """Write a Segmentation to a new file: one segment for each organ.
 
-    Segments are numbered 1, 2, … in the rois' order. Organs that overlap take one byte for
-    each voxel and organ meanwhile.
+    Segments are numbered 1, 2, … in the rois' order. For memory see ``stacking_bytes``.
 
     Args:
         path: must not exist.
@@ -85,23 +131,25 @@ def write_segmentation(
     Raises:
         OSError: the disk is full, or the place cannot be written.
         OutputError: highdicom refuses the slices.
+        ResourceError: it would not fit into memory.
     """
-    slices = [pydicom.dcmread(file, stop_before_pixels=True) for file in origin.series.files]
+    slices, rows, columns = labels.shape
+    memory.check_memory(memory_need((slices, rows, columns), rois), hint=WITHOUT)
     try:
-        written = _made(slices, labels, rois, origin, form)
+        with without_warnings():
+            written = _made(labels, rois, origin, form)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # What a scanner wrote, or left out, can be more than highdicom bears.
+        # What a scanner wrote can be more than highdicom bears; its words may quote the patient.
         raise OutputError(
             f"{origin.series.folder}: expected slices of which highdicom can make a Segmentation, "
-            f"found that it cannot ({error}); leave --dicom-seg out"
+            f"found that it cannot ({type(error).__name__}); leave --dicom-seg out"
         ) from error
-    _make_repeatable(written, origin, slices[0])
-    with path.open("xb") as stream:
+    _make_repeatable(written, origin)
+    with without_warnings(), path.open("xb") as stream:
         written.save_as(stream)
 
 
 def _made(
-    slices: Sequence[Dataset],
     labels: NDArray[np.uint8],
     rois: Sequence[Roi],
     origin: Origin,
@@ -110,7 +158,7 @@ def _made(
     from highdicom.seg import Segmentation
 
     return Segmentation(
-        source_images=slices,
+        source_images=_sources(origin.series),
         pixel_array=_segments(labels, rois),
         segmentation_type="BINARY" if form == "binary" else "LABELMAP",
         segment_descriptions=[
@@ -131,10 +179,40 @@ def _made(
     )
 
 
+def _sources(series: DicomSeries) -> list[Dataset]:
+    """Describe the slices, by what has been checked of them; the files are not read again."""
+    first = data_set(
+        SpecificCharacterSet=UNICODE,
+        SOPClassUID=series.sop_class_uid,
+        StudyInstanceUID=series.study_uid,
+        SeriesInstanceUID=series.series_uid,
+        FrameOfReferenceUID=series.frame_of_reference_uid,
+        Modality=series.modality,
+        Rows=series.rows,
+        Columns=series.columns,
+        PixelSpacing=_decimals(series.pixel_spacing_mm),
+        SliceThickness=_decimals([series.spacing_mm])[0],
+        ImageOrientationPatient=_decimals([*series.row_direction, *series.column_direction]),
+    )
+    repeat_patient(first, series)
+    for keyword, form in CHECKED.items():
+        if not form.fullmatch(str(first.get(keyword, ""))):
+            setattr(first, keyword, "")
+    slices = []
+    for uid, position in zip(series.sop_instance_uids, series.positions_mm, strict=True):
+        one = data_set(SOPInstanceUID=uid, ImagePositionPatient=_decimals(position))
+        one.update(first)
+        slices.append(one)
+    return slices
+
+
+def _decimals(numbers: Iterable[float]) -> list[str]:
+    return [format_number_as_ds(number) for number in numbers]
+
+
 def _segments(labels: NDArray[np.uint8], rois: Sequence[Roi]) -> NDArray[np.uint8]:
     """Number the segments in one array, or stack them where they overlap."""
-    used = [label for roi in rois for label in roi.organ.labels]
-    if len(set(used)) == len(used):
+    if not overlap([roi.organ for roi in rois]):
         table = np.zeros(256, np.uint8)
         for number, roi in enumerate(rois, 1):
             table[list(roi.organ.labels)] = number
@@ -181,7 +259,7 @@ def _description(number: int, roi: Roi, origin: Origin) -> SegmentDescription:
     return described
 
 
-def _make_repeatable(written: Dataset, origin: Origin, source: Dataset) -> None:
+def _make_repeatable(written: Dataset, origin: Origin) -> None:
     """Replace what highdicom takes from the clock and from chance."""
     organization = origin.uid("SEG", "dimensions")
     for item in (*written.DimensionOrganizationSequence, *written.DimensionIndexSequence):
@@ -189,10 +267,10 @@ def _make_repeatable(written: Dataset, origin: Origin, source: Dataset) -> None:
     for equipment in written.get("ContributingEquipmentSequence") or ():
         equipment.pop("ContributionDateTime", None)
     # Dates are obligatory here; the images' own date stands for the day of the run.
-    date = source.get("StudyDate") or "19000101"
+    date, time = written.StudyDate or "19000101", written.StudyTime or "000000"
     for keyword in ("ContentDate", "SeriesDate", "InstanceCreationDate"):
         if keyword in written:
             setattr(written, keyword, date)
     for keyword in ("ContentTime", "SeriesTime", "InstanceCreationTime"):
         if keyword in written:
-            setattr(written, keyword, source.get("StudyTime") or "000000")
+            setattr(written, keyword, time)

@@ -14,8 +14,6 @@ from typing import BinaryIO
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 
@@ -25,32 +23,13 @@ from oarseg.errors import OutputError
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.labels.boxes import Box
 from oarseg.results.dicom.contours import trace_contours
+from oarseg.results.dicom.data_sets import UNICODE, data_set, repeat_patient, without_warnings
 from oarseg.results.dicom.elements import ITEM_TAG, nested, write_text, write_uid
 from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 # Retired as a class of its own; what RT objects name a study by all the same.
 STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
-# Named even where they are empty (type 2), …
-OBLIGATORY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-)
-# … and only where the images have them.
-OPTIONAL = (
-    "IssuerOfPatientID",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "StudyDescription",
-)
 
 ROI_CONTOURS = 0x30060039
 ROI_COLOUR = 0x3006002A
@@ -105,13 +84,14 @@ def write_structure_set(
         OSError: the disk is full, or the place cannot be written.
         OutputError: coordinates too large for DICOM's decimal strings.
     """
-    head = _head(origin)
-    head.update(_data_set(StructureSetROISequence=[_roi(roi, origin.series) for roi in rois]))
-    tail = _data_set(
+    with without_warnings():
+        head = _head(origin)
+    head.update(data_set(StructureSetROISequence=[_roi(roi, origin.series) for roi in rois]))
+    tail = data_set(
         RTROIObservationsSequence=[_observation(roi) for roi in rois],
         ApprovalStatus="UNAPPROVED",
     )
-    with path.open("xb") as stream:
+    with without_warnings(), path.open("xb") as stream:
         pydicom.dcmwrite(stream, head, enforce_file_format=True)
         with nested(stream, ROI_CONTOURS):
             for roi in rois:
@@ -121,20 +101,12 @@ def write_structure_set(
         pydicom.dcmwrite(stream, tail, implicit_vr=True, little_endian=True)
 
 
-def _data_set(**values: object) -> Dataset:
-    """Make a data set, or an item of a sequence, from keywords of the standard."""
-    made = Dataset()
-    for keyword, value in values.items():
-        setattr(made, keyword, value)
-    return made
-
-
 def _head(origin: Origin) -> Dataset:
     """All attributes whose tags come before the structures'."""
     series = origin.series
     instance = origin.uid("RTSTRUCT", "instance")
-    head = _data_set(
-        SpecificCharacterSet="ISO_IR 192",
+    head = data_set(
+        SpecificCharacterSet=UNICODE,
         SOPClassUID=RT_STRUCTURE_SET,
         SOPInstanceUID=instance,
         Modality="RTSTRUCT",
@@ -156,9 +128,9 @@ def _head(origin: Origin) -> Dataset:
         StructureSetTime="",
         ReferencedFrameOfReferenceSequence=[_frame_of_reference(series)],
     )
-    _repeat_patient(head, series)
+    repeat_patient(head, series)
     head.file_meta = FileMetaDataset(
-        _data_set(
+        data_set(
             MediaStorageSOPClassUID=RT_STRUCTURE_SET,
             MediaStorageSOPInstanceUID=instance,
             TransferSyntaxUID=ImplicitVRLittleEndian,
@@ -167,38 +139,27 @@ def _head(origin: Origin) -> Dataset:
     return head
 
 
-def _repeat_patient(head: Dataset, series: DicomSeries) -> None:
-    """Repeat the images' patient and study, whatever a scanner wrote there."""
-    known = series.patient_attributes
-    for keyword in (*OBLIGATORY, *(keyword for keyword in OPTIONAL if known.get(keyword))):
-        tag = tag_for_keyword(keyword)
-        if tag is not None:
-            text = known.get(keyword, "")
-            vr = dictionary_VR(tag)
-            head.add(DataElement(tag, vr, text, validation_mode=pydicom.config.IGNORE))
-
-
 def _frame_of_reference(series: DicomSeries) -> Dataset:
     images = [_reference(series.sop_class_uid, uid) for uid in series.sop_instance_uids]
     study = _reference(STUDY_CLASS, series.study_uid)
     study.update(
-        _data_set(
+        data_set(
             RTReferencedSeriesSequence=[
-                _data_set(SeriesInstanceUID=series.series_uid, ContourImageSequence=images)
+                data_set(SeriesInstanceUID=series.series_uid, ContourImageSequence=images)
             ]
         )
     )
-    return _data_set(
+    return data_set(
         FrameOfReferenceUID=series.frame_of_reference_uid, RTReferencedStudySequence=[study]
     )
 
 
 def _reference(sop_class: str, instance: str) -> Dataset:
-    return _data_set(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=instance)
+    return data_set(ReferencedSOPClassUID=sop_class, ReferencedSOPInstanceUID=instance)
 
 
 def _roi(roi: Roi, series: DicomSeries) -> Dataset:
-    return _data_set(
+    return data_set(
         ROINumber=roi.number,
         ReferencedFrameOfReferenceUID=series.frame_of_reference_uid,
         ROIName=roi.organ.dicom_name,
@@ -208,7 +169,7 @@ def _roi(roi: Roi, series: DicomSeries) -> Dataset:
 
 def _observation(roi: Roi) -> Dataset:
     code, side = roi.organ.code(), roi.organ.side_code()
-    item = _data_set(
+    item = data_set(
         ObservationNumber=roi.number,
         ReferencedROINumber=roi.number,
         RTROIInterpretedType=roi.organ.rt_type,
@@ -217,13 +178,13 @@ def _observation(roi: Roi) -> Dataset:
     if code:
         sides = {"SegmentedPropertyTypeModifierCodeSequence": [_coded(side)]} if side else {}
         kind = _coded(code)
-        kind.update(_data_set(**sides))
-        item.update(_data_set(RTROIIdentificationCodeSequence=[kind]))
+        kind.update(data_set(**sides))
+        item.update(data_set(RTROIIdentificationCodeSequence=[kind]))
     return item
 
 
 def _coded(code: Code) -> Dataset:
-    return _data_set(
+    return data_set(
         CodeValue=code.value,
         CodingSchemeDesignator=code.scheme,
         CodeMeaning=one_line(code.meaning, LONG_STRING),

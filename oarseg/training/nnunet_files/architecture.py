@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Annotated, Any, Final, Self
 
 import torch
@@ -219,6 +219,16 @@ class Architecture:
             if getattr(self.arch_kwargs, key):
                 raise ValueError(f"arch_kwargs.{key}: is no argument of {name}")
         return self
+
+
+def with_batch_norm(architecture: Architecture) -> Architecture:
+    """Return the network with batch normalisation, as ``nnUNetTrainerBN`` makes it of any plans."""
+    arguments = replace(
+        architecture.arch_kwargs,
+        norm_op="torch.nn.modules.batchnorm.BatchNorm3d",
+        norm_op_kwargs=NormOptions(eps=1e-5, affine=True),
+    )
+    return replace(architecture, arch_kwargs=arguments)
 
 
 PLAIN: Final = ("n_conv_per_stage", "nonlin_first")

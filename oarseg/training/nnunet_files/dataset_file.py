@@ -20,7 +20,8 @@ BACKGROUND: Final = "background"
 IGNORE: Final = "ignore"
 
 LabelValue = Annotated[int, Field(ge=0, le=255)]
-LabelName = Annotated[str, Field(min_length=1, max_length=200)]
+# A manifest takes no longer ones.
+LabelName = Annotated[str, Field(min_length=1, max_length=100)]
 LabelValues = Annotated[
     dict[LabelName, LabelValue | Annotated[tuple[LabelValue, ...], Field(min_length=1)]],
     Field(min_length=2, max_length=MOST_LABELS),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from oarseg.errors import InputError
 
@@ -57,14 +58,21 @@ def invalid(path: Path, error: ValidationError, *, inside: str = "") -> InputErr
     Args:
         inside: where in the file the validated value lies.
     """
-    found = error.errors(include_url=False, include_input=False)
+    found = error.errors(include_url=False)
     first = _plain_location(found[0]["loc"])
     # Of the branches of a union, the one that came furthest into the value says most.
     branches = [e for e in found if _plain_location(e["loc"])[: len(first)] == first]
     chosen = max(branches, key=lambda e: len(_plain_location(e["loc"])))
     parts = [inside, *(shown(part) for part in _plain_location(chosen["loc"]))]
     where = ".".join(part for part in parts if part) or "file"
-    return InputError(f"{path}: {where}: {shown_message(chosen['msg'])}")
+    return InputError(f"{path}: {where}: {shown_message(_problem(chosen))}")
+
+
+def _problem(fault: ErrorDetails) -> str:
+    """Say what pydantic found; of a word that is not on a list, which word that is."""
+    if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+        return f"expected {fault['ctx']['expected']}, found {shown(fault['input'])}"
+    return fault["msg"]
 
 
 def _plain_location(location: tuple[int | str, ...]) -> tuple[int | str, ...]:

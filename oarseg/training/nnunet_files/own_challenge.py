@@ -7,6 +7,7 @@ organs that share labels.
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Final, Literal
@@ -21,6 +22,8 @@ from oarseg.challenges.structures import Organ, Structure
 from oarseg.errors import InputError
 from oarseg.training.nnunet_files.dataset_file import DatasetFile, read_dataset_file
 from oarseg.training.nnunet_files.json_file import invalid
+
+log = logging.getLogger(__name__)
 
 DATASET_NAME: Final = re.compile(r"Dataset\d{3,}_.+")
 # What nnU-Net's readers and ours have in common, and what training data are then written as.
@@ -73,6 +76,7 @@ def challenge_from_dataset(dataset: DatasetFile, path: Path) -> Challenge:
             f"{dataset.file_ending!a}; a model of such images cannot be used"
         )
     name = dataset_name(dataset, path)
+    _warn_of_strange_paint(dataset, path)
     try:
         return Challenge(
             name=name,
@@ -85,6 +89,22 @@ def challenge_from_dataset(dataset: DatasetFile, path: Path) -> Challenge:
         )
     except ValidationError as error:
         raise invalid(path, error, inside="the challenge made of it") from error
+
+
+def _warn_of_strange_paint(dataset: DatasetFile, path: Path) -> None:
+    """Warn of regions that are painted with a label of others: organs are unions of labels."""
+    strange = [
+        f"{region.name} with {region.value}"
+        for region in dataset.classes
+        if dataset.has_regions and region.value not in region.members
+    ]
+    if strange:
+        log.warning(
+            "%s: regions_class_order paints %s, which is none of its labels: the label map is "
+            "nnU-Net's, but masks, volumes and scores go by the labels in it",
+            path,
+            ", ".join(strange),
+        )
 
 
 def dataset_name(dataset: DatasetFile, path: Path) -> str:

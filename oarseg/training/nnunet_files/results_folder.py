@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from oarseg.errors import InputError
+from oarseg.training.nnunet_files.architecture import with_batch_norm
 from oarseg.training.nnunet_files.dataset_file import DatasetFile, read_dataset_file
 from oarseg.training.nnunet_files.plans import Configuration, Plans, read_plans
 
@@ -16,6 +17,8 @@ Which = Literal["best", "final"]
 DEEPEST: Final = 3
 MOST_FOLDERS: Final = 10_000
 MOST_LISTED: Final = 12
+# Of nnU-Net's trainers the one whose network is another than its plans say.
+BATCH_NORM_TRAINER: Final = "nnUNetTrainerBN"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def open_results(folder: Path) -> Results:
             raise _not_results(folder, found)
     if len(parts) != 3:
         raise _not_results(folder, "another name")
-    plans = read_plans(folder / "plans.json", parts[2])
+    plans = _as_trained(read_plans(folder / "plans.json", parts[2]), trainer=parts[0])
     results = Results(folder, plans, read_dataset_file(folder / "dataset.json"))
     channels, schemes = len(results.dataset.channels), len(plans.settings.normalization_schemes)
     if channels != schemes:
@@ -59,6 +62,15 @@ def open_results(folder: Path) -> Results:
             f"{folder}: dataset.json has {channels} channels, plans.json normalises {schemes}"
         )
     return results
+
+
+def _as_trained(plans: Plans, *, trainer: str) -> Plans:
+    """Return the plans with the network that the trainer made of them."""
+    if trainer != BATCH_NORM_TRAINER:
+        return plans
+    settings = plans.settings
+    changed = replace(settings, architecture=with_batch_norm(settings.architecture))
+    return replace(plans, settings=changed)
 
 
 def _described(path: Path) -> str:

@@ -166,12 +166,15 @@ def prepare_dataset(
     recipes = default_recipes(challenge)
     required = frozenset(recipe.name for recipe in recipes if not recipe.optional)
     found = find_cases(data, challenge, required=required)
-    sources = find_structure_sources(labels or data, found.cases, challenge)
-    if not sources:
+    sources, faults = find_structure_sources(labels or data, found.cases, challenge)
+    if not sources and not faults:
         sources = find_sources(labels or data, challenge, progress=progress)
-    left_out = list(found.problems)
+    left_out = [*found.problems, *faults]
+    faulty = {fault.name for fault in faults}
     jobs: list[CaseJob] = []
     for case in found.cases:
+        if case.name in faulty:
+            continue
         if case.name.casefold() not in sources:
             left_out.append(CaseProblem(case.name, "found no labels of it"))
             continue

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.cases.case import Case
+from oarseg.cases.case import Case, CaseProblem
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.challenges.overlaps import Exclusive
 from oarseg.errors import InputError
+from oarseg.imaging.files.dicom.structure_set import StructureReferences, read_references
+from oarseg.imaging.files.pixels import printable_path
 from oarseg.imaging.volume import Grid
 from oarseg.labels.find_labels import LabelFiles, find_labels
 from oarseg.labels.mask import CroppedMask
@@ -63,26 +65,37 @@ def find_sources(
 
 def find_structure_sources(
     folder: Path, cases: Sequence[Case], challenge: Challenge
-) -> dict[str, LabelFiles]:
-    """Find the RT Structure Sets that were drawn on the cases' series, by case-folded case name.
+) -> tuple[dict[str, LabelFiles], tuple[CaseProblem, ...]]:
+    """Find the RT Structure Sets that were drawn on the cases' series.
 
     Args:
         folder: searched with all folders below it, whatever the files are called.
         cases: those without a series of DICOM have none.
         challenge: names the reference image.
 
-    Raises:
-        InputError: several of one series, or one that cannot be read.
+    Returns:
+        Case-folded case name → file, and what is wrong: files that cannot be read, cases
+        that have several.
     """
     channel = challenge.reference.channel
     drawn = [case for case in cases if channel in case.series]
-    files = find_structure_sets(folder) if drawn else ()
-    found = {case.name: structure_set_of(case.series[channel], files) for case in drawn}
-    return {
-        name.casefold(): LabelFiles(name, path, {})
-        for name, path in found.items()
-        if path is not None
-    }
+    known: list[StructureReferences] = []
+    problems: list[CaseProblem] = []
+    for path in find_structure_sets(folder) if drawn else ():
+        try:
+            known += [one] if (one := read_references(path)) else []
+        except InputError as error:
+            problems.append(CaseProblem(printable_path(path.name), str(error)))
+    found: dict[str, LabelFiles] = {}
+    for case in drawn:
+        try:
+            file = structure_set_of(case.series[channel], known)
+        except InputError as error:
+            problems.append(CaseProblem(case.name, str(error)))
+            continue
+        if file is not None:
+            found[case.name.casefold()] = LabelFiles(case.name, file, {})
+    return found, tuple(problems)
 
 
 def read_training_labels(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
+from skimage.draw import polygon
 
 from oarseg.results.dicom import contours
 from oarseg.results.dicom.contours import Contour, trace_contours
@@ -49,15 +50,41 @@ def test_an_inner_corner_is_inside_too() -> None:
 
 def test_a_hole_is_a_keyhole() -> None:
     # Down the cut a quarter voxel off the centre, round the hole the other way, and back up.
+    down, back = [(1.75, -0.45), (1.75, 1.45)], [(1.75, 1.45), (1.75, -0.45)]
+    hole = [(1.45, 1.45), (1.45, 2.55), (2.55, 2.55), (2.55, 1.45)]
+    corners = [(4.45, -0.45), (4.45, 4.45), (-0.45, 4.45)]
+    rows = ("#####", "#####", "##.##", "#####", "#####")
+    assert traced(*rows) == [[(-0.45, -0.45), *down, *hole, *back, *corners]]
+
+
+def test_what_is_one_voxel_thin_has_a_point_in_each_voxel() -> None:
+    # On lower and right edges, a quarter voxel from the centre.
     down, back = [(0.75, -0.45), (0.75, 0.45)], [(0.75, 0.45), (0.75, -0.45)]
-    hole = [(0.45, 0.45), (0.45, 1.55), (1.55, 1.55), (1.55, 0.45)]
-    corners = [(2.45, -0.45), (2.45, 2.45), (-0.45, 2.45)]
-    assert traced("###", "#.#", "###") == [[(-0.45, -0.45), *down, *hole, *back, *corners]]
+    hole = [(0.45, 0.45), (0.45, 1.25), (0.45, 1.55), (1.55, 1.55), (1.55, 0.45), (1.25, 0.45)]
+    outer = [(2.45, -0.45), (2.45, 1.25), (2.45, 2.45), (1.25, 2.45), (-0.45, 2.45)]
+    assert traced("###", "#.#", "###") == [[(-0.45, -0.45), *down, *hole, *back, *outer]]
+    assert traced("####") == [
+        [(-0.45, -0.45), (3.45, -0.45), (3.45, 0.45), (2.25, 0.45), (1.25, 0.45), (-0.45, 0.45)]
+    ]
 
 
 def test_an_island_in_a_hole_is_a_contour_of_its_own() -> None:
     found = traced("#####", "#...#", "#.#.#", "#...#", "#####")
-    assert [len(contour) for contour in found] == [12, 4]
+    # Twelve as of any hole, and one in each of twelve voxels of the ring that are no corner.
+    assert [len(contour) for contour in found] == [24, 4]
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.booleans()))
+def test_any_mask_comes_back_to_a_reader_that_rounds(mask: NDArray[np.bool_]) -> None:
+    """As platipy reads: points rounded to voxels, filled by scikit-image, contours exclusive."""
+    found = np.zeros(mask.shape, np.bool_)
+    for contour in trace_contours(mask[None].view(np.uint8), [1]):
+        x, y = np.round(contour.points).astype(int).T
+        part = np.zeros(mask.shape, np.bool_)
+        part[polygon(y, x, shape=mask.shape)] = True
+        found ^= part
+    assert np.array_equal(found, mask)
 
 
 def test_nothing_has_no_contour() -> None:

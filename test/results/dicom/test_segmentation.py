@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Organ
-from oarseg.errors import InputError, OutputError
+from oarseg.errors import InputError, OutputError, ResourceError
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.volume import Grid
 from oarseg.labels.boxes import enclosing_box, label_boxes
 from oarseg.results.dicom import segmentation
 from oarseg.results.dicom.segmentation import SegmentationForm
+from oarseg.results.dicom.structure_set import Roi
 from oarseg.results.dicom.write_objects import DicomRequest, write_objects
+from oarseg.system import memory
 
 HAN_SEG = catalogue.load_challenge("han_seg")
 GRID = Grid((5, 80, 80), (2.5, 1.3, 0.9), (-20.3, -115.25, 1000.7))
@@ -133,10 +136,74 @@ def test_without_highdicom(monkeypatch: pytest.MonkeyPatch) -> None:
         segmentation.check_available()
 
 
-def test_slices_that_highdicom_refuses(series: DicomSeries, tmp_path: Path) -> None:
-    bad = pydicom.dcmread(series.files[0])
-    del bad.PixelSpacing
-    bad.save_as(tmp_path / "bad.dcm")
-    broken = replace(series, files=(tmp_path / "bad.dcm", *series.files[1:]))
-    with pytest.raises(OutputError, match="highdicom can make a Segmentation"):
-        written(tmp_path / "out", label_map(), broken)
+def test_what_highdicom_refuses_quotes_no_patient(
+    series: DicomSeries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise ValueError("Unable to convert 'Müller' to 'DA' object")
+
+    monkeypatch.setattr(segmentation, "_made", refuses)
+    with pytest.raises(OutputError, match=r"that it cannot \(ValueError\); leave --dicom-seg out"):
+        written(tmp_path / "out", label_map(), series)
+
+
+ODD_PATIENTS = {
+    "nothing known": {},
+    "dates that are none": {"StudyDate": "12.03.2024", "PatientBirthDate": "about 1950"},
+    "sex in words": {"PatientSex": "female", "StudyTime": "noon"},
+    "long": {"PatientName": "Muster" * 30, "PatientID": "7" * 90},
+    "several": {"PatientID": "a\\b", "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"},
+}
+
+
+@pytest.mark.parametrize("what", ODD_PATIENTS)
+def test_odd_patients(
+    what: str, series: DicomSeries, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Highdicom is not given what it would refuse, and no warning quotes the rest."""
+    odd = replace(series, patient_attributes=ODD_PATIENTS[what])
+    path = written(tmp_path, label_map(), odd)
+    assert not recwarn.list
+    assert len(masks(path, odd)) == len(SHAPES)
+    found = pydicom.dcmread(path)
+    assert str(found.PatientName) == odd.patient_attributes.get("PatientName", "")
+    assert found.StudyDate == ""
+
+
+def test_the_files_of_the_slices_are_not_read_again(series: DicomSeries, tmp_path: Path) -> None:
+    """They may be gone by then, or be what pydicom should not be given whole."""
+    gone = replace(series, files=tuple(tmp_path / path.name for path in series.files))
+    path = written(tmp_path, label_map(), gone)
+    assert len(masks(path, series)) == len(SHAPES)
+    assert not any(element.tag.is_private for element in pydicom.dcmread(path).iterall())
+
+
+OVERLAPPING = tuple(
+    Organ(name=f"O{number}", colour=(1, 2, 3), labels=(1, number)) for number in range(2, 12)
+)
+
+
+def test_memory_is_as_forecast(series: DicomSeries, tmp_path: Path) -> None:
+    """An organ's byte and eight more for each voxel, and each frame twice with its data set."""
+    labels = label_map()
+    shape = (5, 80, 80)
+    written(tmp_path / "warm", labels, series, organs=OVERLAPPING)
+    tracemalloc.start()
+    written(tmp_path / "measured", labels, series, organs=OVERLAPPING)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    box = (slice(1, 4), slice(0, 80), slice(0, 80))
+    rois = [Roi(number, organ, box) for number, organ in enumerate(OVERLAPPING, 1)]
+    forecast = segmentation.memory_need(shape, rois).bytes
+    assert forecast == labels.size * 18 + 30 * (2 * 800 + 10_000)
+    assert 0.5 * forecast < peak < forecast, peak
+
+
+def test_a_segmentation_that_would_not_fit(
+    series: DicomSeries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = memory.Room("the free RAM", 200_000, 0)
+    monkeypatch.setattr(memory, "tightest_room", lambda: room)
+    expected = "writing the Segmentation needs about .* give it more, leave --dicom-seg out"
+    with pytest.raises(ResourceError, match=expected):
+        written(tmp_path, label_map(), series, organs=OVERLAPPING)

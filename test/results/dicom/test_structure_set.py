@@ -174,6 +174,17 @@ def test_odd_patient_values_are_repeated_as_they_are(tmp_path: Path) -> None:
     assert found.PatientName == ""
 
 
+def test_private_elements_are_not_copied(tmp_path: Path) -> None:
+    series = write_ct(tmp_path / "ct", GRID)
+    for path in series.files:
+        data = pydicom.dcmread(path)
+        data.private_block(0x0011, "oarseg test", create=True).add_new(1, "LO", "Müller")
+        data.save_as(path, enforce_file_format=True)
+    found = read(tmp_path, label_map(), series)
+    assert len(found.ROIContourSequence) == len(SHAPES)
+    assert not any(element.tag.is_private for element in found.iterall())
+
+
 def test_labels_of_another_size_are_a_defect(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected labels of shape \(5, 80, 80\)"):
         written(tmp_path, np.ones((5, 80, 79), np.uint8), write_ct(tmp_path / "ct", GRID))

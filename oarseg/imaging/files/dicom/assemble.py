@@ -7,7 +7,6 @@ InstanceNumber, SliceLocation, SliceThickness or SpacingBetweenSlices are believ
 from __future__ import annotations
 
 import filecmp
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,18 +21,19 @@ from oarseg.imaging.files.dicom.search import SeriesFiles
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.dicom.slice_header import SliceHeader, read_patient_attributes
 from oarseg.imaging.files.dicom.slice_pixels import check_pixels
-from oarseg.imaging.files.pixels import open_plain_file, unusable_file
+from oarseg.imaging.files.dicom.slice_positions import (
+    check_positions,
+    listed_numbers,
+    same_position,
+)
+from oarseg.imaging.files.pixels import open_plain_file, printable_path, unusable_file
 from oarseg.imaging.volume import Vector
 
-# Headers give positions with two decimals or more, directions with six.
-TOLERANCE_MM = 0.01
-TOLERANCE_SHARE = 0.01
+# Headers give directions with six decimals.
 DIRECTION_TOLERANCE = 1e-4
 SPACING_TOLERANCE = 1e-4
 UNIT_TOLERANCE = 1e-3
 FARTHEST_SLICE_MM = 1e6
-# What differences of positions add behind them is noise, and an image in another format has none.
-SPACING_DIGITS = 9
 
 
 def assemble_series(files: SeriesFiles) -> DicomSeries:
@@ -55,7 +55,7 @@ def assemble_series(files: SeriesFiles) -> DicomSeries:
     order = np.argsort(depth, kind="stable")
     headers = [headers[index] for index in order]
     positions, depth = positions[order], depth[order]
-    spacing = _check_positions(headers, positions, depth, normal)
+    spacing = check_positions(headers, positions, depth, normal)
     first = headers[0]
     return DicomSeries(
         files=tuple(header.path for header in headers),
@@ -88,13 +88,29 @@ def typical_spacing_mm(files: SeriesFiles) -> float | None:
 
 
 def _without_copies(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
-    """Leave out files that are byte for byte the same as another of the same instance."""
-    kept: dict[str, list[SliceHeader]] = {}
+    """Leave out files that are byte for byte the same as another of the same instance.
+
+    Raises:
+        InputError: two files of one instance that are not the same.
+    """
+    kept: dict[str, SliceHeader] = {}
     for header in headers:
-        same = kept.setdefault(header.sop_instance_uid, [])
-        if not any(_same_bytes(header.path, other.path) for other in same):
-            same.append(header)
-    return [header for same in kept.values() for header in same]
+        first = kept.setdefault(header.sop_instance_uid, header)
+        if first is not header and not _same_bytes(header.path, first.path):
+            raise _one_instance(first, header)
+    return list(kept.values())
+
+
+def _one_instance(first: SliceHeader, header: SliceHeader) -> InputError:
+    if first.position_mm == header.position_mm:
+        return same_position(first, header)
+    # Contours and segments could not say to which of them they belong.
+    return unusable_file(
+        header.path,
+        expected="SOPInstanceUID (0008,0018) of its own",
+        found=f"that of {printable_path(str(first.path))}",
+        do="export the images again",
+    )
 
 
 def _same_bytes(path: Path, other: Path) -> bool:
@@ -156,7 +172,7 @@ def _check_near(header: SliceHeader) -> None:
         raise unusable_file(
             header.path,
             expected=f"ImagePositionPatient (0020,0032) within {FARTHEST_SLICE_MM:g} mm",
-            found=_numbers(header.position_mm),
+            found=listed_numbers(header.position_mm),
             do="export the original images again",
         )
 
@@ -191,11 +207,7 @@ def _check_close(
         with np.errstate(over="ignore"):
             difference = np.abs(np.subtract(value(header), usual)).max()
         if difference > tolerance:
-            raise _differs(header, what, _numbers(usual), _numbers(value(header)))
-
-
-def _numbers(values: Any) -> str:
-    return ", ".join(f"{number:g}" for number in np.ravel(values))
+            raise _differs(header, what, listed_numbers(usual), listed_numbers(value(header)))
 
 
 def _differs(header: SliceHeader, what: str, usual: str, found: str) -> InputError:
@@ -217,7 +229,7 @@ def _directions(headers: Sequence[SliceHeader]) -> tuple[Vector, Vector]:
         raise unusable_file(
             headers[0].path,
             expected="ImageOrientationPatient (0020,0037) of two unit vectors at right angles",
-            found=_numbers(axes),
+            found=listed_numbers(axes),
             do="export the original images again",
         )
     return row, column
@@ -226,88 +238,6 @@ def _directions(headers: Sequence[SliceHeader]) -> tuple[Vector, Vector]:
 def _normal(row: Vector, column: Vector) -> NDArray[np.float64]:
     cross = np.cross(row, column)
     return np.asarray(cross / np.linalg.norm(cross), dtype=np.float64)
-
-
-def _check_positions(
-    headers: Sequence[SliceHeader],
-    positions: NDArray[np.float64],
-    depth: NDArray[np.float64],
-    normal: NDArray[np.float64],
-) -> float:
-    """Make sure that slices in order lie on one line along the normal, evenly; see ``_even``.
-
-    Returns:
-        The distance of neighbouring slices in mm.
-    """
-    if len(headers) < 2:
-        raise unusable_file(
-            headers[0].path,
-            expected="a series of slices",
-            found="one slice alone",
-            do="give the whole scan",
-        )
-    gaps = np.diff(depth)
-    usual = float(np.median(gaps))
-    if gaps.min() < TOLERANCE_MM:
-        index = int(gaps.argmin())
-        raise unusable_file(
-            headers[index].path,
-            expected="one slice at each position",
-            found=f"another one at the same position, {headers[index + 1].path}",
-            do="keep one of them, or give each volume a series of its own",
-        )
-    aside = positions - positions[0] - np.outer(depth - depth[0], normal)
-    farthest = np.linalg.norm(aside, axis=1)
-    if farthest.max() > max(TOLERANCE_MM, TOLERANCE_SHARE * usual):
-        raise _tilted(headers[int(farthest.argmax())], farthest.max(), aside, depth)
-    return _even(headers, depth, gaps, usual)
-
-
-def _tilted(
-    header: SliceHeader, farthest: float, aside: NDArray[np.float64], depth: NDArray[np.float64]
-) -> InputError:
-    steps = np.linalg.norm(np.diff(aside, axis=0), axis=1) / np.diff(depth)
-    angle = math.degrees(math.atan(float(np.median(steps))))
-    return unusable_file(
-        header.path,
-        expected="slices on one line along their normal",
-        found=f"a tilt or shear of {angle:.2f}°, up to {farthest:.2f} mm aside",
-        do="correct the gantry's tilt first: resample it to right angles, as dcm2niix does for "
-        "the file that it names _Tilt",
-    )
-
-
-def _even(
-    headers: Sequence[SliceHeader],
-    depth: NDArray[np.float64],
-    gaps: NDArray[np.float64],
-    usual: float,
-) -> float:
-    tolerance = max(TOLERANCE_MM, TOLERANCE_SHARE * usual)
-    wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance)
-    if len(wrong):
-        raise _uneven(headers, int(wrong[0]), usual, float(gaps[wrong[0]]))
-    spacing = round(float((depth[-1] - depth[0]) / (len(depth) - 1)), SPACING_DIGITS)
-    drift = np.abs(depth - depth[0] - spacing * np.arange(len(depth)))
-    if drift.max() > tolerance:
-        worst = int(np.abs(gaps - spacing).argmax())
-        raise _uneven(headers, worst, spacing, float(gaps[worst]))
-    return spacing
-
-
-def _uneven(
-    headers: Sequence[SliceHeader], index: int, expected_mm: float, found_mm: float
-) -> InputError:
-    following = headers[index + 1]
-    missing = round(found_mm / expected_mm) - 1
-    lacks = f", so that {missing} may be missing" if missing > 0 else ""
-    return unusable_file(
-        following.path,
-        expected=f"slices {expected_mm:.3f} mm apart",
-        found=f"{found_mm:.3f} mm between {headers[index].path.name} and it, at "
-        f"{_numbers(following.position_mm)} mm{lacks}",
-        do="export the whole series, or resample it",
-    )
 
 
 def _patient_attributes(path: Path) -> dict[str, str]:

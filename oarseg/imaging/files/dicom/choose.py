@@ -7,7 +7,12 @@ from pathlib import Path
 
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.assemble import assemble_series, typical_spacing_mm
-from oarseg.imaging.files.dicom.search import DicomFolder, SeriesFiles, search_folder
+from oarseg.imaging.files.dicom.search import (
+    DicomFolder,
+    SeriesFiles,
+    in_two_studies,
+    search_folder,
+)
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
@@ -43,6 +48,8 @@ def choose_series(
     chosen = [series for series in candidates if not wanted or series.first.series_uid in wanted]
     if len(chosen) == 1:
         return chosen[0]
+    if len({series.first.series_uid for series in chosen}) == 1:
+        raise in_two_studies(chosen[0].first)
     modality = candidates[0].first.modality
     raise unusable_file(
         folder,

@@ -14,19 +14,28 @@ from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
 PREAMBLE = b"DICM"
 PREAMBLE_AT = 128
+BYTES_TO_TELL = PREAMBLE_AT + len(PREAMBLE)
 # Fifteen elements are defined for it; a private one may hold some bytes of its own.
 MOST_ELEMENTS = 64
 MOST_META_BYTES = 1 << 16
 LONG_VALUES = frozenset({b"OB", b"OW", b"SQ", b"UN", b"UT"})
 SOP_CLASS, SYNTAX = 0x0002, 0x0010
 
+# With which a data set begins whose file has no preamble, and how long the first one may be.
+FIRST_ELEMENTS = frozenset(
+    {(0x0002, 0x0000), (0x0008, 0x0000), (0x0008, 0x0001), (0x0008, 0x0005), (0x0008, 0x0008)}
+)
+FIRST_KINDS = frozenset({b"UL", b"CS", b"SH", b"LO"})
+MOST_FIRST_BYTES = 256
+
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 RLE = "1.2.840.10008.1.2.5"
 # Lossless ones only; their decoders are optional.
-JPEG = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"})
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+JPEG_LS = "1.2.840.10008.1.2.4.80"
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
 # Deflated data sets are left out on purpose: they inflate without a bound while they are parsed.
-ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE, *JPEG, JPEG_2000})
+ALLOWED_SYNTAXES = frozenset({IMPLICIT, EXPLICIT, RLE, *JPEG_LOSSLESS, JPEG_LS, JPEG_2000})
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,22 @@ def is_dicom(head: bytes) -> bool:
     return head[PREAMBLE_AT : PREAMBLE_AT + len(PREAMBLE)] == PREAMBLE
 
 
+def is_bare(head: bytes) -> bool:
+    """Return whether the first bytes are those of a data set without what belongs before it.
+
+    Old programs leave out the preamble, or the file meta information too. Then the first
+    element is one of group 2 or 8, with a type of its own or a short length.
+    """
+    if head.startswith(PREAMBLE):
+        return True
+    if len(head) < 8:
+        return False
+    group, element, kind = struct.unpack("<HH2s", head[:6])
+    if (group, element) not in FIRST_ELEMENTS:
+        return False
+    return kind in FIRST_KINDS or int.from_bytes(head[4:8], "little") <= MOST_FIRST_BYTES
+
+
 def read_file_meta(path: Path, stream: BinaryIO) -> FileMeta | None:
     """Read the file meta information.
 
@@ -77,9 +102,17 @@ def read_file_meta(path: Path, stream: BinaryIO) -> FileMeta | None:
         None if the file is not DICOM.
 
     Raises:
-        InputError: the file is DICOM, and its meta information is damaged.
+        InputError: the file is DICOM, and its meta information is damaged or missing.
     """
-    if not is_dicom(stream.read(PREAMBLE_AT + len(PREAMBLE))):
+    head = stream.read(BYTES_TO_TELL)
+    if not is_dicom(head):
+        if is_bare(head):
+            raise unusable_file(
+                path,
+                expected=f"a DICOM file with {PREAMBLE.decode()} at byte {PREAMBLE_AT}",
+                found="a data set without file meta information before it",
+                do="convert it with dcmtk's dcmconv, or export it again",
+            )
         return None
     values: dict[int, str] = {}
     for _ in range(MOST_ELEMENTS):

@@ -13,6 +13,9 @@ from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.dicom.slice_header import SliceHeader, read_header
 from oarseg.imaging.files.dicom.slice_pixels import check_pixels, read_pixels
 from oarseg.imaging.files.pixels import open_plain_file, unusable_file
+from oarseg.imaging.intensities import AIR_HU
+from oarseg.system import memory
+from oarseg.system.memory import Need
 
 SHORT = np.iinfo(np.int16)
 
@@ -34,9 +37,24 @@ def read_slices(series: DicomSeries) -> NDArray[Any]:
     for index, path in enumerate(series.files):
         values = _read_slice(path, series, index)
         if array.dtype == np.int16 and not _is_short(values):
-            array = array.astype(np.float32)
-        array[index] = values
+            array = _widened(array, series)
+        # Overflow gives infinities, which the check of values refuses by number.
+        with np.errstate(over="ignore"):
+            array[index] = values
     return array
+
+
+def _widened(array: NDArray[Any], series: DicomSeries) -> NDArray[Any]:
+    """Go over to float32, if there is memory for both.
+
+    Raises:
+        ResourceError: there is not.
+    """
+    slices, rows, columns = array.shape
+    per_slice = rows * columns * np.dtype(np.float32).itemsize
+    what = f"reading {series.folder.name}, whose values are no whole numbers of 16 bits,"
+    memory.check_memory(Need(what, 0, per_slice, slices))
+    return array.astype(np.float32)
 
 
 def _read_slice(path: Path, series: DicomSeries, index: int) -> NDArray[np.float64]:
@@ -56,7 +74,27 @@ def _read_slice(path: Path, series: DicomSeries, index: int) -> NDArray[np.float
     intercept = 0.0 if header.intercept is None else header.intercept
     # Overflow gives infinities, which the check of values refuses by number.
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(stored * np.float64(slope) + intercept, dtype=np.float64)
+        values = np.asarray(stored * np.float64(slope) + intercept, dtype=np.float64)
+    padding = _padding(stored, header)
+    # Low padding of a CT stays, as it does in other formats.
+    values[padding] = np.minimum(values[padding], AIR_HU) if series.modality == "CT" else 0.0
+    return values
+
+
+def _padding(stored: NDArray[Any], header: SliceHeader) -> NDArray[np.bool_]:
+    """Find the pixels of the padding value, if that lies beyond all others of the slice.
+
+    Among the others it may be a value of tissue, whatever the header calls it.
+    """
+    nothing = np.zeros(stored.shape, np.bool_)
+    if header.pixels.padding is None:
+        return nothing
+    # The element's type may differ in sign from the pixels'.
+    value = np.array(header.pixels.padding).astype(stored.dtype)
+    found = np.asarray(stored == value)
+    others = stored[~found]
+    beyond = not others.size or value < others.min() or value > others.max()
+    return found if beyond else nothing
 
 
 def _is_slice(header: SliceHeader, series: DicomSeries, index: int) -> bool:

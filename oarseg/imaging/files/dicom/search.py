@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from oarseg.errors import InputError
-from oarseg.imaging.files.dicom.file_meta import FileMeta, read_file_meta
+from oarseg.imaging.files.dicom.file_meta import (
+    BYTES_TO_TELL,
+    FileMeta,
+    is_bare,
+    is_dicom,
+    read_file_meta,
+)
 from oarseg.imaging.files.dicom.slice_header import (
     ENHANCED,
     MODALITIES,
@@ -80,7 +87,8 @@ def search_folder(folder: Path) -> DicomFolder:
     """Read the headers of all DICOM files in a folder and below it, whatever they are called.
 
     Hidden files and folders are left out. Links to folders are not followed; a link to a
-    file outside the folder is a fault.
+    file outside the folder is a fault, as are a folder that cannot be read and a series in two
+    studies, of which either would get a part of the slices.
 
     Raises:
         InputError: far more files than a folder of scans has.
@@ -90,7 +98,7 @@ def search_folder(folder: Path) -> DicomFolder:
     unused: list[UnusedFile] = []
     others = 0
     root = Path(os.path.realpath(folder))
-    for path in _files(folder):
+    for path in _files(folder, faults):
         try:
             found = _read(path, root)
         except InputError as error:
@@ -105,24 +113,44 @@ def search_folder(folder: Path) -> DicomFolder:
         else:
             groups.setdefault((found.study_uid, found.series_uid), []).append(found)
     series = tuple(SeriesFiles(tuple(groups[key])) for key in sorted(groups))
+    times = Counter(one.first.series_uid for one in series)
+    shared = [one.first for one in series if times[one.first.series_uid] > 1]
+    faults += [(header.path, in_two_studies(header)) for header in shared]
     return DicomFolder(series, tuple(faults), tuple(unused), others)
 
 
+def in_two_studies(header: SliceHeader) -> InputError:
+    """Return the error for a series whose slices name two studies."""
+    return unusable_file(
+        header.path,
+        expected=f"the StudyInstanceUID (0020,000D) of all slices of series {header.series_uid}",
+        found="another in some of them",
+        do="export the images again",
+    )
+
+
 def holds_dicom(folder: Path) -> bool:
-    """Return whether any file in a folder or below it is DICOM."""
-    for path in _files(folder):
+    """Return whether any file in a folder or below it is DICOM, damaged or not."""
+    for path in _files(folder, []):
         try:
             with open_plain_file(path) as stream:
-                if read_file_meta(path, stream) is not None:
+                head = stream.read(BYTES_TO_TELL)
+                if is_dicom(head) or is_bare(head):
                     return True
         except InputError:
             continue
     return False
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, faults: list[tuple[Path, InputError]]) -> Iterator[Path]:
+    """Yield the files below a folder in order; folders that cannot be read are faults."""
+
+    def note(error: OSError) -> None:
+        path = Path(error.filename)
+        faults.append((path, _unreadable_folder(path, error)))
+
     count = 0
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.startswith("."):
@@ -136,6 +164,15 @@ def _files(folder: Path) -> Iterator[Path]:
                     do="give the folder of the scans alone",
                 )
             yield Path(place, name)
+
+
+def _unreadable_folder(path: Path, error: OSError) -> InputError:
+    return unusable_file(
+        path,
+        expected="a folder that can be read",
+        found=f"{error.strerror}",
+        do="let its user read it, or move it away",
+    )
 
 
 def _read(path: Path, root: Path) -> SliceHeader | UnusedFile | None:

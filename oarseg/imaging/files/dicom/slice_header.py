@@ -55,6 +55,7 @@ _KEYWORDS = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+    "PixelPaddingValue",
     "RescaleSlope",
     "RescaleIntercept",
 )
@@ -68,6 +69,7 @@ class PixelFormat:
         rows, columns, samples, bits_allocated, bits_stored, high_bit, signed: as the elements.
         photometric: the photometric interpretation.
         frames: number of frames; 1 where it is not given.
+        padding: stored value of pixels outside the field of view.
         start: byte at which the value of the pixel data begins; None without pixel data.
         length: bytes of that value; None if it is a sequence of fragments.
     """
@@ -81,6 +83,7 @@ class PixelFormat:
     bits_stored: int | None
     high_bit: int | None
     signed: int | None
+    padding: int | None
     start: int | None
     length: int | None
 
@@ -199,6 +202,7 @@ def _pixel_format(data: Dataset, start: int | None, length: int | None) -> Pixel
         bits_stored=_whole(data, "BitsStored"),
         high_bit=_whole(data, "HighBit"),
         signed=_whole(data, "PixelRepresentation"),
+        padding=_whole(data, "PixelPaddingValue"),
         start=start,
         length=length,
     )

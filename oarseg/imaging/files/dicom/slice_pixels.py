@@ -13,12 +13,32 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from oarseg.errors import InputError
-from oarseg.imaging.files.dicom.file_meta import EXPLICIT, IMPLICIT, JPEG_2000, RLE, uid_name
-from oarseg.imaging.files.dicom.jpeg_size import jpeg_2000_size, jpeg_size
+from oarseg.imaging.files.dicom.file_meta import (
+    EXPLICIT,
+    IMPLICIT,
+    JPEG_2000,
+    JPEG_LOSSLESS,
+    JPEG_LS,
+    RLE,
+    uid_name,
+)
+from oarseg.imaging.files.dicom.jpeg_size import (
+    breaks_off,
+    jpeg_2000_size,
+    jpeg_size,
+    lacks_tiles,
+)
 from oarseg.imaging.files.dicom.slice_header import PixelFormat, SliceHeader
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
 NATIVE = frozenset({IMPLICIT, EXPLICIT})
+# Named, as pydicom would ask the next where one refuses, and some make up what is missing.
+DECODERS = {
+    RLE: "pydicom",
+    JPEG_LS: "pyjpegls",
+    JPEG_2000: "pylibjpeg",
+    **dict.fromkeys(JPEG_LOSSLESS, "pylibjpeg"),
+}
 # Two bytes of RLE stand for 128 at the most.
 RLE_RATIO = 64
 MOST_FRAGMENTS = 1000
@@ -144,8 +164,12 @@ def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
         with warnings.catch_warnings():
             # Of more or fewer values of RLE than fit would only be warned.
             warnings.simplefilter("error" if header.transfer_syntax_uid == RLE else "ignore")
-            decoder = get_decoder(UID(header.transfer_syntax_uid))
-            values, _ = decoder.as_array(_encapsulated(frame), index=0, **_decode_options(pixels))
+            values, _ = get_decoder(UID(header.transfer_syntax_uid)).as_array(
+                _encapsulated(frame),
+                index=0,
+                decoding_plugin=DECODERS[header.transfer_syntax_uid],
+                **_decode_options(pixels),
+            )
     except MemoryError:
         raise
     # Whatever a decoder makes of damaged bytes: none promises a particular exception.
@@ -158,7 +182,7 @@ def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
 
 
 def _check_decoder(path: Path, syntax: str) -> None:
-    if not get_decoder(UID(syntax)).is_available:
+    if DECODERS[syntax] not in get_decoder(UID(syntax)).available_plugins:
         raise unusable_file(
             path,
             expected=f"a decoder for {uid_name(syntax)}",
@@ -176,6 +200,8 @@ def _check_frame(header: SliceHeader, frame: bytes) -> None:
     if size != (pixels.rows, pixels.columns):
         found = "a stream of another kind" if size is None else f"{size[1]}×{size[0]} in the stream"
         raise _damaged(header.path, f"{pixels.columns}×{pixels.rows} grey pixels", found)
+    if breaks_off(frame) or (is_2000 and lacks_tiles(frame)):
+        raise _damaged(header.path, "a whole compressed stream", "one that breaks off")
 
 
 def _decode_options(pixels: PixelFormat) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import config
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from oarseg.errors import InputError
 from oarseg.imaging.arrays import Points
@@ -22,44 +25,55 @@ STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 # A hundred structures of three hundred contours take some 100 MB and three million reads.
 BOUNDS = ReadBounds(data_bytes=1 << 30, reads=20_000_000, value_bytes=64 << 20)
-KEYWORDS = (
-    "ReferencedFrameOfReferenceSequence",
-    "StructureSetROISequence",
-    "ROIContourSequence",
-)
+REFERRED = "ReferencedFrameOfReferenceSequence"
+NAMED = "StructureSetROISequence"
+DRAWN = "ROIContourSequence"
+# A triangle; fewer enclose nothing.
+FEWEST_POINTS = 3
 # A contour must lie on a slice, within this share of the distance of slices.
 OFF_SLICE = 0.1
 
 Plane = NDArray[np.bool_]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class DrawnStructure:
-    """A structure: its name, and closed contours (n, 3), x y z in mm."""
+    """A structure that has contours.
+
+    Attributes:
+        name: as the file gives it.
+        contours: closed ones that enclose something, (n, 3), x y z in mm.
+        others: the kinds of its other contours, for messages: open ones, points, closed ones
+            of one or two points.
+        fault: why its contours cannot be used; None where they can.
+    """
 
     name: str
     contours: tuple[Points, ...]
+    others: frozenset[str] = frozenset()
+    fault: InputError | None = None
 
 
 @dataclass(frozen=True)
-class StructureSet:
-    """The structures of a file.
+class StructureReferences:
+    """What a structure set refers to.
 
     Attributes:
         path: the file.
-        series_uids: the series on which they were drawn.
-        frame_uids: the frames of reference that they lie in.
-        rois: those with at least one closed contour.
+        series_uids: the series on which it was drawn.
+        frame_uids: the frames of reference that it names.
+        roi_frame_uids: those in which its structures lie.
     """
 
     path: Path
     series_uids: frozenset[str]
     frame_uids: frozenset[str]
-    rois: tuple[DrawnStructure, ...]
+    roi_frame_uids: frozenset[str]
 
 
-def read_structure_set(path: Path) -> StructureSet | None:
-    """Read an RT Structure Set.
+def read_references(path: Path) -> StructureReferences | None:
+    """Read which images an RT Structure Set was drawn on; its contours are passed over.
 
     Returns:
         None if the file is DICOM of another kind, or no DICOM.
@@ -67,16 +81,34 @@ def read_structure_set(path: Path) -> StructureSet | None:
     Raises:
         InputError: it is one that cannot be parsed.
     """
+    return _read(path, (REFERRED, NAMED), lambda data: _references(path, data))
+
+
+def read_structure_set(path: Path) -> tuple[DrawnStructure, ...] | None:
+    """Read the structures of an RT Structure Set that have contours.
+
+    Returns:
+        None if the file is DICOM of another kind, or no DICOM.
+
+    Raises:
+        InputError: it is one that cannot be parsed, or has two structures of one number.
+    """
+    return _read(path, (NAMED, DRAWN), lambda data: _structures(path, data))
+
+
+def _read(
+    path: Path, keywords: tuple[str, ...], taken: Callable[[Dataset], Result]
+) -> Result | None:
     with open_plain_file(path) as stream:
         meta = read_file_meta(path, stream)
         if meta is None or meta.sop_class_uid != STRUCTURE_SET:
             return None
         check_syntax(path, meta)
-        data, _, _ = parse_data_set(path, stream, meta, KEYWORDS, BOUNDS)
+        data, _, _ = parse_data_set(path, stream, meta, keywords, BOUNDS)
     try:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
-            return _structure_set(path, data)
+            return taken(data)
     except (InputError, MemoryError):
         raise
     # Whatever pydicom makes of damaged values: it promises no particular exception.
@@ -84,37 +116,71 @@ def read_structure_set(path: Path) -> StructureSet | None:
         raise unparsable_file(path, f"a damaged data set ({type(error).__name__})") from error
 
 
-def _structure_set(path: Path, data: Dataset) -> StructureSet:
+def _references(path: Path, data: Dataset) -> StructureReferences:
     frames: set[str] = set()
     series: set[str] = set()
-    for frame in data.get("ReferencedFrameOfReferenceSequence") or ():
+    for frame in data.get(REFERRED) or ():
         frames.add(str(frame.get("FrameOfReferenceUID", "")))
         for study in frame.get("RTReferencedStudySequence") or ():
             for one in study.get("RTReferencedSeriesSequence") or ():
                 series.add(str(one.get("SeriesInstanceUID", "")))
-    names = {}
-    for roi in data.get("StructureSetROISequence") or ():
-        names[int(roi.ROINumber)] = str(roi.get("ROIName", "")).strip()
-        frames.add(str(roi.get("ReferencedFrameOfReferenceUID", "")))
-    rois = []
-    for drawn in data.get("ROIContourSequence") or ():
-        contours = tuple(
-            _points(path, contour)
-            for contour in drawn.get("ContourSequence") or ()
-            if contour.get("ContourGeometricType") in CLOSED
-        )
-        if contours:
-            rois.append(DrawnStructure(names.get(int(drawn.ReferencedROINumber), ""), contours))
-    return StructureSet(path, frozenset(series - {""}), frozenset(frames - {""}), tuple(rois))
+    own = {str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in data.get(NAMED) or ()}
+    return StructureReferences(
+        path, frozenset(series - {""}), frozenset((frames | own) - {""}), frozenset(own - {""})
+    )
 
 
-def _points(path: Path, contour: Dataset) -> Points:
-    values = np.array([float(value) for value in contour.ContourData], dtype=np.float64)
-    if values.size < 9 or values.size % 3 or not np.isfinite(values).all():
+def _structures(path: Path, data: Dataset) -> tuple[DrawnStructure, ...]:
+    names: dict[int, str] = {}
+    for roi in data.get(NAMED) or ():
+        number, name = int(roi.ROINumber), str(roi.get("ROIName", "")).strip()
+        if names.setdefault(number, name) != name:
+            raise unusable_file(
+                path,
+                expected="structures of different numbers",
+                found=f"{quote_header_text(names[number])} and {quote_header_text(name)} with the "
+                f"ROINumber {number}",
+                do="export the structures again",
+            )
+    return tuple(
+        _drawn(path, names.get(int(drawn.ReferencedROINumber), ""), drawn.ContourSequence)
+        for drawn in data.get(DRAWN) or ()
+        if drawn.get("ContourSequence")
+    )
+
+
+def _drawn(path: Path, name: str, sequence: Iterable[Dataset]) -> DrawnStructure:
+    contours: list[Points] = []
+    others: set[str] = set()
+    for contour in sequence:
+        kind = str(contour.get("ContourGeometricType", ""))
+        if kind not in CLOSED:
+            others.add(quote_header_text(kind) if kind else "no ContourGeometricType")
+            continue
+        try:
+            points = _points(path, name, contour)
+        except InputError as error:
+            # It counts only if this is a structure that is asked for.
+            return DrawnStructure(name, (), fault=error)
+        if len(points) < FEWEST_POINTS:
+            others.add(f"fewer than {FEWEST_POINTS} points")
+        else:
+            contours.append(points)
+    return DrawnStructure(name, tuple(contours), frozenset(others))
+
+
+def _points(path: Path, name: str, contour: Dataset) -> Points:
+    given = contour.get("ContourData")
+    parts = given if isinstance(given, MultiValue | list) else [] if given is None else [given]
+    try:
+        values = np.array([float(value) for value in parts], dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if values.size % 3 or not np.isfinite(values).all():
         raise unusable_file(
             path,
-            expected="contours of three points or more, x y z each",
-            found=f"one of {values.size} numbers",
+            expected=f"contours of {quote_header_text(name)} with x y z for each point",
+            found=f"one of {len(parts)} values, or of some that are no numbers",
             do="export the structures again",
         )
     return values.reshape(-1, 3)

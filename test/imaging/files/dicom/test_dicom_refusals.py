@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import struct
 import time
@@ -9,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dicom_files
 import dicom_fuzzing
@@ -17,19 +19,28 @@ import pytest
 from dicom_files import Change, Form, small_volume, write_series
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
+    MediaStorageDirectoryStorage,
+    PositronEmissionTomographyImageStorage,
     RLELossless,
     RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
 )
 
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.files.dicom import slice_pixels
+from oarseg.imaging.files.dicom.assemble import assemble_series
 from oarseg.imaging.files.dicom.choose import find_series
 from oarseg.imaging.files.dicom.search import search_folder
 from oarseg.imaging.volume import Grid, Volume
@@ -223,6 +234,81 @@ def test_the_same_instance_with_other_bytes(tmp_path: Path) -> None:
     assert "expected one slice at each position" in refusal(tmp_path)
 
 
+def test_an_instance_of_another_slice(tmp_path: Path) -> None:
+    """Contours could not say on which slice they lie."""
+    change = at(3, set_to(SOPInstanceUID=dicom_files.uid("slice", "1", "1", 1)))
+    write_series(tmp_path, small_volume(), Form(change=change))
+    assert (
+        f"slice_0003.dcm: expected SOPInstanceUID (0008,0018) of its own, found that of {tmp_path}/"
+        "slice_0001.dcm"
+    ) in refusal(tmp_path)
+
+
+def test_thousands_of_different_files_of_one_instance(tmp_path: Path) -> None:
+    """Each is not compared with every other."""
+    data = bytearray(write_series(tmp_path, small_volume())[0].read_bytes())
+    for number in range(1000):
+        data[-2:] = struct.pack("<H", number)
+        (tmp_path / f"a{number}").write_bytes(data)
+    headers = search_folder(tmp_path).series[0]
+    start = time.process_time()
+    with pytest.raises(InputError, match="expected one slice at each position"):
+        assemble_series(headers)
+    assert time.process_time() - start < 0.2 * dicom_fuzzing.LONGEST_S
+
+
+@pytest.mark.parametrize("keep", ["DICM", "meta", "data set"])
+def test_a_data_set_without_what_belongs_before_it(tmp_path: Path, keep: str) -> None:
+    """The last slices of a series; without them it would seem whole."""
+    data = write_series(tmp_path, small_volume())[-1]
+    whole = data.read_bytes()
+    begins = {"DICM": 128, "meta": 132, "data set": whole.index(b"\x08\0\x05\0CS")}
+    data.write_bytes(whole[begins[keep] :])
+    assert refusal(tmp_path).startswith(
+        f"{data}: expected a DICOM file with DICM at byte 128, found a data set without file meta"
+    )
+
+
+def test_a_series_in_two_studies(tmp_path: Path) -> None:
+    """Each would have a part of the slices."""
+
+    def change(data: FileDataset, index: int) -> None:
+        data.StudyInstanceUID = f"1.2.{index // 4}"
+
+    write_series(tmp_path, small_volume((8, 6, 7)), Form(change=change))
+    series = dicom_files.uid("series", "1", "1")
+    expected = f"expected the StudyInstanceUID (0020,000D) of all slices of series {series}, found"
+    assert expected in refusal(tmp_path)
+    faults = search_folder(tmp_path).faults
+    assert [path.name for path, _ in faults] == ["slice_0000.dcm", "slice_0004.dcm"]
+    assert expected in str(faults[1][1])
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold slices of the series beside it."""
+    write_series(tmp_path, small_volume())
+    locked = tmp_path / "more"
+    locked.mkdir()
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert refusal(tmp_path).startswith(
+        f"{locked}: expected a folder that can be read, found Permission denied"
+    )
+
+
+def test_control_characters_in_a_file_s_name(tmp_path: Path) -> None:
+    path = write_series(tmp_path, small_volume())[2]
+    path.write_bytes(path.read_bytes()[:-9])
+    path.rename(tmp_path / "a\nb\x1b[31m")
+    assert r"a\nb\x1b[31m': expected 84 bytes of pixel data" in refusal(tmp_path)
+
+
 def test_several_series(tmp_path: Path) -> None:
     write_series(tmp_path / "1", small_volume(), Form(series="1", description="Thin\x1b[31m"))
     write_series(tmp_path / "2", small_volume((9, 6, 7)), Form(series="2", description="Thick"))
@@ -275,13 +361,26 @@ def test_a_data_set_that_inflates_is_never_parsed(tmp_path: Path) -> None:
     assert "found Deflated Explicit VR Little Endian" in message
 
 
-def test_another_transfer_syntax(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("syntax", "name"),
+    [
+        (JPEGBaseline8Bit, "JPEG Baseline (Process 1)"),
+        (ExplicitVRBigEndian, "Explicit VR Big Endian"),
+        (JPEGLSNearLossless, "JPEG-LS Lossy (Near-Lossless) Image Compression"),
+        (JPEG2000, "JPEG 2000 Image Compression"),
+        (HTJ2KLossless, "High-Throughput JPEG 2000 Image Compression (Lossless Only)"),
+        (UID("1.2.3.4"), "1.2.3.4"),
+        (UID(""), "none"),
+    ],
+)
+def test_another_transfer_syntax(tmp_path: Path, syntax: UID, name: str) -> None:
     path = write_series(tmp_path, small_volume())[0]
     data = path.read_bytes()
-    old, new = b"1.2.840.10008.1.2.1\0", JPEGBaseline8Bit.encode().ljust(22, b"\0")
+    new = syntax.encode()
+    old, new = b"1.2.840.10008.1.2.1\0", new + b"\0" * (len(new) % 2)
     data = data.replace(struct.pack("<H", len(old)) + old, struct.pack("<H", len(new)) + new)
     path.write_bytes(data)
-    assert "found JPEG Baseline (Process 1)" in refusal(tmp_path)
+    assert f"found {name}; export it without compression" in refusal(tmp_path)
 
 
 def test_a_faulty_file_costs_the_series_beside_it(tmp_path: Path) -> None:
@@ -354,12 +453,34 @@ def test_a_stream_of_another_size(tmp_path: Path, syntax: UID) -> None:
     assert "expected 40×31 grey pixels, found 40×32 in the stream" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1])
+@pytest.mark.parametrize("keep", [0.5, 0.95, 0.99])
+def test_a_compressed_frame_that_breaks_off(tmp_path: Path, syntax: UID, keep: float) -> None:
+    """Some decoders make up the rest."""
+    change = at(3, lambda data: dicom_files.compress(data, syntax, keep))
+    write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))
+    assert (
+        "slice_0003.dcm: expected a whole compressed stream, found one that breaks off"
+    ) in refusal(tmp_path)
+
+
+def test_a_jpeg_2000_stream_without_most_of_its_tiles(tmp_path: Path) -> None:
+    """Its decoder would fill their pixels with zeros."""
+    change = at(3, lambda data: dicom_files.compress(data, JPEG2000Lossless))
+    path = write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))[3]
+    data = bytearray(path.read_bytes())
+    begin = data.index(b"\xff\x4f\xff\x51")
+    data[begin + 24 : begin + 32] = struct.pack(">II", 8, 8)
+    path.write_bytes(data)
+    assert f"{path}: expected a whole compressed stream" in refusal(tmp_path)
+
+
 def test_a_syntax_whose_decoder_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def change(data: FileDataset, index: int) -> None:
         data.compress(JPEGLSLossless, generate_instance_uid=False)
 
     path = write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))[0]
-    missing = SimpleNamespace(is_available=False)
+    missing = SimpleNamespace(available_plugins=("another",))
     monkeypatch.setattr(slice_pixels, "get_decoder", lambda _: missing)
     assert refusal(tmp_path).startswith(
         f"{path}: expected a decoder for JPEG-LS Lossless Image Compression, found none; install "
@@ -410,12 +531,62 @@ def test_a_link_out_of_the_folder(tmp_path: Path) -> None:
 def test_what_a_folder_holds_is_counted(tmp_path: Path) -> None:
     write_series(tmp_path, small_volume())
     (tmp_path / "x").write_bytes(b"junk")
-    dicom_files.new_dataset(RTStructureSetStorage, "1.2.3").save_as(
-        tmp_path / "rs", enforce_file_format=True
-    )
+    kinds = {
+        "DICOMDIR": MediaStorageDirectoryStorage,
+        "rs": RTStructureSetStorage,
+        "pet": PositronEmissionTomographyImageStorage,
+        "sc": SecondaryCaptureImageStorage,
+    }
+    for name, kind in kinds.items():
+        data = dicom_files.new_dataset(kind, "1.2.3")
+        data.save_as(tmp_path / name, enforce_file_format=True)
     found = search_folder(tmp_path)
     assert found.others == 1
-    assert found.unused_kinds() == "RT Structure Set Storage (1)"
+    assert found.unused_kinds() == (
+        "Media Storage Directory Storage (1), Positron Emission Tomography Image Storage (1), "
+        "RT Structure Set Storage (1), Secondary Capture Image Storage (1)"
+    )
+
+
+CHARACTER_SETS = {
+    "ISO_IR 100": "Müller^Jörg",
+    "ISO_IR 101": "Wałęsa^Lech",
+    "ISO_IR 144": "Люксембург",
+    "ISO_IR 127": "قباني^لنزار",
+    "ISO_IR 126": "Διονυσιος",
+    "ISO_IR 138": "שרון^דבורה",
+    "ISO_IR 148": "Çavuşoğlu",
+    "ISO_IR 166": "นามสกุล",
+    "ISO_IR 13": "ﾔﾏﾀﾞ^ﾀﾛｳ",
+    "ISO_IR 192": "王^小東",
+    "GB18030": "王^小东",
+    "\\ISO 2022 IR 87": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "\\ISO 2022 IR 149": "Hong^Gildong=洪^吉洞=홍^길동",
+}
+
+
+@pytest.mark.parametrize("name", CHARACTER_SETS)
+def test_names_in_every_character_set(tmp_path: Path, name: str) -> None:
+    """What results repeat of the patient; messages do not."""
+    patient = CHARACTER_SETS[name]
+
+    def change(data: FileDataset, index: int) -> None:
+        data.SpecificCharacterSet = name.split("\\")
+        data.PatientName = patient
+
+    write_series(tmp_path, small_volume(), Form(change=change))
+    assert find_series(tmp_path, "CT").patient_attributes["PatientName"] == patient
+
+
+@pytest.mark.parametrize("name", ["ISO_IR 999", "utf8", "\\\\x", ""])
+def test_a_character_set_that_is_none(tmp_path: Path, name: str) -> None:
+    """Nobody can tell what is meant, and the images are none the worse."""
+    for path in write_series(tmp_path, small_volume()):
+        data = path.read_bytes().replace(b"ISO_IR 192", name.encode().ljust(10))
+        path.write_bytes(data.replace(b"Mustermann", b"M\xfcstermann"[:10]))
+    series = find_series(tmp_path, "CT")
+    assert series.patient_attributes["PatientName"].startswith("M")
+    read_scan.read_volume(series)
 
 
 def test_constant_pixels(tmp_path: Path) -> None:

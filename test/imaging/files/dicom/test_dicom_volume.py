@@ -12,12 +12,23 @@ import numpy as np
 import pytest
 from dicom_files import Form, small_volume, turned, write_series
 from pydicom.dataset import FileDataset
-from pydicom.uid import UID, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    UID,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
+from oarseg.errors import NonFiniteError, ResourceError
 from oarseg.imaging.files import read_scan
+from oarseg.imaging.files.dicom import read_series
 from oarseg.imaging.files.dicom.choose import find_series
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.volume import Grid, Volume
+from oarseg.system import memory
 
 pytestmark = pytest.mark.dicom
 # In index axes (z, y, x): what runs backwards when the patient lies so.
@@ -112,14 +123,78 @@ def test_bits_above_those_stored_are_no_value(tmp_path: Path) -> None:
     assert_same(read(tmp_path), volume)
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
-def test_compressed(tmp_path: Path, syntax: UID) -> None:
-    volume = small_volume((5, 32, 40))
+@pytest.mark.parametrize(
+    ("modality", "padding", "becomes"),
+    [("CT", 2000, -1000), ("MR", 2000, 0), ("MR", -2000, 0), ("CT", -2000, -2000)],
+)
+def test_padding_beyond_all_values(
+    tmp_path: Path, modality: str, padding: int, becomes: int
+) -> None:
+    """High padding would be metal; the element's type need not be the pixels'."""
+    volume = small_volume()
+    volume.array[1, 0] = volume.array[2] = padding
 
     def change(data: FileDataset, index: int) -> None:
-        data.compress(syntax, generate_instance_uid=False)
+        data.add_new("PixelPaddingValue", "US", padding % 65536)
 
-    write_series(tmp_path, volume, Form(change=change))
+    form = Form(modality=modality, intercept=0.0, signed=True, change=change)
+    write_series(tmp_path, volume, form)
+    volume.array[1, 0] = volume.array[2] = becomes
+    assert_same(read(tmp_path, modality), volume)
+
+
+def test_padding_within_the_values_is_tissue(tmp_path: Path) -> None:
+    volume = small_volume()
+    volume.array[1, 0] = 0
+    change = set_padding(0)
+    write_series(tmp_path, volume, Form(intercept=0.0, signed=True, change=change))
+    assert_same(read(tmp_path), volume)
+
+
+def set_padding(value: int) -> dicom_files.Change:
+    return lambda data, index: setattr(data, "PixelPaddingValue", value)
+
+
+def test_a_volume_that_becomes_float_must_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both types are held at once then, which the check of the header does not know."""
+    change = set_slope("1.5")
+    write_series(tmp_path, small_volume(), Form(change=change))
+    series = find_series(tmp_path, "CT")
+    # The array of 16-bit integers would fit.
+    room = memory.Room("the free RAM", 500, 0)
+    monkeypatch.setattr(memory, "tightest_room", lambda: room)
+    with pytest.raises(ResourceError, match="whose values are no whole numbers of 16 bits, needs"):
+        read_series.read_slices(series)
+
+
+def set_slope(value: str) -> dicom_files.Change:
+    return lambda data, index: setattr(data, "RescaleSlope", value)
+
+
+def test_values_beyond_float_are_refused_without_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    write_series(tmp_path, small_volume(), Form(change=set_slope("1e39")))
+    with pytest.raises(NonFiniteError, match="found 210 voxels that are NaN or infinite"):
+        read(tmp_path)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1]
+)
+@pytest.mark.parametrize("signed", [False, True])
+def test_compressed(tmp_path: Path, syntax: UID, signed: bool) -> None:
+    volume = small_volume((5, 32, 40))
+    volume.array[0, 0, :2] = -1024, 3000
+    form = Form(
+        signed=signed,
+        intercept=0.0 if signed else -1024.0,
+        change=lambda data, _: dicom_files.compress(data, syntax),
+    )
+    write_series(tmp_path, volume, form)
     assert_same(read(tmp_path), volume)
 
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from oarseg.challenges.challenge import Challenge
-from oarseg.cli.challenges import describe_challenge
+from oarseg.cli.commands.challenges import describe_challenge
 from oarseg.cli.interrupts import quiet_forked_workers
 from oarseg.cli.options import (
     MOST_THREADS,
@@ -111,7 +111,7 @@ def add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--settings",
         default="{}",
         metavar="JSON",
-        help="settings of the trainer, as in oarseg/training/settings.py",
+        help="settings of the trainer, as in oarseg/training/settings.py (default: none)",
     )
     parser.add_argument(
         "--epochs", type=whole_number(1, 10**6), help="the same as epochs in --settings"

@@ -1,0 +1,1 @@
+"""What Grand Challenge wants to know of a submission, and what it takes of a run."""
