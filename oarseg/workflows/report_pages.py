@@ -140,6 +140,12 @@ def drop_page(output: Path, case: str) -> None:
             remove_entry(output, page_path(case))
 
 
+def drop_index(output: Path) -> None:
+    """Remove the index, which a run without pages would leave untrue."""
+    with explained_refusal(output):
+        remove_entry(output, INDEX)
+
+
 def write_index(output: Path, failures: Mapping[str, str]) -> None:
     """Write the index of all cases in an output folder, if there are several.
 

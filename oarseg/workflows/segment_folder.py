@@ -28,6 +28,7 @@ from oarseg.system.cpus import available_cpus
 from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
 from oarseg.workflows.report_pages import (
+    drop_index,
     drop_page,
     write_case_page,
     write_failure_page,
@@ -117,6 +118,8 @@ def _write_review(settings: Settings, failures: Sequence[Failure]) -> None:
                 drop_page(settings.output, case)
         if settings.report_pages:
             write_index(settings.output, messages)
+        else:
+            drop_index(settings.output)
     except OutputError as error:
         log.warning("the pages of failed cases and the index are not complete: %s", error)
 

@@ -1,6 +1,7 @@
 """A case's whole way, on a coarse phantom and networks with random weights."""
 
 import hashlib
+import html
 import itertools
 import json
 import os
@@ -174,6 +175,43 @@ def test_stray_parts_are_removed_where_that_is_asked_for(
     assert any("repaired as asked" in warning for warning in report["warnings"])
     raised = {found["check"] for found in report["checks"]["raised"]}
     assert "parts" not in raised
+
+
+def test_pages_of_a_run(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    """One for each case and the index; a failed case's says why; they never outlive their case."""
+    output = tmp_path / "output"
+    asked = replace(settings(input_dir, output, weights), report_pages=True)
+    assert segment_folder.segment_folder(asked) == ()
+    pages = {path.name: path for path in (output / "reports").glob("*.html")}
+    assert set(pages) == {"case_03.html", "case_04.html", "index.html"}
+    assert "data-organ" in pages["case_03.html"].read_text(encoding="utf-8")
+    ct = input_dir / "images/ct/case_04_CT.mha"
+    ct.write_bytes(ct.read_bytes()[:2000])
+    (failure,) = segment_folder.segment_folder(asked)
+    text = pages["case_04.html"].read_text(encoding="utf-8")
+    assert "Not segmented" in text
+    assert failure.message.partition(";")[0].partition("found")[0] in html.unescape(text)
+    assert "1 failed" in pages["index.html"].read_text(encoding="utf-8")
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert not any(page.exists() for page in pages.values())
+
+
+def test_a_page_that_cannot_be_written_costs_no_case(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OutputError("no room for the page")
+
+    monkeypatch.setattr(segment_folder, "write_case_page", fail)
+    output = tmp_path / "output"
+    asked = replace(settings(input_dir, output, weights), report_pages=True)
+    assert segment_folder.segment_folder(asked) == ()
+    assert "case_03: no page written: no room for the page" in caplog.text
+    assert (output / "images/head_neck_oar/case_03_seg.mha").is_file()
 
 
 def test_both_channels_and_both_folds_matter(

@@ -129,7 +129,7 @@ def repairs(text: str) -> tuple[str, ...]:
     asked = tuple(dict.fromkeys(text.split(",")))
     if not set(asked) <= set(REPAIRS):
         raise argparse.ArgumentTypeError(
-            f"expected {' or '.join(REPAIRS)}, or both with a comma between, found {text!r}"
+            f"expected a list of {' and '.join(REPAIRS)} with commas between, found {text!r}"
         )
     return asked
 
