@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from oarseg.challenges.plausibility import Plausibility
 from oarseg.imaging.volume import Vector
@@ -19,7 +19,6 @@ from oarseg.plausibility.pairs import name_pairs
 from oarseg.plausibility.places import deviations
 
 CheckName = Literal["missing", "volume", "side", "ratio", "place", "cut", "parts", "gap", "density"]
-CHECK_NAMES: tuple[CheckName, ...] = get_args(CheckName)
 ByName = Mapping[str, Measured]
 _Describe = Callable[[Measured], str]
 

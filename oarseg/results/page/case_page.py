@@ -24,6 +24,21 @@ NAMED_COSINE = 0.1
 # The page's letters of the patient's directions; the first points along LPS axes x, y, z.
 LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 GROUP_SIZE = 6
+# In the order in which they are joined; what runs at once is in the first and the last.
+VIEWER = tuple(
+    f"viewer/{name}.js"
+    for name in (
+        "state",
+        "reading",
+        "greys",
+        "contours",
+        "drawing",
+        "words",
+        "actions",
+        "sheets",
+        "start",
+    )
+)
 WINDOWS = (
     ("Soft tissue", 40, 400),
     ("Brain", 40, 80),
@@ -80,7 +95,7 @@ def case_page(
     for index, layer in enumerate(pictures.layers):
         add_packed(body, f"layer{index}", layer.packed)
     add_packed(body, "codes", pictures.organs.packed())
-    return render(str(report.get("case", "")), body, script="viewer.js")
+    return render(str(report.get("case", "")), body, scripts=VIEWER)
 
 
 def failure_page(case: str, messages: Sequence[str]) -> str:

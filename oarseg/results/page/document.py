@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -53,15 +54,15 @@ def asset(name: str) -> str:
     return resources.files(PACKAGE).joinpath(name).read_text(encoding="utf-8")
 
 
-def render(title: str, body: Element, *, script: str = "") -> str:
+def render(title: str, body: Element, *, scripts: Sequence[str] = ()) -> str:
     """Return a whole page.
 
     Args:
         title: of the window.
         body: the ``body`` element.
-        script: name of the script's file; empty for a page without any.
+        scripts: files that make up the script, joined in one function.
     """
-    style, code = asset("page.css"), asset(script) if script else ""
+    style, code = asset("page.css"), _joined_script(scripts)
     root = Element("html", lang="en")
     head = add(root, "head")
     add(head, "meta", charset="utf-8")
@@ -78,6 +79,12 @@ def render(title: str, body: Element, *, script: str = "") -> str:
     # A file name may hold bytes that are no text.
     text = tostring(root, encoding="unicode", method="html")
     return "<!DOCTYPE html>\n" + text.encode("utf-8", "replace").decode("utf-8") + "\n"
+
+
+def _joined_script(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    return '"use strict";\n(() => {\n' + "\n".join(map(asset, names)) + "})();\n"
 
 
 def _policy(style: str, code: str) -> str:

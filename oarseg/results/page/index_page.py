@@ -54,7 +54,11 @@ def index_page(lines: Sequence[CaseLine]) -> str:
     failed = sum(bool(line.messages) for line in lines)
     raised = sum(bool(findings(line.report)) for line in lines)
     plain = len(lines) - failed - raised
-    add(header, "p", f"{len(lines)} cases: {failed} failed, {raised} to look at, {plain} others.")
+    add(
+        header,
+        "p",
+        f"{len(lines)} cases: {failed} failed, {raised} to look at, {plain} without findings.",
+    )
     table = add(add(body, "main"), "table")
     add(table, "caption", "Worst first. A column's name sorts by it.")
     row = add(add(table, "thead"), "tr")
@@ -63,7 +67,7 @@ def index_page(lines: Sequence[CaseLine]) -> str:
     rows = add(table, "tbody")
     for line in sorted(lines, key=lambda line: line.rank):
         _add_line(rows, line)
-    return render("Cases", body, script="sorting.js")
+    return render("Cases", body, scripts=("sorting.js",))
 
 
 def _add_line(rows: Element, line: CaseLine) -> None:

@@ -187,4 +187,4 @@ def test_the_index_has_the_worst_first() -> None:
     found = read(index_page(lines))
     rows = [t for tag, a, t in found if tag in ("a", "span") and t != ""]
     assert rows == ["broken", "gone", "one", "plain"]
-    assert "4 cases: 2 failed, 1 to look at, 1 others." in texts(found, "p")
+    assert "4 cases: 2 failed, 1 to look at, 1 without findings." in texts(found, "p")

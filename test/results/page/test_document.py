@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
+from oarseg.results.page.case_page import VIEWER
 from oarseg.results.page.document import add, add_data, add_packed, asset, render
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
@@ -43,7 +44,7 @@ def hostile_page() -> str:
     body = Element("body")
     add(body, "p", HOSTILE, title=HOSTILE, data_name=HOSTILE)
     add_data(body, "data", {HOSTILE: HOSTILE})
-    return render(HOSTILE, body, script="viewer.js")
+    return render(HOSTILE, body, scripts=VIEWER)
 
 
 def test_whatever_a_name_holds_it_is_text() -> None:
@@ -72,7 +73,7 @@ def test_only_our_own_style_and_script_may_run() -> None:
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
-    for name in ("viewer.js", "sorting.js", "page.css"):
+    for name in (*VIEWER, "sorting.js", "page.css"):
         text = asset(name)
         assert not re.search(r"https?:|//[a-z]+\.|import\s*\(|fetch\(|XMLHttp|url\(|@import", text)
         assert "</" not in text
