@@ -24,8 +24,9 @@ from oarseg.labels.runs import (
 
 # The faces of an image whose axes run to the left, to the back and up, by (z, y, x).
 FACES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
-# More parts than this are no organ, and the distance of each would take its time.
-MOST_STRAYS = 1000
+# The largest of them; those of a ragged label map would take their time.
+MEASURED_STRAYS = 100
+COMPARED_RUNS = 500
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def measure_organs(
 
 def stray_parts(
     runs: Runs, grid: Grid, limits: Plausibility, *, usual: int = 1
-) -> tuple[RunNumbers, list[int]]:
-    """Number an organ's connected parts, and tell which are stray.
+) -> tuple[NDArray[np.bool_], RunNumbers]:
+    """Tell which of an organ's runs belong to stray parts, and number the connected parts.
 
     Args:
         runs: the organ's.
@@ -105,19 +106,23 @@ def stray_parts(
             left out before parts are connected, so that such a gap divides nothing.
 
     Returns:
-        The part of each run, the largest being 0, and the stray ones' numbers.
+        Whether each run is stray, and the number of its part, the largest being 0.
     """
     parts = number_parts(runs, z=_bridged_planes(runs, limits.bridged_mm / grid.spacing_mm[0]))
     sizes = np.bincount(parts, weights=runs.lengths)
-    small = sizes < limits.stray_share * sizes.sum()
+    stray = sizes < limits.stray_share * sizes.sum()
+    stray[:usual] = False
     main = runs.where(parts < usual)
-    strays = [
-        number
-        for number in range(usual, sizes.size)
-        if small[number]
-        or distance_mm(runs.where(parts == number), main, grid.spacing_mm) > limits.stray_mm
-    ]
-    return parts, strays
+    # Few parts can be as large as this.
+    for number in np.flatnonzero(~stray)[usual:]:
+        stray[number] = _apart_mm(runs.where(parts == number), main, grid) > limits.stray_mm
+    return stray[parts], parts
+
+
+def _apart_mm(part: Runs, main: Runs, grid: Grid) -> float:
+    """Return how far a part lies from the others; of many runs some are compared."""
+    some = part.where(np.unique(np.linspace(0, len(part) - 1, COMPARED_RUNS).astype(int)))
+    return distance_mm(some, main, grid.spacing_mm)
 
 
 def _bridged_planes(runs: Runs, most: float) -> RunNumbers:
@@ -140,24 +145,21 @@ def _measure(
     if len(runs) == 0:
         return Measured(organ.name)
     usual = limits.parts.get(organ.name, 1)
-    parts, strays = stray_parts(runs, grid, limits, usual=usual)
-    is_stray = np.isin(parts, strays)
+    is_stray, parts = stray_parts(runs, grid, limits, usual=usual)
     kept, stray = runs.where(~is_stray), runs.where(is_stray)
-    main = runs.where(parts < usual)
+    # The numbers rise as the parts get smaller.
+    strays = np.unique(parts[is_stray])
     holes = enclosed_background(kept)
     cm3 = grid.voxel_volume_mm3 / 1000
     planes = np.unique(kept.z)
     mean = None if sums is None else float(sums[list(organ.labels)].sum() / runs.voxels)
-    far = [
-        distance_mm(runs.where(parts == number), main, grid.spacing_mm)
-        for number in strays[:MOST_STRAYS]
-    ]
+    far = [_apart_mm(runs.where(parts == k), kept, grid) for k in strays[:MEASURED_STRAYS]]
     return Measured(
         organ.name,
         volume_cm3=runs.voxels * cm3,
         centroid_mm=cast(Vector, tuple(grid.to_world(kept.centroid()[None])[0].tolist())),
         parts=int(parts.max()) + 1,
-        stray_parts=len(strays),
+        stray_parts=int(strays.size),
         stray_cm3=stray.voxels * cm3,
         stray_farthest_mm=max(far, default=0.0),
         holes=_count_holes(holes),

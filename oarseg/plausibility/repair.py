@@ -116,8 +116,8 @@ def _drop_strays(upright: NDArray[np.uint8], grid: Grid, challenge: Challenge) -
         if not len(own):
             continue
         usual = limits.parts.get(structure.name, 1)
-        parts, strays = stray_parts(own, grid, limits, usual=usual)
-        stray = own.where(np.isin(parts, strays))
+        is_stray, _ = stray_parts(own, grid, limits, usual=usual)
+        stray = own.where(is_stray)
         if len(stray):
             stray.fill(upright, 0)
             yield Change("components", structure.name, "", stray.voxels)

@@ -175,6 +175,9 @@ class _Run:
             self._keep(record)
             if record.error_messages:
                 failures.append(_failure(record))
+            elif self.settings.report_pages:
+                # Once the case is recorded, so that nothing that happens here can undo it.
+                self._write_page(case)
         return failures
 
     def _record_known(self, cases: Sequence[Case]) -> list[Failure]:
@@ -274,8 +277,6 @@ class _Run:
                 case, self.description, output, engines=engines, deadline=deadline
             )
             self.engines = segmented.engines
-            if self.settings.report_pages:
-                self._write_page(case)
             return Record(case.name, case.files, segmented.label_file)
         except OarsegError as error:
             log.error("%s: %s", case.name, error)
