@@ -7,7 +7,7 @@ label=oarseg.source
 
 # Hash of all that goes into the image, which its label keeps.
 source_hash() {
-  find Dockerfile requirements.txt process.py oarseg weights -type f ! -name '*.pyc' ! -path '*/.*' -print0 |
+  find Dockerfile requirements*.txt docker process.py oarseg weights -type f ! -name '*.pyc' ! -path '*/.*' -print0 |
     LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1
 }
 

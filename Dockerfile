@@ -1,18 +1,22 @@
 # The image that Grand Challenge runs: nnU-Net's answer on CUDA 12 or CPU, without torch.
-# Build it with ./build.sh, which also sets the version's label.
+# Build it with ./build.sh, which also sets the version's label. REQUIREMENTS=requirements-cpu.txt
+# leaves CUDA out.
 
 FROM python:3.11-slim AS builder
 
 # The same base in both stages, so that the venv's link to its interpreter stays true.
 # pip stays outside the venv: nothing in the final image needs it.
 RUN python -m venv --without-pip /opt/venv
-COPY requirements.txt /tmp/
+ARG REQUIREMENTS=requirements.txt
+COPY requirements.txt requirements-cpu.txt docker/prune.py docker/itk.txt /tmp/
 # --no-deps: the file is the whole, resolved set. What no run can use goes: static
-# libraries, the packages' own tests, NVRTC's alternative build, and OpenVINO's telemetry,
-# which would fail the import for a uid without a home folder. Byte code is compiled here
-# because the root is read-only at run time, and never checked: the sources do not change.
+# libraries, the packages' own tests, NVRTC's alternative build, what prune.py knows of, and
+# OpenVINO's telemetry, which would fail the import for a uid without a home folder. Byte code is
+# compiled here because the root is read-only at run time, and never checked: the sources do not
+# change.
 RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile \
-        --no-deps --only-binary :all: --require-hashes -r /tmp/requirements.txt \
+        --no-deps --only-binary :all: --require-hashes -r "/tmp/$REQUIREMENTS" \
+    && python /tmp/prune.py /opt/venv/lib/python3.11/site-packages \
     && find /opt/venv \( -name '*.a' -o -name 'libnvrtc*.alt.so.*' \) -delete \
     && rm -rf /opt/venv/lib/python3.11/site-packages/openvino_telemetry* \
     && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
@@ -43,9 +47,13 @@ RUN groupadd --gid 1000 user \
 COPY --from=builder /opt/venv /opt/venv
 # The loader's cache, rather than LD_LIBRARY_PATH: the platform starts the entry point
 # with an environment of its own.
-RUN printf '%s\n' /opt/venv/lib/python3.11/site-packages/nvidia/*/lib > /etc/ld.so.conf.d/cuda.conf \
+RUN find /opt/venv/lib/python3.11/site-packages -path '*/nvidia/*/lib' -prune \
+        > /etc/ld.so.conf.d/cuda.conf \
     && ldconfig
 COPY --from=builder /opt/app /opt/app
+# exec: once a case; invoke: an HTTP server on port 4743 that keeps its networks open.
+ARG API_METHOD=exec
+RUN case "$API_METHOD" in exec|invoke) echo "$API_METHOD" > /opt/app/api-method ;; *) exit 1 ;; esac
 
 # HOME: the caches of CUDA and CuPy go where any uid may write.
 ENV HOME=/tmp \
@@ -58,10 +66,11 @@ ARG VERSION=unknown
 LABEL org.opencontainers.image.title="oarseg" \
       org.opencontainers.image.description="Organs at risk on CT and MR: nnU-Net ensembles without torch" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}"
+      org.opencontainers.image.version="${VERSION}" \
+      org.grand-challenge.api-method="${API_METHOD}"
 
 WORKDIR /opt/app
 USER 1000:1000
-# A batch job: its exit status says how it is.
+# A batch job's exit status says how it is; a server is asked by the platform itself.
 HEALTHCHECK NONE
 ENTRYPOINT ["/opt/venv/bin/python", "/opt/app/process.py"]

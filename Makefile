@@ -57,14 +57,14 @@ test: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict oarseg process.py bench
+	$(BIN)/mypy --strict oarseg process.py bench docker
 	$(BIN)/lint-imports
 	$(BIN)/python bench/homonyms.py
 
 # The package by itself first: what only tests use is dead too.
 deadcode: .venv/dev.stamp
 	$(BIN)/vulture
-	$(BIN)/vulture oarseg process.py bench test
+	$(BIN)/vulture oarseg process.py bench docker test
 
 hooks: .venv/dev.stamp
 	$(BIN)/pre-commit install
@@ -158,10 +158,13 @@ shipped-weights: .venv/dev.stamp
 		--training '64 phantoms (oarseg phantom, seeds 100-163, size small); no patient data' \
 		--licence Apache-2.0
 
-# Exactly what the container holds: the base and the gpu extra, for its Python and glibc.
-# Pins that are still allowed stay; add UPGRADE=--upgrade to renew them.
+# Exactly what the two images hold: the base and an extra, for their Python and glibc; and what of
+# ITK they keep. Pins that are still allowed stay; add UPGRADE=--upgrade to renew them.
 requirements: .venv/dev.stamp
-	PATH="$(BIN):$$PATH" uv pip compile $(UPGRADE) pyproject.toml --extra gpu \
-	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-	  --generate-hashes --annotation-style line --no-emit-index-url --no-emit-find-links \
-	  --quiet --output-file requirements.txt
+	for pins in gpu:requirements.txt cpu:requirements-cpu.txt; do \
+	  PATH="$(BIN):$$PATH" uv pip compile $(UPGRADE) pyproject.toml --extra "$${pins%%:*}" \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --generate-hashes --annotation-style line --no-emit-index-url --no-emit-find-links \
+	    --quiet --output-file "$${pins#*:}"; \
+	done
+	$(BIN)/python bench/itk_parts.py docker/itk.txt

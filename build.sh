@@ -1,15 +1,27 @@
 #!/usr/bin/env bash
-# Builds the image as oarseg:<version> and oarseg:latest. Options go to `docker build`.
-# With --without-weights first, as oarseg:<version>-without-weights and without the phantom
-# weights: it runs only with a model of your own.
+# Builds the image as oarseg:<version> and oarseg:latest. Options go to `docker build`, but for
+# these, which come first:
+#   --cpu              without CUDA, as oarseg:<version>-cpu
+#   --invoke           for Grand Challenge's invoke mode, as oarseg:<version>-invoke: a server that
+#                      keeps its networks open from case to case
+#   --without-weights  without the phantom weights, as oarseg:<version>-without-weights: it runs
+#                      only with a model of your own
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./.image.sh
 
-options=(--tag "oarseg:$version" --tag oarseg:latest)
-if [ "${1-}" = --without-weights ]; then
+name=
+options=()
+while :; do
+  case ${1-} in
+    --cpu) name+=-cpu; options+=(--build-arg REQUIREMENTS=requirements-cpu.txt) ;;
+    --invoke) name+=-invoke; options+=(--build-arg API_METHOD=invoke) ;;
+    --without-weights) name+=-without-weights; options+=(--build-arg WITH_WEIGHTS=0) ;;
+    *) break ;;
+  esac
   shift
-  options=(--tag "oarseg:$version-without-weights" --build-arg WITH_WEIGHTS=0)
-fi
+done
+options+=(--tag "oarseg:$version$name")
+[ -n "$name" ] || options+=(--tag oarseg:latest)
 docker build --platform=linux/amd64 --build-arg "VERSION=$version" --label "$label=$(source_hash)" \
   "${options[@]}" "$@" .

@@ -77,19 +77,21 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, opened: dict[Exactness, Engines]) -> dict[Way, Taken]:
     """Label every phantom in every way, the whole effort first."""
     manifest = bundle.load_bundle(arguments.weights).manifest
-    folds = len(opened["exact"].folds)
+    folds = opened["exact"].folds
     efforts = [Effort(n, False, step) for n in range(folds, 0, -1) for step in STEPS]
     taken = {Way(how, effort): Taken() for how in EXACTNESS for effort in efforts}
     for seed in arguments.seeds:
         net_input, body, truth = prepared(PhantomSpec(seed, arguments.size), manifest)
         for way, row in taken.items():
+            joint = way.exactness == "fast"
+            engines = opened[way.exactness].take(way.effort.folds, mean=joint)
             start = time.perf_counter()
             labels = streaming.segment_streaming(
                 net_input,
-                opened[way.exactness].folds,
+                engines,
                 manifest,
                 effort=way.effort,
-                joint=way.exactness == "fast",
+                joint=joint,
                 mask=body,
                 threads=arguments.threads,
             )

@@ -22,7 +22,7 @@ from reviewed_cases import HAN_SEG, write_reviewed
 from oarseg.cases.case import Case
 from oarseg.phantom.case import make_phantom
 from oarseg.phantom.spec import PhantomSpec
-from oarseg.workflows.report_pages import write_case_page
+from oarseg.workflows.review.report_pages import write_case_page
 
 SIZES = ("small", "medium", "median", "maximum")
 SEED = 203

@@ -83,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> list[Measured]:
             start = time.perf_counter()
             labels = streaming.segment_streaming(
                 network,
-                engines.folds,
+                engines.take(mean=EXACTNESS[number] == "fast"),
                 weights.manifest,
                 joint=EXACTNESS[number] == "fast",
                 mask=body,

@@ -94,7 +94,7 @@ class Answers:
                 threads=arguments.threads,
             )
             return streaming.segment_streaming(
-                net_input, opened.folds, weights.manifest, mask=body, threads=arguments.threads
+                net_input, opened.take(), weights.manifest, mask=body, threads=arguments.threads
             )
 
         shifted = run(np.pad(ct, before, constant_values=AIR_HU), np.pad(mr, before), crop=False)

@@ -72,7 +72,7 @@ def ours(
     weights = bundle.load_bundle(arguments.weights)
     with steps.step("networks"):
         opened = choice.open_engines(weights, device=arguments.device, threads=arguments.threads)
-        folds = torch_engines(arguments) if arguments.torch else opened.folds
+        folds = torch_engines(arguments) if arguments.torch else opened.take()
     grid = Grid(images[0].shape, spacing_mm)
     with steps.step("preprocessing"):
         body = None if arguments.region == "whole" else find_body(Volume(images[0], grid))
@@ -91,7 +91,7 @@ def ours(
             weights.manifest,
             mask=body,
             threads=arguments.threads,
-            xp=opened.xp,
+            gpu=None if arguments.torch else opened.gpu,
         )
 
 

@@ -39,6 +39,7 @@ from oarseg.labels import deflate
 from oarseg.labels.boxes import enclosing_box, label_boxes
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.phantom.spec import CT_SIZES
+from oarseg.results.dicom.segmentation import SegmentationForm
 from oarseg.results.dicom.write_objects import DicomRequest, write_objects
 from oarseg.results.write_case import write_case
 from oarseg.system.usage import peak_mib, reset_peak, resident_mib
@@ -75,9 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "what", choices=("case", "rtstruct", "segmentation", "deflate"), nargs="?", default="case"
-    )
+    what = ("case", "rtstruct", "segmentation", "deflate")
+    parser.add_argument("what", choices=what, nargs="?", default="case")
     parser.add_argument("--challenge", choices=catalogue.challenge_names(), default="han_seg")
     parser.add_argument("--size", choices=tuple(CT_SIZES), default="median", help="of the phantom")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of phantoms' labels")
@@ -148,7 +148,7 @@ def _series(grid: Grid) -> DicomSeries:
 def _write_object(labels: Volume, rules: Challenge, *, structure_set: bool) -> None:
     by_label = label_boxes(labels.array, len(rules.structures))
     boxes = [enclosing_box(by_label[n - 1] for n in organ.labels) for organ in rules.organs]
-    form = None if structure_set else "binary"
+    form: SegmentationForm | None = None if structure_set else "binary"
     request = DicomRequest(_series(labels.grid), "bench", "0" * 64, "", structure_set, form)
     cost = Cost()
     with tempfile.TemporaryDirectory() as folder:

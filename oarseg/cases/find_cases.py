@@ -95,8 +95,9 @@ def find_cases(
         return _sorted(dicom.cases, dicom.problems, challenge, [])
     if not listing.candidates and not listing.problems:
         raise InputError(
-            f"{input_dir}: expected images {_places(challenge)}, found no case; put the images "
-            "there or pass another --input"
+            f"{input_dir}: expected images of challenge {challenge.name} {_places(challenge)}, "
+            "found no case; put the images there, or pass another --input or the weights of the "
+            "model that is for them"
         )
     cases: list[Case] = []
     problems = listing.problems

@@ -18,6 +18,7 @@ from oarseg.cli.commands.register import add_register
 from oarseg.cli.commands.report import add_report
 from oarseg.cli.commands.scores import add_evaluate, add_rank
 from oarseg.cli.commands.segment import add_segment, run_segment
+from oarseg.cli.commands.serve import add_serve, run_serve
 from oarseg.cli.commands.submission import add_submission
 from oarseg.cli.commands.training import add_export, add_prepare, add_train
 from oarseg.cli.interrupts import INTERRUPTED
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.open_closed_streams()
     log.escape_unknown_characters()
     parser = build_parser()
-    arguments = parser.parse_args(argv)
+    line = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(line, argparse.Namespace(line=line))
     if arguments.version:
         return _print_version(as_json=arguments.json)
     if arguments.named is None:
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     log.configure_logging(
         verbose=arguments.verbose,
-        information_to_stdout=arguments.command is run_segment,
+        information_to_stdout=arguments.command in (run_segment, run_serve),
         form=arguments.log_format,
     )
     try:
@@ -133,6 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_evaluate,
         add_rank,
         add_submission,
+        add_serve,
     ):
         add(commands)
     return parser

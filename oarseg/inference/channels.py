@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def read_images(
         ResourceError: an image would not fit into memory.
     """
     how = conditioning or prepared_conditioning(challenge)
-    reader = _Reader(how, limits, assume_hu, warn)
+    reader = _Reader(how, _fitting(limits, how, challenge), assume_hu, warn)
 
     def read(name: str) -> Volume | None:
         try:
@@ -95,6 +95,11 @@ def read_images(
     reference = challenge.reference
     ct = reader.read(case.source(reference.channel), reference.modality)
     stored, volumes = ct.grid, {reference.channel: turned(ct)}
+    if how.axes == "RAS" and _says_no_orientation(stored):
+        warn(
+            f"{case.files[reference.channel].name}: its header gives no orientation: x is taken as "
+            "left and y as back, as ITK does, where nnU-Net's Nibabel readers take y as front"
+        )
     del ct
     for name in channels:
         if name in volumes or name not in case.files or (image := read(name)) is None:
@@ -103,6 +108,24 @@ def read_images(
         if (reference.modality, challenge.socket(name).modality) == ("CT", "MR"):
             reader.compare(volumes[reference.channel], volumes[name], case.files[name])
     return CaseImages(stored, for_networks(stored, how.axes), volumes)
+
+
+def _says_no_orientation(grid: Grid) -> bool:
+    header = grid.nifti
+    return header is not None and (header.qform, header.sform) == (0, 0)
+
+
+def _fitting(
+    limits: read_scan.Limits | None, how: Conditioning, challenge: Challenge
+) -> read_scan.Limits:
+    """Allow single slices and empty channels for models that take images as they are.
+
+    A registration needs more to see.
+    """
+    given = limits or read_scan.Limits()
+    if how.clip_hu or any(is_registered(s.channel, challenge) for s in challenge.sockets):
+        return given
+    return replace(given, shortest=1, flat=True)
 
 
 @dataclass(frozen=True)

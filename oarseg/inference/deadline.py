@@ -96,57 +96,74 @@ def choose_effort(
     manifest: Manifest,
     *,
     whole: Effort,
+    joint: bool = False,
     mask: BlockMask | None,
     threads: int,
 ) -> tuple[Effort, float]:
-    """Choose the first effort of the ladder that fits, else the last.
-
-    The networks are timed on one tile, in the second of two runs, as the first one includes their
-    warm-up.
-    """
+    """Choose the first effort of the ladder that fits, else the last; see ``measure_costs``."""
     place = net_input.placement
-    costs = measure_costs(net_input, engines, manifest, threads=threads)
+    costs = measure_costs(net_input, engines, manifest, joint=joint, threads=threads)
     expected = math.inf
     effort = whole
     start = time.monotonic()
-    for effort in effort_ladder(whole, len(engines.folds)):
+    for effort in effort_ladder(whole, engines.folds):
         work = plan_tiles(place, manifest, mask=mask, step=effort.step)
-        expected = costs.of(effort, work, manifest, len(engines.folds))
+        expected = costs.of(effort, work, manifest, engines.folds)
         if expected <= USABLE * seconds - (time.monotonic() - start):
             break
     return effort, expected
 
 
 def measure_costs(
-    net_input: NetworkInput, engines: Engines, manifest: Manifest, *, threads: int
+    net_input: NetworkInput,
+    engines: Engines,
+    manifest: Manifest,
+    *,
+    joint: bool = False,
+    threads: int,
 ) -> Costs:
-    """Measure how long one tile of the image takes."""
+    """Measure how long one tile of the image takes.
+
+    The second of two runs counts, as the first one includes everything's warm-up. Networks that
+    take turns warm up again each time, which a case has once a row: there they run once more.
+    """
     part = _central_tile(net_input, manifest)
-    timed = [_TimedEngine(engine) for engine in engines.folds]
+    taken = engines.take(mean=joint)
+    timed = [_TimedEngine(engine) for engine in taken]
     total = 0.0
-    for _ in range(2):
+    for again in (False, len(taken) > 1):
         for engine in timed:
-            engine.seconds = 0.0
+            engine.again, engine.last_s, engine.all_s = again, 0.0, 0.0
         start = time.perf_counter()
-        segment_streaming(part, timed, manifest, threads=threads, xp=engines.xp)
+        segment_streaming(part, timed, manifest, joint=joint, threads=threads, gpu=engines.gpu)
         total = time.perf_counter() - start
-    networks = sum(engine.seconds for engine in timed)
-    return Costs(networks / len(timed), max(0.0, total - networks))
+    rest_s = total - sum(engine.all_s for engine in timed)
+    return Costs(sum(engine.last_s for engine in timed) / engines.folds, max(0.0, rest_s))
 
 
 class _TimedEngine:
-    """An engine that adds up the seconds that it takes."""
+    """An engine that adds up the seconds of its runs: of all, and of the last for each tile."""
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
-        self.seconds = 0.0
+        self.answers = engine.answers
+        self.again = False
+        self.last_s = self.all_s = 0.0
         self._engine = engine
 
     def __call__(self, tile: Image, /) -> Image:
-        start = time.perf_counter()
+        begun = start = time.perf_counter()
+        if self.again:
+            self._engine(tile)
+            start = time.perf_counter()
         logits = self._engine(tile)
-        self.seconds += time.perf_counter() - start
+        end = time.perf_counter()
+        self.last_s += end - start
+        self.all_s += end - begun
         return logits
+
+    def rest(self) -> None:
+        self._engine.rest()
 
 
 def _central_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:

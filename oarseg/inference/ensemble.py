@@ -1,10 +1,10 @@
-"""Runs an ensemble on one tile: every fold, every flip, and a check for finite logits."""
+"""Runs an ensemble on tiles: every fold, every flip, and a check for finite logits."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,85 +27,129 @@ def mirror_flips(manifest: Manifest, mirror: bool) -> tuple[Flip, ...]:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What engines say of one tile.
+
+    Attributes:
+        start: the tile's first voxel in the padded image.
+        first: the number of the first fold, or 0 where the folds are summed.
+        folds: the logits (classes, *patch) of each fold, or their sum; each is valid until the
+            next is asked for.
+    """
+
+    start: Shape
+    first: int
+    folds: Iterator[Any]
+
+
 class Ensemble:
     """Runs every fold of a model on tiles of one image."""
 
     def __init__(
-        self,
-        data: Image,
-        window: Tiling,
-        engines: Sequence[Engine],
-        *,
-        joint: bool = False,
-        xp: ModuleType = np,
+        self, data: Image, window: Tiling, engines: Sequence[Engine], *, joint: bool = False
     ) -> None:
         """Allocate the tile.
 
         Args:
             data: (channels, *network shape).
             window: the tiles.
-            engines: one a fold.
+            engines: of all folds, in their order.
             joint: give the sum over folds instead of each fold's logits.
-            xp: the array module of their tiles and logits.
         """
         self._data = data
         self._window = window
         self._engines = engines
-        self._joint = joint and len(engines) > 1
-        self._xp = xp
-        self._sum: Any = None
+        self._joint = joint and answers_of(engines) > 1
+        self._sum: Image | None = None
         self._tile = np.empty((1, len(data), *window.patch), np.float32)
 
-    def __call__(self, start: Shape, flips: Sequence[Flip] = ()) -> Iterator[Any]:
-        """Compute each fold's logits for one tile, or their sum if it is joint.
+    @property
+    def turns(self) -> int:
+        """How often each tile of a row is computed."""
+        return 1 if self._joint else len(self._engines)
+
+    def row(self, starts: Sequence[Shape], flips: Sequence[Flip] = ()) -> Iterator[Answer]:
+        """Compute tiles, engine after engine, so that each goes on with the buffers that it has.
 
         Args:
-            start: the tile's first voxel in the padded image.
+            starts: the first voxel of each tile in the padded image.
             flips: axes to mirror along; each fold's logits are averaged over these and the
                 unflipped tile.
 
         Yields:
-            Logits (classes, *patch), valid until the next step.
+            One answer for each tile in each turn. Its folds have to be taken before the next.
 
         Raises:
             InferenceError: logits are NaN or infinite.
         """
-        cut_tile(self._data, self._window, start, self._tile[0])
-        tile = self._xp.asarray(self._tile)
-        folds = (self._fold_logits(engine, tile, start, flips) for engine in self._engines)
         if self._joint:
-            yield self._sum_of(folds)
-        else:
-            yield from folds
+            for start in starts:
+                self._cut(start)
+                yield Answer(start, 0, iter([self._sum_of(start, flips)]))
+            return
+        first = 0
+        for engine in self._engines:
+            for start in starts:
+                self._cut(start)
+                yield Answer(start, first, self._logits(engine, start, flips))
+            first += engine.answers
+            self._rest(engine)
 
-    def _fold_logits(self, engine: Engine, tile: Any, start: Shape, flips: Sequence[Flip]) -> Any:
-        logits = self._average_flips(engine, tile, flips)
-        # A sum is one pass and is finite only if every logit is.
-        if not self._xp.isfinite(logits.sum()):
-            raise InferenceError(
-                f"{engine.name}: expected finite logits, found NaN or infinity in the tile "
-                f"at {start}; check the image's intensities or use the fp32 model"
-            )
-        return logits
+    def _cut(self, start: Shape) -> None:
+        cut_tile(self._data, self._window, start, self._tile[0])
 
-    def _sum_of(self, folds: Iterable[Any]) -> Any:
-        """Sum in a buffer of its own, as the folds share one."""
-        for number, logits in enumerate(folds):
-            if self._sum is None:
-                self._sum = self._xp.empty_like(logits)
-            if number == 0:
-                self._sum[...] = logits
-            else:
-                self._sum += logits
+    def _rest(self, engine: Engine) -> None:
+        """Make room for the next engine, if there is another."""
+        if len(self._engines) > 1:
+            engine.rest()
+
+    def _logits(self, engine: Engine, start: Shape, flips: Sequence[Flip]) -> Iterator[Image]:
+        """Yield each fold's logits, which must be finite."""
+        for logits in self._average_flips(engine, flips):
+            # A sum is one pass and is finite only if every logit is.
+            if not np.isfinite(logits.sum()):
+                raise InferenceError(not_finite(engine.name, start))
+            yield logits
+
+    def _sum_of(self, start: Shape, flips: Sequence[Flip]) -> Image:
+        """Sum in a buffer of its own, as engines share one."""
+        number = 0
+        for engine in self._engines:
+            for logits in self._logits(engine, start, flips):
+                if self._sum is None:
+                    self._sum = np.empty_like(logits)
+                if number == 0:
+                    self._sum[...] = logits
+                else:
+                    self._sum += logits
+                number += 1
+            self._rest(engine)
+        if self._sum is None:
+            raise ValueError("an ensemble without folds")
         return self._sum
 
-    def _average_flips(self, engine: Engine, tile: Any, flips: Sequence[Flip]) -> Any:
+    def _average_flips(self, engine: Engine, flips: Sequence[Flip]) -> Image:
+        tile = self._tile
         if not flips:
-            return engine(tile)[0]
-        mean = engine(tile)[0].copy()
+            return engine(tile)
+        mean = engine(tile).copy()
         for axes in flips:
-            behind = tuple(axis + 1 for axis in axes)
-            flipped = self._xp.ascontiguousarray(self._xp.flip(tile[0], behind))[None]
-            mean += self._xp.flip(engine(flipped)[0], behind)
+            behind = tuple(axis + 2 for axis in axes)
+            flipped = np.ascontiguousarray(np.flip(tile, behind))
+            mean += np.flip(engine(flipped), behind)
         mean /= len(flips) + 1
         return mean
+
+
+def not_finite(name: str, start: Shape) -> str:
+    """Compose the message for a network whose logits are NaN or infinite in a tile."""
+    return (
+        f"{name}: expected finite logits, found NaN or infinity in the tile at {start}; check the "
+        "image's intensities or use the fp32 model"
+    )
+
+
+def answers_of(engines: Sequence[Engine]) -> int:
+    """Count the arrays of logits that engines give for a tile."""
+    return sum(engine.answers for engine in engines)

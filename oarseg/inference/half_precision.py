@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Lock
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +36,7 @@ class HalfArithmetic(Protocol):
 
 
 class PlainArithmetic:
-    """The reference implementation, for any array module."""
+    """The reference implementation."""
 
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
         """See ``HalfArithmetic``."""
@@ -200,10 +199,10 @@ _GRAPHS: dict[str, Callable[[Shape], Any]] = {
 }
 
 
-def half_arithmetic(xp: ModuleType = np) -> HalfArithmetic:
-    """Choose the fastest arithmetic for an array module that rounds as nnU-Net does."""
+def half_arithmetic() -> HalfArithmetic:
+    """Choose the fastest arithmetic that rounds as nnU-Net does."""
     installed = importlib.util.find_spec("openvino") is not None
-    if xp is np and installed and openvino_fault() is None and openvino_rounds():
+    if installed and openvino_fault() is None and openvino_rounds():
         return OpenVinoArithmetic()
     return PlainArithmetic()
 

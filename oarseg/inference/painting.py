@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -72,7 +71,6 @@ class Painter:
         *,
         mask: Footprint | None,
         pool: Executor,
-        xp: ModuleType,
     ) -> None:
         """Plan the interpolation.
 
@@ -82,7 +80,6 @@ class Painter:
             labels: the label map to paint, on the image's grid.
             mask: the part to paint; None paints the whole image.
             pool: computes blocks concurrently.
-            xp: the array module of the logits.
 
         Raises:
             WeightsError: logits are resampled with an order above 1.
@@ -93,13 +90,9 @@ class Painter:
         self._blocks = tuple(
             _Block(rows, columns)
             for rows in resampling.spline_bands(shape[1], target[1], orders[1])
-            for columns in _groups(
-                resampling.spline_bands(shape[2], target[2], orders[2]),
-                _BANDS if xp is np else None,
-            )
+            for columns in _groups(resampling.spline_bands(shape[2], target[2], orders[2]))
         )
-        # On a GPU gathering single voxels would cost more than it is worth.
-        exact = xp is np and not manifest.regions and shape != target
+        exact = not manifest.regions and shape != target
         self._voxel_taps = (
             tuple(resampling.voxel_taps(shape[k], target[k], orders[k]) for k in (1, 2))
             if exact
@@ -110,7 +103,6 @@ class Painter:
         self._regions = manifest.regions
         self._values = class_labels(manifest)
         self._pool = pool
-        self._xp = xp
         self._next = 0
         self._before: NDArray[Any] | None = None
 
@@ -121,10 +113,7 @@ class Painter:
             InferenceError: a sum over tiles exceeds the range of half precision.
         """
         if not np.isfinite(plane.logits[:, plane.rows, plane.columns].sum()):
-            raise InferenceError(
-                f"plane {plane.index}: logits summed over tiles are beyond half precision's "
-                "range, as they would be in nnU-Net; check the image's intensities"
-            )
+            raise InferenceError(beyond_half(plane.index))
         while self._next < len(self._taps) and self._taps[self._next].last <= plane.index:
             # Taps that end before this plane belong to omitted planes, with nothing to paint.
             if self._taps[self._next].last == plane.index:
@@ -133,9 +122,12 @@ class Painter:
         if self._next < len(self._taps) and self._taps[self._next].first == plane.index:
             self._keep_plane(plane.logits)
 
+    def close(self) -> None:
+        """End a case; every plane has been painted already."""
+
     def _keep_plane(self, logits: NDArray[Any]) -> None:
         if self._before is None:
-            self._before = self._xp.empty(logits.shape, logits.dtype)
+            self._before = np.empty(logits.shape, logits.dtype)
         self._before[...] = logits
 
     def _paint_plane(self, target: int, logits: NDArray[Any]) -> None:
@@ -172,8 +164,8 @@ class Painter:
             part += self._before[:, rows, columns] * np.float32(tap.weight_first)
         resized = self._resized(part, block)
         if self._regions:
-            return self._on_host(_paint_regions(resized, self._values))
-        classes = self._on_host(first_maximum(resized))
+            return _paint_regions(resized, self._values)
+        classes = first_maximum(resized)
         if self._voxel_taps is not None:
             self._settle_close_calls(classes, resized, block, tap, logits)
         labels: NDArray[np.uint8] = self._values[classes]
@@ -204,22 +196,24 @@ class Painter:
 
     def _resized(self, part: NDArray[Any], block: _Block) -> NDArray[Any]:
         """Resample logits (classes, source rows, source columns) to the block's voxels."""
-        xp = self._xp
         rows, columns = block.rows, block.columns
         if not all(band.unchanged for band in columns):
-            part = resampling.apply_columns(part, columns, xp=xp)
-        return rows.apply(part, xp=xp)
-
-    def _on_host(self, found: NDArray[Any]) -> NDArray[Any]:
-        host: NDArray[Any] = found if self._xp is np else self._xp.asnumpy(found)
-        return host
+            part = resampling.apply_columns(part, columns)
+        return rows.apply(part)
 
 
-def _groups(columns: Sequence[Band], size: int | None) -> Iterator[tuple[Band, ...]]:
-    """Group bands by ``size``; None makes a single group, as GPUs favour large arrays."""
-    step = size or len(columns)
-    for start in range(0, len(columns), step):
-        yield tuple(columns[start : start + step])
+def beyond_half(plane: int) -> str:
+    """Compose the message for a plane of sums that half precision cannot hold."""
+    return (
+        f"plane {plane}: logits summed over tiles are beyond half precision's range, as they "
+        "would be in nnU-Net; check the image's intensities"
+    )
+
+
+def _groups(columns: Sequence[Band]) -> Iterator[tuple[Band, ...]]:
+    """Group bands to the columns of a block."""
+    for start in range(0, len(columns), _BANDS):
+        yield tuple(columns[start : start + _BANDS])
 
 
 def plan_streaming_resample(manifest: Manifest, place: Placement) -> resampling.Scheme:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -59,11 +58,12 @@ class Band:
     weights: Image
     unchanged: bool
 
-    def apply(self, rows: NDArray[Any], *, xp: ModuleType = np) -> NDArray[Any]:
+    def apply(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The target rows, (…, source rows, columns) → (…, target rows, columns)."""
         if self.unchanged:
             return rows
-        return xp.matmul(xp.asarray(self.weights), rows)  # type: ignore[no-any-return]
+        product: NDArray[Any] = np.matmul(self.weights, rows)
+        return product
 
 
 @dataclass(frozen=True)
@@ -216,24 +216,22 @@ def blend_voxels(
     return total
 
 
-def resize_columns(
-    x: NDArray[Any], outputs: int, order: int, *, xp: ModuleType = np
-) -> NDArray[Any]:
+def resize_columns(x: NDArray[Any], outputs: int, order: int) -> NDArray[Any]:
     """Resize the last axis: (…, n) → (…, outputs), float32."""
     if x.shape[-1] == outputs:
         return x
-    return apply_columns(x, spline_bands(x.shape[-1], outputs, order), xp=xp)
+    return apply_columns(x, spline_bands(x.shape[-1], outputs, order))
 
 
-def apply_columns(x: NDArray[Any], columns: Sequence[Band], *, xp: ModuleType = np) -> NDArray[Any]:
+def apply_columns(x: NDArray[Any], columns: Sequence[Band]) -> NDArray[Any]:
     """Consecutive bands along the last axis, whose inputs ``x`` holds from the first one's on."""
     first, start = columns[0].target.start, columns[0].source.start
-    out = xp.empty((*x.shape[:-1], columns[-1].target.stop - first), dtype=xp.float32)
+    out = np.empty((*x.shape[:-1], columns[-1].target.stop - first), dtype=np.float32)
     for band in columns:
         source = slice(band.source.start - start, band.source.stop - start)
         target = slice(band.target.start - first, band.target.stop - first)
-        xp.matmul(x[..., source], xp.asarray(band.weights.T), out=out[..., target])
-    return out  # type: ignore[no-any-return]
+        np.matmul(x[..., source], band.weights.T, out=out[..., target])
+    return out
 
 
 def resize_rows(x: NDArray[Any], out: NDArray[Any], order: int) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,6 @@ class Ring:
         joint: bool = False,
         pool: Executor,
         how: HalfArithmetic,
-        xp: ModuleType = np,
     ) -> None:
         """Allocate the buffers.
 
@@ -70,36 +68,43 @@ class Ring:
             joint: keep one sum over all folds instead of one for each.
             pool: runs classes concurrently.
             how: the arithmetic.
-            xp: the array module.
         """
         depth, (height, width) = window.patch[0], window.shape[1:]
         self._window = window
         sums = 1 if joint else folds
-        self._logits = xp.zeros((sums, classes, depth, height, width), dtype=xp.float16)
-        self._weights = xp.zeros((depth, height, width), dtype=xp.float16)
-        self._gaussian = xp.asarray(gaussian_weights(window.patch))
+        self._logits = np.zeros((sums, classes, depth, height, width), dtype=np.float16)
+        self._weights = np.zeros((depth, height, width), dtype=np.float16)
+        self._gaussian = gaussian_weights(window.patch)
         # The mean in a joint sum is taken in the weights, which saves a pass over every tile.
-        self._share = self._gaussian.astype(xp.float32) / xp.float32(folds if joint else 1)
-        self._plane = xp.zeros((classes, *window.image[1:]), dtype=xp.float32)
+        self._share = self._gaussian.astype(np.float32) / np.float32(folds if joint else 1)
+        self._plane = np.zeros((classes, *window.image[1:]), dtype=np.float32)
         self._starts: list[Shape] = []
         self._pool = pool
         self._how = how
 
-    def add(self, folds: Iterable[NDArray[Any]], start: Shape) -> None:
+    def add(self, folds: Iterable[NDArray[Any]], start: Shape, first: int = 0) -> None:
         """Add a tile's logits (classes, *patch): each fold's, or their sum if it is joint.
 
         Each array is used before the next one is asked for.
+
+        Args:
+            folds: the logits.
+            start: the tile's first voxel in the padded image.
+            first: the number of the first of these folds. A tile's fold 0 comes before the
+                others, which may come later.
         """
-        self._starts.append(start)
         depth, height, width = self._window.patch
         rows, columns = slice(start[1], start[1] + height), slice(start[2], start[2] + width)
         # Slots wrap around: the tile's last planes go to the beginning of the ring.
         slot = start[0] % depth
         slots = (slice(slot, depth), slice(0, slot))
 
-        for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
-            weight += self._gaussian[planes]
-        for sums, logits in zip(self._logits, folds, strict=True):
+        if first == 0:
+            self._starts.append(start)
+            for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
+                weight += self._gaussian[planes]
+        for number, logits in enumerate(folds, first):
+            sums = self._logits[number]
 
             def add_class(index: int, sums: Any = sums, logits: Any = logits) -> None:
                 totals = [sums[index, part, rows, columns] for part in slots]

@@ -1,9 +1,10 @@
 """Sliding-window inference, resampling and labelling, a few planes at a time.
 
 The labels are those of nnU-Net 2.8.1, without the logits of the whole volume in memory. Tiles are
-computed in nnU-Net's order, axis 0 outermost. When a row of tiles is done, the planes before the
-next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer is
-one patch thick, whatever the number of slices.
+computed in nnU-Net's order, axis 0 outermost; folds with sums of their own take turns row by row,
+each with the buffers that its tile before left warm. When a row of tiles is done, the planes before
+the next row are final: they are normalised, resampled, reduced to labels and discarded. The buffer
+is one patch thick, whatever the number of slices.
 
 With a mask, tiles that no voxel of the mask depends on are skipped. The labels within the mask do
 not change, as every tile that they depend on is computed in the same order.
@@ -15,21 +16,24 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
+from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.ensemble import Ensemble, mirror_flips
+from oarseg.inference.ensemble import Ensemble, answers_of, mirror_flips
 from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import LogitPlane, Ring
+from oarseg.inference.ring import Ring
 from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest
 
@@ -64,13 +68,13 @@ def segment_streaming(
     mask: BlockMask | None = None,
     progress: ReportProgress | None = None,
     threads: int = 1,
-    xp: ModuleType = np,
+    gpu: Gpu | None = None,
 ) -> Labels:
     """Label every voxel of the image's grid.
 
     Args:
         net_input: from ``preprocessing.preprocess``.
-        engines: one for each fold; their logits are averaged.
+        engines: of the folds that are computed, as ``Networks.take`` gives them.
         manifest: the model.
         effort: folds, flips and tiles.
         joint: sum all folds in one buffer, which takes less memory and rounds once where
@@ -78,7 +82,8 @@ def segment_streaming(
         mask: the part of the image to label; the rest is background.
         progress: called with (tiles done, tiles in all) after every tile.
         threads: for accumulating and resampling.
-        xp: the array module of the engines' tiles and logits, which accumulates and resamples.
+        gpu: where the engines' tiles and logits lie, which then accumulates and resamples;
+            None for the host.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -86,35 +91,44 @@ def segment_streaming(
     Raises:
         InferenceError: logits are NaN, infinite or beyond the range of half precision.
         WeightsError: the model asks for a resampling of logits that cannot be streamed.
+        DeviceError: the GPU failed.
     """
     place = net_input.placement
-    chosen = engines[: effort.folds]
+    chosen = _first_folds(engines, effort.folds)
     work = plan_tiles(place, manifest, mask=mask, step=effort.step)
     labels = np.zeros(place.shape, np.uint8)
     if not work.count:
         return labels
-    predict = Ensemble(net_input.data, work.window, chosen, joint=joint, xp=xp)
     turned = mirror_flips(manifest, effort.mirror)
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        paint = Painter(place, manifest, labels, mask=work.mask, pool=pool, xp=xp)
-        ring = Ring(
-            work.window,
-            len(manifest.labels),
-            len(chosen),
-            joint=joint,
-            pool=pool,
-            how=half_arithmetic(xp),
-            xp=xp,
+    done = itertools.count(1)
+    opened = (
+        _open_host_stages(
+            net_input, work, chosen, manifest, labels, joint=joint, threads=max(threads, 1)
         )
-        done = itertools.count(1)
+        if gpu is None
+        else open_device_stages(
+            net_input,
+            work.window,
+            chosen,
+            manifest,
+            labels,
+            joint=joint,
+            mask=work.mask,
+            gpu=gpu,
+        )
+    )
+    with opened as stages:
 
-        def add(start: Shape) -> None:
-            ring.add(predict(start, turned), start)
-            if progress is not None:
-                progress(next(done), work.count)
+        def add(starts: Sequence[Shape]) -> None:
+            for answer in stages.ensemble.row(starts, turned):
+                stages.ring.add(answer.folds, answer.start, answer.first)
+                tiles, between = divmod(next(done), stages.ensemble.turns)
+                if progress is not None and not between:
+                    progress(tiles, work.count)
 
-        for plane in _planes(work, add, ring):
-            paint.take(plane)
+        for plane in _planes(work, add, stages.ring):
+            stages.painter.take(plane)
+        stages.painter.close()
     return labels
 
 
@@ -183,10 +197,41 @@ def buffer_bytes(network_shape: Shape, manifest: Manifest, *, sums: int = 1, til
     return ring + 4 * classes * (2 * plane + tiles * math.prod(window.patch))
 
 
-def _planes(work: Work, add: Callable[[Shape], None], ring: Ring) -> Iterator[LogitPlane]:
+def _first_folds(engines: Sequence[Engine], folds: int | None) -> Sequence[Engine]:
+    """Leave out the engines of the other folds."""
+    if folds is None:
+        return engines
+    before = itertools.accumulate(engine.answers for engine in engines)
+    chosen = [engine for engine, last in zip(engines, before, strict=True) if last <= folds]
+    if not chosen:
+        raise ValueError(f"one engine answers for more folds than the {folds} that are asked for")
+    return chosen
+
+
+@contextmanager
+def _open_host_stages(
+    net_input: NetworkInput,
+    work: Work,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    labels: Labels,
+    *,
+    joint: bool,
+    threads: int,
+) -> Iterator[Stages]:
+    place, window = net_input.placement, work.window
+    classes, folds, how = len(manifest.labels), answers_of(engines), half_arithmetic()
+    with ThreadPoolExecutor(threads) as pool:
+        yield Stages(
+            Ensemble(net_input.data, window, engines, joint=joint),
+            Ring(window, classes, folds, joint=joint, pool=pool, how=how),
+            Painter(place, manifest, labels, mask=work.mask, pool=pool),
+        )
+
+
+def _planes(work: Work, add: Callable[[Sequence[Shape]], None], ring: AddsUp) -> Iterator[Any]:
     """Yield final planes in order; each is valid until the next step."""
     rows = work.rows
     for first, following in itertools.zip_longest(rows, rows[1:], fillvalue=work.window.shape[0]):
-        for start in work.row(first):
-            add(start)
+        add(tuple(work.row(first)))
         yield from ring.finish(range(first, following))

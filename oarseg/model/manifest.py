@@ -43,8 +43,8 @@ LARGEST_PATCH = 1 << 25
 MIN_CT_SPREAD = 0.01
 
 Precision = Literal["fp32", "fp16"]
-Arithmetic = Literal["f32", "bf16"]
-Runtime = Literal["onnxruntime", "openvino"]
+Arithmetic = Literal["f32", "bf16", "f16", "tf32"]
+Runtime = Literal["onnxruntime", "openvino", "cuda"]
 Region = Literal["body", "full", "all"]
 Exactness = Literal["exact", "fast"]
 
@@ -169,7 +169,8 @@ class Parity:
     Attributes:
         source: the origin of the patches.
         min_dice: the lowest Dice of all classes of at least 50 voxels.
-        arithmetic: of the run; bf16 is measured only on a CPU that supports it.
+        arithmetic: of the run; bf16 is measured only on a CPU that supports it. f16 is a file in
+            half precision whose normalisations are in half precision too.
         runtime: the library that ran the file.
     """
 

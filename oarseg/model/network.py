@@ -59,7 +59,7 @@ def check_network(path: Path, manifest: Manifest) -> None:
             raise UnexpectedGraphError(
                 f"{_interface_text(*found)} where the manifest has {_interface_text(*expected)}"
             )
-        _check_nodes(graph, patch)
+        infer_arrays(graph, patch)
     except UnexpectedGraphError as reason:
         raise WeightsError(
             f"{path}: expected a network as 'oarseg export' writes it, found {reason}; "
@@ -76,8 +76,15 @@ def _interface_text(inputs: dict[str, ArrayType], outputs: dict[str, ArrayType])
     return f"{side(inputs) or 'nothing'} → {side(outputs) or 'nothing'}"
 
 
-def _check_nodes(graph: Graph, patch: TensorShape) -> None:
-    """Infer every array in turn; each is computed once, before it is used."""
+def infer_arrays(graph: Graph, patch: TensorShape) -> dict[str, ArrayType]:
+    """Infer every array in turn; each is computed once, before it is used.
+
+    Returns:
+        All arrays by name: inputs, weights and what the nodes make.
+
+    Raises:
+        UnexpectedGraphError: a node or an array is not as export writes it.
+    """
     known = {**graph.weights, **graph.inputs}
     if len(known) != len(graph.weights) + len(graph.inputs):
         raise UnexpectedGraphError("an input that has a value already")
@@ -94,6 +101,7 @@ def _check_nodes(graph: Graph, patch: TensorShape) -> None:
             raise UnexpectedGraphError(f"{quote(name)} {made} where it says {array}")
     if OUTPUT in graph.weights or OUTPUT in graph.inputs:
         raise UnexpectedGraphError("an answer that is not computed")
+    return known
 
 
 def _infer_array(node: Node, known: dict[str, ArrayType]) -> ArrayType:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
+
 from oarseg.errors import WeightsError
 from oarseg.model.protobuf import (
     FieldBudget,
@@ -30,7 +32,8 @@ ElementType = Literal["float32", "float16"]
 Attribute = int | float | str | tuple[int, ...]
 TensorShape = tuple[int, ...]
 
-# The operator sets that torch's exporters write for these networks.
+# The operator sets that torch's exporters write for these networks. From 22 on ONNX Runtime has no
+# CUDA kernel for their normalisation.
 OPSETS: Final = range(17, 19)
 TYPES: Final[dict[int, ElementType]] = {1: "float32", 10: "float16"}
 BYTES: Final[dict[ElementType, int]] = {"float32": 4, "float16": 2}
@@ -131,21 +134,33 @@ class Node:
 
 
 @dataclass(frozen=True)
+class FilePart:
+    """Some bytes of a file, or, without an offset, some that are in no file."""
+
+    offset: int | None
+    data: memoryview
+
+
+@dataclass(frozen=True)
 class Graph:
     """The graph of a network.
 
     Attributes:
+        opset: the version of its operators.
         inputs, outputs: the network's interface, by name.
         weights: constant arrays, by name.
         declared: types that the file gives for intermediate arrays, by name.
         nodes: in the order of execution.
+        values: the bytes of each weight where they lie in the file, in one piece or several.
     """
 
+    opset: int
     inputs: dict[str, ArrayType]
     outputs: dict[str, ArrayType]
     weights: dict[str, ArrayType]
     declared: dict[str, ArrayType]
     nodes: tuple[Node, ...]
+    values: dict[str, tuple[FilePart, ...]]
 
 
 def read_graph(path: Path) -> Graph:
@@ -155,7 +170,8 @@ def read_graph(path: Path) -> Graph:
         WeightsError: the file is damaged, or has something that ``oarseg export`` does not write.
     """
     try:
-        return _graph(read_message(_map_file(path), _MODEL, FieldBudget()))
+        data = _map_file(path)
+        return _graph(read_message(data, _MODEL, FieldBudget()), data)
     except MalformedMessageError as reason:
         raise WeightsError(
             f"{path}: not a usable ONNX file: expected a network as 'oarseg export' writes it, "
@@ -179,27 +195,41 @@ def quote(text: str, *, longest: int = 40) -> str:
     return ascii(text) if len(text) <= longest else f"{text[:longest]!a}…"
 
 
-def _graph(model: Message) -> Graph:
-    _check_opsets(model["opsets"])
+def _graph(model: Message, data: memoryview) -> Graph:
+    opset = _opset(model["opsets"])
     if "graph" not in model:
         raise MalformedMessageError("no graph")
     graph = model["graph"]
     return Graph(
+        opset,
         _by_name((_name(value), _value_type(value)) for value in graph["inputs"]),
         _by_name((_name(value), _value_type(value)) for value in graph["outputs"]),
         _by_name((_name(weight), _weight_type(weight)) for weight in graph["weights"]),
         _by_name((_name(value), _value_type(value)) for value in graph["values"]),
         tuple(map(_node, graph["nodes"])),
+        {_name(weight): _file_parts(weight, data) for weight in graph["weights"]},
     )
 
 
-def _check_opsets(opsets: list[Message]) -> None:
+def _file_parts(weight: Message, file: memoryview) -> tuple[FilePart, ...]:
+    """Find where a weight's bytes lie in the file."""
+    pieces = [weight["raw_data"]] if "raw_data" in weight else weight["float_data"]
+    return tuple(FilePart(_address(piece) - _address(file), piece) for piece in pieces)
+
+
+def _address(data: memoryview) -> int:
+    return np.frombuffer(data, np.uint8).ctypes.data if len(data) else 0
+
+
+def _opset(opsets: list[Message]) -> int:
     found = [(opset.get("domain", ""), opset.get("version", 0)) for opset in opsets]
     if len(found) != 1 or found[0][0] not in ("", "ai.onnx") or found[0][1] not in OPSETS:
         text = ", ".join(f"{quote(domain)} {version}" for domain, version in found[:3])
         raise MalformedMessageError(
             f"operator sets {text or 'of no kind'} instead of ONNX's {OPSETS[0]} or {OPSETS[-1]}"
         )
+    version: int = found[0][1]
+    return version
 
 
 def _by_name(pairs: Iterable[tuple[str, ArrayType]]) -> dict[str, ArrayType]:

@@ -89,13 +89,14 @@ def check_memory(need: Need, *, room: Room | None = None, hint: str = "") -> Non
         return
     fits = need.slices_in(room.left)
     raise ResourceError(
-        f"{need.what} needs about {_gib(need.bytes + room.used + room.reserve)} of memory, and "
-        f"{room.name} is {_gib(room.limit)}; give it more{hint}"
+        f"{need.what} needs about {gib(need.bytes + room.used + room.reserve)} of memory, and "
+        f"{room.name} is {gib(room.limit)}; give it more{hint}"
         + (f", or crop it to {fits} of its {need.slices} slices" if fits else "")
     )
 
 
-def _gib(count: int) -> str:
+def gib(count: int) -> str:
+    """Say a number of bytes in GiB."""
     return f"{count / GIB:.1f} GiB"
 
 

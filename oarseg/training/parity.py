@@ -16,9 +16,12 @@ from scipy.ndimage import gaussian_filter
 
 from oarseg.errors import InputError
 from oarseg.imaging.arrays import Image
+from oarseg.inference.engines.cuda_choice import cuda_settings
+from oarseg.inference.engines.onnx_runtime import open_session
 from oarseg.inference.engines.openvino import OpenVinoEngine
 from oarseg.inference.engines.protocol import INPUT, OUTPUT
 from oarseg.labels.dice import count_labels
+from oarseg.model.joined import join_networks
 from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
 from oarseg.training.nnunet_files.results_folder import Results
@@ -75,10 +78,19 @@ def compare_with_torch(
         path: the ONNX file.
         patches: network inputs.
         wanted: ``network_outputs`` of the checkpoint for them.
-        runtime: library that runs the file; OpenVINO is set up as in ``oarseg segment``.
-        arithmetic: OpenVINO's arithmetic.
+        runtime: library that runs the file, or its provider; OpenVINO and CUDA are set up as in
+            ``oarseg segment``.
+        arithmetic: of the run.
+
+    Raises:
+        NoCudaError: ``cuda`` does not work.
     """
-    run = _openvino(path, wanted, patches, arithmetic) if runtime == "openvino" else _ort(path)
+    if runtime == "openvino":
+        run = _openvino(path, wanted, patches, arithmetic)
+    elif (runtime, arithmetic) == ("onnxruntime", "f32"):
+        run = _ort(path)
+    else:
+        run = _joined(path, patches, runtime, arithmetic)
     largest, equal, dice = 0.0, 0, 0.0
     sizes = np.zeros((3, wanted.shape[1]))
     for patch, want in zip(patches.array, wanted, strict=True):
@@ -116,14 +128,22 @@ def _ort(path: Path) -> Callable[[Image], Image]:
     return lambda tile: np.asarray(session.run([OUTPUT], {INPUT: tile})[0])
 
 
+def _joined(
+    path: Path, patches: Patches, runtime: Runtime, arithmetic: Arithmetic
+) -> Callable[[Image], Image]:
+    """Open the graph that a GPU is given; its arrays are the host's, whatever the provider."""
+    cuda = None if runtime == "onnxruntime" else cuda_settings(tf32=arithmetic != "f32")
+    joined = join_networks([path], patches.array.shape[2:], lean=arithmetic == "f16")
+    session = open_session(joined, threads=available_cpus(), cuda=cuda)
+    return lambda tile: np.asarray(session.run(list(joined.outputs), {INPUT: tile})[0])
+
+
 def _openvino(
     path: Path, wanted: Image, patches: Patches, arithmetic: Arithmetic
 ) -> Callable[[Image], Image]:
     """Open the engine that ``oarseg segment`` uses on a CPU."""
     tile, logits = np.zeros_like(patches.array[:1]), np.zeros_like(wanted[:1])
-    return OpenVinoEngine(
-        path, tile, logits, threads=available_cpus(), alone=True, precision=arithmetic
-    )
+    return OpenVinoEngine([path], tile, logits, threads=available_cpus(), precision=arithmetic)
 
 
 def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:

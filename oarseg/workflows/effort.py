@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from oarseg.imaging.volume import Shape
 from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import BF16_MIN_DICE, Engines
+from oarseg.inference.engines.cuda_choice import F16_MIN_AGREEMENT, F16_MIN_DICE
+from oarseg.inference.engines.onnx_runtime import NoCudaError
+from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.painting import label_logits
@@ -26,6 +29,7 @@ from oarseg.workflows.settings import RunDescription
 MIN_AGREEMENT = 0.999
 # Tiles that are computed in both arithmetics, and the voxels that a structure's Dice needs.
 COMPARED_TILES, COMPARED_VOXELS = 6, 50
+_BARS = {"float16": (F16_MIN_AGREEMENT, F16_MIN_DICE)}
 LESS_PRECISE = "exact arithmetic (bfloat16 instead of float32)"
 
 
@@ -37,16 +41,18 @@ class TileAgreement:
         tiles: how many were compared.
         agreement: share of voxels with the same label.
         min_dice: the lowest Dice of the structures that are large enough; 1 without any.
+        bar: the agreement and the Dice that the arithmetic needs.
     """
 
     tiles: int
     agreement: float
     min_dice: float
+    bar: tuple[float, float] = (MIN_AGREEMENT, BF16_MIN_DICE)
 
     @property
     def passed(self) -> bool:
         """Whether the faster arithmetic may be used."""
-        return self.agreement >= MIN_AGREEMENT and self.min_dice >= BF16_MIN_DICE
+        return self.agreement >= self.bar[0] and self.min_dice >= self.bar[1]
 
     @property
     def text(self) -> str:
@@ -112,10 +118,11 @@ class Computation:
             engines,
             self.run.weights.manifest,
             whole=whole,
+            joint=self.notes.sums.joint,
             mask=self.body,
             threads=self.run.threads,
         )
-        self.notes.given_up = describe_losses(whole, self.notes.effort, len(engines.folds))
+        self.notes.given_up = describe_losses(whole, self.notes.effort, engines.folds)
         return expected
 
     def _open_faster(self, engines: Engines) -> Engines | None:
@@ -129,7 +136,13 @@ class Computation:
             return None
         if choice.fast_arithmetic(run.weights.manifest) == "f32":
             return None
-        fast = choice.open_engines(run.weights, exactness="fast", device="cpu", threads=run.threads)
+        fast = choice.open_engines(
+            run.weights,
+            exactness="fast",
+            device="cpu",
+            threads=run.threads,
+            mean=self.notes.sums.joint,
+        )
         proven = self.prove(fast, exact=engines)
         return None if proven is engines else proven
 
@@ -146,42 +159,77 @@ class Computation:
         if engines.measured:
             return engines
         run, notes = self.run, self.notes
-        exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
+        exact = exact or self._open_exact(engines)
+        if exact is None:
+            return engines
         manifest = run.weights.manifest
         work = plan_tiles(self.network.placement, manifest, mask=self.body)
-        found = compare_engines(self.network, work, manifest, engines, exact)
+        found = compare_engines(
+            self.network, work, manifest, engines, exact, joint=notes.sums.joint
+        )
         notes.comparison = found.text
         if found.passed:
-            return engines
+            if engines.choice.device == "cpu":
+                return engines
+            # A GPU's arithmetic is that of its kernels, and shows on any case.
+            return replace(engines, measured=True)
         name = engines.choice.arithmetic
         notes.warn(f"computed in float32: {name} is not exact enough, {found.text}")
         return exact
 
+    def _open_exact(self, engines: Engines) -> Engines | None:
+        """Open float32 on the same device; None if a GPU cannot have it, which is warned of."""
+        run = self.run
+        if engines.choice.device == "cpu":
+            return choice.open_engines(run.weights, device="cpu", threads=run.threads)
+        try:
+            return choice.open_reference(run.weights, threads=run.threads)
+        except NoCudaError as why:
+            self.notes.warn(f"{engines.choice.arithmetic} was not compared with float32: {why}")
+            return None
+
 
 def compare_engines(
-    network: NetworkInput, work: Work, manifest: Manifest, fast: Engines, exact: Engines
+    network: NetworkInput,
+    work: Work,
+    manifest: Manifest,
+    fast: Engines,
+    exact: Engines,
+    *,
+    joint: bool = False,
 ) -> TileAgreement:
-    """Compare the labels of two ensembles on a few tiles, spread evenly over the case."""
+    """Compare the labels of two ensembles on a few tiles, spread evenly over the case.
+
+    ``joint`` says in which form the first of them is to be used afterwards.
+    """
     tiles = tuple(work.tiles())
     count = min(len(tiles), COMPARED_TILES)
     if not count:
         return TileAgreement(0, 1.0, 1.0)
+    bar = _BARS.get(fast.choice.arithmetic, TileAgreement.bar)
     chosen = [tiles[(2 * number + 1) * len(tiles) // (2 * count)] for number in range(count)]
-    ours, wanted = (_tile_labels(network, work, manifest, e, chosen) for e in (fast, exact))
+    ours, wanted = (
+        _tile_labels(network, work, manifest, engines.hosted().take(mean=mean), chosen)
+        for engines, mean in ((fast, joint), (exact, False))
+    )
     dice = dice_by_label(ours, wanted, labels=255)
     large = count_labels(wanted, 256)[1:] >= COMPARED_VOXELS
     return TileAgreement(
-        count, float(np.mean(ours == wanted)), float(np.min(dice[large], initial=1.0))
+        count, float(np.mean(ours == wanted)), float(np.min(dice[large], initial=1.0)), bar
     )
 
 
 def _tile_labels(
-    network: NetworkInput, work: Work, manifest: Manifest, engines: Engines, tiles: Sequence[Shape]
+    network: NetworkInput,
+    work: Work,
+    manifest: Manifest,
+    engines: Sequence[Engine],
+    tiles: Sequence[Shape],
 ) -> NDArray[np.uint8]:
     """Label single tiles, (tiles, *patch), by the sum of the folds' logits."""
-    predict = Ensemble(network.data, work.window, engines.folds, joint=True, xp=engines.xp)
+    predict = Ensemble(network.data, work.window, engines, joint=True)
     labels = np.empty((len(tiles), *work.window.patch), np.uint8)
-    for start, out in zip(tiles, labels, strict=True):
-        (logits,) = predict(start)
+    for answer, out in zip(predict.row(tiles), labels, strict=True):
+        (logits,) = answer.folds
         out[...] = label_logits(logits, manifest)
     return labels

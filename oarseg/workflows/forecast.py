@@ -31,6 +31,7 @@ def forecast_memory(
     images_bytes: int,
     activations: int,
     joint: bool = False,
+    sums_on_host: bool = True,
 ) -> Need:
     """Forecast the larger of the peaks before and during the network's run.
 
@@ -42,6 +43,7 @@ def forecast_memory(
         images_bytes: size of the CT and the MRs as read, which are in memory already.
         activations: bytes that a network allocates while it runs and frees afterwards.
         joint: all folds share one sum.
+        sums_on_host: sums and planes lie in the host's memory, not in a GPU's.
 
     Raises:
         InputError: the CT is too small for the model's spacing.
@@ -56,8 +58,9 @@ def forecast_memory(
     folds = len(manifest.folds)
     tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
     sums = 1 if joint else folds
-    buffers = buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
-    fixed = SLACK + buffers + activations
+    fixed = SLACK + activations
+    if sums_on_host:
+        fixed += buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
     scaling = max(before - fixed, registering - fixed, with_network, 0)
     slices = grid.shape[0]
     return Need("segmenting this CT", fixed, math.ceil(scaling / slices), slices)

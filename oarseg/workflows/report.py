@@ -18,6 +18,7 @@ from oarseg.system.usage import Steps
 from oarseg.system.versions import package_versions
 from oarseg.workflows.dicom_outputs import dicom_record
 from oarseg.workflows.settings import RunDescription
+from oarseg.workflows.sums import SumsPlace
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ class Notes:
         effort: how much of the full computation was done.
         given_up: what was left out to meet the time limit, in words.
         comparison: how bfloat16 agreed with float32 on this case; empty if it was not asked.
-        joint: the folds shared one sum, as each fold's own would not fit into memory.
+        sums: where sums of logits lay, and whether the folds shared one because each fold's own
+            would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
         repair: what was repaired; None if that was not asked for.
     """
@@ -44,9 +46,9 @@ class Notes:
     effort: Effort = field(default_factory=Effort)
     given_up: tuple[str, ...] = ()
     comparison: str = ""
-    joint: bool = False
     checks: dict[str, Any] | None = None
     repair: dict[str, Any] | None = None
+    sums: SumsPlace = field(default_factory=SumsPlace)
 
     def warn(self, message: str) -> None:
         """Log a warning and keep it for the report."""
@@ -109,7 +111,8 @@ def case_report(
         "precision": {
             "asked": run.precision,
             "arithmetic": engines.choice.arithmetic,
-            "fold_sums": "joint" if notes.joint else "separate",
+            "fold_sums": "joint" if notes.sums.joint else "separate",
+            "sums_on": notes.sums.where,
             "comparison": notes.comparison,
         },
         "assume_hu": run.settings.assume_hu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,27 +22,20 @@ from oarseg.inference.channels import build_channels, is_registered, read_images
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
-from oarseg.inference.engines.cuda import free_device_bytes
 from oarseg.inference.footprint import BlockMask
-from oarseg.inference.preprocessing import IndexBox, NetworkInput
+from oarseg.inference.preprocessing import NetworkInput
 from oarseg.inference.preprocessing import preprocess as preprocess
-from oarseg.inference.streaming import buffer_bytes
 from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
-from oarseg.system import memory
 from oarseg.system.log import ProgressLine
-from oarseg.system.usage import resident_mib
 from oarseg.workflows.dicom_outputs import check_segmentation_memory, dicom_request
 from oarseg.workflows.effort import Computation
-from oarseg.workflows.forecast import forecast_memory
-from oarseg.workflows.judge_organs import centre_of_body, judge_organs
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
-from oarseg.workflows.report_pages import drop_page
+from oarseg.workflows.review.judge_organs import centre_of_body, judge_organs
+from oarseg.workflows.review.report_pages import drop_page
 from oarseg.workflows.settings import RunDescription
-
-# Of a GPU's free memory: the networks take workspace while they run.
-DEVICE_SHARE = 0.5
+from oarseg.workflows.sums import CaseSize, place_sums
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +60,7 @@ def segment_case(
     *,
     engines: Engines,
     deadline: Deadline | None = None,
+    warnings: Sequence[str] = (),
 ) -> SegmentedCase:
     """Segment one case and write its outputs.
 
@@ -75,14 +70,18 @@ def segment_case(
         output: the output folder.
         engines: the networks, opened on the device to try first.
         deadline: the time limit, shared by the cases that are left; None without one.
+        warnings: for the report, of what happened before.
 
     Raises:
+        DeviceError: the GPU failed, and the case is not computed on the CPU here.
         OarsegError: the case cannot be segmented; nothing of it is in ``output``.
     """
     notes = Notes()
+    for warning in warnings:
+        notes.warn(warning)
     if run.challenge.notice:
         notes.warnings.append(run.challenge.notice)
-    prepared = _prepare(case, run, notes)
+    prepared = _prepare(case, run, notes, engines)
     with notes.steps.step("segmentation"):
         predicted = _predict_labels(case, prepared, run, notes, engines, deadline)
     grid, turn, body = prepared.stored, prepared.turn, prepared.body
@@ -125,12 +124,14 @@ class _Prepared:
         stored: the CT's grid as its file has it.
         turn: from the stored grid to the one whose axes the network knows.
         body: the blocks that hold the patient; None where no body was found.
+        size: what its memory depends on.
     """
 
     network: NetworkInput
     stored: Grid
     turn: Turn
     body: BlockMask | None
+    size: CaseSize
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,44 +151,55 @@ def _predict_labels(
     engines: Engines,
     deadline: Deadline | None,
 ) -> _Predicted:
-    """Compute the label map; on the CPU if the GPU fails and the user named no device."""
+    """Compute the label map; on the CPU if the GPU fails and this process may go on there.
+
+    Raises:
+        DeviceError: the GPU failed, and the user named it or a supervisor takes over.
+    """
+    on_gpu = engines.choice.device == "cuda"
+    computation = Computation(prepared.network, prepared.body, run, notes)
     try:
-        used = Computation(prepared.network, prepared.body, run, notes).choose(engines, deadline)
-        notes.joint = notes.joint or _overflows_device(used, prepared.network, run)
-        with ProgressLine(f"{case.name}: tiles") as progress:
-            labels = stream(
-                prepared.network,
-                used.folds,
-                run.weights.manifest,
-                effort=notes.effort,
-                joint=notes.joint,
-                mask=prepared.body,
-                progress=progress,
-                threads=run.threads,
-                xp=used.xp,
-            )
-        return _Predicted(labels, used, engines)
-    except (DeviceError, MemoryError) as error:
-        if run.settings.device != "auto" or engines.choice.device == "cpu":
+        # Once a run: the next case begins with what was proven.
+        engines = computation.prove(engines) if on_gpu else engines
+        taken = engines if notes.sums.where == "gpu" else engines.hosted()
+        used = computation.choose(taken, deadline)
+        return _Predicted(_segment(case, prepared, run, notes, used), used, engines)
+    except DeviceError as error:
+        if run.settings.device != "auto" or not on_gpu or run.supervised:
             raise
-        notes.warn(f"the GPU failed ({error}); this case is computed on the CPU from its start")
+        notes.warn(gpu_failed(str(error)))
         engines = choice.open_engines(
             run.weights, exactness=run.precision, device="cpu", threads=run.threads
         )
+    notes.sums = place_sums(prepared.size.without_images(), engines, run)
     return _predict_labels(case, prepared, run, notes, engines, deadline)
 
 
-def _overflows_device(engines: Engines, network: NetworkInput, run: RunDescription) -> bool:
-    """Tell whether a sum for each fold would not fit into the GPU's memory."""
-    manifest = run.weights.manifest
-    if engines.xp is np or len(engines.folds) == 1:
-        return False
-    shape = network.placement.network_shape
-    separate = buffer_bytes(shape, manifest, sums=len(engines.folds))
-    return separate > DEVICE_SHARE * free_device_bytes(engines.xp)
+def gpu_failed(reason: str) -> str:
+    """Compose the warning of a case that is begun again on the CPU."""
+    why = reason.removeprefix("the GPU failed ")
+    return f"the GPU failed ({why}); this case is computed on the CPU from its start"
 
 
-def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
+def _segment(
+    case: Case, prepared: _Prepared, run: RunDescription, notes: Notes, engines: Engines
+) -> NDArray[np.uint8]:
+    sums = notes.sums
+    with ProgressLine(f"{case.name}: tiles") as progress:
+        return stream(
+            prepared.network,
+            engines.take(notes.effort.folds, mean=sums.joint),
+            run.weights.manifest,
+            effort=notes.effort,
+            joint=sums.joint,
+            mask=prepared.body,
+            progress=progress,
+            threads=run.threads,
+            gpu=engines.gpu,
+        )
+
+
+def _prepare(case: Case, run: RunDescription, notes: Notes, engines: Engines) -> _Prepared:
     """Read, register and preprocess a case; the images are freed on return."""
     rules, settings = run.challenge, run.settings
     reference = rules.reference.channel
@@ -210,7 +222,14 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
     if body is None and run.region != "all":
         notes.warn("no body found in the CT: the whole image is segmented")
     box = body_box(body, ct.grid) if run.region == "body" else None
-    notes.joint = _must_join(ct, images.volumes, box, run)
+    others = [image for image in images.volumes.values() if image is not ct]
+    size = CaseSize(
+        ct.grid,
+        box,
+        mr_voxels=sum(other.grid.voxels for other in others),
+        images_bytes=sum(image.array.nbytes for image in (ct, *others)),
+    )
+    notes.sums = place_sums(size, engines, run)
     for recipe in recipes:
         if recipe.name not in images.volumes:
             notes.warn(f"no {recipe.name}: segmented from the {reference} alone")
@@ -232,44 +251,7 @@ def _prepare(case: Case, run: RunDescription, notes: Notes) -> _Prepared:
             box=box,
             threads=run.threads,
         )
-    return _Prepared(network, images.stored, images.turn, body)
-
-
-def _must_join(
-    ct: Volume, images: dict[str, Volume], box: IndexBox | None, run: RunDescription
-) -> bool:
-    """Compare the memory that the case will need with what there is, before the work.
-
-    Returns:
-        Whether the folds share one sum: where each fold's own would not fit, or the run is to
-        be fast.
-
-    Raises:
-        ResourceError: memory does not do for one sum either.
-    """
-    depth, height, width = ct.grid.shape
-    others = [image for image in images.values() if image is not ct]
-    separate, joint = (
-        forecast_memory(
-            ct.grid,
-            manifest=run.weights.manifest,
-            box=box or ((0, depth), (0, height), (0, width)),
-            mr_voxels=sum(other.grid.voxels for other in others),
-            images_bytes=sum(image.array.nbytes for image in (ct, *others)),
-            activations=run.activations,
-            joint=shared,
-        )
-        for shared in (False, True)
-    )
-    room = memory.tightest_room()
-    join = len(run.weights.manifest.folds) > 1 and (
-        run.precision == "fast" or separate.bytes > room.left
-    )
-    forecast = joint if join else separate
-    log.debug("forecast: %.0f MiB on top of %.0f MiB", forecast.bytes / 2**20, resident_mib())
-    hint = ", use --region body" if box is None and run.challenge.reference.modality == "CT" else ""
-    memory.check_memory(forecast, room=room, hint=hint)
-    return join
+    return _Prepared(network, images.stored, images.turn, body, size)
 
 
 def _align(

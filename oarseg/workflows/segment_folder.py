@@ -11,13 +11,13 @@ from pathlib import Path
 from oarseg.cases.case import Case, CaseProblem, label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
-from oarseg.errors import InputError, OarsegError, OutputError
+from oarseg.errors import DeviceError, InputError, OarsegError, OutputError
 from oarseg.imaging.files.dicom.series import DicomSeries
 from oarseg.imaging.files.locate import locate_voxels
 from oarseg.imaging.files.pixels import printable_path
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
-from oarseg.inference.engines.choice import Engines
+from oarseg.inference.engines.choice import Device, Engines
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.results import staging, write_case
@@ -27,14 +27,14 @@ from oarseg.results.space import DiskFullError, check_disk, check_space
 from oarseg.system.cpus import available_cpus
 from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
-from oarseg.workflows.report_pages import (
+from oarseg.workflows.review.report_pages import (
     drop_index,
     drop_page,
     write_case_page,
     write_failure_page,
     write_index,
 )
-from oarseg.workflows.segment_case import segment_case
+from oarseg.workflows.segment_case import gpu_failed, segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
 from oarseg.workflows.supervisor import Finished, Journal
 
@@ -54,11 +54,52 @@ class Failure:
         return f"{self.case}: {self.message}{rest}"
 
 
-def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[Failure, ...]:
+@dataclass
+class OpenNetworks:
+    """The networks of a process, which stay open from case to case and from run to run.
+
+    Attributes:
+        engines: None before the first case that needs them.
+        activations: bytes that a network allocates while it runs and frees afterwards.
+        on_cpu: the CPU was asked for.
+        usable: no GPU has failed in this process.
+    """
+
+    engines: Engines | None = None
+    activations: int = 0
+    on_cpu: bool = False
+    usable: bool = True
+
+    def are_for(self, device: Device) -> bool:
+        """Return whether they are open and on this device."""
+        return self.engines is not None and (device == "cpu") == self.on_cpu
+
+    def open(self, run: RunDescription, device: Device) -> Engines:
+        """Open them on a device, in place of those that are open."""
+        self.engines, self.on_cpu = None, device == "cpu"
+        self.engines = choice.open_engines(
+            run.weights, exactness=run.precision, device=device, threads=run.settings.threads
+        )
+        self.activations = choice.activation_bytes(
+            self.engines, run.weights.manifest, mean=run.precision == "fast"
+        )
+        return self.engines
+
+    def replace(self, engines: Engines) -> None:
+        """Go on with other networks, such as the CPU's after a GPU failed."""
+        if self.engines is not None and self.engines.choice.device != engines.choice.device:
+            self.usable = False
+        self.engines = engines
+
+
+def segment_folder(
+    settings: Settings, journal: Journal | None = None, *, networks: OpenNetworks | None = None
+) -> tuple[Failure, ...]:
     """Segment every case of the input folder, whatever happens to the others.
 
     Args:
         settings: what to do.
+        networks: those of a former run with the same model and settings, to go on with.
         journal: cases that a former process has finished, and where to report on these. Its
             supervisor holds the output folder; without a supervisor, this function does.
 
@@ -69,17 +110,23 @@ def segment_folder(settings: Settings, journal: Journal | None = None) -> tuple[
         OarsegError: nothing can be done at all: no case, no weights, no output folder, or
             one that another run writes to.
     """
+    networks = networks or OpenNetworks()
     if journal is not None and journal.pipe is not None:
-        return _segment_folder(settings, journal)
+        return _segment_folder(settings, journal, networks)
     with lock_output(settings.output):
-        return _segment_folder(settings, journal or Journal())
+        return _segment_folder(settings, journal or Journal(), networks)
 
 
-def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]:
+def _segment_folder(
+    settings: Settings, journal: Journal, networks: OpenNetworks
+) -> tuple[Failure, ...]:
     weights = bundle.load_bundle(settings.weights)
     rules = challenge_of(weights, settings.challenge)
     threads = settings.threads or available_cpus()
-    description = describe_run(settings, weights, rules, threads=threads)
+    description = replace(
+        describe_run(settings, weights, rules, threads=threads),
+        supervised=journal.pipe is not None,
+    )
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
     required = frozenset(c.name for c in weights.manifest.channels if not c.optional)
@@ -100,7 +147,7 @@ def _segment_folder(settings: Settings, journal: Journal) -> tuple[Failure, ...]
     records = [_record_problem(problem, plan) for problem in plan.problems]
     with open_results_file(settings.output, kept=plan.kept, records=records) as results:
         plan.earlier.move_pending()
-        run = _Run(description, plan, journal, results)
+        run = _Run(description, plan, journal, results, networks)
         failures = [*map(_failure, records), *run.segment_cases()]
     plan.earlier.move_pending()
     _write_review(settings, failures)
@@ -158,7 +205,8 @@ class _Run:
     plan: OutputPlan
     journal: Journal
     results: ResultsFile
-    engines: Engines | None = None
+    networks: OpenNetworks
+    worn_out: bool = False
 
     def segment_cases(self) -> list[Failure]:
         """Segment all cases; returns those that failed."""
@@ -178,6 +226,8 @@ class _Run:
             elif self.settings.report_pages:
                 # Once the case is recorded, so that nothing that happens here can undo it.
                 self._write_page(case)
+            if self.worn_out:
+                self.journal.ends_worker()
         return failures
 
     def _record_known(self, cases: Sequence[Case]) -> list[Failure]:
@@ -203,10 +253,11 @@ class _Run:
             DiskFullError: there is no room for any case.
         """
         check_disk(self.settings.output)
-        self._open_engines()
+        engines = self._open_engines(case)
         deadline = _deadline(self.settings, self.plan.cases[number:], self.journal)
-        self.journal.begins(case.name)
-        record = self._attempt(case, deadline)
+        replaceable = engines.choice.device == "cuda" and self.settings.device == "auto"
+        self.journal.begins(case.name, on_gpu=replaceable)
+        record = self._attempt(case, engines, deadline)
         label_file = str(record.label_file) if record.label_file else None
         self.journal.ends(case.name, Finished(label_file, record.error_messages))
         return record
@@ -221,19 +272,24 @@ class _Run:
         """The challenge that the weights are for."""
         return self.description.challenge
 
-    def _open_engines(self) -> Engines:
-        """Open the networks for the first case that needs them."""
-        if self.engines is None:
-            run = self.description
-            self.engines = choice.open_engines(
-                run.weights,
-                exactness=run.precision,
-                device=run.settings.device,
-                threads=run.settings.threads,
-            )
-            activations = choice.activation_bytes(self.engines, run.weights.manifest)
-            self.description = replace(run, activations=activations)
-        return self.engines
+    def _open_engines(self, case: Case) -> Engines:
+        """Open the networks for the first case that needs them.
+
+        A case in which the GPU has failed gets the CPU, and the next one the GPU again.
+        """
+        device = self.settings.device
+        if device == "auto" and self._avoids_gpu(case):
+            device = "cpu"
+        if not self.networks.are_for(device) and device == "auto":
+            self.journal.tries_gpu()
+        engines = self.networks.engines
+        if engines is None or not self.networks.are_for(device):
+            engines = self.networks.open(self.description, device)
+        self.description = replace(self.description, activations=self.networks.activations)
+        return engines
+
+    def _avoids_gpu(self, case: Case) -> bool:
+        return bool(self.journal.no_gpu) or case.name in self.journal.gpu_failures
 
     def _keep(self, *records: Record) -> None:
         if not records:
@@ -262,7 +318,7 @@ class _Run:
         messages = (message, aside) if aside else (message,)
         return Record(case.name, case.files, error_messages=messages)
 
-    def _attempt(self, case: Case, deadline: Deadline | None) -> Record:
+    def _attempt(self, case: Case, engines: Engines, deadline: Deadline | None) -> Record:
         """Segment one case; what goes wrong ends in its record, not in the other cases."""
         log.info("case %s", case.name)
         output = self.settings.output
@@ -272,12 +328,21 @@ class _Run:
             check_reference(case, self.rules, self.settings)
             write_case.check_places(output, case, self.rules)
             _check_space(output, case, self.rules)
-            engines = self._open_engines()
             segmented = segment_case(
-                case, self.description, output, engines=engines, deadline=deadline
+                case,
+                self.description,
+                output,
+                engines=engines,
+                deadline=deadline,
+                warnings=self._gpu_warnings(case),
             )
-            self.engines = segmented.engines
+            self.networks.replace(segmented.engines)
             return Record(case.name, case.files, segmented.label_file)
+        except DeviceError as error:
+            message = str(error)
+            if self.description.supervised and engines.choice.device == "cuda":
+                self._leave_gpu(case, message)
+            log.error("%s: %s", case.name, message)
         except OarsegError as error:
             log.error("%s: %s", case.name, error)
             message = str(error)
@@ -296,6 +361,25 @@ class _Run:
             write_case_page(case, self.settings.output, self.rules)
         except (OarsegError, MemoryError) as error:
             log.warning("%s: no page written: %s", case.name, error)
+
+    def _leave_gpu(self, case: Case, message: str) -> None:
+        """Let another worker go on: with this case on the CPU, or if that may not be with the next.
+
+        This process cannot use the GPU any more.
+        """
+        if self.settings.device == "auto":
+            log.warning("%s: %s", case.name, message)
+            self.journal.leaves_gpu(case.name, message)
+        self.worn_out = True
+
+    def _gpu_warnings(self, case: Case) -> tuple[str, ...]:
+        """Say why a case is not computed on the GPU that the run began with."""
+        failures = self.journal.gpu_failures
+        if case.name in failures:
+            return (gpu_failed(failures[case.name]),)
+        if self.journal.no_gpu and self.settings.device == "auto":
+            return (f"computed on the CPU: the GPU is not tried, {self.journal.no_gpu}",)
+        return ()
 
 
 def _check_space(output: Path, case: Case, rules: Challenge) -> None:

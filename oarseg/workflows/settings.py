@@ -79,6 +79,7 @@ class RunDescription:
             that agrees well enough with it.
         mirroring: average predictions over the flips that the model allows, as nnU-Net does.
         activations: bytes that a network allocates while it runs and frees afterwards.
+        supervised: another process starts this one anew if its GPU fails.
     """
 
     settings: Settings
@@ -89,6 +90,7 @@ class RunDescription:
     precision: Exactness = "exact"
     mirroring: bool = True
     activations: int = 0
+    supervised: bool = False
 
 
 def describe_run(

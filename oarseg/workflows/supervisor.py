@@ -2,9 +2,12 @@
 
 Whatever kills the worker (the kernel when memory runs out, a crash in native code) costs the
 case in work and no other: the supervisor starts a new worker, which continues with the next
-case. The supervisor also answers a signal at once, whatever library the worker is in: it kills
-the worker and removes its unfinished files. It does the same some grace after the time limit;
-a last worker then records which cases were finished and which were not.
+case. A GPU that failed is left in the same way, as its process cannot use it any more: the new
+worker computes that case on the CPU, and tries the GPU again in the next one.
+
+The supervisor also answers a signal at once, whatever library the worker is in: it kills the
+worker and removes its unfinished files. It does the same some grace after the time limit; a last
+worker then records which cases were finished and which were not.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from oarseg.errors import OutputError
 from oarseg.results import staging
@@ -35,6 +39,10 @@ GRACE_SHARE, LEAST_GRACE_S = 0.1, 10.0
 # For the last worker, which lists the cases and writes results.json; seconds as a rule.
 CLOSING_S = 60.0
 _TIME_IS_OVER = -1
+# After so many failures of the GPU in one run, it is not tried again.
+MOST_GPU_FAILURES = 3
+# How native code dies in a defect, of a driver for instance; not by a user or for memory.
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 log = logging.getLogger(__name__)
 
@@ -60,19 +68,45 @@ class Journal:
         finished: outcomes of the cases, by name, that need no more work.
         pipe: descriptor that the supervisor reads; None without a supervisor.
         over: the outcome of every other case when no time is left for any; else None.
+        gpu_failures: why the GPU failed, by case.
+        no_gpu: why the GPU is not tried in any case; empty if it is.
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
     pipe: int | None = None
     over: Finished | None = None
+    gpu_failures: dict[str, str] = field(default_factory=dict)
+    no_gpu: str = ""
 
     def outcome(self, case: str) -> Finished | None:
         """Return the outcome of a case; None if it is still to be segmented."""
         return self.finished.get(case, self.over)
 
-    def begins(self, case: str) -> None:
-        """Report that a case is begun."""
-        self._send({"begins": case})
+    def tries_gpu(self) -> None:
+        """Report that a GPU may be opened next, which another worker could do without."""
+        self._send({"tries": "gpu"})
+
+    def begins(self, case: str, *, on_gpu: bool = False) -> None:
+        """Report that a case is begun, and whether another device could take it over."""
+        self._send({"begins": case, "on_gpu": on_gpu})
+
+    def leaves_gpu(self, case: str, reason: str) -> NoReturn:
+        """Report that the GPU failed in a case, and leave the work to another worker.
+
+        Raises:
+            LeftGpuError: always; it ends this worker.
+        """
+        self._send({"leaves": case, "reason": reason})
+        raise LeftGpuError(reason)
+
+    def ends_worker(self) -> NoReturn:
+        """Leave the other cases to another worker, as the GPU failed in this one.
+
+        Raises:
+            LeftGpuError: always.
+        """
+        self._send({"leaves": None})
+        raise LeftGpuError
 
     def ends(self, case: str, finished: Finished) -> None:
         """Report the outcome of a case."""
@@ -81,6 +115,10 @@ class Journal:
     def _send(self, line: dict[str, object]) -> None:
         if self.pipe is not None:
             os.write(self.pipe, json.dumps(line).encode() + b"\n")
+
+
+class LeftGpuError(Exception):
+    """The GPU failed, and another worker goes on; caught where workers are started."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +153,19 @@ class TimeLimit:
 
 @dataclass
 class _Ledger:
-    """The supervisor's view: outcomes of finished cases, and the case in work."""
+    """The supervisor's view: outcomes of finished cases, and the case in work.
+
+    Attributes:
+        on_gpu: what is in work, a case or the opening of networks, could be done on the CPU.
+        left: this worker has asked for another.
+    """
 
     finished: dict[str, Finished] = field(default_factory=dict)
     current: str | None = None
+    on_gpu: bool = False
+    left: bool = False
+    gpu_failures: dict[str, str] = field(default_factory=dict)
+    no_gpu: str = ""
     rest: bytes = b""
 
     def read(self, pipe: int) -> bool:
@@ -132,11 +179,28 @@ class _Ledger:
     def _note(self, line: bytes) -> None:
         report = json.loads(line)
         if "begins" in report:
-            self.current = report["begins"]
+            self.current, self.on_gpu = report["begins"], report["on_gpu"]
+        elif "tries" in report:
+            self.on_gpu = True
+        elif "leaves" in report:
+            self.left = True
+            if report["leaves"] is not None:
+                self.note_gpu_failure(report["reason"])
         else:
             outcome = Finished(report["file"], tuple(report["messages"]))
             self.finished[report["ends"]] = outcome
-            self.current = None
+            self.current, self.on_gpu = None, False
+
+    def note_gpu_failure(self, reason: str) -> None:
+        """Give the case in work to the CPU; without one, or after too many, all of them."""
+        if self.current is None:
+            self.no_gpu = reason
+        else:
+            self.gpu_failures[self.current] = reason
+        if len(self.gpu_failures) == MOST_GPU_FAILURES:
+            self.no_gpu = f"it failed in {MOST_GPU_FAILURES} cases before"
+            log.warning("the GPU is not tried again: %s", self.no_gpu)
+        self.current, self.on_gpu = None, False
 
 
 def run_supervised(
@@ -159,13 +223,15 @@ def run_supervised(
     bell = _install_signal_pipe()
     end_s, over = (limit.end_s if limit else None), None
     while True:
-        kills = _kills_for_memory()
+        kills = memory_kills()
         reading, writing = os.pipe()
         worker = _fork()
         if worker == 0:
             os.close(reading)
-            return work(Journal(ledger.finished, writing, over))
+            journal = Journal(ledger.finished, writing, over, ledger.gpu_failures, ledger.no_gpu)
+            return _run_worker(work, journal)
         os.close(writing)
+        ledger.left = False
         number = _wait(reading, bell, ledger, end_s)
         if number > 0:
             _kill(worker, reading, ledger, output)
@@ -182,14 +248,32 @@ def run_supervised(
             continue
         status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
         os.close(reading)
+        if ledger.left:
+            continue
         if status >= 0:
             return status
-        reason = _explain_death(-status, out_of_memory=_kills_for_memory() > kills)
+        reason = explain_death(-status, out_of_memory=memory_kills() > kills)
+        if ledger.on_gpu and -status in _CRASHES:
+            ledger.note_gpu_failure(reason)
+            continue
         if ledger.current is None:
             _tidy_output(output)
             log.error("before a case was begun: %s", reason)
             return 1
         _note_failure(ledger, reason)
+
+
+def _run_worker(work: Callable[[Journal], int], journal: Journal) -> int:
+    """Do the work; a worker whose GPU failed ends at once.
+
+    What CuPy and ONNX Runtime do as Python ends may crash or hang on a GPU that has failed.
+    """
+    try:
+        return work(journal)
+    except LeftGpuError:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _note_failure(ledger: _Ledger, reason: str) -> None:
@@ -272,7 +356,7 @@ def _tidy_output(output: Path) -> None:
         log.error("%s", error)
 
 
-def _explain_death(number: int, *, out_of_memory: bool) -> str:
+def explain_death(number: int, *, out_of_memory: bool) -> str:
     """Say in one clause what killed a worker.
 
     Args:
@@ -289,7 +373,7 @@ def _explain_death(number: int, *, out_of_memory: bool) -> str:
     return f"a library crashed (signal {number}, {name}); please report it with these files"
 
 
-def _kills_for_memory() -> int:
+def memory_kills() -> int:
     """Count the kernel's kills for memory in this cgroup; 0 where it keeps no count."""
     for name in ("memory.events", "memory/memory.oom_control"):
         if (CGROUP_ROOT / name).is_file():

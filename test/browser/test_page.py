@@ -25,7 +25,7 @@ from oarseg.imaging.volume import Grid, Matrix, Volume
 from oarseg.phantom.case import Phantom, make_phantom
 from oarseg.phantom.spec import PhantomSpec
 from oarseg.results.results_file import Record
-from oarseg.workflows.report_pages import write_case_page, write_pages
+from oarseg.workflows.review.report_pages import write_case_page, write_pages
 
 pytestmark = pytest.mark.browser
 STORED = Path(__file__).resolve().parents[1] / "expected" / "page.png"

@@ -196,9 +196,10 @@ def test_no_case(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_cases(tmp_path, HAN_SEG)
     assert str(caught.value) == (
-        f"{tmp_path}: expected images in images/ct and images/t1-mri, named <case>_IMG_CT and "
-        "<case>_IMG_MR_T1 or in case folders as in the data set, found no case; put the images "
-        "there or pass another --input"
+        f"{tmp_path}: expected images of challenge han_seg in images/ct and images/t1-mri, named "
+        "<case>_IMG_CT and <case>_IMG_MR_T1 or in case folders as in the data set, found no case; "
+        "put the images there, or pass another --input or the weights of the model that is for "
+        "them"
     )
 
 

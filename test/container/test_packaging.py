@@ -64,6 +64,8 @@ def test_build_context_is_an_allow_list() -> None:
     assert rules[0] == "*"
     assert {r[1:] for r in rules if r[0] == "!"} == {
         "requirements.txt",
+        "requirements-cpu.txt",
+        "docker",
         "process.py",
         "oarseg",
         "weights",
@@ -116,7 +118,7 @@ def test_an_image_without_weights_is_built_and_saved_under_a_name_of_its_own(
     asked = scripted(tmp_path, "export.sh", "image", str(dist), "--without-weights")
     name = f"oarseg:{__version__}-without-weights"
     assert [line.split()[0] for line in asked] == ["build", "save", "run"]
-    assert f"--tag {name} --build-arg WITH_WEIGHTS=0" in asked[0]
+    assert f"--build-arg WITH_WEIGHTS=0 --tag {name} ." in asked[0]
     assert ":latest" not in asked[0]
     assert asked[1] == f"save {name}"
     assert f" {name} -m " in asked[2]
@@ -143,6 +145,22 @@ def source_hash() -> str:
         text=True,
     )
     return told.stdout.strip()
+
+
+def test_the_image_without_cuda_has_a_name_and_pins_of_its_own(tmp_path: Path) -> None:
+    asked = scripted(tmp_path, "build.sh", "--cpu")[-1]
+    assert f"REQUIREMENTS=requirements-cpu.txt --tag oarseg:{__version__}-cpu ." in asked
+    assert ":latest" not in asked
+    pins = {name for name, _, _ in PIN.findall((ROOT / "requirements-cpu.txt").read_text())}
+    assert {"onnxruntime", "openvino", "itk-elastix"} <= pins
+    assert not any(name.startswith(("nvidia", "cupy", "onnxruntime-gpu")) for name in pins)
+
+
+def test_an_image_that_serves_says_so_in_its_name(tmp_path: Path) -> None:
+    asked = scripted(tmp_path, "build.sh", "--cpu", "--invoke", "--pull")[-1]
+    assert f"API_METHOD=invoke --tag oarseg:{__version__}-cpu-invoke --pull ." in asked
+    text = (ROOT / "Dockerfile").read_text()
+    assert 'org.grand-challenge.api-method="${API_METHOD}"' in text
 
 
 def test_an_image_older_than_the_code_is_told(tmp_path: Path) -> None:

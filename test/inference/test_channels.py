@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
+from oarseg.cases.case import Case
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.inference.channels import build_channels
+from oarseg.inference.channels import build_channels, read_images
+from oarseg.model.conditioning import Conditioning
 from oarseg.model.manifest import ChannelRecipe
 
 GRID = Grid((2, 2, 3), (1.0, 1.0, 1.0))
@@ -89,3 +93,24 @@ def test_an_image_on_the_reference_s_grid() -> None:
     assert build(mr(1.0), resample=True) == [-5.0, 1.0, 2.0]
     with pytest.raises(InputError, match=r"mr\.mha: expected the reference image's grid"):
         build(mr(1.0), resample=False)
+
+
+@pytest.mark.parametrize(("axes", "told"), [("RAS", 1), ("stored", 0)])
+def test_a_file_without_an_orientation_that_matters_is_told(
+    tmp_path: Path, axes: Literal["RAS", "stored"], told: int
+) -> None:
+    path = tmp_path / "ct.nii"
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(64, dtype=np.int16).reshape(4, 4, 4)), path)
+    header = bytearray(path.read_bytes())
+    header[252:256] = bytes(4)  # the codes of quaternion and matrix
+    path.write_bytes(header)
+    warnings: list[str] = []
+    read_images(
+        Case("a", {"CT": path}),
+        rules("same_grid"),
+        ["CT"],
+        assume_hu=True,
+        conditioning=Conditioning(axes=axes),
+        warn=warnings.append,
+    )
+    assert sum("ct.nii: its header gives no orientation" in text for text in warnings) == told

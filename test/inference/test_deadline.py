@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from nnunet_oracle import CT, Recipe, images, manifest_of
 from numpy.typing import NDArray
+from one_fold import OneFold
 
 from oarseg.inference import deadline
 from oarseg.inference.deadline import (
@@ -24,6 +25,7 @@ from oarseg.inference.deadline import (
     measure_costs,
 )
 from oarseg.inference.engines.choice import DeviceChoice, Engines
+from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.streaming import Effort, plan_tiles
 from oarseg.model.manifest import Manifest, ModelFile
@@ -33,10 +35,8 @@ PATCH = (6, 8, 10)
 FILE = ModelFile("fold_0.onnx", "0" * 64, "0", "fp32")
 
 
-class Slow:
+class Slow(OneFold):
     """A network that takes a known time."""
-
-    name = "fold_0.onnx"
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -56,7 +56,7 @@ def model(mirror: tuple[int, ...] = (0, 2)) -> Manifest:
 
 
 def opened(*engines: Slow) -> Engines:
-    return Engines(DeviceChoice("cpu", "onnxruntime", "asked for"), engines)
+    return Engines(DeviceChoice("cpu", "onnxruntime", "asked for"), separate_networks(engines))
 
 
 def case(manifest: Manifest) -> NetworkInput:
@@ -94,8 +94,9 @@ def test_costs_are_measured_on_one_tile() -> None:
     manifest = model()
     engines = [Slow(0.02), Slow(0.02)]
     costs = measure_costs(case(manifest), opened(*engines), manifest, threads=1)
-    assert [engine.calls for engine in engines] == [2, 2]
-    assert costs.network_s >= 0.02
+    # Folds that take turns warm up once more in the run that counts.
+    assert [engine.calls for engine in engines] == [3, 3]
+    assert 0.02 <= costs.network_s < 0.04
     assert costs.rest_s > 0
 
 

@@ -21,7 +21,7 @@ from small_onnx import write_pointwise
 from oarseg.errors import ResourceError, WeightsError
 from oarseg.inference.engines import choice as engines
 from oarseg.inference.engines import cuda
-from oarseg.inference.engines.buffers import allocate_buffers
+from oarseg.inference.engines.buffers import allocate_tile
 from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
 from oarseg.inference.half_precision import PlainArithmetic, half_arithmetic
@@ -51,10 +51,10 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_an_engine_computes_its_network(bundle: Bundle, backend: engines.Backend) -> None:
     opened = open_engines(bundle, device="cpu", backend=backend, threads=1)
-    assert [fold.name for fold in opened.folds] == ["fold_0.onnx", "fold_1.onnx"]
+    assert [fold.name for fold in opened.take()] == ["fold_0.onnx", "fold_1.onnx"]
     assert (opened.choice.device, opened.choice.engine) == ("cpu", backend)
     image = np.linspace(-3, 3, 60, dtype=np.float32).reshape(1, 1, *PATCH)
-    for fold in opened.folds:
+    for fold in opened.take():
         expected = np.concatenate([2 * image, 1 - image], axis=1)
         assert np.allclose(fold(image), expected, atol=1e-6)
         first = fold(image).copy()
@@ -84,7 +84,7 @@ def test_classes_computed_in_pieces_are_the_same_classes(tmp_path: Path, classes
     write_many_classes(path, classes)
     image = np.random.default_rng(1).standard_normal((1, 1, *PATCH)).astype(np.float32)
     logits = np.full((1, classes, *PATCH), np.nan, np.float32)
-    engine = OpenVinoEngine(path, image, logits, threads=1, alone=True)
+    engine = OpenVinoEngine([path], image, logits, threads=1)
     assert len(engine._compiled.outputs) == -(-classes // 8)
     found = engine(image)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -207,7 +207,7 @@ def test_exact_is_float32_whatever_the_cpu_has(
     opened = open_engines(compared, device="cpu", threads=1)
     assert (opened.choice.arithmetic, opened.measured) == ("float32", True)
     image = np.full((1, 1, *PATCH), 1 + 1 / 512, np.float32)
-    for fold in opened.folds:
+    for fold in opened.take():
         assert np.allclose(fold(image)[0, 0], 2 + 1 / 256, rtol=1e-6, atol=0)
 
 
@@ -223,7 +223,7 @@ def test_fast_is_bfloat16_where_the_cpu_has_it(
     assert opened.measured == (not bfloat16 or bool(figures))
     # 1 + 1/512 lies between two values of bfloat16, whose step there is 1/128.
     image = np.full((1, 1, *PATCH), 1 + 1 / 512, np.float32)
-    for fold in opened.folds:
+    for fold in opened.take():
         doubled = fold(image)[0, 0]
         assert np.allclose(doubled, 2 + 1 / 256, rtol=1 / 256 if bfloat16 else 1e-6, atol=0)
         if bfloat16 and not instruction_sets.bfloat16_in_hardware():
@@ -244,8 +244,8 @@ def test_without_cupy_the_gpu_is_not_taken(bundle: Bundle, monkeypatch: pytest.M
         "raise RuntimeError('CUDA driver version is insufficient')",
         "raise PermissionError(13, 'Permission denied', '/nonexistent')",
         "import absent_library",
-        "def ones(*_): raise OSError(30, 'Read-only file system')",
-        "def ones(*_): return 1",
+        "def RawModule(**_): raise OSError(30, 'Read-only file system')",
+        "cuda = None",
     ],
 )
 def test_cupy_that_fails_in_any_way_gives_the_cpu_and_says_why(
@@ -301,7 +301,7 @@ def test_memory_that_does_not_do_for_one_tile_is_an_error(bundle: Bundle) -> Non
     device = FakeDevice()
     device.zeros = full
     with pytest.raises(ResourceError, match="not enough memory for one tile of the model"):
-        allocate_buffers(bundle.manifest, device)
+        allocate_tile(bundle.manifest, device)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, images, manifest_of
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
+from one_fold import OneFold
 
 from oarseg.errors import InferenceError, WeightsError
 from oarseg.inference.footprint import BlockMask
@@ -31,14 +31,12 @@ PATCH = (6, 8, 10)
 FILE = ModelFile("fold_0.onnx", "0" * 64, "0", "fp32")
 
 
-class Steep:
+class Steep(OneFold):
     """A network in one line: each class likes another intensity, and tiles do not agree.
 
     The ramp makes the answer depend on where in a tile a voxel lies, so that a tile in the
     wrong place or with wrong weights shows.
     """
-
-    name = "fold_0.onnx"
 
     def __init__(self, slope: float = 1.0) -> None:
         ramp = np.arange(PATCH[0]).reshape(-1, 1, 1) + 0.5 * np.arange(PATCH[2])
@@ -190,19 +188,6 @@ def test_every_tile_of_a_mask_is_needed() -> None:
         assert list(work.tiles()) == covering
 
 
-@pytest.mark.parametrize("branch", ["in-plane", "separate-z-finer"])
-@pytest.mark.parametrize("folds", [1, 2])
-def test_another_array_module_gives_the_same_labels(branch: str, folds: int) -> None:
-    spacing, grid, changes = BRANCHES[branch]
-    manifest = model(spacing, mirror_axes=(0, 2), **changes)
-    net_input = preprocess(images((23, 19, 21), 1), grid, manifest)
-    engines, effort = [Steep(slope) for slope in (1.0, -0.5)][:folds], Effort(mirror=True)
-    device = FakeDevice()
-    found = segment_streaming(net_input, engines, manifest, effort=effort, xp=device)
-    assert np.array_equal(found, segment_streaming(net_input, engines, manifest, effort=effort))
-    assert device.copies > 0
-
-
 def test_an_empty_mask_runs_no_network() -> None:
     manifest = model((2.0, 1.0, 1.0))
     net_input = preprocess(images((12, 16, 20), 1), (2.0, 1.0, 1.0), manifest)
@@ -219,9 +204,7 @@ def test_regions_are_painted_in_order_where_positive() -> None:
     recipe = Recipe((1.0, 1.0, 1.0), (1, 1, 4), (RAW,), labels, region_order=(4, 9))
     manifest = manifest_of(recipe, (FILE,))
 
-    class Two:
-        name = "fold_0.onnx"
-
+    class Two(OneFold):
         def __call__(self, patch: Image) -> Image:
             return np.concatenate([patch - 1, patch - 2], axis=1)
 
@@ -238,10 +221,8 @@ def test_mirroring_averages_the_flips() -> None:
     recipe = Recipe((1.0, 1.0, 1.0), (1, 1, 4), (RAW,), labels, mirror_axes=(2,))
     manifest = manifest_of(recipe, (FILE,))
 
-    class Left:
+    class Left(OneFold):
         """Class 1 at the first two voxels, more so at the very first."""
-
-        name = "fold_0.onnx"
 
         def __call__(self, patch: Image) -> Image:
             first = np.array([3, 1, -2, -2], np.float32) + 0 * patch
@@ -292,6 +273,84 @@ def test_cubic_resampling_of_logits_is_refused() -> None:
     net_input = preprocess(images((6, 8, 10), 1), (2.0, 1.0, 1.0), manifest)
     with pytest.raises(WeightsError, match="expected orders 0 or 1, found 3"):
         segment_streaming(net_input, [Steep()], manifest)
+
+
+class Counted(Steep):
+    """Notes in which order it runs and frees its buffers."""
+
+    def __init__(self, slope: float, seen: list[str]) -> None:
+        super().__init__(slope)
+        self._slope, self._seen = slope, seen
+
+    def __call__(self, patch: Image) -> Image:
+        self._seen.append(f"run {self._slope:g}")
+        return super().__call__(patch)
+
+    def rest(self) -> None:
+        self._seen.append(f"rest {self._slope:g}")
+
+
+class Joined(Steep):
+    """Two networks in one graph."""
+
+    answers = 2
+
+    def __init__(self) -> None:
+        self._folds = (Steep(), Steep(-2.0))
+
+    def __call__(self, patch: Image) -> Image:
+        return np.concatenate([fold(patch) for fold in self._folds])
+
+
+def test_folds_take_turns_row_by_row_and_free_their_buffers_in_between() -> None:
+    manifest = model((2.0, 1.0, 1.0))
+    net_input = preprocess(images((12, 8, 15), 1), (2.0, 1.0, 1.0), manifest)
+    work, seen = plan_tiles(net_input.placement, manifest), list[str]()
+    assert (len(work.rows), work.count) == (3, 6)
+    segment_streaming(net_input, [Counted(1.0, seen), Counted(2.0, seen)], manifest)
+    turns = ["run 1", "run 1", "rest 1", "run 2", "run 2", "rest 2"]
+    assert seen == 3 * turns
+    seen.clear()
+    # The sum of a tile's folds has to be known before the next tile.
+    pair = [Counted(1.0, seen), Counted(2.0, seen)]
+    segment_streaming(net_input, pair, manifest, joint=True)
+    assert seen == 6 * ["run 1", "rest 1", "run 2", "rest 2"]
+    seen.clear()
+    segment_streaming(net_input, [Counted(1.0, seen)], manifest)
+    assert seen == 6 * ["run 1"]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_folds_in_one_graph_give_the_labels_of_folds_apart(joint: bool, mirror: bool) -> None:
+    manifest = model((2.5, 0.8, 0.8), mirror_axes=(0, 2))
+    net_input = preprocess(images((23, 19, 21), 1), (4.0, 1.0, 1.0), manifest)
+    effort, seen = Effort(mirror=mirror), list[tuple[int, int]]()
+    apart, one = (
+        segment_streaming(
+            net_input,
+            engines,
+            manifest,
+            effort=effort,
+            joint=joint,
+            progress=lambda done, of: seen.append((done, of)),
+        )
+        for engines in ([Steep(), Steep(-2.0)], [Joined()])
+    )
+    assert np.array_equal(apart, one)
+    assert len(set(np.unique(one))) == CLASSES
+    count = plan_tiles(net_input.placement, manifest).count
+    assert seen == 2 * [(n, count) for n in range(1, count + 1)]
+
+
+def test_an_effort_of_fewer_folds_leaves_out_the_last() -> None:
+    manifest = model((2.0, 1.0, 1.0))
+    net_input = preprocess(images((12, 8, 15), 1), (2.0, 1.0, 1.0), manifest)
+    first = segment_streaming(net_input, [Steep()], manifest)
+    both = [Steep(), Steep(-2.0)]
+    assert np.array_equal(segment_streaming(net_input, both, manifest, effort=Effort(1)), first)
+    with pytest.raises(ValueError, match="more folds than the 1 that are asked for"):
+        segment_streaming(net_input, [Joined()], manifest, effort=Effort(1))
 
 
 def test_progress_counts_every_tile() -> None:
@@ -347,7 +406,7 @@ def test_close_calls_are_decided_in_float64(spacing_mm: tuple[float, float, floa
     halves = (0.3 + 2e-3 * draw.standard_normal((CLASSES, *place.network_shape))).astype(np.float16)
     painted = np.zeros(place.shape, np.uint8)
     with ThreadPoolExecutor(2) as pool:
-        painter = Painter(place, manifest, painted, mask=None, pool=pool, xp=np)
+        painter = Painter(place, manifest, painted, mask=None, pool=pool)
         for index in range(place.network_shape[0]):
             whole = (slice(0, n) for n in place.network_shape[1:])
             painter.take(LogitPlane(index, halves[:, index].astype(np.float32), *whole))

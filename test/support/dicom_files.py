@@ -116,9 +116,9 @@ def new_dataset(kind: str, instance: str, form: Form | None = None) -> FileDatas
     """Make a data set with the attributes of patient, study and series."""
     form = form or Form()
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, instance
-    meta.TransferSyntaxUID = form.syntax
-    meta.ImplementationClassUID = uid("tests")
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(kind), UID(instance)
+    meta.TransferSyntaxUID = UID(form.syntax)
+    meta.ImplementationClassUID = UID(uid("tests"))
     data = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     data.SpecificCharacterSet = "ISO_IR 192"
     data.SOPClassUID, data.SOPInstanceUID = kind, instance
@@ -207,14 +207,15 @@ def turned(volume: Volume, axes: tuple[int, int, int]) -> Volume:
 
     Axes along z are turned by writing slices at other positions, so only rows and columns count.
     """
-    flips = [index for index, sign in enumerate(axes) if sign < 0]
+    flips = tuple(index for index, sign in enumerate(axes) if sign < 0)
     array = np.ascontiguousarray(np.flip(volume.array, flips))
     grid = volume.grid
     start = [[n - 1 if index in flips else 0 for index, n in enumerate(grid.shape)]]
     origin = grid.to_world(np.array(start, float))[0]
     direction = np.asarray(grid.direction) * np.array(axes[::-1], float)
-    rows = [tuple(float(v) for v in row) for row in direction]
-    return Volume(array, replace(grid, origin_mm=tuple(origin.tolist()), direction=tuple(rows)))
+    first, second, third = ((float(x), float(y), float(z)) for x, y, z in direction)
+    x, y, z = origin.tolist()
+    return Volume(array, replace(grid, origin_mm=(x, y, z), direction=(first, second, third)))
 
 
 def _stored(plane: NDArray[Any], slope: float, intercept: float, form: Form) -> NDArray[np.int64]:

@@ -116,8 +116,9 @@ def run_on(
     *options: str,
     arguments: tuple[str, ...] = (),
     stop_at: str | None = None,
+    image: str = IMAGE,
 ) -> Result:
-    """Run the image once on a whole input folder, which any uid is then let read."""
+    """Run an image once on a whole input folder, which any uid is then let read."""
     open_to_all(source)
     output = folder / "output"
     output.mkdir()
@@ -126,7 +127,7 @@ def run_on(
     command = [
         *("docker", "run", "--rm", "--name", name, *FLAGS, *options),
         *("--volume", f"{source}:/input:ro", "--volume", f"{output}:/output"),
-        *(IMAGE, *arguments),
+        *(image, *arguments),
     ]
     streams = folder / "stdout", folder / "stderr"
     start = time.monotonic()
@@ -211,13 +212,13 @@ def _peak_mib(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
-def image_size() -> int:
-    """The image's uncompressed size in bytes."""
-    return int(docker("image", "inspect", "--format", "{{.Size}}", IMAGE))
+def image_size(image: str = IMAGE) -> int:
+    """An image's uncompressed size in bytes."""
+    return int(docker("image", "inspect", "--format", "{{.Size}}", image))
 
 
-def build() -> float:
-    """Build the image as a user does; returns the seconds it took.
+def build(*options: str) -> float:
+    """Build the image as a user does, with options of build.sh; returns the seconds it took.
 
     Raises:
         RuntimeError: no engine answers, or the build failed, with the end of its log.
@@ -225,7 +226,7 @@ def build() -> float:
     docker("version")
     start = time.monotonic()
     done = subprocess.run(
-        [ROOT / "build.sh"],
+        [ROOT / "build.sh", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

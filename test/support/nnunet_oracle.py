@@ -22,6 +22,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
+from one_fold import OneFold
 from scipy import ndimage
 
 from oarseg.challenges import catalogue
@@ -112,7 +113,7 @@ class Oracle:
         )
 
 
-class TorchEngine:
+class TorchEngine(OneFold):
     """nnU-Net's own network as one of our engines."""
 
     def __init__(self, network: torch.nn.Module, name: str) -> None:

@@ -90,5 +90,5 @@ def ours(
 ) -> NDArray[np.uint8]:
     """Our labels, by the exported networks or by the given ones."""
     net_input = preprocess(channels, case.spacing_mm, oracle.manifest)
-    found = engines or open_engines(oracle.bundle, device="cpu", threads=1).folds
+    found = engines or open_engines(oracle.bundle, device="cpu", threads=1).take()
     return segment_streaming(net_input, found, oracle.manifest, effort=Effort(mirror=case.mirror))

@@ -8,12 +8,14 @@ from typing import Any
 import instruction_sets
 import nnunet_oracle as oracle
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from oarseg.challenges import catalogue, challenge
 from oarseg.errors import InputError, WeightsError
 from oarseg.inference.engines.choice import BF16_MIN_DICE, fast_arithmetic
+from oarseg.inference.engines.cuda_choice import choose_form, is_measured
 from oarseg.model import bundle
 from oarseg.model.manifest import ModelFile, Parity
 from oarseg.training import export as exporting
@@ -117,8 +119,8 @@ def compared_in(model: ModelFile) -> list[tuple[str, str, str]]:
     """The runtimes and arithmetics that a file is compared in, where the CPU has bfloat16."""
     rows = [(model.file, "onnxruntime", "f32")]
     if model.precision == "fp32":
-        rows += [(model.file, "openvino", "f32"), (model.file, "openvino", "bf16")]
-    return rows
+        return [*rows, (model.file, "openvino", "f32"), (model.file, "openvino", "bf16")]
+    return [*rows, (model.file, "onnxruntime", "f16")]
 
 
 def assert_passes(parity: Parity) -> None:
@@ -165,6 +167,45 @@ def test_bfloat16_that_answers_otherwise_is_told_and_not_taken(
     )
     assert [p.min_dice for p in manifest.parity if p.arithmetic == "bf16"] == [0.5]
     assert fast_arithmetic(manifest) == "f32"
+
+
+def test_a_gpu_of_the_exports_machine_is_compared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider is there; a session on it runs on the CPU, and says that it is on the GPU."""
+    sessions: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def on_a_gpu(model: Any, options: Any = None, providers: Any = ()) -> Any:
+        session = real(model, options, providers=["CPUExecutionProvider"])
+        if len(providers) > 1:
+            sessions.append(providers[0])
+            monkeypatch.setattr(session, "get_providers", lambda: [providers[0][0]])
+        return session
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_a_gpu)
+    folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
+    manifest = exporting.export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+    found = [(p.file, p.arithmetic) for p in manifest.parity if p.runtime == "cuda"]
+    assert found == [("model_fold_0_fp32.onnx", "tf32"), ("model_fold_0_fp16.onnx", "f16")]
+    options = {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1"}
+    assert sessions == [("CUDAExecutionProvider", options)] * 2
+    form = choose_form(manifest, "exact")
+    assert (form.precision, form.lean) == ("fp16", True)
+    assert is_measured(manifest, form)
+
+
+def test_a_gpu_that_does_not_start_is_left_out_of_the_comparison(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
+        manifest = exporting.export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+    assert {p.runtime for p in manifest.parity} == {"onnxruntime", "openvino"}
 
 
 def test_a_precision_below_its_bar_is_not_written(

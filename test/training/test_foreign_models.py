@@ -94,6 +94,14 @@ MODELS = {
         Foreign(replace(PLAIN, channels=(ZSCORE, ZSCORE)), ("T1", "T1"), ".nrrd"),
         padded,
     ),
+    "a single slice": (
+        Foreign(replace(PLAIN, channels=(ZSCORE, ZSCORE)), ("T1", "T2"), ".nrrd"),
+        lambda model: [image[:1] for image in whole(model)],
+    ),
+    "an empty mask as a channel": (
+        Foreign(replace(PLAIN, channels=(ZSCORE, ZSCORE)), ("T1", "T2"), ".nrrd"),
+        lambda model: [whole(model)[0], np.zeros(SHAPE, np.uint8)],
+    ),
     "four channels": (
         Foreign(replace(PLAIN, channels=(ZSCORE,) * 4), ("T1", "T1", "PET", "US")),
         whole,

@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import instruction_sets
-import numpy as np
 import pytest
-from fake_device import FakeDevice
 from nnunet_oracle import CT, Recipe, images, manifest_of
 from small_onnx import write_pointwise
 
@@ -17,10 +15,10 @@ from oarseg.errors import InputError
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.inference.preprocessing import NetworkInput, preprocess
-from oarseg.inference.streaming import Effort, buffer_bytes
+from oarseg.inference.streaming import Effort
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import ModelFile, RunDefaults
-from oarseg.workflows import effort, segment_case
+from oarseg.workflows import effort
 from oarseg.workflows.report import Notes
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
 
@@ -136,23 +134,6 @@ def test_a_time_limit_takes_bfloat16_before_a_tile_is_left_out(
     assert len(notes.given_up) == len(left_out)
     for said, expected in zip(notes.given_up, left_out, strict=True):
         assert said.startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("folds", "share", "joint"), [(2, 3.0, False), (2, 1.5, True), (1, 0, False)]
-)
-def test_folds_share_a_sum_where_a_gpu_has_no_room(
-    tmp_path: Path, folds: int, share: float, joint: bool
-) -> None:
-    run, device = run_of(tmp_path, ROBUST), FakeDevice()
-    network = case(run)
-    opened = open_engines(run.weights, device="cpu", threads=1)
-    on_gpu = replace(opened, folds=opened.folds * folds, xp=device)
-    shape, manifest = network.placement.network_shape, run.weights.manifest
-    device.free_bytes = round(share * buffer_bytes(shape, manifest, sums=folds))
-    assert segment_case._overflows_device(on_gpu, network, run) == joint
-    on_cpu = replace(on_gpu, xp=np)
-    assert not segment_case._overflows_device(on_cpu, network, run)
 
 
 @pytest.mark.parametrize(

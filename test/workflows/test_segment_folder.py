@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from one_fold import OneFold
 
 from oarseg import registration
 from oarseg.challenges import catalogue
@@ -31,6 +32,7 @@ from oarseg.imaging.files.read_scan import Limits, read_volume
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.inference.engines import choice
+from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model import bundle
 from oarseg.model.bundle import Bundle
@@ -40,7 +42,7 @@ from oarseg.registration import Registration, Verdict
 from oarseg.results import results_file
 from oarseg.system.memory import Need, Room
 from oarseg.training.preparation import dataset
-from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows import segment_case, segment_folder, sums
 from oarseg.workflows.settings import Settings
 from oarseg.workflows.supervisor import Finished, Journal
 
@@ -373,7 +375,7 @@ def test_what_will_not_fit_is_refused_before_the_work(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = Room("the container's limit", 2**30, 2**30 - 2**20)
-    monkeypatch.setattr(segment_case.memory, "tightest_room", lambda: room)
+    monkeypatch.setattr(sums.memory, "tightest_room", lambda: room)
     monkeypatch.setattr(
         segment_case.registration, "register_mr", lambda *_, **__: pytest.fail("work")
     )
@@ -382,10 +384,8 @@ def test_what_will_not_fit_is_refused_before_the_work(
     assert "of memory, and the container's limit is 1.0 GiB; give it more" in failures[0].message
 
 
-class FailingGpu:
+class FailingGpu(OneFold):
     """A stand-in for a GPU that gives up at the third tile."""
-
-    name = "fold_0.onnx"
 
     def __init__(self, fold: Engine, calls: Iterator[int]) -> None:
         self._fold, self._calls = fold, calls
@@ -411,8 +411,9 @@ def test_a_gpu_that_fails_in_the_middle(
         if device == "cpu":
             return on_cpu
         calls = itertools.count(1)
-        folds = tuple(FailingGpu(fold, calls) for fold in on_cpu.folds)
-        return choice.Engines(choice.DeviceChoice("cuda", "cuda", "a stand-in"), folds)
+        folds = [FailingGpu(fold, calls) for fold in on_cpu.take()]
+        stand_in = choice.DeviceChoice("cuda", "cuda", "a stand-in")
+        return choice.Engines(stand_in, separate_networks(folds))
 
     monkeypatch.setattr(choice, "open_engines", opened)
     output = tmp_path / "output"
@@ -479,7 +480,7 @@ def test_folds_share_a_sum_where_their_own_would_not_fit(
     input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forecasts: list[bool] = []
-    real = segment_case.forecast_memory
+    real = sums.forecast_memory
 
     def large_if_separate(*arguments: Any, joint: bool, **options: Any) -> Need:
         forecasts.append(joint)
@@ -489,7 +490,7 @@ def test_folds_share_a_sum_where_their_own_would_not_fit(
     chosen = settings(input_dir, tmp_path / "out", weights)
     assert segment_folder.segment_folder(chosen) == ()
     assert report_of(chosen.output, "case_03")["precision"]["fold_sums"] == "separate"
-    monkeypatch.setattr(segment_case, "forecast_memory", large_if_separate)
+    monkeypatch.setattr(sums, "forecast_memory", large_if_separate)
     assert segment_folder.segment_folder(replace(chosen, output=tmp_path / "joint")) == ()
     assert report_of(tmp_path / "joint", "case_03")["precision"]["fold_sums"] == "joint"
     assert set(forecasts) == {False, True}

@@ -201,11 +201,11 @@ def test_memory_limit_and_kills_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     monkeypatch.setattr(supervisor, "CGROUP_ROOT", tmp_path)
-    assert supervisor._kills_for_memory() == 0
+    assert supervisor.memory_kills() == 0
     assert supervisor._memory_limit_mib() is None
     write_cgroup(tmp_path, 700 << 20, 1, version=version)
-    assert supervisor._kills_for_memory() == 1
-    assert supervisor._explain_death(signal.SIGKILL, out_of_memory=True) == (
+    assert supervisor.memory_kills() == 1
+    assert supervisor.explain_death(signal.SIGKILL, out_of_memory=True) == (
         "killed because memory ran out, which is limited to 700 MiB; give it more, or crop "
         "the images"
     )

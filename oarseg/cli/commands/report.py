@@ -23,7 +23,7 @@ def add_report(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_report(arguments: argparse.Namespace) -> int:
     """Write ``reports/<case>.html`` for each case; return 0 only if all have pictures."""
-    from oarseg.workflows.report_pages import write_pages
+    from oarseg.workflows.review.report_pages import write_pages
 
     rules = chosen_challenge(arguments, outputs=arguments.output)
     written = write_pages(arguments.input, arguments.output, rules)

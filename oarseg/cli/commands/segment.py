@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oarseg.cli.options import (
     add_registration_argument,
@@ -24,6 +26,9 @@ from oarseg.results.lock import lock_output
 from oarseg.system.usage import process_age_s
 from oarseg.workflows import supervisor
 from oarseg.workflows.supervisor import Journal, TimeLimit
+
+if TYPE_CHECKING:
+    from oarseg.workflows.settings import Settings
 
 VARIABLE = "OARSEG_TIME_LIMIT"
 REPAIRS = ("lr", "components")
@@ -134,7 +139,7 @@ def repairs(text: str) -> tuple[str, ...]:
     return asked
 
 
-def _time_limit(arguments: argparse.Namespace, weights: Path) -> float | None:
+def time_limit(arguments: argparse.Namespace, weights: Path) -> float | None:
     """Return the time limit in seconds: the option's, the environment's or the model's.
 
     Raises:
@@ -157,7 +162,7 @@ def run_segment(arguments: argparse.Namespace) -> int:
     # Measured before any worker starts: a second one has only the time that the first left.
     started_s = time.monotonic() - process_age_s()
     weights = arguments.weights or default_weights()
-    limit_s = _time_limit(arguments, weights)
+    limit_s = time_limit(arguments, weights)
     # The supervisor holds the lock, so that no other run can start between two workers.
     with lock_output(arguments.output):
         return supervisor.run_supervised(
@@ -175,12 +180,22 @@ def _segment(
     started_s: float,
 ) -> int:
     # Imported in the worker only: the supervisor stays small.
+    from oarseg.workflows import segment_folder
+
+    settings = replace(settings_of(arguments, weights), time_limit_s=limit_s, started_s=started_s)
+    failures = segment_folder.segment_folder(settings, journal)
+    if failures:
+        logger.error("%s", failures[-1].one_line(failed=len(failures)))
+    return 1 if failures else 0
+
+
+def settings_of(arguments: argparse.Namespace, weights: Path) -> Settings:
+    """Return the settings that the options say, without the time limit."""
     from oarseg.cases.dicom_cases import WantedSeries
     from oarseg.imaging.files.read_scan import Limits
-    from oarseg.workflows import segment_folder
     from oarseg.workflows.settings import Settings
 
-    settings = Settings(
+    return Settings(
         input=arguments.input,
         output=arguments.output,
         weights=weights,
@@ -190,8 +205,6 @@ def _segment(
         region=arguments.region,
         precision=arguments.precision,
         mirroring=arguments.mirroring,
-        time_limit_s=limit_s,
-        started_s=started_s,
         resample=arguments.resample,
         assume_hu=arguments.assume_hu,
         limits=Limits(arguments.max_voxels, math.ceil(arguments.max_gib * (1 << 30))),
@@ -202,7 +215,3 @@ def _segment(
         report_pages=arguments.report,
         series=WantedSeries(tuple(arguments.series), tuple(arguments.mr_series)),
     )
-    failures = segment_folder.segment_folder(settings, journal)
-    if failures:
-        logger.error("%s", failures[-1].one_line(failed=len(failures)))
-    return 1 if failures else 0

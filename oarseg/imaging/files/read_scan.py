@@ -49,12 +49,14 @@ class Limits:
         bytes: the most bytes of one image, as it is stored.
         shortest: the fewest voxels along any axis.
         spacing_mm: the least and the greatest distance of neighbouring voxels.
+        flat: let every voxel have one value, with a warning, as in a mask without an organ.
     """
 
     voxels: int = 2_000_000_000
     bytes: int = 8 << 30
     shortest: int = 4
     spacing_mm: tuple[float, float] = (0.05, 50.0)
+    flat: bool = False
 
 
 def read_volume(
@@ -86,7 +88,8 @@ def read_volume(
     array = _apply_scaling(read_voxels(path, pixels, pixels.grid.voxels), pixels).reshape(
         pixels.grid.shape
     )
-    _check_values(path, array)
+    _check_finite(path, array)
+    _check_varies(path, array, warn if limits.flat else None)
     for note in pixels.notes:
         warn(note)
     return Volume(array, pixels.grid)
@@ -102,7 +105,8 @@ def _read_series(series: DicomSeries, limits: Limits) -> Volume:
     # One slice is decoded in double precision.
     memory.check_memory(Need(f"reading {path.name}", 16 * rows * columns, per_slice, slices))
     array = read_slices(series)
-    _check_values(path, array)
+    _check_finite(path, array)
+    _check_varies(path, array)
     return Volume(array, grid)
 
 
@@ -314,25 +318,33 @@ def _apply_scaling(array: NDArray[Any], pixels: Pixels) -> NDArray[Any]:
     return values
 
 
-def _check_values(path: Path, array: NDArray[Any]) -> None:
-    if array.dtype.kind == "f":
-        wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
-        if wrong:
-            problem = unusable_file(
-                path,
-                expected="finite values",
-                found=f"{wrong} voxels that are NaN or infinite",
-                do="fill them, and check what made them",
-            )
-            raise NonFiniteError(str(problem))
+def _check_finite(path: Path, array: NDArray[Any]) -> None:
+    if array.dtype.kind != "f":
+        return
+    wrong = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in array)
+    if wrong:
+        problem = unusable_file(
+            path,
+            expected="finite values",
+            found=f"{wrong} voxels that are NaN or infinite",
+            do="fill them, and check what made them",
+        )
+        raise NonFiniteError(str(problem))
+
+
+def _check_varies(path: Path, array: NDArray[Any], warn: Warn | None = None) -> None:
+    """Refuse, or with ``warn`` report, an image that has one value."""
     first = array.flat[0]
-    if all(bool((plane == first).all()) for plane in array):
+    if not all(bool((plane == first).all()) for plane in array):
+        return
+    if warn is None:
         raise unusable_file(
             path,
             expected="an image",
             found=f"the value {first:g} in every voxel",
             do="give the scan itself",
         )
+    warn(f"{path.name}: the value {first:g} in every voxel; it is used as it is")
 
 
 def _fill_zero_padding(array: NDArray[Any]) -> int:

@@ -1,9 +1,7 @@
-"""The arrays that the folds of an ensemble share: one tile and its logits."""
+"""The arrays that the engines of an ensemble share: one tile and its logits."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -13,27 +11,26 @@ from oarseg.errors import ResourceError
 from oarseg.model.manifest import Manifest
 
 
-@dataclass(frozen=True, eq=False)
-class TileBuffers:
-    """One tile (1, channels, *patch) and its logits (1, classes, *patch), float32."""
-
-    tile: Any
-    logits: Any
-
-
-def allocate_buffers(manifest: Manifest, xp: ModuleType = np) -> TileBuffers:
-    """Allocate the buffers of an ensemble with an array module, zeroed.
+def allocate_tile(manifest: Manifest, xp: ModuleType = np) -> Any:
+    """Allocate a tile (1, channels, *patch), float32, zeroed, with an array module.
 
     Raises:
         ResourceError: memory does not do.
     """
-    shapes = [
-        (1, count, *manifest.patch_size) for count in (len(manifest.channels), len(manifest.labels))
-    ]
+    return _allocate(1, len(manifest.channels), manifest, xp)
+
+
+def allocate_logits(manifest: Manifest, answers: int = 1, xp: ModuleType = np) -> Any:
+    """Allocate the logits of a tile (answers, classes, *patch); otherwise as ``allocate_tile``."""
+    return _allocate(answers, len(manifest.labels), manifest, xp)
+
+
+def _allocate(arrays: int, layers: int, manifest: Manifest, xp: ModuleType) -> Any:
+    shape = (arrays, layers, *manifest.patch_size)
     try:
-        return TileBuffers(*(xp.zeros(shape, np.float32) for shape in shapes))
+        return xp.zeros(shape, np.float32)
     except MemoryError as error:
-        mib = sum(4 * math.prod(shape) for shape in shapes) >> 20
+        mib = 4 * int(np.prod(shape, dtype=np.int64)) >> 20
         raise ResourceError(
             f"not enough memory for one tile of the model and its logits, {mib} MiB; give the "
             "process more"

@@ -9,16 +9,23 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
-import numpy as np
-
 from oarseg.errors import ResourceError
-from oarseg.inference.engines.buffers import allocate_buffers
+from oarseg.inference.device.faults import device_faults
+from oarseg.inference.device.gpu import Gpu
+from oarseg.inference.device.hosted_engine import HostedEngine
+from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
+from oarseg.inference.engines.cuda_choice import (
+    CudaForm,
+    choose_form,
+    is_measured,
+    reference_form,
+)
+from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
 from oarseg.inference.engines.protocol import Engine
@@ -41,12 +48,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """The device, library and arithmetic that run the networks, and the reason."""
+    """The device, library and arithmetic that run the networks, and the reason.
+
+    Attributes:
+        options: of the library, where it takes any.
+    """
 
     device: Literal["cuda", "cpu"]
     engine: Literal["cuda", "openvino", "onnxruntime"]
     reason: str
-    arithmetic: Literal["float32", "bfloat16", "float16"] = "float32"
+    arithmetic: Literal["float32", "bfloat16", "float16", "tf32"] = "float32"
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,15 +67,42 @@ class Engines:
 
     Attributes:
         choice: device and library.
-        folds: one engine for each fold, in the manifest's order.
-        xp: the array module of their tiles and logits.
+        networks: the folds, apart or in one graph.
+        gpu: where their tiles and logits lie; None for the host.
         measured: the export compared this arithmetic with torch's; otherwise a case has to.
     """
 
     choice: DeviceChoice
-    folds: tuple[Engine, ...]
-    xp: ModuleType = np
+    networks: Networks
+    gpu: Gpu | None = None
     measured: bool = True
+
+    @property
+    def folds(self) -> int:
+        """Number of folds."""
+        return self.networks.folds
+
+    def hosted(self) -> Engines:
+        """Return the same with tiles and logits on the host, for where sums have to lie there."""
+        if (gpu := self.gpu) is None:
+            return self
+
+        def open_form(folds: int, mean: bool) -> list[HostedEngine]:
+            return [HostedEngine(engine, gpu) for engine in self.take(folds, mean=mean)]
+
+        return replace(self, networks=Networks(self.folds, open_form), gpu=None)
+
+    def take(self, folds: int | None = None, *, mean: bool = False) -> tuple[Engine, ...]:
+        """Return engines of the first folds, of all if None; see ``Networks.take``.
+
+        Raises:
+            DeviceError: they had to be opened in another form, and the GPU failed.
+        """
+        wanted = self.folds if folds is None else folds
+        if self.gpu is None:
+            return self.networks.take(wanted, mean=mean)
+        with device_faults("when its networks were opened"):
+            return self.networks.take(wanted, mean=mean)
 
 
 def open_engines(
@@ -73,6 +112,7 @@ def open_engines(
     device: Device = "auto",
     backend: Backend = "auto",
     threads: int = 0,
+    mean: bool | None = None,
 ) -> Engines:
     """Load every fold of an ensemble onto the best device available.
 
@@ -85,16 +125,20 @@ def open_engines(
             work.
         backend: the library, for tests and comparisons; ``auto`` takes the fastest.
         threads: CPU threads; 0 takes all that this process may use.
+        mean: open the form of the folds' mean first; None does so if the run is to be fast.
 
     Raises:
         ResourceError: ``cuda`` was requested and does not work.
+        InputError: the environment's options of CUDA are broken.
         WeightsError: a file cannot be loaded or does not fit the manifest.
     """
     threads = threads or available_cpus()
+    mean = exactness == "fast" if mean is None else mean
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
+        form = choose_form(bundle.manifest, exactness)
         try:
-            return _log_choice(_open_cuda(bundle, threads))
+            return _log_choice(_open_cuda(bundle, form, threads, mean=mean))
         except NoCudaError as why:
             if device == "cuda" or backend == "cuda":
                 raise ResourceError(
@@ -102,7 +146,20 @@ def open_engines(
                     "pass the GPU to the container or use --device cpu"
                 ) from why
             reason = f"no GPU: {why}"
-    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason))
+    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason, mean=mean))
+
+
+def open_reference(bundle: Bundle, *, threads: int) -> Engines:
+    """Load every fold onto the GPU in float32 without TF32, which other arithmetics are held to.
+
+    Raises:
+        NoCudaError: the model has no such files, or they cannot be opened.
+        WeightsError: a file does not fit the manifest.
+    """
+    form = reference_form(bundle.manifest)
+    if form is None:
+        raise NoCudaError("the model has no float32 files")
+    return _open_cuda(bundle, form, threads, mean=False)
 
 
 def _log_choice(engines: Engines) -> Engines:
@@ -111,14 +168,19 @@ def _log_choice(engines: Engines) -> Engines:
     return engines
 
 
-def activation_bytes(engines: Engines, manifest: Manifest) -> int:
+def activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool = False) -> int:
     """Measure the host memory that a network takes while it runs, in bytes.
 
-    The first fold is run on an empty tile. Memory that it keeps is part of the process's size.
+    The first engine is run on an empty tile. Memory that it keeps is part of the process's size.
     """
+    first, *_ = engines.take(mean=mean)
     reset_peak()
-    tile = engines.xp.zeros((1, len(manifest.channels), *manifest.patch_size), np.float32)
-    engines.folds[0](tile)
+    if engines.gpu is None:
+        first(allocate_tile(manifest))
+    else:
+        with engines.gpu.stream:
+            first(allocate_tile(manifest, engines.gpu.xp))
+    first.rest()
     return max(0, round((peak_mib() - resident_mib()) * 2**20))
 
 
@@ -154,19 +216,26 @@ def openvino_answers(manifest: Manifest) -> bool:
 
 
 def _open_cpu(
-    bundle: Bundle, exactness: Exactness, backend: Backend, threads: int, reason: str
+    bundle: Bundle,
+    exactness: Exactness,
+    backend: Backend,
+    threads: int,
+    reason: str,
+    *,
+    mean: bool,
 ) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     reason = f"{reason}; {threads} thread(s)"
     against = None if backend == "openvino" else _objection_to_openvino(bundle.manifest)
     if backend in ("auto", "openvino") and against is None:
         precision = fast_arithmetic(bundle.manifest) if exactness == "fast" else "f32"
-        return _open_openvino(bundle, paths, threads, precision, f"{reason}; {precision}")
+        reason = f"{reason}; {precision}"
+        return _open_openvino(bundle, paths, threads, precision, reason, mean=mean)
     if against:
         reason += f"; {against}"
-    shared = allocate_buffers(bundle.manifest)
-    folds = tuple(OnnxEngine(p, shared.tile, shared.logits, threads=threads) for p in paths)
-    return Engines(DeviceChoice("cpu", "onnxruntime", reason), folds)
+    tile, logits = allocate_tile(bundle.manifest), allocate_logits(bundle.manifest)
+    folds = [OnnxEngine(path, tile, logits, threads=threads) for path in paths]
+    return Engines(DeviceChoice("cpu", "onnxruntime", reason), separate_networks(folds))
 
 
 def _objection_to_openvino(manifest: Manifest) -> str | None:
@@ -180,29 +249,39 @@ def _objection_to_openvino(manifest: Manifest) -> str | None:
 
 
 def _open_openvino(
-    bundle: Bundle, paths: Sequence[Path], threads: int, precision: Arithmetic, reason: str
+    bundle: Bundle,
+    paths: Sequence[Path],
+    threads: int,
+    precision: Arithmetic,
+    reason: str,
+    *,
+    mean: bool,
 ) -> Engines:
-    shared = allocate_buffers(bundle.manifest)
-    folds = tuple(
-        OpenVinoEngine(
-            path,
-            shared.tile,
-            shared.logits,
-            threads=threads,
-            alone=len(paths) == 1,
-            precision=precision,
-        )
-        for path in paths
-    )
+    """Open the folds apart, or, where one sum of all is enough, in one graph of their mean.
+
+    A graph that gives each fold's logits would be slower than folds that take turns: it writes to
+    as many arrays of logits as there are folds, and they write to one.
+    """
+    tile, logits = allocate_tile(bundle.manifest), allocate_logits(bundle.manifest)
+
+    def open_form(folds: int, mean: bool) -> list[OpenVinoEngine]:
+        groups = [paths[:folds]] if mean else [[path] for path in paths[:folds]]
+        return [
+            OpenVinoEngine(files, tile, logits, threads=threads, mean=mean, precision=precision)
+            for files in groups
+        ]
+
+    networks = Networks(len(paths), open_form)
+    networks.take(len(paths), mean=mean)
     measured = precision == "f32" or is_measured_in_bf16(bundle.manifest)
-    return Engines(
-        DeviceChoice("cpu", "openvino", reason, _NAMES[precision]), folds, measured=measured
+    choice = DeviceChoice("cpu", "openvino", reason, _NAMES[precision])
+    return Engines(choice, networks, measured=measured)
+
+
+def _open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool) -> Engines:
+    opened = open_cuda(bundle, form, threads, mean=mean)
+    choice = DeviceChoice(
+        "cuda", "cuda", f"the GPU works; {form.text}", form.arithmetic, dict(form.options)
     )
-
-
-def _open_cuda(bundle: Bundle, threads: int) -> Engines:
-    precision = _precision(bundle, "fp16")
-    opened = open_cuda(bundle, precision, threads)
-    arithmetic: Literal["float16", "float32"] = "float16" if precision == "fp16" else "float32"
-    choice = DeviceChoice("cuda", "cuda", f"the GPU works; {precision}", arithmetic)
-    return Engines(choice, opened.folds, opened.xp)
+    measured = is_measured(bundle.manifest, form)
+    return Engines(choice, opened.networks, opened.gpu, measured)

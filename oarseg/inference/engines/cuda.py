@@ -10,15 +10,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
-from oarseg.errors import DeviceError, ResourceError
-from oarseg.inference.engines.buffers import allocate_buffers
-from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, NoCudaError, OnnxEngine
+from oarseg.errors import WeightsError
+from oarseg.inference.device.gpu import Gpu, open_gpu
+from oarseg.inference.device.probe import try_one_tile
+from oarseg.inference.device.vram import tile_bytes
+from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
+from oarseg.inference.engines.cuda_choice import CudaForm
+from oarseg.inference.engines.forms import Networks
+from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, JoinedOnnxEngine, NoCudaError
 from oarseg.inference.engines.protocol import first_line
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Precision
+from oarseg.system.memory import gib
+
+# Of the GPU's free memory: the rest is for tiles, sums and planes. Beyond it ONNX Runtime stops
+# with an error that can be caught, and says what it wanted.
+NETWORK_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -26,50 +35,89 @@ class CudaFolds:
     """The ensemble on a GPU.
 
     Attributes:
-        folds: one engine a fold, in the manifest's order.
-        xp: CuPy, the array module of their tiles and logits.
+        networks: all folds in one graph.
+        gpu: where their tiles and logits lie.
     """
 
-    folds: tuple[OnnxEngine, ...]
-    xp: ModuleType
+    networks: Networks
+    gpu: Gpu
 
 
-def open_cuda(bundle: Bundle, precision: Precision, threads: int) -> CudaFolds:
-    """Load every fold onto the GPU and run the first one on a tile.
+def open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool = False) -> CudaFolds:
+    """Load every fold onto the GPU and segment one tile with them.
+
+    Args:
+        bundle: the weights.
+        form: files and options.
+        threads: CPU threads.
+        mean: the folds' mean is enough.
 
     Raises:
-        NoCudaError: there is no GPU, or it does not work.
+        NoCudaError: there is no GPU, it does not work, or it is too small.
         WeightsError: a file does not fit the manifest.
     """
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise NoCudaError("this onnxruntime has no CUDA provider")
     _keep_kernels_in_memory()
-    xp: ModuleType = _attempt("CuPy cannot be loaded", lambda: importlib.import_module("cupy"))
+    # Before CuPy is imported, which then finds the same libraries loaded.
     _attempt("the CUDA libraries cannot be loaded", onnxruntime.preload_dlls)
-    _attempt("CuPy does not work", lambda: _run_kernel(xp))
-    try:
-        shared = allocate_buffers(bundle.manifest, xp)
-        folds = tuple(
-            OnnxEngine(path, shared.tile, shared.logits, threads=threads, xp=xp)
-            for path in bundle.paths(precision)
-        )
-        folds[0](shared.tile)
-    except _device_errors(xp) as error:
-        raise NoCudaError(first_line(error)) from error
-    return CudaFolds(folds, xp)
+    xp: ModuleType = _attempt("CuPy cannot be loaded", lambda: importlib.import_module("cupy"))
+    gpu: Gpu = _attempt("CuPy does not work", lambda: open_gpu(xp))
+    free = _attempt("CuPy does not work", gpu.free_bytes)
+    check_networks(bundle, form.precision, free)
+    networks = _networks(bundle, form, threads, gpu, round(NETWORK_SHARE * free))
+    _attempt(
+        "a trial on one tile failed",
+        lambda: try_one_tile(networks, bundle.manifest, gpu, mean=mean, threads=threads),
+    )
+    return CudaFolds(networks, gpu)
 
 
-def free_device_bytes(xp: ModuleType) -> int:
-    """Return the memory that CuPy may still take on the GPU, with what its pool holds unused.
+def check_networks(bundle: Bundle, precision: Precision, free: int) -> None:
+    """Refuse networks that a GPU cannot hold, whatever the case.
 
     Raises:
-        DeviceError: the driver does not answer.
+        NoCudaError: their weights and one tile alone take more than is free.
     """
-    try:
-        free, _ = xp.cuda.runtime.memGetInfo()
-        return int(free) + int(xp.get_default_memory_pool().free_bytes())
-    except xp.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(f"the GPU does not answer: {first_line(error)}") from error
+    manifest = bundle.manifest
+    weights = [path.stat().st_size for path in bundle.paths(precision)]
+    tile = tile_bytes(manifest, answers=len(weights))
+    if sum(weights) + tile <= free:
+        return
+    fit = max(0, free - tile) // max(weights)
+    hint = f"export {fit} of the {len(weights)} folds" if fit else "use the CPU"
+    raise NoCudaError(
+        f"the networks take at least {gib(sum(weights) + tile)} of its memory and {gib(free)} are "
+        f"free: {hint}, or take a larger GPU"
+    )
+
+
+def _networks(bundle: Bundle, form: CudaForm, threads: int, gpu: Gpu, limit: int) -> Networks:
+    """Describe the folds in one graph: one arena, one workspace and one wait a tile for all."""
+    manifest, paths, xp = bundle.manifest, bundle.paths(form.precision), gpu.xp
+    cuda = {
+        "gpu_mem_limit": str(limit),
+        # The default doubles what it takes each time.
+        "arena_extend_strategy": "kSameAsRequested",
+        **form.options,
+        "user_compute_stream": str(gpu.stream.ptr),
+    }
+
+    def open_form(folds: int, mean: bool) -> list[JoinedOnnxEngine]:
+        answers = 1 if mean else folds
+        with gpu.stream:
+            engine = JoinedOnnxEngine(
+                paths[:folds],
+                allocate_tile(manifest, xp),
+                allocate_logits(manifest, answers, xp),
+                threads=threads,
+                mean=mean,
+                lean=form.lean,
+                cuda=cuda,
+            )
+        return [engine]
+
+    return Networks(len(paths), open_form)
 
 
 def _keep_kernels_in_memory() -> None:
@@ -89,17 +137,7 @@ def _attempt(failure: str, step: Callable[[], Any]) -> Any:
     """
     try:
         return step()
+    except (NoCudaError, WeightsError):
+        raise
     except Exception as error:
         raise NoCudaError(f"{failure}: {first_line(error)}") from error
-
-
-def _run_kernel(xp: ModuleType) -> None:
-    """Compile and run a kernel, as every case does."""
-    if float((xp.ones(8, np.float32) + 1).sum()) != 16:
-        raise NoCudaError("a sum came out wrong")
-
-
-def _device_errors(xp: ModuleType) -> tuple[type[Exception], ...]:
-    """The exceptions of a driver, a GPU or its memory that fails."""
-    failed: type[Exception] = xp.cuda.runtime.CUDARuntimeError
-    return (ResourceError, MemoryError, failed)

@@ -1,27 +1,31 @@
-"""Runs a network on ONNX Runtime, on the CPU or on a CUDA GPU."""
+"""Runs networks on ONNX Runtime, on the CPU or on a CUDA GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from oarseg.errors import DeviceError, WeightsError
+from oarseg.errors import DeviceError
 from oarseg.inference.engines.protocol import (
     INPUT,
     OUTPUT,
     array_text,
     check_interface,
     first_line,
+    names_of,
+    unusable,
 )
+from oarseg.model.joined import JoinedNetwork, join_networks
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime's exceptions share no base class of their own.
 _ORT_ERRORS = (
     _ort.Fail,
@@ -41,79 +45,150 @@ class NoCudaError(Exception):
 
 
 class OnnxEngine:
-    """A network on ONNX Runtime, on the CPU or a CUDA GPU, with I/O binding."""
+    """The network of a fold on ONNX Runtime's CPU provider."""
 
-    def __init__(
-        self, path: Path, tile: Any, logits: Any, *, threads: int, xp: ModuleType | None = None
-    ) -> None:
+    answers = 1
+
+    def __init__(self, path: Path, tile: Any, logits: Any, *, threads: int) -> None:
         """Load a file.
 
         Args:
             path: the ONNX file.
             tile: an array of the input's shape.
-            logits: the output buffer, on the network's device.
+            logits: the output buffer.
             threads: CPU threads.
-            xp: CuPy, to run on the GPU; None runs on the CPU.
 
         Raises:
             WeightsError: the file cannot be loaded or has other types or shapes.
-            NoCudaError: ONNX Runtime did not take the GPU.
         """
         self.name = path.name
-        self._xp = xp
-        self._session = _session(path, threads, xp is not None)
-        nodes = (*self._session.get_inputs(), *self._session.get_outputs())
-        found = {n.name: array_text(_ELEMENTS.get(n.type, n.type), n.shape) for n in nodes}
-        check_interface(path, found, tile, logits)
+        try:
+            self._session = _session(str(path), _options(threads), [_CPU])
+        except _ORT_ERRORS as error:
+            raise unusable(path, error) from error
+        check_interface(path, _interface(self._session), tile, logits)
         self._logits = logits
 
     def __call__(self, tile: Any) -> Any:
-        """See ``Engine``; on a GPU both arrays are CuPy's and are not copied."""
-        try:
-            self._run(tile)
-        except _ORT_ERRORS as error:
-            raise DeviceError(
-                f"{self.name}: ONNX Runtime stopped: {first_line(error)}; use another --device "
-                "or one with more memory"
-            ) from error
+        """See ``Engine``."""
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(INPUT, tile)
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
+        binding.bind_ortvalue_output(OUTPUT, value)
+        _run(self._session, binding, self.name)
         return self._logits
 
-    def _run(self, tile: Any) -> None:
-        binding = self._session.io_binding()
-        if self._xp is None:
-            binding.bind_cpu_input(INPUT, tile)
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
-            binding.bind_ortvalue_output(OUTPUT, value)
-            self._session.run_with_iobinding(binding)
-            return
-        source = self._xp.ascontiguousarray(tile)
-        for name, array, bind in (
-            (INPUT, source, binding.bind_input),
-            (OUTPUT, self._logits, binding.bind_output),
-        ):
-            bind(name, "cuda", 0, np.float32, list(array.shape), array.data.ptr)
-        # ONNX Runtime uses a stream of its own, so both sides wait for each other.
-        self._xp.cuda.get_current_stream().synchronize()
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+    def rest(self) -> None:
+        """See ``Engine``."""
 
 
-def _session(path: Path, threads: int, cuda: bool) -> Any:
+class JoinedOnnxEngine:
+    """All folds in one graph on ONNX Runtime, on the provider that is given.
+
+    Attributes:
+        answers: one for each fold, or one of their mean.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        tile: Any,
+        logits: Any,
+        *,
+        threads: int,
+        mean: bool = False,
+        lean: bool = False,
+        cuda: Mapping[str, str] | None = None,
+    ) -> None:
+        """Load files.
+
+        Args:
+            paths: the folds' ONNX files.
+            tile: an array of the input's shape.
+            logits: the output buffer (answers, classes, *patch), on the networks' device.
+            threads: CPU threads.
+            mean: answer with the mean of the folds.
+            lean: see ``join_networks``.
+            cuda: options of the CUDA provider, with the stream that both arrays are used on;
+                None runs on the CPU.
+
+        Raises:
+            WeightsError: a file cannot be loaded or has other types or shapes.
+            NoCudaError: ONNX Runtime did not take the GPU.
+        """
+        self.name = names_of(paths)
+        joined = join_networks(paths, tile.shape[2:], mean=mean, lean=lean)
+        for path, interface in zip(joined.paths, joined.interfaces, strict=True):
+            found = {name: str(array) for name, array in interface.items()}
+            check_interface(path, found, tile, logits[:1])
+        self.answers = len(joined.outputs)
+        self._session = open_session(joined, threads=threads, cuda=cuda)
+        self._device = "cpu" if cuda is None else "cuda"
+        self._logits = logits
+        self._binding = self._session.io_binding()
+        for number, name in enumerate(joined.outputs):
+            self._bind(self._binding.bind_output, name, logits[number : number + 1])
+        self._bound: Any = None
+
+    def _bind(self, bind: Any, name: str, array: Any) -> None:
+        address = array.data.ptr if self._device == "cuda" else array.ctypes.data
+        bind(name, self._device, 0, np.float32, list(array.shape), address)
+
+    def __call__(self, tile: Any) -> Any:
+        """See ``Engine``; both arrays are the provider's and are not copied."""
+        # Bound once where the caller's tile stays where it is; kept, so that it does.
+        if self._bound is not tile:
+            self._bind(self._binding.bind_input, INPUT, tile)
+            self._bound = tile
+        # On a GPU, ONNX Runtime queues on the stream that it was given, behind the tile's copy, and
+        # waits for it once, at the end of the run.
+        _run(self._session, self._binding, self.name)
+        return self._logits
+
+    def rest(self) -> None:
+        """See ``Engine``; there is no other that needs the room."""
+
+
+def open_session(joined: JoinedNetwork, *, threads: int, cuda: Mapping[str, str] | None) -> Any:
+    """Load one graph of several networks; arguments and errors as for ``JoinedOnnxEngine``."""
+    options = _options(threads, arena=True)
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(joined.folder))
+    providers: list[Any] = [_CPU] if cuda is None else [(CUDA_PROVIDER, dict(cuda)), _CPU]
+    try:
+        session = _session(joined.model, options, providers)
+    except _ORT_ERRORS as error:
+        if cuda is not None:
+            raise NoCudaError(first_line(error)) from error
+        raise unusable(names_of(joined.paths), error) from error
+    # ONNX Runtime falls back to the CPU and only logs it.
+    if cuda is not None and CUDA_PROVIDER not in session.get_providers():
+        raise NoCudaError("ONNX Runtime could not start its CUDA provider")
+    return session
+
+
+def _run(session: Any, binding: Any, name: str) -> None:
+    try:
+        session.run_with_iobinding(binding)
+    except _ORT_ERRORS as error:
+        raise DeviceError(
+            f"{name}: ONNX Runtime stopped: {first_line(error)}; use another --device "
+            "or one with more memory"
+        ) from error
+
+
+def _interface(session: Any) -> dict[str, str]:
+    nodes = (*session.get_inputs(), *session.get_outputs())
+    return {n.name: array_text(_ELEMENTS.get(n.type, n.type), n.shape) for n in nodes}
+
+
+def _options(threads: int, *, arena: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # An arena would keep the peak of every fold; freeing after each tile costs little.
-    options.enable_cpu_mem_arena = cuda
-    search = {"cudnn_conv_algo_search": "EXHAUSTIVE"}
-    providers: list[Any] = [(CUDA_PROVIDER, search), _CPU] if cuda else [_CPU]
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except _ORT_ERRORS as error:
-        if cuda:
-            raise NoCudaError(first_line(error)) from error
-        raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
-    # ONNX Runtime falls back to the CPU and only logs it.
-    if cuda and CUDA_PROVIDER not in session.get_providers():
-        raise NoCudaError("ONNX Runtime could not start its CUDA provider")
-    return session
+    options.enable_cpu_mem_arena = arena
+    return options
+
+
+def _session(model: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
+    return onnxruntime.InferenceSession(model, options, providers=list(providers))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from oarseg.errors import DeviceError, WeightsError
+from oarseg.errors import DeviceError
 from oarseg.imaging.arrays import Image
-from oarseg.inference.engines.protocol import array_text, check_interface, first_line
+from oarseg.inference.engines.protocol import (
+    array_text,
+    check_interface,
+    first_line,
+    names_of,
+    unusable,
+)
 from oarseg.model.manifest import Arithmetic
 
 _ELEMENTS = {"f32": "float32", "f16": "float16"}
@@ -19,48 +26,51 @@ _CHANNELS = 8
 
 
 class OpenVinoEngine:
-    """A network on OpenVINO, in float32 unless bfloat16 is requested."""
+    """One network on OpenVINO, or several in one graph; in float32 unless asked otherwise.
+
+    Attributes:
+        name: see ``Engine``.
+        answers: one for each fold, or one of their mean.
+    """
 
     def __init__(
         self,
-        path: Path,
+        paths: Sequence[Path],
         tile: Image,
         logits: Image,
         *,
         threads: int,
-        alone: bool,
+        mean: bool = False,
         precision: Arithmetic = "f32",
     ) -> None:
-        """Load a file; arguments and errors as for ``OnnxEngine``.
+        """Load files; arguments and errors as for ``OnnxEngine``.
 
         Args:
-            path, tile, logits, threads: see there.
-            alone: keep the activations' memory between tiles, as there is no other fold.
+            paths: the folds' files.
+            tile, logits, threads: see there; as many logits as there are answers.
+            mean: answer with the mean of the folds.
             precision: ``f32`` or ``bf16``, of the arithmetic.
         """
         import openvino
 
-        self.name = path.name
+        self.name = names_of(paths)
+        self.answers = 1 if mean else len(paths)
         core = openvino.Core()
+        model = _join_models([_read_model(core, path, tile, logits[:1]) for path in paths], mean)
         try:
-            model = core.read_model(path)
-            check_interface(path, _interface(model), tile, logits)
-            self._compiled = core.compile_model(
-                _split_classes(model), "CPU", _settings(threads, precision)
-            )
+            self._compiled = core.compile_model(model, "CPU", _settings(threads, precision))
         except RuntimeError as error:
-            raise WeightsError(f"{path}: not a usable ONNX file: {first_line(error)}") from error
+            raise unusable(self.name, error) from error
         self._request = self._compiled.create_infer_request()
         self._logits = logits
-        self._alone = alone
         self._tensor = openvino.Tensor
         self._bind_outputs()
 
     def _bind_outputs(self) -> None:
-        first = 0
+        first, every = 0, self._logits.reshape(1, -1, *self._logits.shape[2:])
         for number, port in enumerate(self._compiled.outputs):
             last = first + port.get_shape()[1]
-            part = self._tensor(self._logits[:, first:last], shared_memory=True)
+            part = self._tensor(every[:, first:last], shared_memory=True)
             self._request.set_output_tensor(number, part)
             first = last
 
@@ -73,9 +83,11 @@ class OpenVinoEngine:
             raise DeviceError(
                 f"{self.name}: OpenVINO stopped: {first_line(error)}; give the process more memory"
             ) from error
-        if not self._alone:
-            self._compiled.release_memory()
         return self._logits
+
+    def rest(self) -> None:
+        """See ``Engine``."""
+        self._compiled.release_memory()
 
 
 def openvino_fault() -> str | None:
@@ -120,6 +132,44 @@ def _settings(threads: int, precision: Arithmetic) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
         "CACHE_DIR": "",
     }
+
+
+def _read_model(core: Any, path: Path, tile: Image, logits: Image) -> Any:
+    try:
+        model = core.read_model(path)
+        check_interface(path, _interface(model), tile, logits)
+        return model
+    except RuntimeError as error:
+        raise unusable(path, error) from error
+
+
+def _join_models(models: Sequence[Any], mean: bool) -> Any:
+    """Split the classes of models that take the same image, and join these in one model."""
+    from openvino import Model
+
+    split = [_split_classes(model) for model in models]
+    # Pieces of a mean have to fit each other.
+    alike = len({len(model.outputs) for model in split}) == 1
+    used = split if alike else models
+    (image,) = used[0].get_parameters()
+    for model in used[1:]:
+        (other,) = model.get_parameters()
+        for reader in list(other.output(0).get_target_inputs()):
+            reader.replace_source_output(image.output(0))
+    folds = [[port.get_node().input_value(0) for port in model.outputs] for model in used]
+    if mean and len(folds) > 1:
+        folds = [[_mean(pieces) for pieces in zip(*folds, strict=True)]]
+    return Model([piece for fold in folds for piece in fold], [image])
+
+
+def _mean(pieces: Sequence[Any]) -> Any:
+    """Add fold after fold, so that no more than one waits for the sum."""
+    from openvino import opset13 as op
+
+    total = pieces[0]
+    for piece in pieces[1:]:
+        total = op.add(total, piece).output(0)
+    return op.multiply(total, op.constant(np.float32(1 / len(pieces)))).output(0)
 
 
 def _split_classes(model: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,19 +13,26 @@ from oarseg.model.network import OUTPUT as OUTPUT
 
 
 class Engine(Protocol):
-    """A network that is ready to run."""
+    """One network that is ready to run, or several in one graph."""
 
     @property
     def name(self) -> str:
-        """The name of its file, for messages."""
+        """The names of its files, for messages."""
+
+    @property
+    def answers(self) -> int:
+        """The number of arrays of logits that a call gives: one a fold, or the folds' one mean."""
 
     def __call__(self, tile: Image, /) -> Image:
-        """Compute the logits (1, classes, *patch) of a tile (1, channels, *patch), float32.
+        """Compute the logits (answers, classes, *patch) of a tile (1, channels, *patch), float32.
 
         The caller may modify the result. It is valid until the next call of any engine of the
-        ensemble: the folds share one output buffer, so that memory does not grow with their
+        ensemble: engines share one output buffer, so that memory does not grow with their
         number.
         """
+
+    def rest(self) -> None:
+        """Free what the network needs only while it runs, as another engine runs next."""
 
 
 def check_interface(path: Path, found: dict[str, str], tile: Any, logits: Any) -> None:
@@ -58,3 +65,13 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception, or its type if it has no text."""
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def names_of(paths: Sequence[Path]) -> str:
+    """Name files in a message, without their folder."""
+    return ", ".join(path.name for path in paths)
+
+
+def unusable(file: Path | str, error: BaseException) -> WeightsError:
+    """Make the error of a file that a library cannot load."""
+    return WeightsError(f"{file}: not a usable ONNX file: {first_line(error)}")

@@ -99,6 +99,12 @@ class Configuration:
                 )
         if len(self.use_mask_for_norm) != len(self.normalization_schemes):
             raise ValueError("use_mask_for_norm: expected as many as normalization_schemes")
+        order = self.resampling_fn_probabilities_kwargs.order
+        if order > 1:
+            # Finished planes are resampled with their neighbour alone.
+            raise ValueError(
+                f"resampling_fn_probabilities_kwargs: expected order 0 or 1, found {order}"
+            )
         check_patch(self.architecture, self.patch_size)
         return self
 

@@ -151,7 +151,8 @@ def finished_folds(results: Results, which: Which = "final") -> tuple[str, ...]:
         other: Which = "best" if which == "final" else "final"
         unfinished = _folds_with(results, other)
         listed = ", ".join(f"fold_{fold}" for fold in unfinished)
-        hint = f"{listed} has {checkpoint_name(other)}; pass --checkpoint {other}"
+        have = "has" if len(unfinished) == 1 else "have"
+        hint = f"{listed} {have} {checkpoint_name(other)}; pass --checkpoint {other}"
         raise InputError(
             f"{results.folder}: expected folds with {checkpoint_name(which)}, found none; "
             + (hint if unfinished else "let nnUNetv2_train finish")

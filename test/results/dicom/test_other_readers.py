@@ -105,8 +105,11 @@ def test_raters_masks_are_exact(rater: str, reader: str, tmp_path: Path) -> None
     assert len(scores) == 21
 
 
-def test_the_standard_is_kept(tmp_path: Path) -> None:
-    for file in written(tmp_path, shapes((1.3, 0.9)), ORGANS, segmentation=True):
+@pytest.mark.parametrize("challenge", ["han_seg", "segrap_oar"])
+def test_the_standard_is_kept(challenge: str, tmp_path: Path) -> None:
+    """Organs of SegRap overlap."""
+    organs = catalogue.load_challenge(challenge).organs
+    for file in written(tmp_path, shapes((1.3, 0.9)), organs, segmentation=True):
         done = subprocess.run(
             ["dciodvfy", "-new", str(file)], capture_output=True, text=True, timeout=60, check=False
         )

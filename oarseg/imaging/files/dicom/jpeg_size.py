@@ -10,7 +10,7 @@ import struct
 # Frames of JPEG and JPEG-LS begin with one of these markers; DHT, JPG and DAC are none.
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 START, START_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
-END = b"\xff\xd9"
+END_OF_IMAGE = b"\xff\xd9"
 MOST_SEGMENTS = 1000
 TILE_PART, TILE_PART_BYTES, MOST_TILE_PARTS = 0xFF90, 12, 1 << 16
 
@@ -33,7 +33,7 @@ def jpeg_size(frame: bytes) -> tuple[int, int] | None:
 
 def breaks_off(frame: bytes) -> bool:
     """Return whether a frame of any of the three has no end; it may be padded by zeros."""
-    return not frame.rstrip(b"\0").endswith(END)
+    return not frame.rstrip(b"\0").endswith(END_OF_IMAGE)
 
 
 def jpeg_2000_size(frame: bytes) -> tuple[int, int] | None:

@@ -90,7 +90,7 @@ def _padding(stored: NDArray[Any], header: SliceHeader) -> NDArray[np.bool_]:
     if header.pixels.padding is None:
         return nothing
     # The element's type may differ in sign from the pixels'.
-    value = np.array(header.pixels.padding).astype(stored.dtype)
+    value = np.array(header.pixels.padding % (1 << 16)).astype(stored.dtype)
     found = np.asarray(stored == value)
     others = stored[~found]
     beyond = not others.size or value < others.min() or value > others.max()

@@ -143,6 +143,30 @@ def test_padding_beyond_all_values(
     assert_same(read(tmp_path, modality), volume)
 
 
+@pytest.mark.parametrize(
+    ("name", "vr", "value"),
+    [
+        ("Rows", "UL", 6),
+        ("Rows", "IS", "6"),
+        ("PixelPaddingValue", "IS", 10**11),
+        ("RescaleSlope", "LO", "1"),
+        ("RescaleIntercept", "FD", -1024.0),
+        ("PixelSpacing", "FD", [0.75, 0.5]),
+        ("PixelSpacing", "LO", ["0.75", "0.5"]),
+        ("StudyInstanceUID", "LO", "1.2.3"),
+        ("PatientID", "UT", "PAT-0001"),
+    ],
+)
+def test_elements_of_another_type(tmp_path: Path, name: str, vr: str, value: object) -> None:
+    """What a sloppy program wrote is read where it can mean one thing only."""
+
+    def change(data: FileDataset, index: int) -> None:
+        data.add_new(name, vr, value)
+
+    write_series(tmp_path, small_volume(), Form(change=change))
+    assert_same(read(tmp_path), small_volume())
+
+
 def test_padding_within_the_values_is_tissue(tmp_path: Path) -> None:
     volume = small_volume()
     volume.array[1, 0] = 0

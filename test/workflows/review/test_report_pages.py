@@ -22,7 +22,12 @@ from oarseg.phantom.spec import PhantomSpec
 from oarseg.phantom.write_cases import write_volume
 from oarseg.results.results_file import Record
 from oarseg.results.write_case import write_case
-from oarseg.workflows.report_pages import drop_page, write_case_page, write_index, write_pages
+from oarseg.workflows.review.report_pages import (
+    drop_page,
+    write_case_page,
+    write_index,
+    write_pages,
+)
 
 
 @cache

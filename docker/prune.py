@@ -1,0 +1,69 @@
+"""Remove from a folder of installed packages what no run loads.
+
+    python docker/prune.py /opt/venv/lib/python3.11/site-packages
+
+ITK's Python packages have 1.6 GB, of which one registration loads an eighth. ``itk.txt`` beside
+this file lists what it loads; ``python bench/itk_parts.py`` writes it anew. The build of the image
+runs this; nothing is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# Devices and formats of models that are never asked for.
+OPENVINO = (
+    "libopenvino_intel_gpu_plugin.so*",
+    "libopenvino_intel_npu_plugin.so*",
+    "cache.json",
+    "libopenvino_gguf_frontend.so*",
+    "libopenvino_jax_frontend.so*",
+    "libopenvino_paddle_frontend.so*",
+    "libopenvino_pytorch_frontend.so*",
+    "libopenvino_tensorflow_frontend.so*",
+    "libopenvino_tensorflow_lite_frontend.so*",
+)
+# BLAS for R and FFTW's interface; nobody links to them.
+CUDA = ("cublas/lib/libnvblas.so*", "cufft/lib/libcufftw.so*")
+
+
+def main() -> None:
+    """Prune the folder that is given."""
+    packages = Path(sys.argv[1])
+    kept = (Path(__file__).parent / "itk.txt").read_text(encoding="ascii").split()
+    before = size(packages)
+    prune_itk(packages, frozenset(kept))
+    for folder, patterns in (
+        (packages / "openvino" / "libs", OPENVINO),
+        (packages / "nvidia", CUDA),
+    ):
+        for pattern in patterns:
+            for path in folder.glob(pattern):
+                path.unlink()
+    print(f"{packages}: {(before - size(packages)) >> 20} MiB of {before >> 20} removed")
+
+
+def prune_itk(packages: Path, kept: frozenset[str]) -> None:
+    """Remove all files of ITK that are not listed, relative to the folder of packages."""
+    for folder in (packages / "itk", *packages.glob("itk_*.libs")):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and str(path.relative_to(packages)) not in kept:
+                path.unlink()
+
+
+def prune_files(folder: Path, patterns: Iterable[str]) -> None:
+    """Remove the files of a folder that match one of the patterns."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    main()
