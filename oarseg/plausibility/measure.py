@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.challenges.plausibility import Plausibility
-from oarseg.challenges.structures import Organ
+from oarseg.challenges.structures import Organ, Outline
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.labels.runs import (
@@ -27,6 +27,7 @@ FACES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
 # The largest of them; those of a ragged label map would take their time.
 MEASURED_STRAYS = 100
 COMPARED_RUNS = 500
+MANY_PARTS = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Measured:
         stray_parts, stray_cm3: those that are small, or far from the largest.
         stray_farthest_mm: from the others to the stray one that is farthest from them.
         holes, holes_cm3: background that it encloses on all sides.
-        empty_slices: between filled ones, stray parts left out.
+        empty_slices: between filled ones of the largest part.
         edges: faces of the image that it reaches.
         mean: of the reference image's values; None without the image.
     """
@@ -91,6 +92,11 @@ def measure_organs(
     grid = turn.grid(labels.grid)
     sums = None if image is None else _sums_by_label(labels.array, image.array)
     return tuple(_measure(organ, runs.of(organ.labels), grid, limits, sums) for organ in organs)
+
+
+def usual_parts(outline: Outline, limits: Plausibility) -> int:
+    """Return how many parts an organ has by nature; a target volume may have any number."""
+    return limits.parts.get(outline.name, 1) if outline.rt_type == "ORGAN" else MANY_PARTS
 
 
 def stray_parts(
@@ -144,14 +150,15 @@ def _measure(
 ) -> Measured:
     if len(runs) == 0:
         return Measured(organ.name)
-    usual = limits.parts.get(organ.name, 1)
+    usual = usual_parts(organ, limits)
     is_stray, parts = stray_parts(runs, grid, limits, usual=usual)
     kept, stray = runs.where(~is_stray), runs.where(is_stray)
     # The numbers rise as the parts get smaller.
     strays = np.unique(parts[is_stray])
     holes = enclosed_background(kept)
     cm3 = grid.voxel_volume_mm3 / 1000
-    planes = np.unique(kept.z)
+    # Other parts that belong to it may lie where they like.
+    planes = np.unique(runs.z[parts == 0])
     mean = None if sums is None else float(sums[list(organ.labels)].sum() / runs.voxels)
     far = [_apart_mm(runs.where(parts == k), kept, grid) for k in strays[:MEASURED_STRAYS]]
     return Measured(

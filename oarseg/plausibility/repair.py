@@ -13,7 +13,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.labels.runs import LabelRuns, Runs, number_parts
-from oarseg.plausibility.measure import stray_parts
+from oarseg.plausibility.measure import stray_parts, usual_parts
 from oarseg.plausibility.midline import Midline, find_midline
 from oarseg.plausibility.pairs import name_pairs
 
@@ -115,8 +115,7 @@ def _drop_strays(upright: NDArray[np.uint8], grid: Grid, challenge: Challenge) -
         own = runs.of([structure.label])
         if not len(own):
             continue
-        usual = limits.parts.get(structure.name, 1)
-        is_stray, _ = stray_parts(own, grid, limits, usual=usual)
+        is_stray, _ = stray_parts(own, grid, limits, usual=usual_parts(structure, limits))
         stray = own.where(is_stray)
         if len(stray):
             stray.fill(upright, 0)

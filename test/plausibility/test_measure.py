@@ -75,6 +75,15 @@ def test_a_large_part_is_stray_only_if_it_is_far() -> None:
     assert measured(array, grid, by_nature).stray_parts == 0
 
 
+def test_a_target_volume_may_have_any_number_of_parts() -> None:
+    array = cube()
+    array[11, 9, 9] = 1
+    target = replace(ORGAN, rt_type="GTV")
+    found = measure_organs(Volume(array, GRID), [target], Plausibility())
+    assert found is not None
+    assert (found[0].parts, found[0].stray_parts, found[0].empty_slices) == (2, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("part", "edge"),
     [
