@@ -54,6 +54,7 @@ def table(seeds: int, size: str, randomise: int) -> Iterator[str]:
     clean: Counter[str] = Counter()
     silent = 0
     own, more = Counter[str](), Counter[str]()
+    others: dict[str, Counter[str]] = {fault: Counter() for fault in FAULTS}
     for seed in range(FIRST_SEED, FIRST_SEED + seeds):
         phantom = make_phantom(PhantomSpec(seed, size, with_mr=False, randomise=randomise))
         before = findings(phantom.labels, phantom.ct, challenge)
@@ -66,12 +67,15 @@ def table(seeds: int, size: str, randomise: int) -> Iterator[str]:
             mine = {found for found in raised if (found.check, found.organs) == (check, organs)}
             own[fault] += bool(mine)
             more[fault] += bool(raised - mine)
+            others[fault].update(f"{f.check} of {', '.join(f.organs)}" for f in raised - mine)
     yield f"{seeds} phantoms of size {size}, level {randomise}, seeds from {FIRST_SEED}.\n\n"
     yield f"Clean: {silent} of {seeds} raise nothing but organs that are truly cut or missing.\n\n"
     yield "| raised on clean phantoms | phantoms |\n|---|---|\n"
     yield from (f"| {text} | {count} |\n" for text, count in clean.most_common())
-    yield "\n| planted fault | raises its check | raises another too |\n|---|---|---|\n"
-    yield from (f"| {f} | {own[f]} of {seeds} | {more[f]} of {seeds} |\n" for f in FAULTS)
+    yield "\n| planted fault | raises its check | raises another too | which |\n|---|---|---|---|\n"
+    for fault in FAULTS:
+        which = ", ".join(f"{text} ({count})" for text, count in others[fault].most_common(3))
+        yield f"| {fault} | {own[fault]} of {seeds} | {more[fault]} of {seeds} | {which} |\n"
 
 
 def main() -> None:

@@ -70,6 +70,8 @@ class Plausibility:
         largest_ratios: of single pairs, by the left organ's name.
         stray_share: a component with less than this share of the organ is stray.
         stray_mm: so is one that lies farther than this from the largest.
+        speck_voxels: a part of fewer voxels that lies nearer is none: where an organ is thinner
+            than the voxels, rounding cuts such specks off.
         parts: of single organs, how many of the largest components are no stray ones.
         bridged_mm: slices that are empty for less than this do not divide an organ.
         place_sds: standard deviations from its place.
@@ -82,6 +84,7 @@ class Plausibility:
     largest_ratios: Mapping[str, PositiveFloat] = field(default_factory=dict)
     stray_share: PositiveFloat = 0.05
     stray_mm: PositiveFloat = 10.0
+    speck_voxels: PositiveInt = 5
     parts: Mapping[str, PositiveInt] = field(default_factory=dict)
     bridged_mm: PositiveFloat = 10.0
     place_sds: PositiveFloat = 3.0

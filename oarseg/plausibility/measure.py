@@ -119,8 +119,12 @@ def stray_parts(
     stray = sizes < limits.stray_share * sizes.sum()
     stray[:usual] = False
     main = runs.where(parts < usual)
-    # Few parts can be as large as this.
-    for number in np.flatnonzero(~stray)[usual:]:
+    # Few parts can be so large; of a ragged label map's many specks each is stray.
+    doubtful = np.flatnonzero(~stray)[usual:]
+    specks = np.flatnonzero(stray & (sizes < limits.speck_voxels))
+    if specks.size <= MEASURED_STRAYS:
+        doubtful = np.concatenate([doubtful, specks])
+    for number in doubtful:
         stray[number] = _apart_mm(runs.where(parts == number), main, grid) > limits.stray_mm
     return stray[parts], parts
 

@@ -52,10 +52,19 @@ def test_a_hole_and_an_empty_slice() -> None:
     assert (found.empty_slices, found.parts, found.stray_parts) == (1, 1, 0)
 
 
+@pytest.mark.parametrize(("voxels", "stray"), [(4, 0), (5, 1)])
+def test_a_speck_beside_an_organ_is_not_stray(voxels: int, stray: int) -> None:
+    array = cube()
+    array[4, 2 : 2 + voxels, 9] = 1
+    found = measured(array)
+    assert (found.parts, found.stray_parts) == (2, stray)
+
+
 def test_a_stray_part_moves_nothing_else() -> None:
     array = cube()
     array[11, 9, 9] = 1
-    found, alone = measured(array), measured(cube())
+    limits = Plausibility(speck_voxels=1)
+    found, alone = measured(array, limits=limits), measured(cube())
     assert (found.parts, found.stray_parts) == (2, 1)
     assert found.stray_cm3 == pytest.approx(0.002)
     assert found.stray_farthest_mm == pytest.approx(np.sqrt((4 * 2) ** 2 + 2**2 + 2**2))
