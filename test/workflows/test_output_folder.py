@@ -61,7 +61,7 @@ def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     bundle = type("Bundle", (), {"manifest": type("Manifest", (), facts)})
     monkeypatch.setattr(segment_folder.bundle, "load_bundle", lambda _: bundle)
     monkeypatch.setattr(segment_folder, "challenge_of", lambda *_: replace(RULES, notice=""))
-    monkeypatch.setattr(segment_folder._Run, "_open_engines", lambda _: (None, None))
+    monkeypatch.setattr(segment_folder._Run, "_open_engines", lambda *_: NO_ENGINES)
     return tmp_path
 
 
