@@ -16,8 +16,8 @@ from oarseg.phantom.write_cases import write_volume
 from oarseg.registration import Registration, Verdict, registration_record
 from oarseg.results.results_file import Record, write_results
 from oarseg.results.write_case import write_case
-from oarseg.workflows.review.judge_organs import check_organs
 from oarseg.workflows.report import organ_volumes_cm3
+from oarseg.workflows.review.judge_organs import check_organs
 
 HAN_SEG = load_challenge("han_seg")
 WARNING = "NOT FOR CLINICAL USE: made for a test."
