@@ -8,7 +8,7 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint deadcode hooks package container-test dicom-test dicom-positions profile-test gpu-test gpu-wheels gpu-all bench fuzz fuzz-export weights shipped-weights requirements
+.PHONY: help run test lint deadcode hooks package container-test dicom-test dicom-positions browser-test profile-test gpu-test gpu-wheels gpu-all bench fuzz fuzz-export weights shipped-weights requirements
 
 help:
 	@echo 'make run             segment the shipped case into out/'
@@ -19,6 +19,7 @@ help:
 	@echo 'make package         sdist and wheel into dist/python, and the wheel tried on its own'
 	@echo 'make container-test  build the image, run it as the platform would'
 	@echo 'make dicom-test      our DICOM objects read by plastimatch, dciodvfy and others'
+	@echo 'make browser-test    the pages of cases in headless Chromium'
 	@echo 'make dicom-positions the shipped case as DICOM slices, in each position of the patient'
 	@echo 'make profile-test CHALLENGE=segrap_oar   a challenge from phantom to scores, or all'
 	@echo 'make gpu-test        the same image on a GPU'
@@ -91,6 +92,12 @@ dicom-test: .venv/dev.stamp $(READERS)/dcmrtstruct2nii.stamp $(READERS)/rt-utils
 	  echo "make dicom-test needs $$tool: apt-get install plastimatch dicom3tools" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m dicom_tools
 
+# Driven by playwright, whose own browsers are not needed.
+browser-test: .venv/dev.stamp
+	@command -v chromium > /dev/null || { \
+	  echo "make browser-test needs Chromium: apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser
+
 # A label that differs fails it. Every night; takes minutes.
 dicom-positions: .venv/dev.stamp
 	$(BIN)/python bench/dicom.py
@@ -131,6 +138,8 @@ bench: .venv/dev.stamp
 	$(BIN)/python bench/region.py --out bench/results
 	$(BIN)/python bench/parity.py --scale 2 --out bench/results
 	$(BIN)/python bench/evaluation.py --out bench/results
+	$(BIN)/python bench/plausibility.py --out bench/results
+	$(BIN)/python bench/page.py --out bench/results
 	$(BIN)/python bench/registration.py same-pose --seeds 6 --peers --out bench/results
 	$(BIN)/python bench/registration.py same-pose impostors lookalikes --out bench/results
 	$(BIN)/python bench/registration.py flexed --registration bspline --out bench/results

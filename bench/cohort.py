@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cases import ROOT
 
-from oarseg.cohort.ledger import Host, CohortLedger, Outcome
+from oarseg.cohort.ledger import CohortLedger, Host, Outcome
 from oarseg.cohort.plan import read_plan
 
 MOST_WORKERS = (1, 2, 4, 8, 16, 32, 64)

@@ -43,6 +43,11 @@ def report_path(name: str) -> Path:
     return Path(REPORTS, f"{name}.json")
 
 
+def page_path(name: str) -> Path:
+    """Return the path of a case's page below the output folder."""
+    return Path(REPORTS, f"{name}.html")
+
+
 def fold_path(path: Path) -> Path:
     """Fold a path as file systems do that ignore case and the form of accents.
 

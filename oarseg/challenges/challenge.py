@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic.dataclasses import dataclass
 
+from oarseg.challenges.plausibility import Plausibility
 from oarseg.challenges.structures import STRICT, Code, Organ, Outline, Structure
 from oarseg.challenges.toml_file import rule_error
 from oarseg.errors import InputError
@@ -220,6 +221,7 @@ class Challenge:
             the back, z up, whatever the file's axes; "stored": as in the file.
         data_set: how training cases are published.
         evaluation: how results are scored.
+        plausibility: what a plausible organ is like.
     """
 
     name: Annotated[FileName, Field(min_length=1)]
@@ -234,6 +236,7 @@ class Challenge:
     orientation: Literal["LPS", "stored"] = "stored"
     data_set: DataSet = field(default_factory=DataSet)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    plausibility: Plausibility = field(default_factory=Plausibility)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -242,6 +245,9 @@ class Challenge:
         self._check_output()
         self._check_organs()
         self._check_evaluation({organ.name for organ in self.organs})
+        unknown = sorted(self.plausibility.named - {organ.name for organ in self.organs})
+        if unknown:
+            raise rule_error(("plausibility",), f"no organ {', '.join(unknown)}")
         return self
 
     def _check_output(self) -> None:

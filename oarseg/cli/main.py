@@ -16,6 +16,7 @@ from oarseg.cli.commands.cohort import add_cohort
 from oarseg.cli.commands.phantom import add_phantom
 from oarseg.cli.commands.picture import add_picture
 from oarseg.cli.commands.register import add_register
+from oarseg.cli.commands.report import add_report
 from oarseg.cli.commands.scores import add_evaluate, add_rank
 from oarseg.cli.commands.segment import add_segment, run_segment
 from oarseg.cli.commands.serve import add_serve, run_serve
@@ -131,6 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_export,
         add_register,
         add_picture,
+        add_report,
         add_evaluate,
         add_rank,
         add_submission,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from oarseg.cohort.ledger import CaseState, Host, CohortLedger, Outcome, State
+from oarseg.cohort.ledger import CaseState, CohortLedger, Host, Outcome, State
 from oarseg.cohort.manner import Manner
 from oarseg.cohort.plan import InputFile, Plan, PlannedCase
 from oarseg.model.bundle import file_sha256
@@ -187,7 +187,9 @@ def write_outcomes(ledger: CohortLedger, plan: Plan) -> None:
     write_results(ledger.output, [record.entry for record in records])
 
 
-def reopen_changed(ledger: CohortLedger, old: Plan, new: Plan, *, retry_quarantined: bool) -> list[str]:
+def reopen_changed(
+    ledger: CohortLedger, old: Plan, new: Plan, *, retry_quarantined: bool
+) -> list[str]:
     """Let the cases be computed anew whose files are no longer those of their outcome.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from oarseg.cohort.ledger import Attempt, Host, CohortLedger, Outcome
+from oarseg.cohort.ledger import Attempt, CohortLedger, Host, Outcome
 from oarseg.cohort.manner import Manner
 from oarseg.cohort.plan import Plan
 from oarseg.system.child import AnsweringChild, ChildEndedError

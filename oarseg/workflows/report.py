@@ -36,6 +36,8 @@ class Notes:
         comparison: how bfloat16 agreed with float32 on this case; empty if it was not asked.
         sums: where sums of logits lay, and whether the folds shared one because each fold's own
             would not fit into memory.
+        checks: what was measured of the organs and found implausible; None without.
+        repair: what was repaired; None if that was not asked for.
     """
 
     steps: Steps = field(default_factory=Steps)
@@ -44,6 +46,8 @@ class Notes:
     effort: Effort = field(default_factory=Effort)
     given_up: tuple[str, ...] = ()
     comparison: str = ""
+    checks: dict[str, Any] | None = None
+    repair: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
     def warn(self, message: str) -> None:
@@ -125,6 +129,8 @@ def case_report(
             for s in notes.steps.done
         ],
         "volumes_cm3": volumes_cm3,
+        "checks": notes.checks,
+        "repair": notes.repair,
         "warnings": notes.warnings,
         "versions": package_versions(),
     }

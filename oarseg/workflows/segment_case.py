@@ -33,6 +33,8 @@ from oarseg.system.log import ProgressLine
 from oarseg.workflows.dicom_outputs import check_segmentation_memory, dicom_request
 from oarseg.workflows.effort import Computation
 from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
+from oarseg.workflows.review.judge_organs import centre_of_body, judge_organs
+from oarseg.workflows.review.report_pages import drop_page
 from oarseg.workflows.settings import RunDescription
 from oarseg.workflows.sums import CaseSize, place_sums
 
@@ -85,10 +87,13 @@ def segment_case(
     prepared = _prepare(case, run, notes, engines)
     with gate or nullcontext(), notes.steps.step("segmentation"):
         predicted = _predict_labels(case, prepared, run, notes, engines, deadline)
-    grid = prepared.stored
-    labels = prepared.turn.back(predicted.labels)
+    grid, turn, body = prepared.stored, prepared.turn, prepared.body
+    labels = Volume(turn.back(predicted.labels), grid)
     del prepared
-    volumes_cm3 = organ_volumes_cm3(labels, run.challenge, grid)
+    body_mm = None if body is None else centre_of_body(body, turn.grid(grid))
+    with notes.steps.step("checks"):
+        labels = judge_organs(labels, case, run, notes, body_mm=body_mm)
+    volumes_cm3 = organ_volumes_cm3(labels.array, run.challenge, grid)
     warn_of_empty(volumes_cm3, notes)
     with ExitStack() as stack:
         with notes.steps.step("writing"):
@@ -97,10 +102,11 @@ def segment_case(
                     output,
                     case=case,
                     challenge=run.challenge,
-                    labels=Volume(labels, grid),
+                    labels=labels,
                     dicom=dicom_request(case, run),
                 )
             )
+        drop_page(output, case.name)
         written = staged.commit(case_report(case, run, predicted.used, notes, volumes_cm3))
     log.info(
         "%s: written to %s in %.1f s, peak memory %.0f MiB",

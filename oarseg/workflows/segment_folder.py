@@ -29,6 +29,13 @@ from oarseg.system.cpus import available_cpus
 from oarseg.workflows.dicom_outputs import check_objects, check_reference
 from oarseg.workflows.journal import Finished, Journal
 from oarseg.workflows.output_plan import OutputPlan, plan_outputs
+from oarseg.workflows.review.report_pages import (
+    drop_index,
+    drop_page,
+    write_case_page,
+    write_failure_page,
+    write_index,
+)
 from oarseg.workflows.segment_case import gpu_failed, segment_case
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
 
@@ -144,7 +151,25 @@ def _segment_folder(
         run = _Run(description, plan, journal, results, networks)
         failures = [*map(_failure, records), *run.segment_cases()]
     plan.earlier.move_pending()
+    _write_review(settings, failures)
     return tuple(failures)
+
+
+def _write_review(settings: Settings, failures: Sequence[Failure]) -> None:
+    """Write the pages of failed cases and the index; remove pages of what failed otherwise."""
+    messages = {failure.case: failure.message for failure in failures}
+    try:
+        for case, message in messages.items():
+            if settings.report_pages:
+                write_failure_page(settings.output, case, (message,))
+            else:
+                drop_page(settings.output, case)
+        if settings.report_pages:
+            write_index(settings.output, messages)
+        else:
+            drop_index(settings.output)
+    except OutputError as error:
+        log.warning("the pages of failed cases and the index are not complete: %s", error)
 
 
 def _failure(record: Record) -> Failure:
@@ -204,6 +229,9 @@ class _Run:
             self._keep(record)
             if record.error_messages:
                 failures.append(_failure(record))
+            elif self.settings.report_pages:
+                # Once the case is recorded, so that nothing that happens here can undo it.
+                self._write_page(case)
             if self.worn_out:
                 self.journal.ends_worker()
         return failures
@@ -333,6 +361,13 @@ class _Run:
             message = f"internal error ({type(error).__name__}: {error}); please report it"
             log.exception("%s: %s", case.name, message)
         return self._record_failure(case, message)
+
+    def _write_page(self, case: Case) -> None:
+        """Write the page of a case that was segmented, which a fault of the page does not undo."""
+        try:
+            write_case_page(case, self.settings.output, self.rules)
+        except (OarsegError, MemoryError) as error:
+            log.warning("%s: no page written: %s", case.name, error)
 
     def _leave_gpu(self, case: Case, message: str) -> None:
         """Let another worker go on: with this case on the CPU, or if that may not be with the next.

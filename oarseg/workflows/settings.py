@@ -12,6 +12,7 @@ from oarseg.imaging.files import read_scan
 from oarseg.model.agreement import check_region
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Exactness, Region
+from oarseg.plausibility.repair import Repair
 from oarseg.registration import Method
 from oarseg.results.dicom.segmentation import SegmentationForm
 
@@ -34,6 +35,8 @@ class Settings:
         assume_hu: accept a CT's values as Hounsfield units without a check.
         limits: the largest images to accept, by their headers.
         registration: how the MR is registered to the CT; see ``registration.register_mr``.
+        repair: what to repair in the label map; see ``plausibility.repair``.
+        report_pages: write a page to look at for each case.
         series: which series of DICOM to take where there are several.
     """
 
@@ -52,6 +55,8 @@ class Settings:
     mirroring: bool | None = None
     structure_set: bool = False
     segmentation: SegmentationForm | None = None
+    repair: tuple[Repair, ...] = ()
+    report_pages: bool = False
     time_limit_s: float | None = None
     started_s: float | None = None
     series: WantedSeries = field(default_factory=WantedSeries)

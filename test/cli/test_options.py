@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from oarseg.cli import main
+from oarseg.cli.commands.segment import repairs
 from oarseg.cli.main import build_parser
 from oarseg.cli.options import number_above, number_within, whole_number
 
@@ -76,3 +77,17 @@ def test_the_numeric_options_are_found() -> None:
         ("segment", "--time-limit"),
         ("rank", "--alpha"),
     } <= set(numeric_options())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("lr", ("lr",)), ("components,lr", ("components", "lr")), ("lr,lr", ("lr",))],
+)
+def test_repairs(text: str, expected: tuple[str, ...]) -> None:
+    assert repairs(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "LR", "lr components", "lr,", "all"])
+def test_what_is_no_repair(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a list of lr and components"):
+        repairs(text)

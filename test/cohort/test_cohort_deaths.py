@@ -15,7 +15,7 @@ import pytest
 from cohort_fakes import make_cohort, worker_command
 
 from oarseg.cohort.coordinate import recover
-from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, Host, CohortLedger, Outcome
+from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, CohortLedger, Host, Outcome
 from oarseg.cohort.manner import Manner
 from oarseg.cohort.plan import FOLDER, Plan
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge, Organ
+from oarseg.challenges.plausibility import Plausibility
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
 from oarseg.imaging.volume import Grid, reversed_triple, set_geometry
@@ -34,6 +35,7 @@ RULES = replace(
     output=replace(HAN_SEG.output, form="channels", identity_frame=True, ending=".mha"),
     overlapping=(organ("Brain", 1, 2), organ("BrainStem", 2), organ("Chiasm", 3)),
     evaluation=replace(HAN_SEG.evaluation, pairs=(), baseline={}, tolerances_mm={}),
+    plausibility=Plausibility(),
 )
 
 

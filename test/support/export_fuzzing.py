@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from oarseg.challenges import catalogue, challenge
+from oarseg.challenges.plausibility import Plausibility
 from oarseg.errors import OarsegError
 from oarseg.training.export import Card, read_model
 from oarseg.training.nnunet_files import checkpoint, checkpoint_child
@@ -113,6 +114,7 @@ def five_structures() -> challenge.Challenge:
     return replace(
         han_seg,
         evaluation=challenge.Evaluation(),
+        plausibility=Plausibility(),
         sockets=tuple(
             replace(socket, channel=f"c{number}") for number, socket in enumerate(han_seg.sockets)
         ),

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from oarseg.challenges import catalogue, challenge
+from oarseg.challenges.plausibility import Plausibility
 from oarseg.errors import InputError, WeightsError
 from oarseg.inference.engines.choice import BF16_MIN_DICE, fast_arithmetic
 from oarseg.inference.engines.cuda_choice import choose_form, is_measured
@@ -32,6 +33,7 @@ FIVE = replace(
     HAN_SEG,
     sockets=SOCKETS,
     evaluation=challenge.Evaluation(),
+    plausibility=Plausibility(),
     structures=tuple(
         replace(structure, name=f"s{label}", label=label)
         for label, structure in enumerate(HAN_SEG.structures[:5], start=1)

@@ -27,6 +27,7 @@ from oarseg.labels.structure_sets import read_structures
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.workflows import register_pair, segment_folder
+from oarseg.workflows.review.report_pages import write_pages
 from oarseg.workflows.segment_folder import Failure
 from oarseg.workflows.settings import Settings
 
@@ -96,6 +97,12 @@ def test_a_socket_of_slices(
     write_series(tmp_path / "in" / "images" / "t1-mri", images[1], MR)
     assert segment(tmp_path / "in", tmp_path / "out", weights) == ()
     np.testing.assert_array_equal(labels_of(tmp_path / "out").array, expected.array)
+    written = write_pages(tmp_path / "in", tmp_path / "out", HAN_SEG)
+    assert written.failures == {}
+    (page,) = written.files
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data-organ=") == len(HAN_SEG.organs)
+    assert PATIENT_NAME.split("^")[0] not in text
 
 
 def test_contours_and_segments_are_the_labels(

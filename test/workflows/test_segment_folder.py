@@ -1,6 +1,7 @@
 """A case's whole way, on a coarse phantom and networks with random weights."""
 
 import hashlib
+import html
 import itertools
 import json
 import os
@@ -145,12 +146,74 @@ def test_report_tells_what_was_done(input_dir: Path, weights: Path, tmp_path: Pa
     assert report["model"]["manifest_sha256"] == hashlib.sha256(text.encode()).hexdigest()
     assert report["registration"]["status"] == "good"
     names = [step["name"] for step in report["steps"]]
-    assert names == ["reading", "registration", "preprocessing", "segmentation", "writing"]
+    assert names[-3:] == ["segmentation", "checks", "writing"]
+    assert names[:-3] == ["reading", "registration", "preprocessing"]
     assert all(step["peak_mib"] > 0 for step in report["steps"])
     labels = sitk.ReadImage(str(output / "images/head_neck_oar/case_03_seg.mha"))
     voxels = np.bincount(sitk.GetArrayFromImage(labels).ravel(), minlength=31)
     volume = voxels[4] * np.prod(labels.GetSpacing()) / 1000
     assert report["volumes_cm3"]["Bone_Mandible"] == pytest.approx(volume, abs=5e-4)
+    checks = report["checks"]
+    assert {n: o["volume_cm3"] for n, o in checks["organs"].items()} == report["volumes_cm3"]
+    missing = [found["organs"] for found in checks["raised"] if found["check"] == "missing"]
+    assert missing == [[name] for name, cm3 in report["volumes_cm3"].items() if cm3 == 0]
+    assert any(warning.startswith("look at the masks: ") for warning in report["warnings"])
+    assert report["repair"] is None
+
+
+def test_stray_parts_are_removed_where_that_is_asked_for(
+    input_dir: Path, weights: Path, tmp_path: Path
+) -> None:
+    plain, repaired = tmp_path / "plain", tmp_path / "repaired"
+    segment_folder.segment_folder(settings(input_dir, plain, weights))
+    asked = replace(settings(input_dir, repaired, weights), repair=("lr", "components"))
+    segment_folder.segment_folder(asked)
+    name = "images/head_neck_oar/case_03_seg.mha"
+    before, after = (read_volume(folder / name).array for folder in (plain, repaired))
+    report = json.loads((repaired / "reports/case_03.json").read_text())
+    changed = report["repair"]["changed"]
+    removed = sum(change["voxels"] for change in changed if change["repair"] == "components")
+    assert removed == np.count_nonzero(before) - np.count_nonzero(after) > 0
+    assert any("repaired as asked" in warning for warning in report["warnings"])
+    raised = {found["check"] for found in report["checks"]["raised"]}
+    assert "parts" not in raised
+
+
+def test_pages_of_a_run(input_dir: Path, weights: Path, tmp_path: Path) -> None:
+    """One for each case and the index; a failed case's says why; they never outlive their case."""
+    output = tmp_path / "output"
+    asked = replace(settings(input_dir, output, weights), report_pages=True)
+    assert segment_folder.segment_folder(asked) == ()
+    pages = {path.name: path for path in (output / "reports").glob("*.html")}
+    assert set(pages) == {"case_03.html", "case_04.html", "index.html"}
+    assert "data-organ" in pages["case_03.html"].read_text(encoding="utf-8")
+    ct = input_dir / "images/ct/case_04_CT.mha"
+    ct.write_bytes(ct.read_bytes()[:2000])
+    (failure,) = segment_folder.segment_folder(asked)
+    text = pages["case_04.html"].read_text(encoding="utf-8")
+    assert "Not segmented" in text
+    assert failure.message.partition(";")[0].partition("found")[0] in html.unescape(text)
+    assert "1 failed" in pages["index.html"].read_text(encoding="utf-8")
+    segment_folder.segment_folder(settings(input_dir, output, weights))
+    assert not any(page.exists() for page in pages.values())
+
+
+def test_a_page_that_cannot_be_written_costs_no_case(
+    input_dir: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OutputError("no room for the page")
+
+    monkeypatch.setattr(segment_folder, "write_case_page", fail)
+    output = tmp_path / "output"
+    asked = replace(settings(input_dir, output, weights), report_pages=True)
+    assert segment_folder.segment_folder(asked) == ()
+    assert "case_03: no page written: no room for the page" in caplog.text
+    assert (output / "images/head_neck_oar/case_03_seg.mha").is_file()
 
 
 def test_both_channels_and_both_folds_matter(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from oarseg.workflows.settings import Settings
 
 VARIABLE = "OARSEG_TIME_LIMIT"
+REPAIRS = ("lr", "components")
 logger = logging.getLogger(__name__)
 
 
@@ -93,6 +94,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_defaults(parser)
     add_registration_argument(parser)
     _add_dicom_arguments(parser)
+    _add_review_arguments(parser)
     add_series(parser)
 
 
@@ -110,6 +112,32 @@ def _add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a DICOM Segmentation too, binary unless labelmap is asked for; its CT must "
         "be DICOM, and the extra oarseg[dicom-seg] installed",
     )
+
+
+def _add_review_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write reports/<case>.html too, a page to accept or refuse a case by",
+    )
+    parser.add_argument(
+        "--repair",
+        type=repairs,
+        default=(),
+        metavar="lr,components",
+        help="lr: give parts of paired organs on the wrong side of the patient the other's label; "
+        "components: remove stray parts (default: nothing is changed)",
+    )
+
+
+def repairs(text: str) -> tuple[str, ...]:
+    """Parse what to repair, for argparse."""
+    asked = tuple(dict.fromkeys(text.split(",")))
+    if not set(asked) <= set(REPAIRS):
+        raise argparse.ArgumentTypeError(
+            f"expected a list of {' and '.join(REPAIRS)} with commas between, found {text!r}"
+        )
+    return asked
 
 
 def time_limit(arguments: argparse.Namespace, weights: Path) -> float | None:
@@ -186,5 +214,7 @@ def segment_settings(arguments: argparse.Namespace, weights: Path) -> Settings:
         registration=arguments.registration,
         structure_set=arguments.rtstruct,
         segmentation=arguments.dicom_seg,
+        repair=arguments.repair,
+        report_pages=arguments.report,
         series=WantedSeries(tuple(arguments.series), tuple(arguments.mr_series)),
     )

@@ -1,0 +1,1 @@
+"""Judge what was segmented: checks, repairs, and pages to look at."""
