@@ -76,13 +76,14 @@ def _rows(plan: Plan, ledger: CohortLedger) -> Iterator[dict[str, Any]]:
 
 def _report_cells(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a report says that a table can hold."""
-    registration = report.get("registration") or {}
+    registration, checks = report.get("registration") or {}, report.get("checks") or {}
     cells: dict[str, Any] = {
         "registration": registration.get("status", ""),
+        "plausible": checks.get("verdict", ""),
+        "checks": " ".join(
+            f"{f['check']}:{'+'.join(f['organs'])}" for f in checks.get("raised", ())
+        ),
         "warnings": " | ".join(report.get("warnings", ())),
     }
-    for check in report.get("checks", ()):
-        cells.setdefault("checks", "")
-        cells["checks"] += (" | " if cells["checks"] else "") + str(check.get("message", check))
     volumes = report.get("volumes_cm3", {})
     return cells | {f"volume_cm3_{organ}": volume for organ, volume in volumes.items()}

@@ -41,28 +41,28 @@ def test_both_limits_are_allowed() -> None:
         number_within(-10, 10)("nan")
 
 
-def numeric_options() -> list[tuple[str, str]]:
-    """Every option of every subcommand that takes a number, found by its type."""
+def numeric_options() -> list[tuple[str, str, int]]:
+    """Every option of every subcommand that takes numbers, and how many, found by its type."""
     (commands,) = (
         action
         for action in build_parser()._actions
         if isinstance(action, argparse._SubParsersAction)
     )
     return [
-        (name, action.option_strings[0])
+        (name, action.option_strings[0], action.nargs if isinstance(action.nargs, int) else 1)
         for name, parser in commands.choices.items()
         for action in parser._actions
-        if action.type not in (None, Path, str)
+        if action.type not in (None, Path, str) and action.option_strings
     ]
 
 
-@pytest.mark.parametrize(("command", "option"), numeric_options())
+@pytest.mark.parametrize(("command", "option", "count"), numeric_options())
 @pytest.mark.parametrize("text", ["nan", "inf", "-1e9"])
 def test_every_numeric_option_refuses_what_is_no_number(
-    command: str, option: str, text: str, capsys: pytest.CaptureFixture[str]
+    command: str, option: str, count: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([command, f"{option}={text}"])
+        main([command, f"{option}={text}"] if count == 1 else [command, option, *[text] * count])
     assert caught.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"argument {option}: expected a " in last
@@ -76,7 +76,7 @@ def test_the_numeric_options_are_found() -> None:
         ("segment", "--threads"),
         ("segment", "--time-limit"),
         ("rank", "--alpha"),
-    } <= set(numeric_options())
+    } <= {(command, option) for command, option, _ in numeric_options()}
 
 
 @pytest.mark.parametrize(

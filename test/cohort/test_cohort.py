@@ -115,6 +115,9 @@ def test_it_writes_what_segment_writes_and_tries_again_what_was_mended(
     assert [row["state"] for row in rows] == ["done", "done"]
     assert all(len(row["sha256_CT"]) == 64 for row in rows)
     report = json.loads((output / "reports" / "case_03.json").read_text())
+    assert rows[0]["plausible"] == report["checks"]["verdict"]
+    first = report["checks"]["raised"][0]
+    assert rows[0]["checks"].startswith(f"{first['check']}:{'+'.join(first['organs'])}")
     for organ, volume in report["volumes_cm3"].items():
         assert float(rows[0][f"volume_cm3_{organ}"]) == volume
 

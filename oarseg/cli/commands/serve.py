@@ -29,9 +29,8 @@ def add_serve(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default=PORT,
         help=f"to listen on (default: {PORT}); 0 takes a free one, which the log names",
     )
-    parser.add_argument(
-        "--answers", type=int, help=argparse.SUPPRESS
-    )  # the worker's, which the server starts
+    # Of the worker, which the server starts.
+    parser.add_argument("--answers", type=whole_number(0, 10**6), help=argparse.SUPPRESS)
     parser.set_defaults(command=run_serve)
 
 
