@@ -246,7 +246,9 @@ def _space_direction(direction: Vector, spacing: float) -> Vector:
     """
     product_mm = cast(Vector, tuple(part * spacing for part in direction))
     for candidate in product(*(_neighbours(value) for value in product_mm)):
-        norm = math.sqrt(sum(value * value for value in candidate))
+        # As the reader adds them up; since Python 3.12, sum() of floats rounds only once.
+        x, y, z = candidate
+        norm = math.sqrt(x * x + y * y + z * z)
         scale = 1.0 / norm
         if norm == spacing and tuple(value * scale for value in candidate) == direction:
             return cast(Vector, candidate)
