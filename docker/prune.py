@@ -35,13 +35,8 @@ def main() -> None:
     kept = (Path(__file__).parent / "itk.txt").read_text(encoding="ascii").split()
     before = size(packages)
     prune_itk(packages, frozenset(kept))
-    for folder, patterns in (
-        (packages / "openvino" / "libs", OPENVINO),
-        (packages / "nvidia", CUDA),
-    ):
-        for pattern in patterns:
-            for path in folder.glob(pattern):
-                path.unlink()
+    prune_files(packages / "openvino" / "libs", OPENVINO)
+    prune_files(packages / "nvidia", CUDA)
     print(f"{packages}: {(before - size(packages)) >> 20} MiB of {before >> 20} removed")
 
 
