@@ -56,7 +56,6 @@ class Coordinator:
         """
         self.ledger.prepare()
         recover(self.ledger)
-        record_problems(self.ledger, self.plan)
         self._watch_signals()
         if self._states_left():
             self._work()

@@ -171,6 +171,24 @@ def test_a_plan_that_was_edited_reads_no_file_elsewhere() -> None:
         PlannedCase("a", {"CT": InputFile("../../etc/passwd", 1, 1)})
 
 
+def test_a_plan_can_be_looked_at_and_joined_before_any_run(
+    source: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with Slurm, where there is no run until the books are closed."""
+    (source / "images" / "ct" / "case_04_CT.mha").unlink()
+    (source / "images" / "ct" / "case_05_CT.mha").symlink_to(tmp_path / "nowhere")
+    output = tmp_path / "output"
+    assert plan(source, output, weights) == 0
+    first, second = objects(output, capsys)
+    assert (first["state"], second["state"]) == ("waiting", "failed")
+    line = [sys.executable, "-m", "oarseg.cli", "cohort", "join", "--output", str(output)]
+    assert subprocess.run([*line, "--device", "cpu"], check=False).returncode == 0
+    assert [found["state"] for found in objects(output, capsys)] == ["done", "failed"]
+    assert not (output / "results.json").exists()
+    assert run(output).returncode == 1
+    assert len(json.loads((output / "results.json").read_text())) == 2
+
+
 def test_the_script_for_slurm_is_printed_and_nothing_written(
     source: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,18 +172,19 @@ def _options(arguments: argparse.Namespace) -> Any:
 def _keep_plan(made: Plan, output: Path, *, retry_quarantined: bool) -> None:
     """Write a plan, and open the cases again whose files have changed since the last one."""
     from oarseg.cohort import plan
-    from oarseg.cohort.coordinate import reopen_changed
+    from oarseg.cohort.coordinate import record_problems, reopen_changed
 
+    (output / plan.FOLDER).mkdir(exist_ok=True)
+    ledger = _ledger(output)
+    ledger.prepare()
     if (output / plan.PLAN).is_file():
         old = plan.read_plan(output)
-        ledger = _ledger(output)
-        ledger.prepare()
         again = reopen_changed(ledger, old, made, retry_quarantined=retry_quarantined)
-        ledger.close()
         if again:
             logger.info("%d cases are computed again: %s", len(again), ", ".join(again[:5]))
-    (output / plan.FOLDER).mkdir(exist_ok=True)
     plan.write_plan(output, made)
+    record_problems(ledger, made)
+    ledger.close()
 
 
 def _run(arguments: argparse.Namespace) -> int:
