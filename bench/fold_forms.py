@@ -1,6 +1,6 @@
 """Seconds and peak memory of an ensemble in each form that it can be opened in, on OpenVINO.
 
-    python bench/forms.py --rounds 5 --out bench/results
+    python bench/fold_forms.py --rounds 5 --out bench/results
 
 Each form labels the same preprocessed phantom in a process of its own, one form after the other,
 round after round; ratios are those within a round, so that a machine's other work touches all
