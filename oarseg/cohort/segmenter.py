@@ -102,8 +102,10 @@ def digests(planned: PlannedCase, root: Path) -> dict[str, str]:
             before = path.stat()
             found[channel] = file_sha256(path)
             after = path.stat()
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: expected the file of the plan, found none") from error
+        except (FileNotFoundError, PermissionError) as error:
+            raise InputError(
+                f"{path}: expected the file of the plan, cannot read it ({error.strerror})"
+            ) from error
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise InputError(f"{path}: expected a whole file, found one that is being written")
     return found

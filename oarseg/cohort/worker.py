@@ -209,6 +209,10 @@ class CohortWorker:
             self.ledger.give_back(attempt)
             self._restart()
             return
+        if attempt.name in self._lost:
+            log.warning("%s: its lease was over, another worker has it; discarded", name)
+            self.ledger.discard(attempt)
+            return
         outcome = Outcome(
             case=name,
             attempt=attempt.number,
