@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +39,8 @@ def loaded_files() -> list[str]:
     assert found.origin is not None
     packages = Path(found.origin).parents[1]
     named = (_file(module) for module in list(sys.modules.values()))
-    files = {Path(name) for name in named if name}
+    # ITK's loader leaves "support/.." in the names.
+    files = {Path(os.path.normpath(name)) for name in named if name}
     maps = (line.split() for line in MAPS.read_text(encoding="utf-8").splitlines())
     files |= {Path(words[5]) for words in maps if len(words) > 5 and ".so" in words[5]}
     inside = (path.relative_to(packages) for path in files if path.is_relative_to(packages))

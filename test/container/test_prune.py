@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -56,6 +57,31 @@ def test_the_list_is_what_a_registration_loads() -> None:
     )
     loaded = {_unversioned(name) for name in done.stdout.split()}
     assert loaded == {_unversioned(name) for name in KEPT}
+
+
+def test_what_is_kept_is_enough(tmp_path: Path) -> None:
+    """With an ITK of the kept files only, ahead of the whole one."""
+    spec = importlib.util.find_spec("itk")
+    assert spec is not None
+    packages = Path(str(spec.origin)).parents[1]
+    for name in KEPT:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(packages / name)
+    code = "import itk_parts, itk; itk_parts.register(); print(itk.__file__)"
+    paths = os.pathsep.join([str(tmp_path), str(ROOT / "bench"), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": paths},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
+
+
+def test_the_list_names_each_file_as_it_lies() -> None:
+    assert [name for name in KEPT if ".." in name or not name.startswith("itk")] == []
 
 
 def test_the_pinned_itk_is_the_one_that_was_listed() -> None:
