@@ -38,7 +38,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what asks for the image, lest it runs where there is no engine."""
     for item in items:
-        if "image" in getattr(item, "fixturenames", ()):
+        asks = "image" in getattr(item, "fixturenames", ())
+        if asks and item.get_closest_marker("gpu") is None:
             item.add_marker(pytest.mark.container)
 
 

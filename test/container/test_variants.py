@@ -44,6 +44,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     write_cases(folder / "input", seeds=[3], size="tiny", layout="platform")
     shutil.rmtree(folder / "input" / "truth")
+    (folder / "weights").mkdir()
     oracle.write_han_seg_weights(folder / "weights", folds=1)
     return docker_engine.open_to_all(folder)
 

@@ -60,4 +60,6 @@ class Gpu:
 
 def open_gpu(xp: ModuleType) -> Gpu:
     """Make a stream and compile the kernels."""
+    # Without a driver this fails first: a half-made stream would print a traceback when it goes.
+    xp.cuda.runtime.memGetInfo()
     return Gpu(xp, xp.cuda.Stream(non_blocking=True), compile_kernels(xp))
