@@ -6,7 +6,6 @@ python bench/itk_parts.py docker/itk.txt
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -34,10 +33,7 @@ def main() -> None:
 def loaded_files() -> list[str]:
     """Register, and return the files of ITK that are loaded, relative to the packages' folder."""
     register()
-    found = importlib.util.find_spec("itk")
-    assert found is not None
-    assert found.origin is not None
-    packages = Path(found.origin).parents[1]
+    packages = Path(sys.modules["itk"].__path__[0]).parent
     named = (_file(module) for module in list(sys.modules.values()))
     # ITK's loader leaves "support/.." in the names.
     files = {Path(os.path.normpath(name)) for name in named if name}

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from oarseg.cases.case import Case, output_paths
 from oarseg.cohort.plan import Plan, PlannedCase
 from oarseg.errors import DeviceError, InputError, OarsegError, OutputError, ResourceError
+from oarseg.inference.engines.choice import Engines
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
 from oarseg.model.bundle import file_sha256
@@ -41,11 +42,11 @@ class Segmenter:
     Args:
         plan: of the cohort.
         run: what is the same for every case.
-        networks: open ones.
+        engines: the open networks.
     """
 
-    def __init__(self, plan: Plan, run: RunDescription, networks: OpenNetworks) -> None:
-        self._plan, self._run, self._networks = plan, run, networks
+    def __init__(self, plan: Plan, run: RunDescription, engines: Engines) -> None:
+        self._plan, self._run, self._engines = plan, run, engines
         self._cases = {case.name: case for case in plan.cases}
         self._gate = threading.Lock()
 
@@ -74,9 +75,7 @@ class Segmenter:
 
     def _segment(self, case: Case, stage: Path) -> dict[str, Any]:
         stage.mkdir(parents=True, exist_ok=True)
-        engines = self._networks.engines
-        assert engines is not None
-        done = segment_case(case, self._run, stage, engines=engines, gate=self._gate)
+        done = segment_case(case, self._run, stage, engines=self._engines, gate=self._gate)
         rules = self._run.challenge
         outputs = [str(path) for path in output_paths(case, rules) if (stage / path).exists()]
         return {"label_file": str(done.label_file), "outputs": outputs}
@@ -127,10 +126,10 @@ def open_segmenter(plan: Plan, *, device: Any, threads: int) -> Segmenter:
     settings = plan.settings(Path("unused"), device=device, threads=threads)
     run = describe_run(settings, weights, rules, threads=threads or available_cpus())
     networks = OpenNetworks()
-    networks.open(run, device)
+    engines = networks.open(run, device)
     # A GPU that fails is left by ending this process, which the worker then starts anew.
     run = replace(run, activations=networks.activations, supervised=True)
-    return Segmenter(plan, run, networks)
+    return Segmenter(plan, run, engines)
 
 
 def answer_requests(

@@ -116,14 +116,14 @@ class Service:
         self._number = 0
         self.ready = threading.Event()
 
-    def start(self) -> bool:
-        """Start a worker; return whether its networks could be opened."""
-        worker = Worker(self._command)
-        self._worker = worker
+    def start(self) -> Worker | None:
+        """Start a worker; None if its networks could not be opened."""
+        worker = self._worker = Worker(self._command)
         if worker.wait_until_ready():
             self.ready.set()
-            return True
-        return False
+            return worker
+        self._worker = None
+        return None
 
     def invoke(self) -> InvocationResult | None:
         """Segment the input folder; None if another invocation is being computed."""
@@ -149,13 +149,13 @@ class Service:
         log.info("invocation %d", self._number)
         self._reset_output()
         before = self._files()
-        if self._worker is None and not self.start():
-            self._worker = None
+        worker = self._worker or self.start()
+        if worker is None:
             answer = InvocationResult(1, "the networks cannot be opened again; see the log")
         else:
-            assert self._worker is not None
-            answer, keep = self._worker.invoke(self._limit())
+            answer, keep = worker.invoke(self._limit())
             if not keep:
+                worker.end()
                 self._worker = None
                 self._tidy()
         self._written = self._files() - before
@@ -301,7 +301,7 @@ def serve(service: Service, *, host: str, port: int) -> int:
             threading.Thread(target=server.shutdown).start()
 
         def open_networks() -> None:
-            if not service.start():
+            if service.start() is None:
                 end(1)
 
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 PR_SET_PDEATHSIG = 1
 
@@ -49,6 +49,7 @@ class AnsweringChild:
             [*command, str(writing)], stdin=subprocess.PIPE, pass_fds=[writing], env=environment
         )
         os.close(writing)
+        self._requests = cast(IO[bytes], self._process.stdin)
 
     @property
     def pid(self) -> int:
@@ -61,10 +62,9 @@ class AnsweringChild:
         Raises:
             ChildEndedError: nobody reads it.
         """
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
         except BrokenPipeError as error:
             raise ChildEndedError(self._wait()) from error
 

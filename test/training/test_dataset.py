@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ from oarseg.imaging.volume import Grid, Volume, to_sitk
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases
 from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 from oarseg.training.preparation import dataset
-from oarseg.training.preparation.dataset import CaseJob, PreparedDataset, prepare_dataset
+from oarseg.training.preparation.dataset import (
+    CaseJob,
+    PreparedCase,
+    PreparedDataset,
+    prepare_dataset,
+)
 from oarseg.training.preparation.label_sources import (
     TrainingLabels,
     find_sources,
@@ -261,11 +267,27 @@ def test_nan_costs_an_optional_mr_and_no_more(data: Path, tmp_path: Path) -> Non
     assert any(line.startswith("case_03:") and "MR_T1 not used" in line for line in lines)
 
 
-def fail(job: CaseJob) -> None:
+def prepare_with_fault(fault: Callable[[], None], job: CaseJob) -> PreparedCase:
+    """Prepare a case in a worker, where one case goes wrong once its images are written."""
+    real = dataset._unknown
+
+    def faulty(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
+        if job.case.name == "case_03":
+            fault()
+        return real(job, missing)
+
+    dataset._unknown = faulty
+    try:
+        return dataset.prepare_case(job)
+    finally:
+        dataset._unknown = real
+
+
+def fail() -> None:
     raise ZeroDivisionError("by hand")
 
 
-def die(job: CaseJob) -> None:
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -280,17 +302,10 @@ def test_what_ends_one_case_costs_no_other(
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    fault: Callable[[CaseJob], None],
+    fault: Callable[[], None],
     message: str,
 ) -> None:
-    real = dataset._unknown
-
-    def faulty(job: CaseJob, missing: tuple[str, ...]) -> tuple[str, ...]:
-        if job.case.name == "case_03":
-            fault(job)
-        return real(job, missing)
-
-    monkeypatch.setattr(dataset, "_unknown", faulty)
+    monkeypatch.setattr(dataset, "prepare_case", partial(prepare_with_fault, fault))
     lines: list[str] = []
     out = tmp_path / "Dataset101_Test"
     done = prepare(data, out, warn=lines.append)
@@ -299,6 +314,21 @@ def test_what_ends_one_case_costs_no_other(
     assert lines[0].startswith(f"case_03: left out: {message}")
     # Nor does nnU-Net find what there was of it already.
     assert not list(out.glob("*Tr/case_03*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_are_no_copies_of_this_process(
+    monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """What is open here, networks with threads of their own for one, is not there."""
+    monkeypatch.setattr(dataset, "opened_here", object(), raising=False)
+    monkeypatch.setattr(dataset, "prepare_case", holds_what_is_open)
+    ((_, future),) = dataset._run_in_processes(["job"], workers)
+    assert future.result() is False
+
+
+def holds_what_is_open(_: object) -> bool:
+    return hasattr(dataset, "opened_here")
 
 
 def test_the_status_tells_of_lost_cases(

@@ -330,7 +330,13 @@ def _run_in_processes(
         workers: processes at a time.
         keep_killed: also yield the jobs whose process was killed.
     """
-    pool = ProcessPoolExecutor(max_workers=workers, initializer=_let_interrupts_kill)
+    # Not forked: a copy of a process that has threads, such as those of open networks, may wait
+    # for ever for one that it has not.
+    pool = ProcessPoolExecutor(
+        max_workers=workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_let_interrupts_kill,
+    )
     try:
         with _held_interrupts():
             futures = {pool.submit(prepare_case, job): job for job in jobs}
