@@ -113,6 +113,8 @@ class Plan:
 
     def differences(self, other: Plan) -> Iterator[str]:
         """Yield what makes another plan another run, in words; nothing if it is the same."""
+        if self.input != other.input:
+            yield f"input {self.input}, not {other.input}"
         if self.manifest != other.manifest:
             yield f"weights {self.weights} ({self.manifest[:12]}), not {other.manifest[:12]}"
         if self.challenge != other.challenge:

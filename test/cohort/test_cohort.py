@@ -130,6 +130,9 @@ def test_another_run_in_the_folder_is_refused_with_the_difference(
     assert plan(source, output, weights) == 0
     assert plan(source, output, weights, "--region", "full") == 1
     assert "region full, not None" in capsys.readouterr().err
+    elsewhere = shutil.copytree(source, tmp_path / "elsewhere")
+    assert plan(elsewhere, output, weights) == 1
+    assert f"input {elsewhere}, not {source}" in capsys.readouterr().err
     other = shutil.copytree(weights, tmp_path / "other")
     manifest = other / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"title": "', '"title": "other '))

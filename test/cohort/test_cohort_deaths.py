@@ -16,13 +16,15 @@ from cohort_fakes import make_cohort, worker_command
 
 from oarseg.cohort.coordinate import recover
 from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, CohortLedger, Host, Outcome
-from oarseg.cohort.manner import Manner
+from oarseg.cohort.manner import Manner, read_manner
 from oarseg.cohort.plan import FOLDER, Plan
 
 CASES = 12
 PATIENCE_S = 90
+# Nothing is taken over: a heartbeat that is late on a busy machine must cost no attempt.
+PATIENT = Manner(attempts=3, lease_s=600.0, feeders=0)
 # Short, so that what is dead is taken over soon; long against a heartbeat that is late.
-QUICK = Manner(attempts=3, lease_s=3.0, feeders=0)
+QUICK = Manner(attempts=3, lease_s=6.0, feeders=0)
 COORDINATOR = """
 import os, sys
 from pathlib import Path
@@ -41,6 +43,12 @@ sys.exit(Coordinator(ledger, read_plan(output), manner, command, [{}] * int(sys.
 
 @pytest.fixture
 def cohort(tmp_path: Path) -> tuple[Plan, Path]:
+    return make_cohort(tmp_path, cases=CASES, manner=PATIENT)
+
+
+@pytest.fixture
+def quick_cohort(tmp_path: Path) -> tuple[Plan, Path]:
+    """One whose leases are soon over."""
     return make_cohort(tmp_path, cases=CASES, manner=QUICK)
 
 
@@ -80,7 +88,7 @@ def check_all_done(output: Path, *, most_attempts: int) -> None:
 
 
 def ledger_of(output: Path) -> CohortLedger:
-    found = CohortLedger(output, lease_s=QUICK.lease_s)
+    found = CohortLedger(output, lease_s=read_manner(output).lease_s)
     found.prepare()
     return found
 
@@ -102,8 +110,8 @@ def test_nothing_to_do_is_quick(cohort: tuple[Plan, Path]) -> None:
     assert attempts(output) == CASES
 
 
-def test_a_killed_worker_costs_one_attempt(cohort: tuple[Plan, Path]) -> None:
-    _, output = cohort
+def test_a_killed_worker_costs_one_attempt(quick_cohort: tuple[Plan, Path]) -> None:
+    _, output = quick_cohort
     ledger_of(output)
     first = start_worker(output, FAKE_SECONDS="0.5")
     wait_for(lambda: done(output) >= 1)
@@ -114,9 +122,9 @@ def test_a_killed_worker_costs_one_attempt(cohort: tuple[Plan, Path]) -> None:
 
 
 def test_a_killed_coordinator_leaves_no_orphan_and_a_rerun_ends_it(
-    cohort: tuple[Plan, Path],
+    quick_cohort: tuple[Plan, Path],
 ) -> None:
-    _, output = cohort
+    _, output = quick_cohort
     first = start_coordinator(output, 2, FAKE_SECONDS="0.5")
     wait_for(lambda: done(output) >= 2)
     first.kill()
@@ -169,9 +177,9 @@ def test_a_full_disk_stops_the_run_and_charges_nobody(
 
 
 def test_a_worker_that_was_stopped_past_its_lease_changes_nothing(
-    cohort: tuple[Plan, Path],
+    quick_cohort: tuple[Plan, Path],
 ) -> None:
-    _, output = cohort
+    _, output = quick_cohort
     ledger_of(output)
     first = start_worker(output, FAKE_SECONDS="1")
     wait_for(lambda: attempts(output) >= 1)
