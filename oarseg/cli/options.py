@@ -126,6 +126,16 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cuda", "cpu"),
+        default="auto",
+        help="auto (default): a CUDA GPU if one works, else the CPU",
+    )
+
+
 def add_challenge(
     parser: argparse.ArgumentParser,
     *,

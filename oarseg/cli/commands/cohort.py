@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from oarseg.cli.commands.segment import add_segment_arguments
-from oarseg.cli.options import Subparsers, number_above, whole_number
+from oarseg.cli.options import (
+    Subparsers,
+    add_device,
+    add_threads,
+    number_above,
+    whole_number,
+)
 from oarseg.errors import InputError
 from oarseg.model.model_folder import default_weights
 from oarseg.results.lock import lock_output
@@ -81,31 +87,22 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
+    _add_workers(parser)
+    add_device(parser)
+    add_threads(parser)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=whole_number(1, MOST_WORKERS),
-        help="processes that work at once (default: one a GPU, else one)",
-    )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cuda", "cpu"),
-        default="auto",
-        help="auto (default): a CUDA GPU if one works, else the CPU",
-    )
-    parser.add_argument(
-        "--threads",
-        type=whole_number(0, 4096),
-        default=0,
-        help="CPU threads of a worker (default: 0, the cores shared among the workers)",
+        help="processes that work at once on this machine, which share its cores (default: one "
+        "a GPU, else one)",
     )
 
 
 def _add_manner(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workers",
-        type=whole_number(1, MOST_WORKERS),
-        help="processes that work at once on this machine (default: one a GPU, else one)",
-    )
+    _add_workers(parser)
     parser.add_argument(
         "--feeders",
         type=_feeders,

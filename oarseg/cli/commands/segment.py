@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oarseg.cli.options import (
+    add_device,
     add_registration_argument,
     add_run_defaults,
     add_series,
@@ -84,12 +85,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse an image with more GiB of voxels, as stored (default: 8)",
     )
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cuda", "cpu"),
-        default="auto",
-        help="auto (default): a CUDA GPU if one works, else the CPU",
-    )
+    add_device(parser)
     add_threads(parser)
     add_run_defaults(parser)
     add_registration_argument(parser)
