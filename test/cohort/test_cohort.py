@@ -157,6 +157,18 @@ def test_what_a_cohort_does_not_take(
     assert "make one with oarseg cohort plan" in capsys.readouterr().err
 
 
+def test_options_that_are_not_the_plans_are_not_ignored(
+    source: Path, weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    assert plan(source, output, weights) == 0
+    for more in (("--region", "full"), ("--weights", tmp_path)):
+        done = run(output, *more)
+        assert done.returncode == 1
+        assert "expected the options of its plan" in done.stderr
+    assert not list((output / "cohort" / "attempt").iterdir())
+
+
 def test_a_link_out_of_the_folder_fails_its_case_only(
     source: Path, weights: Path, tmp_path: Path
 ) -> None:

@@ -192,8 +192,7 @@ def _run(arguments: argparse.Namespace) -> int:
     output = arguments.output.resolve()
     with lock_output(output):
         if arguments.input is None:
-            old = plan.read_plan(output)
-            made = plan.make_plan(Path(old.input), Path(old.weights), old.options)
+            made = _plan_again(arguments, output)
         else:
             weights = arguments.weights or default_weights()
             made = plan.make_plan(arguments.input, weights, _options(arguments))
@@ -209,6 +208,25 @@ def _run(arguments: argparse.Namespace) -> int:
             _worker_command(output, arguments, workers, "--parent", str(os.getpid())),
             _environments(workers, arguments.device),
         ).run()
+
+
+def _plan_again(arguments: argparse.Namespace, output: Path) -> Plan:
+    """Plan a folder's cohort as it was planned.
+
+    Raises:
+        InputError: an option says otherwise.
+    """
+    from oarseg.cohort import plan
+
+    old, told = plan.read_plan(output), _options(arguments)
+    weights = arguments.weights or Path(old.weights)
+    same = weights.resolve() == Path(old.weights)
+    if not same or told not in (plan.CohortOptions(), old.options):
+        raise InputError(
+            f"{output}: expected the options of its plan, or none of them, found others; pass "
+            "--input too to plan anew, into another --output"
+        )
+    return plan.make_plan(Path(old.input), weights, old.options)
 
 
 def _manner(arguments: argparse.Namespace) -> Manner:
