@@ -977,8 +977,9 @@ def test_prepare_and_segment_give_the_same_channels(
         found = Registration(tilted, Verdict("good", 0.5, 0.5, 0.5, 1.0, 0.0, ()), 0.0)
         monkeypatch.setattr(registration, "register_mr", lambda *_, **__: found)
     # Workers see what this process was given, however they are started.
-    monkeypatch.setattr(dataset, "ProcessPoolExecutor", ThreadPoolExecutor)
-    monkeypatch.setattr(dataset, "_let_interrupts_kill", lambda: None)
+    monkeypatch.setattr(
+        dataset, "ProcessPoolExecutor", lambda max_workers, **_: ThreadPoolExecutor(max_workers)
+    )
     out = tmp_path / "Dataset101_Test"
     dataset.prepare_dataset(data, out, challenge=HAN_SEG, progress=lambda _: None)
     given: list[NDArray[Any]] = []
