@@ -25,9 +25,8 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +40,7 @@ from oarseg.errors import InputError, OutputError
 from oarseg.imaging.volume import Volume, set_geometry
 from oarseg.phantom.case import Phantom, make_phantom
 from oarseg.phantom.spec import PhantomSpec
+from oarseg.system.process_pool import run_in_processes
 
 Layout = Literal["dataset", "platform"]
 
@@ -128,12 +128,16 @@ def _run(jobs: list[PhantomJob], workers: int, progress: Callable[[str], None]) 
             folders.append(write_phantom(job))
             progress(f"{job.name} written")
         return folders
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(write_phantom, job): job for job in jobs}
-        for done in as_completed(running):
-            done.result()
-            progress(f"{running[done].name} written")
-        return [future.result() for future in running]
+    written = {}
+    for job, future in run_in_processes(write_phantom, jobs, workers, keep_killed=True):
+        try:
+            written[job.name] = future.result()
+        except BrokenProcessPool as error:
+            raise OutputError(
+                f"{job.name}: its process was killed, as happens where memory runs out"
+            ) from error
+        progress(f"{job.name} written")
+    return [written[job.name] for job in jobs]
 
 
 def write_phantom(job: PhantomJob) -> Path:

@@ -316,21 +316,6 @@ def test_what_ends_one_case_costs_no_other(
     assert not list(out.glob("*Tr/case_03*"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_are_no_copies_of_this_process(
-    monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    """What is open here, networks with threads of their own for one, is not there."""
-    monkeypatch.setattr(dataset, "opened_here", object(), raising=False)
-    monkeypatch.setattr(dataset, "prepare_case", holds_what_is_open)
-    ((_, future),) = dataset._run_in_processes(["job"], workers)
-    assert future.result() is False
-
-
-def holds_what_is_open(_: object) -> bool:
-    return hasattr(dataset, "opened_here")
-
-
 def test_the_status_tells_of_lost_cases(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,7 @@ from oarseg.model.manifest import write_manifest
 from oarseg.phantom import write_cases
 from oarseg.registration import Registration, Verdict
 from oarseg.results import results_file
+from oarseg.system import process_pool
 from oarseg.system.memory import Need, Room
 from oarseg.training.preparation import dataset
 from oarseg.workflows import segment_case, segment_folder, sums
@@ -978,7 +979,7 @@ def test_prepare_and_segment_give_the_same_channels(
         monkeypatch.setattr(registration, "register_mr", lambda *_, **__: found)
     # Workers see what this process was given, however they are started.
     monkeypatch.setattr(
-        dataset, "ProcessPoolExecutor", lambda max_workers, **_: ThreadPoolExecutor(max_workers)
+        process_pool, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers)
     )
     out = tmp_path / "Dataset101_Test"
     dataset.prepare_dataset(data, out, challenge=HAN_SEG, progress=lambda _: None)

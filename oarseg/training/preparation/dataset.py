@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,6 +32,7 @@ from oarseg.inference.channels import build_channels, read_images
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
 from oarseg.model.manifest import ChannelRecipe
+from oarseg.system.process_pool import run_in_processes
 from oarseg.training.preparation.dataset_origin import (
     Options,
     check_options,
@@ -308,71 +305,16 @@ def _run_all(
         failed.append(CaseProblem(job.case.name, message))
         warn(f"{job.case.name}: left out: {message}")
 
-    for job, future in _run_in_processes(jobs, workers):
+    for job, future in run_in_processes(prepare_case, jobs, workers):
         finish(job, future)
     # A killed worker breaks the pool, and with it the cases that waited. Alone in a pool, a
     # case breaks only itself.
     finished = {case.name for case in done} | {problem.name for problem in failed}
     for job in jobs:
         if job.case.name not in finished:
-            for _, future in _run_in_processes([job], 1, keep_killed=True):
+            for _, future in run_in_processes(prepare_case, [job], 1, keep_killed=True):
                 finish(job, future)
     return done, failed
-
-
-def _run_in_processes(
-    jobs: Sequence[CaseJob], workers: int, *, keep_killed: bool = False
-) -> Iterator[tuple[CaseJob, Future[PreparedCase]]]:
-    """Run jobs in processes of their own; yield each as it finishes.
-
-    Args:
-        jobs: what to run.
-        workers: processes at a time.
-        keep_killed: also yield the jobs whose process was killed.
-    """
-    # Not forked: a copy of a process that has threads, such as those of open networks, may wait
-    # for ever for one that it has not.
-    pool = ProcessPoolExecutor(
-        max_workers=workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_let_interrupts_kill,
-    )
-    try:
-        with _held_interrupts():
-            futures = {pool.submit(prepare_case, job): job for job in jobs}
-        for future in as_completed(futures):
-            if keep_killed or not isinstance(future.exception(), BrokenProcessPool):
-                yield futures[future], future
-    except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _held_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt only at the end.
-
-    In the middle of a fork Python drops the exception, or loses a process that it has started.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt
-
-
-def _let_interrupts_kill() -> None:
-    # A terminal sends SIGINT to every process; only the first one reports it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _failure(job: CaseJob, future: Future[PreparedCase]) -> str | None:
