@@ -8,17 +8,16 @@ FROM python:3.11-slim AS builder
 # pip stays outside the venv: nothing in the final image needs it.
 RUN python -m venv --without-pip /opt/venv
 ARG REQUIREMENTS=requirements.txt
-COPY requirements.txt requirements-cpu.txt docker/prune.py docker/itk.txt /tmp/
-# --no-deps: the file is the whole, resolved set. What no run can use goes: static
-# libraries, the packages' own tests, NVRTC's alternative build, what prune.py knows of, and
-# OpenVINO's telemetry, which would fail the import for a uid without a home folder. Byte code is
-# compiled here because the root is read-only at run time, and never checked: the sources do not
-# change.
+COPY requirements.txt requirements-cpu.txt /tmp/
+# --no-deps: the file is the whole, resolved set.
 RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile \
-        --no-deps --only-binary :all: --require-hashes -r "/tmp/$REQUIREMENTS" \
-    && python /tmp/prune.py /opt/venv/lib/python3.11/site-packages \
-    && find /opt/venv \( -name '*.a' -o -name 'libnvrtc*.alt.so.*' \) -delete \
-    && rm -rf /opt/venv/lib/python3.11/site-packages/openvino_telemetry* \
+        --no-deps --only-binary :all: --require-hashes -r "/tmp/$REQUIREMENTS"
+# What no run can use goes (prune.py, static libraries, the packages' own tests), in a step of its own:
+# another choice downloads nothing again. Byte code is compiled here because the root is read-only
+# at run time, and never checked: the sources do not change.
+COPY docker/prune.py docker/itk.txt /tmp/
+RUN python /tmp/prune.py /opt/venv/lib/python3.11/site-packages \
+    && find /opt/venv -name '*.a' -delete \
     && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
     && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib \
     && chmod -R u=rwX,go=rX /opt/venv

@@ -3,12 +3,16 @@
     python docker/prune.py /opt/venv/lib/python3.11/site-packages
 
 ITK's Python packages have 1.6 GB, of which one registration loads an eighth. ``itk.txt`` beside
-this file lists what it loads; ``python bench/itk_parts.py`` writes it anew. The build of the image
-runs this; nothing is imported.
+this file lists what it loads; ``python bench/itk_parts.py`` writes it anew. Of CUDA, a library stays
+if another names it in its table of needed libraries (``readelf --dynamic``), used or not: ONNX Runtime
+would not load without it. Of those that are opened by name on demand, the ones that no operator of
+ours asks for go; ``test/container/test_libraries.py`` asks each function that ONNX Runtime calls. The
+build of the image runs this; nothing is imported.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,8 +29,22 @@ OPENVINO = (
     "libopenvino_tensorflow_frontend.so*",
     "libopenvino_tensorflow_lite_frontend.so*",
 )
-# BLAS for R and FFTW's interface; nobody links to them.
-CUDA = ("cublas/lib/libnvblas.so*", "cufft/lib/libcufftw.so*")
+CUDA = (
+    # BLAS for R and FFTW's interface; nobody links to them.
+    "cublas/lib/libnvblas.so*",
+    "cufft/lib/libcufftw.so*",
+    # NVRTC's other build, which its own users choose.
+    "cuda_nvrtc/lib/libnvrtc*.alt.so*",
+    # Recurrent networks and attention: libcudnn.so opens it when one of their functions is called.
+    "cudnn/lib/libcudnn_adv.so*",
+)
+WHOLE = (
+    # libcufft.so opens it for a plan of a Fourier transform, which no network of ours has.
+    "nvidia/nvjitlink",
+    "nvidia_nvjitlink_cu12-*",
+    # Would fail the import of OpenVINO for a uid without a home folder.
+    "openvino_telemetry*",
+)
 
 
 def main() -> None:
@@ -37,6 +55,7 @@ def main() -> None:
     prune_itk(packages, frozenset(kept))
     prune_files(packages / "openvino" / "libs", OPENVINO)
     prune_files(packages / "nvidia", CUDA)
+    prune_folders(packages, WHOLE)
     print(f"{packages}: {(before - size(packages)) >> 20} MiB of {before >> 20} removed")
 
 
@@ -53,6 +72,13 @@ def prune_files(folder: Path, patterns: Iterable[str]) -> None:
     for pattern in patterns:
         for path in folder.glob(pattern):
             path.unlink()
+
+
+def prune_folders(folder: Path, patterns: Iterable[str]) -> None:
+    """Remove the folders below a folder that match one of the patterns."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
 
 
 def size(folder: Path) -> int:

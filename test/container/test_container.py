@@ -30,7 +30,7 @@ from oarseg.challenges import catalogue
 RULES = catalogue.load_challenge("han_seg")
 IMAGES = ROOT / "test" / "images"
 FOREIGN_UID = "12345:12345"
-LARGEST_IMAGE = 6.5e9
+LARGEST_IMAGE = 4.5e9
 # The runs of one machine agree to the byte; another CPU may round otherwise.
 LEAST_DICE = 0.99
 
@@ -270,8 +270,9 @@ def test_sbom_lists_what_is_in_the_image(image: str, tmp_path: Path) -> None:
     debian = {purl.split("/")[2].partition("@")[0] for purl in listed if purl.startswith("pkg:deb")}
     assert debian == set(names)
     pins = re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.txt").read_text())
-    # OpenVINO's telemetry is pinned because pip wants it, and taken out of the image.
-    wanted = {f"pkg:pypi/{name}@{v}" for name, v in pins if name != "openvino-telemetry"}
+    # Pinned because pip wants them, and taken out of the image (docker/prune.py).
+    left_out = {"openvino-telemetry", "nvidia-nvjitlink-cu12"}
+    wanted = {f"pkg:pypi/{name}@{v}" for name, v in pins if name not in left_out}
     assert listed >= wanted
     assert f"oarseg-{__version__}.cdx.json" in (tmp_path / "SHA256SUMS").read_text()
 

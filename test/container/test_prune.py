@@ -25,6 +25,9 @@ def test_what_no_run_loads_is_removed_and_nothing_else(tmp_path: Path) -> None:
         KEPT[0],
         "itk_core-5.4.7.dist-info/METADATA",
         "nvidia/cublas/lib/libcublas.so.12",
+        "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9",
+        "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+        "nvidia/cudnn/lib/libcudnn_engines_precompiled.so.9",
         "openvino/libs/libopenvino_intel_cpu_plugin.so",
         "openvino/libs/libopenvino_onnx_frontend.so.2641",
         "scipy/sparse/csgraph/x.so",
@@ -34,10 +37,16 @@ def test_what_no_run_loads_is_removed_and_nothing_else(tmp_path: Path) -> None:
         "itk/itkLevelSetPython.py",
         "itk_io.libs/libtbb-1.so",
         "nvidia/cublas/lib/libnvblas.so.12",
+        "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.alt.so.12.9",
+        "nvidia/cuda_nvrtc/lib/libnvrtc.alt.so.12",
+        "nvidia/cudnn/lib/libcudnn_adv.so.9",
         "nvidia/cufft/lib/libcufftw.so.11",
+        "nvidia/nvjitlink/lib/libnvJitLink.so.12",
+        "nvidia_nvjitlink_cu12-12.9.86.dist-info/METADATA",
         "openvino/libs/cache.json",
         "openvino/libs/libopenvino_intel_gpu_plugin.so",
         "openvino/libs/libopenvino_tensorflow_lite_frontend.so.2641",
+        "openvino_telemetry/main.py",
     ]
     put(tmp_path, *kept, *removed)
     subprocess.run([sys.executable, SCRIPT, tmp_path], check=True, capture_output=True)
