@@ -11,7 +11,8 @@ ARG REQUIREMENTS=requirements.txt
 COPY requirements.txt requirements-cpu.txt /tmp/
 # --no-deps: the file is the whole, resolved set.
 RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile \
-        --no-deps --only-binary :all: --require-hashes -r "/tmp/$REQUIREMENTS"
+        --no-deps --only-binary :all: --require-hashes -r "/tmp/$REQUIREMENTS" \
+    && chmod -R u=rwX,go=rX /opt/venv
 # What no run can use goes (prune.py, static libraries, the packages' own tests), in a step of its own:
 # another choice downloads nothing again. Byte code is compiled here because the root is read-only
 # at run time, and never checked: the sources do not change.
@@ -19,8 +20,7 @@ COPY docker/prune.py docker/itk.txt /tmp/
 RUN python /tmp/prune.py /opt/venv/lib/python3.11/site-packages \
     && find /opt/venv -name '*.a' -delete \
     && find /opt/venv -type d -name tests -prune -exec rm -rf {} + \
-    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib \
-    && chmod -R u=rwX,go=rX /opt/venv
+    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
 
 COPY process.py /opt/app/
 COPY oarseg /opt/app/oarseg

@@ -10,18 +10,13 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . ./.image.sh
 
-name=
+while take_variant "${1-}"; do shift; done
+need_docker
 options=()
-while :; do
-  case ${1-} in
-    --cpu) name+=-cpu; options+=(--build-arg REQUIREMENTS=requirements-cpu.txt) ;;
-    --invoke) name+=-invoke; options+=(--build-arg API_METHOD=invoke) ;;
-    --without-weights) name+=-without-weights; options+=(--build-arg WITH_WEIGHTS=0) ;;
-    *) break ;;
-  esac
-  shift
-done
-options+=(--tag "oarseg:$version$name")
-[ -n "$name" ] || options+=(--tag oarseg:latest)
+[ -z "$cpu" ] || options+=(--build-arg REQUIREMENTS=requirements-cpu.txt)
+[ -z "$invoke" ] || options+=(--build-arg API_METHOD=invoke)
+[ -z "$without" ] || options+=(--build-arg WITH_WEIGHTS=0)
+options+=(--tag "oarseg:$version$(variant_name)")
+[ -n "$(variant_name)" ] || options+=(--tag oarseg:latest)
 docker build --platform=linux/amd64 --build-arg "VERSION=$version" --label "$label=$(source_hash)" \
   "${options[@]}" "$@" .

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Writes what the platform takes as uploads:
 #
-#   ./export.sh [image|sbom|weights|all] [FOLDER] [--weights WEIGHTS] [--without-weights]
+#   ./export.sh [image|sbom|weights|all] [FOLDER] [--weights WEIGHTS]
+#               [--cpu] [--invoke] [--without-weights]
 #
 #   FOLDER                           dist/ unless given
 #   WEIGHTS                          a folder that oarseg export wrote; weights/ unless given
-#   oarseg-<version>.tar.gz          the image that build.sh made; with --without-weights, the
-#                                    one of ./build.sh --without-weights, which it builds: the
-#                                    phantom weights cannot stand in for a model
+#   oarseg-<version>.tar.gz          the image that build.sh made; with --cpu, --invoke or
+#                                    --without-weights, the one of ./build.sh with these, which it
+#                                    builds if it is older than the code: oarseg-<version>-cpu.tar.gz
 #   oarseg-<version>.cdx.json        what that image is made of (CycloneDX), and
 #   SHA256SUMS                       the hashes of all files in the folder
 #   oarseg-weights-<version>.tar.gz  WEIGHTS, which the platform unpacks to /opt/ml/model
@@ -15,27 +16,34 @@
 # It ends with what to upload where, and with the algorithm's settings.
 set -euo pipefail
 
-usage() { sed -n '2,15p' "$0" | sed 's/^# \{0,1\}//' >&2; exit 2; }
-without=
-weights=
+script=$(realpath "$0")
+usage() { sed -n '2,16p' "$script" | sed 's/^# \{0,1\}//' >&2; exit 2; }
+here=$PWD
+cd "$(dirname "$0")"
+. ./.image.sh
+from_here() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+
+weights=$PWD/weights
 arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --without-weights) without=-without-weights ;;
-    --weights) [ -f "${2-}/manifest.json" ] || { echo "${2-}: expected a folder with manifest.json, that oarseg export wrote" >&2; exit 2; }
-      weights=$(cd "$2" && pwd); shift ;;
-    -*) usage ;;
+    --weights) weights=$(from_here "${2-}")
+      [ -f "$weights/manifest.json" ] || {
+        echo "${2-}: expected a folder with manifest.json, that oarseg export wrote" >&2; exit 2; }
+      shift ;;
+    -*) take_variant "$1" || usage ;;
     *) arguments+=("$1") ;;
   esac
   shift
 done
 what=${arguments[0]:-all}
-mkdir -p "${arguments[1]:-$(dirname "$0")/dist}"
-folder=$(cd "${arguments[1]:-$(dirname "$0")/dist}" && pwd)
-cd "$(dirname "$0")"
-. ./.image.sh
-weights=${weights:-$PWD/weights}
-image=oarseg:$version$without
+case $what in image|sbom|weights|all) ;; *) usage ;; esac
+[ "${#arguments[@]}" -le 2 ] || usage
+folder=${arguments[1]:+$(from_here "${arguments[1]}")}
+folder=${folder:-$PWD/dist}
+mkdir -p "$folder"
+name=$version$(variant_name)
+image=oarseg:$name
 
 # pigz writes the same format with all cores; -n leaves the date out.
 compress() { if command -v pigz >/dev/null; then pigz -n; else gzip -n; fi; }
@@ -46,12 +54,21 @@ finish() {
   du -h "$1"
 }
 
-export_image() {
-  local file=$folder/oarseg-$version$without.tar.gz
-  if [ -n "$without" ]; then ./build.sh --without-weights >&2; fi
-  if [ "$(image_hash "$image")" != "$(source_hash)" ]; then
-    echo "warning: $image is older than the code, or not there; ./build.sh makes it anew" >&2
+# The variants are built here; the whole image is the one that was tried, or none is there.
+find_image() {
+  need_docker
+  if [ "$(image_hash "$image")" = "$(source_hash)" ]; then return; fi
+  if [ -n "$(variant_name)" ] || ! docker image inspect "$image" >/dev/null 2>&1; then
+    echo "building $image: there is none of this code" >&2
+    build_variant >&2
+  else
+    echo "warning: $image is older than the code; ./build.sh makes it anew" >&2
   fi
+}
+
+export_image() {
+  local file=$folder/oarseg-$name.tar.gz
+  find_image
   docker save "$image" | compress >"$file.part"
   finish "$file"
   export_sbom
@@ -59,7 +76,7 @@ export_image() {
 
 # The image lists itself: what is there counts, not what was asked for.
 export_sbom() {
-  local file=$folder/oarseg-$version$without.cdx.json
+  local file=$folder/oarseg-$name.cdx.json
   oarseg_in_image "$image" -m oarseg.cli.sbom >"$file.part"
   finish "$file"
 }
@@ -75,19 +92,18 @@ export_weights() {
 next_steps() {
   echo
   echo "On Grand Challenge (docs/submission.md):"
-  echo "1. Algorithm, Containers: upload $folder/oarseg-$version$without.tar.gz"
+  echo "1. Algorithm, Containers: upload $folder/oarseg-$name.tar.gz"
   echo "2. Algorithm, Models: upload $folder/oarseg-weights-$version.tar.gz"
   echo "3. Algorithm, Settings:"
   oarseg_in_image --volume "$weights:/opt/ml/model:ro" "$image" -m oarseg.cli submission ||
-    echo "   oarseg submission --largest Z Y X --spacing Z Y X tells the memory"
+    echo "   oarseg submission --weights … --largest Z Y X --spacing Z Y X tells the memory"
 }
 
 case $what in
   image) export_image ;;
-  sbom) export_sbom ;;
+  sbom) find_image; export_sbom ;;
   weights) export_weights ;;
   all) export_weights; export_image ;;
-  *) usage ;;
 esac
 
 (cd "$folder" &&

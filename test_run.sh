@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Runs cases through the image as Grand Challenge would; needs Docker and nothing else.
 #
-#   ./test_run.sh CASES [WEIGHTS] [OUT] [EXPECTED]
+#   ./test_run.sh [--cpu] [--invoke] CASES [WEIGHTS] [OUT] [EXPECTED]
 #
+#   --cpu     the image without CUDA
+#   --invoke  the image that serves: it is asked as the platform would, once a job
 #   CASES     a job's /input (images/<slug>/ or inputs.json), or a folder of such folders, each a
 #             job of its own; or cases as in a data set, all in one run
 #   WEIGHTS   a folder that oarseg export wrote; - for the image's own (default)
@@ -12,27 +14,36 @@
 # MEMORY=8g is the limit; without it 16g. The image is built if there is none, or an older one.
 set -euo pipefail
 
-if [ $# -lt 1 ] || [ $# -gt 4 ] || [ ! -d "$1" ]; then
-  sed -n '2,12p' "$0" | sed 's/^# \{0,1\}//' >&2
-  exit 2
-fi
+script=$(realpath "$0")
+usage() { sed -n '2,15p' "$script" | sed 's/^# \{0,1\}//' >&2; exit 2; }
+here=$PWD
+cd "$(dirname "$0")"
+. ./.image.sh
+while take_variant "${1-}"; do shift; done
+case ${1--} in -*) usage ;; esac
+[ $# -le 4 ] || usage
 folder() { # an absolute path, of a folder that must be there
   [ -d "$1" ] || { echo "$1: expected a folder, found none" >&2; exit 2; }
   (cd "$1" && pwd)
 }
+cd "$here"
 cases=$(folder "$1")
 weights=${2:--}
 [ "$weights" = - ] || weights=$(folder "$weights")
+expected=${4:+$(folder "$4")}
+if [ "$weights" != - ] && [ ! -f "$weights/manifest.json" ]; then
+  echo "$2: expected a folder with manifest.json, that oarseg export wrote" >&2
+  exit 2
+fi
 mkdir -p "${3:-test_out}"
 out=$(folder "${3:-test_out}")
-expected=${4:+$(folder "$4")}
-cd "$(dirname "$0")"
-. ./.image.sh
+cd - >/dev/null
+need_docker
 
-image=oarseg:$version
+image=oarseg:$version$(variant_name)
 if [ "$(image_hash "$image")" != "$(source_hash)" ]; then
   echo "building $image: there is none of this code"
-  ./build.sh --quiet
+  build_variant --quiet
 fi
 
 is_job() { [ -d "$1/images" ] || [ -e "$1/inputs.json" ]; }
@@ -42,7 +53,11 @@ if is_job "$cases"; then
 else
   for below in "$cases"/*/; do if is_job "${below%/}"; then jobs+=("${below%/}"); fi; done
 fi
-[ ${#jobs[@]} -gt 0 ] || jobs=("$cases")
+several=()
+if [ ${#jobs[@]} = 0 ]; then
+  jobs=("$cases")
+  several=(--several)
+fi
 
 options=("${platform_flags[@]}" --memory "${MEMORY:-16g}" --memory-swap "${MEMORY:-16g}")
 if docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q nvidia; then options+=(--gpus all); fi
@@ -51,6 +66,38 @@ model=()
 # The caller's own user, or the image's: the platform's is never root.
 user=()
 [ "$(id -u)" = 0 ] || user=(--user "$(id -u):$(id -g)")
+
+# Asks the server as the platform does, from inside, as there is no network.
+client='
+import http.client, sys, time
+
+def ask(method, path):
+    connection = http.client.HTTPConnection("127.0.0.1", 4743)
+    connection.request(method, path)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode().strip()
+
+for attempt in range(300):
+    try:
+        if ask("GET", "/health")[0] == 200:
+            break
+    except ConnectionError:
+        pass
+    time.sleep(1)
+status, text = ask("POST", "/invoke")
+print(f"POST /invoke: {status} {text}")
+sys.exit(status != 201)
+'
+run_image() {
+  if [ -z "$invoke" ]; then docker run --rm "$@"; return; fi
+  local name=oarseg-test-run-$$ status=0
+  docker run --detach --name "$name" "$@" >/dev/null
+  docker exec "$name" /opt/venv/bin/python -c "$client" || status=$?
+  docker stop --time 5 "$name" >/dev/null
+  docker logs "$name"
+  docker rm --force "$name" >/dev/null
+  return $status
+}
 
 failed=0
 table=()
@@ -61,7 +108,7 @@ for job in "${jobs[@]}"; do
   echo "== $name"
   start=$SECONDS
   status=0
-  docker run --rm "${options[@]}" ${user[@]+"${user[@]}"} ${model[@]+"${model[@]}"} \
+  run_image "${options[@]}" ${user[@]+"${user[@]}"} ${model[@]+"${model[@]}"} \
     --volume "$job:/input:ro" --volume "$out/$name:/output" "$image" || status=$?
   compared=()
   if [ -n "$expected" ]; then
@@ -70,7 +117,7 @@ for job in "${jobs[@]}"; do
   verdict=0
   oarseg_in_image ${model[@]+"${model[@]}"} --volume "$out/$name:/output:ro" \
     ${compared[@]+"${compared[@]}"} "$image" -m oarseg.cli submission --output /output \
-    ${compared[@]+--expected /expected} || verdict=$?
+    ${several[@]+"${several[@]}"} ${compared[@]+--expected /expected} || verdict=$?
   table+=("$name: exit status $status, $((SECONDS - start)) s, check $([ $verdict = 0 ] && echo passed || echo failed)")
   if [ $status != 0 ] || [ $verdict != 0 ]; then failed=1; fi
 done

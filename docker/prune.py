@@ -3,11 +3,11 @@
     python docker/prune.py /opt/venv/lib/python3.11/site-packages
 
 ITK's Python packages have 1.6 GB, of which one registration loads an eighth. ``itk.txt`` beside
-this file lists what it loads; ``python bench/itk_parts.py`` writes it anew. Of CUDA, a library stays
-if another names it in its table of needed libraries (``readelf --dynamic``), used or not: ONNX Runtime
-would not load without it. Of those that are opened by name on demand, the ones that no operator of
-ours asks for go; ``test/container/test_libraries.py`` asks each function that ONNX Runtime calls. The
-build of the image runs this; nothing is imported.
+this file lists what it loads; ``python bench/itk_parts.py`` writes it anew. Of CUDA, a library
+stays if another names it in its table of needed libraries (``readelf --dynamic``), used or not:
+ONNX Runtime would not load without it. Of those that are opened by name on demand, the ones that no
+operator of ours asks for go; ``test/container/test_libraries.py`` calls each function that ONNX
+Runtime calls. The build of the image runs this; nothing is imported.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ OPENVINO = (
     "libopenvino_pytorch_frontend.so*",
     "libopenvino_tensorflow_frontend.so*",
     "libopenvino_tensorflow_lite_frontend.so*",
+)
+# What of Python would open them.
+OPENVINO_PYTHON = (
+    "jax/*.so",
+    "paddle/*.so",
+    "pytorch/*.so",
+    "tensorflow/*.so",
 )
 CUDA = (
     # BLAS for R and FFTW's interface; nobody links to them.
@@ -54,6 +61,7 @@ def main() -> None:
     before = size(packages)
     prune_itk(packages, frozenset(kept))
     prune_files(packages / "openvino" / "libs", OPENVINO)
+    prune_files(packages / "openvino" / "frontend", OPENVINO_PYTHON)
     prune_files(packages / "nvidia", CUDA)
     prune_folders(packages, WHOLE)
     print(f"{packages}: {(before - size(packages)) >> 20} MiB of {before >> 20} removed")

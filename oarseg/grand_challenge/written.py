@@ -41,6 +41,14 @@ class WrittenFile:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether the platform takes what was written, and why, in one sentence."""
+
+    taken: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class LabelComparison:
     """A label file beside the one that was expected.
 
@@ -98,22 +106,35 @@ def _labels(path: Path) -> set[int]:
     return {int(value) for _, _, plane in open_stack(path).planes() for value in np.unique(plane)}
 
 
-def platform_verdict(written: Sequence[WrittenFile], rules: Challenge) -> str:
-    """Say in one sentence whether the platform would take what one job wrote."""
-    taken = sum(file.taken for file in written)
-    refused = [file for file in written if file.verdict.startswith("refused")]
+def judge_written(
+    written: Sequence[WrittenFile], rules: Challenge, *, several: bool = False
+) -> Verdict:
+    """Judge whether the platform would take what a run wrote.
+
+    Args:
+        written: its files.
+        rules: its challenge.
+        several: the run had several cases, each of which is a job of its own on the platform.
+    """
     if rules.output.path or not rules.output.slug:
-        return (
-            'the challenge writes no output socket: give its file [output] slug = "…" and '
-            'ending = ".mha", and export with it'
+        return Verdict(
+            taken=False,
+            text='the challenge writes no output socket: give its file [output] slug = "…" and '
+            'ending = ".mha", and export with it',
         )
-    if taken == 1 and not refused:
-        return "a job that writes this is taken"
+    refused = next((file for file in written if file.verdict.startswith("refused")), None)
     if refused:
-        return f"a job that writes this fails: {refused[0].path} {refused[0].verdict}"
-    return f"a job that writes this fails: expected one image in {IMAGES}/{rules.output.slug}, " + (
-        f"found {taken}: one case a job" if taken else "found none"
-    )
+        text = f"a job that writes this fails: {refused.path} {refused.verdict}"
+        return Verdict(taken=False, text=text)
+    number = sum(file.taken for file in written)
+    if number == 1:
+        return Verdict(taken=True, text="a job that writes this is taken")
+    if several and number:
+        return Verdict(taken=True, text=f"each of these {number} images is taken, from its own job")
+    found = f"found {number}: one case a job" if number else "found none"
+    socket = f"{IMAGES}/{rules.output.slug}"
+    text = f"a job that writes this fails: expected one image in {socket}, {found}"
+    return Verdict(taken=False, text=text)
 
 
 def compare_labels(output: Path, expected: Path, rules: Challenge) -> Iterator[LabelComparison]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tomllib
@@ -87,7 +88,9 @@ def test_scripts_are_strict_and_executable(script: str) -> None:
     assert "\nset -euo pipefail\n" in (ROOT / script).read_text()
 
 
-def run_script(tmp_path: Path, *command: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+def run_script(
+    tmp_path: Path, *command: str, answer: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a script where a stand-in notes what is asked of Docker, and answers each the same."""
     (tmp_path / "bin").mkdir(exist_ok=True)
     stand_in = tmp_path / "bin" / "docker"
@@ -100,15 +103,20 @@ def run_script(tmp_path: Path, *command: str, answer: str = "") -> subprocess.Co
         capture_output=True,
         text=True,
         env=os.environ | {"PATH": path},
+        cwd=cwd,
     )
 
 
-def scripted(tmp_path: Path, *command: str, answer: str = "") -> list[str]:
-    """What a script that succeeds asks of Docker, a line each, but for the image's label."""
-    done = run_script(tmp_path, *command, answer=answer)
+# There is no image at all.
+NO_IMAGE = 'case "$1 $2" in "image inspect") exit 1;; esac'
+
+
+def scripted(tmp_path: Path, *command: str, answer: str = "", cwd: Path | None = None) -> list[str]:
+    """What a script that succeeds asks of Docker, a line each, but for versions and labels."""
+    done = run_script(tmp_path, *command, answer=answer, cwd=cwd)
     assert done.returncode == 0, done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
-    return [line for line in asked if not line.startswith("image inspect ")]
+    return [line for line in asked if not line.startswith(("image inspect ", "info", "version"))]
 
 
 def test_an_image_without_weights_is_built_and_saved_under_a_name_of_its_own(
@@ -134,6 +142,63 @@ def test_an_image_with_weights_is_saved_as_it_was_built(tmp_path: Path) -> None:
     asked = scripted(tmp_path, "export.sh", "image", str(tmp_path / "dist"))
     assert [line.split()[0] for line in asked] == ["save", "run"]
     assert asked[0] == f"save oarseg:{__version__}"
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "build"),
+    [
+        (("--cpu",), "-cpu", "requirements-cpu.txt"),
+        (("--invoke", "--cpu"), "-cpu-invoke", "API_METHOD=invoke"),
+        (("--without-weights", "--cpu"), "-cpu-without-weights", "WITH_WEIGHTS=0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_any_image_is_exported_under_its_name(
+    tmp_path: Path, options: tuple[str, ...], name: str, build: str
+) -> None:
+    dist = tmp_path / "dist"
+    asked = scripted(tmp_path, "export.sh", *options, "image", str(dist))
+    assert build in asked[0]
+    assert asked[1] == f"save oarseg:{__version__}{name}"
+    assert (dist / f"oarseg-{__version__}{name}.tar.gz").is_file()
+    assert f" --tag oarseg:{__version__}{name} ." in scripted(tmp_path, "build.sh", *options)[-1]
+
+
+@pytest.mark.parametrize("script", ["export.sh", "test_run.sh"])
+def test_an_image_that_is_not_there_is_built(tmp_path: Path, script: str) -> None:
+    (tmp_path / "cases" / "images").mkdir(parents=True)
+    arguments = ("sbom", "dist") if script == "export.sh" else ("cases",)
+    asked = scripted(tmp_path, script, *arguments, answer=NO_IMAGE, cwd=tmp_path)
+    assert [line.split()[0] for line in asked[:2]] == ["build", "run"]
+
+
+@pytest.mark.parametrize(
+    "command", [("build.sh",), ("export.sh", "image", "dist"), ("test_run.sh", "cases")]
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_without_an_engine_it_is_said_in_one_line(
+    tmp_path: Path, command: tuple[str, ...], there: bool
+) -> None:
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "tools").mkdir()
+    for tool in ("bash", "dirname", "realpath", "sed", "mkdir", "tail"):
+        (tmp_path / "tools" / tool).symlink_to(str(shutil.which(tool)))
+    if there:
+        stand_in = tmp_path / "tools" / "docker"
+        stand_in.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+        stand_in.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "tools" / "bash", ROOT / command[0], *command[1:]],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path / "tools")},
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    wanted = "found: Cannot connect to the Docker daemon" if there else "found no docker command"
+    assert wanted in line
 
 
 def source_hash() -> str:
@@ -219,6 +284,43 @@ def test_a_job_that_fails_fails_the_run(tmp_path: Path) -> None:
     assert run_script(tmp_path, "test_run.sh").returncode == 2
     nowhere = run_script(tmp_path, *arguments[:2], str(tmp_path / "nowhere"))
     assert (nowhere.returncode, "expected a folder, found none" in nowhere.stderr) == (2, True)
+    no_weights = run_script(tmp_path, *arguments[:2], str(tmp_path / "cases"))
+    assert no_weights.returncode == 2
+    assert "cases: expected a folder with manifest.json" in no_weights.stderr
+
+
+def test_paths_with_blanks_from_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "my cases" / "a b" / "images").mkdir(parents=True)
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "my model" / "manifest.json").write_text("{}")
+    asked = scripted(tmp_path, "test_run.sh", "my cases", "my model", "my out", cwd=tmp_path)
+    (run,) = (line for line in asked if ":/input:ro" in line)
+    assert f"--volume {tmp_path}/my model:/opt/ml/model:ro" in run
+    assert f"--volume {tmp_path}/my cases/a b:/input:ro" in run
+    assert f"--volume {tmp_path}/my out/a b:/output" in run
+
+
+def test_cases_as_in_a_data_set_are_one_run_of_several(tmp_path: Path) -> None:
+    (tmp_path / "imagesTs").mkdir()
+    asked = scripted(tmp_path, "test_run.sh", "imagesTs", "-", "out", cwd=tmp_path)
+    assert f"{tmp_path}/imagesTs:/input:ro" in asked[1]
+    assert asked[2].endswith("submission --output /output --several")
+
+
+def test_a_server_is_asked_as_the_platform_would(tmp_path: Path) -> None:
+    (tmp_path / "cases" / "images").mkdir(parents=True)
+    command = ("test_run.sh", "--invoke", "--cpu", "cases")
+    asked = " ".join(scripted(tmp_path, *command, answer="echo runc", cwd=tmp_path))
+    image = f"oarseg:{__version__}-cpu-invoke"
+    steps = ["build ", "run --detach ", f":/output {image} ", "exec ", 'ask("POST", "/invoke")']
+    steps += ["stop --time 5 ", "logs ", "rm --force ", f"{image} -m oarseg.cli submission"]
+    places = [asked.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+    # Its exit status is the invocation's.
+    failing = 'case "$1" in exec) exit 1;; esac'
+    done = run_script(tmp_path, *command, answer=failing, cwd=tmp_path)
+    assert (done.returncode, "exit status 1" in done.stdout) == (1, True)
 
 
 def test_the_image_holds_the_weights_unless_told_otherwise() -> None:

@@ -35,8 +35,10 @@ def output(tmp_path: Path) -> Path:
     return folder
 
 
-def verdict(output: Path, rules: Challenge = HAN_SEG) -> str:
-    return written.platform_verdict(written.list_written(output, rules), rules)
+def verdict(output: Path, rules: Challenge = HAN_SEG, *, several: bool = False) -> str:
+    found = written.judge_written(written.list_written(output, rules), rules, several=several)
+    assert found.taken == ("is taken" in found.text)
+    return found.text
 
 
 def test_settings_of_the_shipped_model() -> None:
@@ -88,6 +90,7 @@ def test_what_the_platform_would_refuse(output: Path) -> None:
     label_file = output / SOCKET / "case_01_seg.mha"
     shutil.copy(label_file, output / SOCKET / "case_02_seg.mha")
     assert "found 2: one case a job" in verdict(output)
+    assert verdict(output, several=True) == "each of these 2 images is taken, from its own job"
     (output / SOCKET / "case_02_seg.mha").rename(output / SOCKET / "case_02_seg.nrrd")
     assert "refused: expects .mha or .tif" in verdict(output)
     (output / SOCKET / "case_02_seg.nrrd").unlink()
@@ -171,3 +174,7 @@ def test_the_command(output: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "0 of 5218304 voxels differ" in capsys.readouterr().out
     assert main(["submission", *weights, "--output", str(tmp_path / "none")]) == 1
     assert main(["submission", *weights, "--expected", str(output)]) == 1
+    assert main(["submission", *weights, "--several"]) == 1
+    shutil.copytree(output / SOCKET, output / "images" / "other")
+    assert main(checked) == 1
+    assert "images/other/case_01_seg.mha refused" in capsys.readouterr().out

@@ -39,7 +39,8 @@ def add_submission(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="list the files of this folder of results, and what the platform takes",
+        help="list the files of this folder of results, and what the platform takes; status 1 if "
+        "it would refuse them",
     )
     parser.add_argument(
         "--expected",
@@ -47,6 +48,11 @@ def add_submission(commands: Subparsers[argparse.ArgumentParser]) -> None:
         metavar="FOLDER",
         help="with --output: compare its label files with those of this folder; status 1 if a "
         "voxel differs",
+    )
+    parser.add_argument(
+        "--several",
+        action="store_true",
+        help="with --output: the run had several cases, each of which is a job on the platform",
     )
     voxels = whole_number(1, MOST_VOXELS_ALONG)
     parser.add_argument(
@@ -74,12 +80,13 @@ def run_submission(arguments: argparse.Namespace) -> int:
 
     if (arguments.largest is None) != (arguments.spacing is None):
         raise InputError("--largest and --spacing: expected both or none")
-    if arguments.expected and not arguments.output:
-        raise InputError("--expected: expected --output with it; it is compared with that folder")
+    for option in ("expected", "several"):
+        if getattr(arguments, option) and not arguments.output:
+            raise InputError(f"--{option}: expected --output with it; it is about that folder")
     weights = bundle.load_bundle(arguments.weights or default_weights())
     rules = challenge_of(weights, arguments.challenge)
     if arguments.output:
-        return _print_written(arguments.output, arguments.expected, rules)
+        return _print_written(arguments, rules)
     largest = None
     if arguments.largest:
         largest = LargestImage(tuple(arguments.largest), tuple(arguments.spacing))
@@ -88,18 +95,20 @@ def run_submission(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_written(output: Path, expected: Path | None, rules: Challenge) -> int:
-    from oarseg.grand_challenge.written import compare_labels, list_written, platform_verdict
+def _print_written(arguments: argparse.Namespace, rules: Challenge) -> int:
+    from oarseg.grand_challenge.written import compare_labels, judge_written, list_written
 
-    written = list_written(output, rules)
+    written = list_written(arguments.output, rules)
     for line in _table(written):
         print(line)
-    print(f"Grand Challenge: {platform_verdict(written, rules)}")
+    verdict = judge_written(written, rules, several=arguments.several)
+    print(f"Grand Challenge: {verdict.text}")
     different = False
-    for comparison in compare_labels(output, expected, rules) if expected else ():
+    expected = arguments.expected
+    for comparison in compare_labels(arguments.output, expected, rules) if expected else ():
         print(f"compared: {comparison.line()}")
         different |= comparison.differing != 0
-    return int(different or not any(file.taken for file in written))
+    return int(different or not verdict.taken)
 
 
 def _table(written: Sequence[WrittenFile]) -> Iterator[str]:
