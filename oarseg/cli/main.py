@@ -105,6 +105,12 @@ def _run_command(arguments: argparse.Namespace) -> int:
     return status
 
 
+class _BelowParser(CommandParser):
+    """The parser of a command, which has the options of all commands before it."""
+
+    above = frozenset({"--json", "--log-format", "--verbose", "--version"})
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     parser: argparse.ArgumentParser = CommandParser(prog="oarseg", description=__doc__)
@@ -122,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of log lines: text or one JSON object a line; give it before COMMAND (default: "
         f"the environment's {LOG_FORMAT_VARIABLE}, else text)",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", dest="named")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="named", parser_class=_BelowParser)
     for add in (
         add_segment,
         add_challenges,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from oarseg.cases.places import REPORTS, report_path
 from oarseg.challenges import catalogue
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
-from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.challenge import Challenge, LargestImage
 from oarseg.errors import InputError
 from oarseg.model.model_folder import LONGEST_RUN_S
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 MOST_THREADS = 4096
 MOST_CASES = 10**6
 MOST_SEED = 2**32 - 1
+MOST_VOXELS_ALONG = 10**5
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -115,6 +117,52 @@ def add_run_defaults(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def slug(text: str) -> str:
+    """Parse the platform's name of an input or output."""
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"expected a slug of the platform, of lower-case letters, digits, - and _, found "
+            f"{text!a}"
+        )
+    return text
+
+
+def add_largest(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add ``--largest`` and ``--spacing``.
+
+    Args:
+        parser: the command's parser.
+        default: what holds without them, for the help.
+    """
+    parser.add_argument(
+        "--largest",
+        type=whole_number(1, MOST_VOXELS_ALONG),
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help=f"voxels of the largest reference image (default: {default})",
+    )
+    parser.add_argument(
+        "--spacing",
+        type=number_above(0, most=1000),
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help=f"its voxels' size in mm, with --largest (default: {default})",
+    )
+
+
+def largest_image(arguments: argparse.Namespace) -> LargestImage | None:
+    """Return the largest image that the options tell; None without them.
+
+    Raises:
+        InputError: one of them is given without the other.
+    """
+    if (arguments.largest is None) != (arguments.spacing is None):
+        raise InputError("--largest and --spacing: expected both or none")
+    if arguments.largest is None:
+        return None
+    return LargestImage(tuple(arguments.largest), tuple(arguments.spacing))
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads``, where 0 means all cores that this process may use."""
     parser.add_argument(
@@ -166,7 +214,7 @@ def add_label_table(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="your labels, as TOML or nnU-Net's dataset.json, for a challenge that defines none "
-        "(han5k)",
+        "(han5k; default: none)",
     )
 
 
@@ -242,7 +290,8 @@ def add_series(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="UID",
-        help="take this CT series of DICOM and no study without a named one; may be repeated",
+        help="take this CT series of DICOM and no study without a named one; may be repeated "
+        "(default: the only one of each study)",
     )
     parser.add_argument(
         "--mr-series",
@@ -250,7 +299,7 @@ def add_series(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="UID",
         help="take this MR series of DICOM, from any study of the CT's patient, or none if it is "
-        "'none'; may be repeated",
+        "'none'; may be repeated (default: the only one of the CT's study)",
     )
 
 

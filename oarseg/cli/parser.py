@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 _CHOICE = re.compile(r"invalid choice: (?P<given>.+?) \(choose from (?P<choices>.+)\)$")
 
@@ -15,7 +15,12 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that refuses unknown options itself, so that its own usage is shown.
 
     argparse collects what a command does not know and lets the parser of all commands refuse it.
+
+    Attributes:
+        above: options that belong before this command.
     """
+
+    above: ClassVar[frozenset[str]] = frozenset()
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -36,8 +41,11 @@ class CommandParser(argparse.ArgumentParser):
         super().error(message)
 
     def _suggest(self, text: str) -> str:
+        name = text.partition("=")[0]
+        if name in self.above:
+            return f"; give {name} before COMMAND"
         # argparse itself knows no public way to its options.
-        return nearest(text.partition("=")[0], self._option_string_actions)
+        return nearest(name, self._option_string_actions)
 
 
 def nearest(text: str, known: Iterable[str]) -> str:

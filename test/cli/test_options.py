@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 import pytest
+from command_lines import command_parsers
 
 from oarseg.cli import main
 from oarseg.cli.commands.segment import repairs
-from oarseg.cli.main import build_parser
-from oarseg.cli.options import number_above, number_within, whole_number
+from oarseg.cli.options import number_above, number_within, slug, whole_number
 
 NONSENSE = ("nan", "inf", "-inf", "soon", "", "1e400", "-1")
 
@@ -42,17 +42,16 @@ def test_both_limits_are_allowed() -> None:
 
 
 def numeric_options() -> list[tuple[str, str, int]]:
-    """Every option of every subcommand that takes numbers, and how many, found by its type."""
-    (commands,) = (
-        action
-        for action in build_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
+    """Every option of every command that takes numbers, and how many, found by its type."""
     return [
-        (name, action.option_strings[0], action.nargs if isinstance(action.nargs, int) else 1)
-        for name, parser in commands.choices.items()
+        (
+            " ".join(words),
+            action.option_strings[0],
+            action.nargs if type(action.nargs) is int else 1,
+        )
+        for words, parser in command_parsers()
         for action in parser._actions
-        if action.type not in (None, Path, str) and action.option_strings
+        if action.type not in (None, Path, str, slug) and action.option_strings
     ]
 
 
@@ -61,8 +60,9 @@ def numeric_options() -> list[tuple[str, str, int]]:
 def test_every_numeric_option_refuses_what_is_no_number(
     command: str, option: str, count: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    words = [f"{option}={text}"] if count == 1 else [option, *[text] * count]
     with pytest.raises(SystemExit) as caught:
-        main([command, f"{option}={text}"] if count == 1 else [command, option, *[text] * count])
+        main([*command.split(), *words])
     assert caught.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"argument {option}: expected a " in last

@@ -14,7 +14,7 @@ import pytest
 from oarseg.cases.case import label_path
 from oarseg.cases.find_cases import find_cases
 from oarseg.challenges import catalogue
-from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.challenge import Challenge, LargestImage
 from oarseg.challenges.toml_text import challenge_toml
 from oarseg.cli import main
 from oarseg.errors import InputError
@@ -130,6 +130,54 @@ def test_the_printed_toml_is_utf_8_in_any_locale(tmp_path: Path) -> None:
         check=True,
     ).stdout
     assert b"input: \\u65e5\\u672c (" in shown
+
+
+def test_the_platforms_sockets_are_written_into_the_challenge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_dataset(tmp_path, TARGETS)
+    command = ["challenges", "--from", str(dataset), "--output-slug", "gross-tumour"]
+    sizes = ["--largest", "300", "512", "512", "--spacing", "1.5", "0.9", "0.9"]
+    assert main([*command, "--input-slugs", "ct", "t1-mri", "t2-mri", *sizes]) == 0
+    (tmp_path / "ours.toml").write_text(capsys.readouterr().out)
+    rules = catalogue.load_challenge(str(tmp_path / "ours.toml"))
+    assert [socket.slug for socket in rules.sockets] == ["ct", "t1-mri", "t2-mri"]
+    assert [socket.channel for socket in rules.sockets] == ["CBCT", "MR T1", "MR T1_2"]
+    assert rules.reference.largest == LargestImage((300, 512, 512), (1.5, 0.9, 0.9))
+    assert rules.sockets[1].largest is None
+    (tmp_path / "images" / "ct").mkdir(parents=True)
+    files = {s.channel: tmp_path / "images" / s.slug / "9b1d.mha" for s in rules.sockets}
+    for file in files.values():
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    (case,) = find_cases(tmp_path, rules).cases
+    assert dict(case.files) == files
+    assert label_path(case, rules) == Path("images/gross-tumour/9b1d.mha")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--input-slugs", "ct"], "expected 3 different slugs, for CBCT, MR T1, MR T1_2, found ct"),
+        (["--input-slugs", "ct", "ct", "mr"], "expected 3 different slugs"),
+        (["--largest", "3", "4", "5"], "--largest and --spacing: expected both or none"),
+    ],
+)
+def test_sockets_that_do_not_fit(
+    tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_dataset(tmp_path, TARGETS)
+    assert main(["challenges", "--from", str(dataset), *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_sockets_are_for_a_data_set_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["challenges", "han_seg", "--output-slug", "x"]) == 1
+    assert "expected --from dataset.json with them" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["challenges", "--from", "dataset.json", "--output-slug", "images/x"])
+    assert "expected a slug of the platform" in capsys.readouterr().err
 
 
 def test_nothing_is_printed_for_a_broken_data_set(

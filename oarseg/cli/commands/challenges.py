@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 from oarseg.challenges import catalogue
-from oarseg.challenges.challenge import Challenge, Socket
+from oarseg.challenges.challenge import Challenge, LargestImage, Socket
 from oarseg.challenges.toml_text import challenge_toml
-from oarseg.cli.options import Subparsers, add_label_table
+from oarseg.cli.options import Subparsers, add_label_table, add_largest, largest_image, slug
 from oarseg.errors import InputError
 
 HINTS = """\
 # Yours to edit: the challenge's name and title, colours, rt_name and meaning of what is drawn, slug
-# (the platform's name of an input), and where the label map goes: [output] slug = "my-output" and
-# ending = ".mha" instead of path give images/my-output/<name of the image>.mha, as Grand Challenge
-# wants it. Keys: docs/challenges.md.
+# (the platform's name of an input; --input-slugs), and where the label map goes: [output]
+# slug = "my-output" and ending = ".mha" instead of path (--output-slug) give
+# images/my-output/<name of the image>.mha, as Grand Challenge wants it. Keys: docs/challenges.md.
 """
 
 
@@ -35,16 +35,39 @@ def add_challenges(commands: Subparsers[argparse.ArgumentParser]) -> None:
         type=Path,
         dest="dataset",
         metavar="dataset.json",
-        help="print the challenge of an nnU-Net data set as TOML, to edit and pass as --challenge",
+        help="print the challenge of an nnU-Net data set as TOML, to edit and pass as --challenge "
+        "(default: none)",
     )
+    parser.add_argument(
+        "--input-slugs",
+        type=slug,
+        nargs="+",
+        metavar="SLUG",
+        help="with --from: the platform's names of the inputs, in the order of the channels "
+        "(default: the channels' names, as in mr-t1)",
+    )
+    parser.add_argument(
+        "--output-slug",
+        type=slug,
+        metavar="SLUG",
+        help="with --from: the platform's name of the output (default: none; the label map is "
+        "written beside the masks, where no platform takes it)",
+    )
+    add_largest(parser, default="unknown; with --from only, for oarseg submission")
     add_label_table(parser)
     parser.set_defaults(command=run_challenges)
 
 
 def run_challenges(arguments: argparse.Namespace) -> int:
     """Print all challenges, one per line, or one of them in full."""
+    largest = largest_image(arguments)
     if arguments.dataset is not None:
-        _print_toml(arguments)
+        _print_toml(arguments, largest)
+    elif arguments.input_slugs or arguments.output_slug or largest:
+        raise InputError(
+            "--input-slugs, --output-slug, --largest: expected --from dataset.json with them; a "
+            "challenge's own file has these as slug and largest"
+        )
     elif arguments.file is None:
         for name in catalogue.challenge_names():
             print(_line(catalogue.load_challenge(name)))
@@ -54,15 +77,22 @@ def run_challenges(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_toml(arguments: argparse.Namespace) -> None:
+def _print_toml(arguments: argparse.Namespace, largest: LargestImage | None) -> None:
     # Imports nothing of torch; a data set's description is what training writes.
+    from oarseg.grand_challenge.sockets import with_sockets
     from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 
     if arguments.file is not None or arguments.label_table is not None:
         raise InputError("--from: expected alone; leave the challenge and --label-table out")
     path: Path = arguments.dataset
     path = path / "dataset.json" if path.is_dir() else path
-    toml = challenge_toml(challenge_of_file(path))
+    rules = with_sockets(
+        challenge_of_file(path),
+        inputs=arguments.input_slugs or (),
+        output=arguments.output_slug,
+        largest=largest,
+    )
+    toml = challenge_toml(rules)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # TOML is, whatever the locale
     print(f"# Made of {ascii(str(path))[1:-1]} by 'oarseg challenges --from'.")

@@ -36,7 +36,8 @@ def add_register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         metavar="FILE",
         help="measure the error at landmarks: a CSV (name,ct_x,ct_y,ct_z,mr_x,mr_y,mr_z; mm, LPS), "
-        "a phantom's _truth.json, or two .mrk.json files of 3D Slicer, the CT's first",
+        "a phantom's _truth.json, or two .mrk.json files of 3D Slicer, the CT's first (default: "
+        "none)",
     )
     parser.add_argument(
         "--assume-hu", action="store_true", help="accept the CT's values as HU without a check"

@@ -54,7 +54,7 @@ def add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default=[],
         metavar="DIR",
         help="score only the MR's field of view: a folder with <case>_truth.json, or with the MRs "
-        "and <case>_ct_to_mr.tfm or reports/<case>.json; may be repeated",
+        "and <case>_ct_to_mr.tfm or reports/<case>.json; may be repeated (default: everything)",
     )
     parser.add_argument(
         "--missing",
@@ -71,7 +71,8 @@ def add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--insert",
         type=Path,
         metavar="FILE.md",
-        help="also write the table between <!-- scores --> and <!-- /scores --> of this file",
+        help="also write the table between <!-- scores --> and <!-- /scores --> of this file "
+        "(default: none)",
     )
     parser.add_argument(
         "--threads",

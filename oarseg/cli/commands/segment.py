@@ -105,8 +105,8 @@ def _add_dicom_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("binary", "labelmap"),
         nargs="?",
         const="binary",
-        help="write a DICOM Segmentation too, binary unless labelmap is asked for; its CT must "
-        "be DICOM, and the extra oarseg[dicom-seg] installed",
+        help="write a DICOM Segmentation too (default: none), binary unless labelmap is asked for; "
+        "its CT must be DICOM, and the extra oarseg[dicom-seg] installed",
     )
 
 

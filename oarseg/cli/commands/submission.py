@@ -8,15 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oarseg.challenges.challenge import Challenge, LargestImage
-from oarseg.cli.options import Subparsers, number_above, whole_number
+from oarseg.challenges.challenge import Challenge
+from oarseg.cli.options import Subparsers, add_largest, largest_image
 from oarseg.errors import InputError
 from oarseg.model.model_folder import default_weights
 
 if TYPE_CHECKING:
     from oarseg.grand_challenge.written import WrittenFile
-
-MOST_VOXELS_ALONG = 10**5
 
 
 def add_submission(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -40,35 +38,21 @@ def add_submission(commands: Subparsers[argparse.ArgumentParser]) -> None:
         type=Path,
         metavar="FOLDER",
         help="list the files of this folder of results, and what the platform takes; status 1 if "
-        "it would refuse them",
+        "it would refuse them (default: tell the settings)",
     )
     parser.add_argument(
         "--expected",
         type=Path,
         metavar="FOLDER",
         help="with --output: compare its label files with those of this folder; status 1 if a "
-        "voxel differs",
+        "voxel differs (default: none)",
     )
     parser.add_argument(
         "--several",
         action="store_true",
         help="with --output: the run had several cases, each of which is a job on the platform",
     )
-    voxels = whole_number(1, MOST_VOXELS_ALONG)
-    parser.add_argument(
-        "--largest",
-        type=voxels,
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="voxels of the largest reference image (default: the challenge's, where published)",
-    )
-    parser.add_argument(
-        "--spacing",
-        type=number_above(0, most=1000),
-        nargs=3,
-        metavar=("Z", "Y", "X"),
-        help="its voxels' size in mm, with --largest",
-    )
+    add_largest(parser, default="the challenge's, where it is known")
     parser.set_defaults(command=run_submission)
 
 
@@ -78,8 +62,7 @@ def run_submission(arguments: argparse.Namespace) -> int:
     from oarseg.model import bundle
     from oarseg.model.agreement import challenge_of
 
-    if (arguments.largest is None) != (arguments.spacing is None):
-        raise InputError("--largest and --spacing: expected both or none")
+    largest = largest_image(arguments)
     for option in ("expected", "several"):
         if getattr(arguments, option) and not arguments.output:
             raise InputError(f"--{option}: expected --output with it; it is about that folder")
@@ -87,9 +70,6 @@ def run_submission(arguments: argparse.Namespace) -> int:
     rules = challenge_of(weights, arguments.challenge)
     if arguments.output:
         return _print_written(arguments, rules)
-    largest = None
-    if arguments.largest:
-        largest = LargestImage(tuple(arguments.largest), tuple(arguments.spacing))
     for line in algorithm_settings(weights, rules, largest=largest).lines():
         print(line)
     return 0

@@ -32,12 +32,12 @@ def add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--out", type=Path, required=True, metavar="DatasetNNN_NAME", help="folder to write to"
     )
     add_challenge(parser)
-    parser.add_argument("--labels", type=Path, help="folder of the labels, if not in DATA")
+    parser.add_argument("--labels", type=Path, help="folder of the labels (default: DATA)")
     parser.add_argument(
         "--labelled",
         type=Path,
         metavar="CSV",
-        help="table of cases and organs, 0 where the organ was not contoured",
+        help="table of cases and organs, 0 where the organ was not contoured (default: none)",
     )
     parser.add_argument(
         "--resample",
@@ -114,7 +114,9 @@ def add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="settings of the trainer, as in oarseg/training/settings.py (default: none)",
     )
     parser.add_argument(
-        "--epochs", type=whole_number(1, 10**6), help="the same as epochs in --settings"
+        "--epochs",
+        type=whole_number(1, 10**6),
+        help="the same as epochs in --settings (default: that)",
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
     parser.add_argument(
@@ -138,7 +140,8 @@ def add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--initial-weights",
         type=Path,
-        help="start from a checkpoint, or each fold from its own in a results folder",
+        help="start from a checkpoint, or each fold from its own in a results folder (default: "
+        "from nothing)",
     )
     parser.set_defaults(command=run_train)
 
@@ -216,7 +219,7 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         choices=("fp32", "fp16"),
         help="number formats of the ONNX files (default: both)",
     )
-    parser.add_argument("--title", help="title of the model, for reports")
+    parser.add_argument("--title", help="title of the model, for reports (default: not stated)")
     parser.add_argument(
         "--name", default="model", help="start of the ONNX files' names (default: model)"
     )
@@ -225,8 +228,8 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default="Not validated for clinical use.",
         help="warning in every report (default: %(default)s)",
     )
-    parser.add_argument("--training", help="training data, in words")
-    parser.add_argument("--licence", help="licence of the weights")
+    parser.add_argument("--training", help="training data, in words (default: not stated)")
+    parser.add_argument("--licence", help="licence of the weights (default: not stated)")
     group = parser.add_argument_group(
         "defaults of a run", "kept with the model, for platforms that pass no options"
     )
