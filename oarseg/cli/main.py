@@ -128,7 +128,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="of log lines: text or one JSON object a line; give it before COMMAND (default: "
         f"the environment's {LOG_FORMAT_VARIABLE}, else text)",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", dest="named", parser_class=_BelowParser)
+    below: type[argparse.ArgumentParser] = _BelowParser
+    commands = parser.add_subparsers(metavar="COMMAND", dest="named", parser_class=below)
     for add in (
         add_segment,
         add_challenges,

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import foreign_models as foreign
@@ -13,18 +9,14 @@ import nnunet_oracle as oracle
 import numpy as np
 import pytest
 from docker_engine import ROOT, open_to_all
+from page_commands import page_commands, run_line
 
 PAGE = ROOT / "docs" / "foreign-models.md"
 SPACING = (2.0, 1.0, 1.0)
 
 
-def commands(page: Path) -> list[str]:
-    """The lines of a page's first block of code."""
-    return re.split(r"^```$", page.read_text(), flags=re.MULTILINE)[1].strip().splitlines()
-
-
 def test_readme_has_the_same_commands() -> None:
-    assert "\n".join(commands(PAGE)) in (ROOT / "README.md").read_text()
+    assert "\n".join(page_commands(PAGE)) in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("image")
@@ -46,10 +38,10 @@ def test_three_commands_from_training_to_masks(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "build.sh").write_text(f'exec "{ROOT}/build.sh" "$@"\n')
     (tmp_path / "build.sh").chmod(0o755)
-    lines = commands(PAGE)
+    lines = page_commands(PAGE)
     assert len(lines) <= 3
     for line in lines:
-        run(line, tmp_path)
+        run_line(line, tmp_path)
         open_to_all(tmp_path / "imagesTs")
     wanted = tmp_path / "wanted.nii.gz"
     foreign.nnunets_answer(results, files, wanted, folds=("0",))
@@ -59,17 +51,3 @@ def test_three_commands_from_training_to_masks(tmp_path: Path) -> None:
     assert np.count_nonzero(ours != theirs) <= 1
     mask = tmp_path / "out" / "oar_masks" / "patient_1" / "patient_1_OAR_PTV.seg.nrrd"
     assert np.array_equal(foreign.read_labels(mask) > 0, ours > 0)
-
-
-def run(line: str, folder: Path) -> None:
-    """Run a command of the page in a shell; ``oarseg`` is the one of this environment."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", line],
-        cwd=folder,
-        env=os.environ | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
