@@ -60,7 +60,8 @@ def find_model(platform: Path, shipped: Path) -> Path:
 
     Args:
         platform: the folder for an uploaded model.
-        shipped: the folder of the weights in the image, empty if it was built without.
+        shipped: the folder of the weights in checkout and image; a wheel has none, nor has an
+            image that was built without.
 
     Raises:
         WeightsError: ``platform`` holds something that is no model, or both folders are empty.
@@ -72,8 +73,9 @@ def find_model(platform: Path, shipped: Path) -> Path:
     if _has_manifest(shipped):
         return shipped
     raise WeightsError(
-        f"{platform}: expected a model, found none, and the image was built without weights; "
-        "upload the archive of './export.sh weights' as the model, or pass --weights"
+        f"{platform}: expected a model, found none, and none in {shipped}, as in a wheel or an "
+        "image built without weights; upload the archive of './export.sh weights' as the model, or "
+        "pass --weights"
     )
 
 

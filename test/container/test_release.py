@@ -112,6 +112,14 @@ def test_workflows_run_what_there_is(workflow: Path) -> None:
             assert {word for word in command.split()[1:] if "=" not in word} <= targets
 
 
+def test_the_audit_is_of_every_image_s_pins_and_takes_no_silence_for_a_pass() -> None:
+    audit = read_yaml(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]["audit"]["steps"]
+    commands = [step["run"].split() for step in audit if "pip-audit" in step.get("run", "")]
+    audited = {command[command.index("--requirement") + 1] for command in commands}
+    assert audited == {path.name for path in ROOT.glob("requirements*.txt")}
+    assert all({"--strict", "--require-hashes"} <= set(command) for command in commands)
+
+
 def test_only_a_tag_releases() -> None:
     release = read_yaml(ROOT / ".github" / "workflows" / "release.yml")
     # YAML 1.1 reads the key `on` as true.
