@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -75,6 +78,48 @@ def test_without_cuda_it_is_small_and_lacks_nothing(
     assert report["registration"]["status"] in ("good", "doubtful")
 
 
+def entry(key: str, slug: str, path: str, **given: object) -> dict[str, object]:
+    """An entry of inputs.json as the platform's template has it."""
+    kind = "Image" if "image" in given else "Value"
+    named = {"slug": slug, "kind": kind, "super_kind": kind, "relative_path": path}
+    empty: dict[str, object] = {"file": None, "image": None, "value": None}
+    return {key: named | {"example_value": None}, **empty, **given}
+
+
+@pytest.mark.parametrize("key", ["socket", "interface"])
+@pytest.mark.parametrize("mode", ["exec", "invoke"])
+def test_the_templates_own_layout(phantoms: Path, key: str, mode: str, tmp_path: Path) -> None:
+    """As do_test_run.sh has it: test/input/interf0 with its list, interf1 with other sockets."""
+    image = {"name": "the_original_filename_of_the_file_that_was_uploaded.suffix"}
+    ct = entry(key, "ct-image", "images/ct", image=image)
+    mr = entry(key, "t1-mri", "images/t1-mri", image=image)
+    age = entry(key, "age-in-years", "age-in-years.json", value=61)
+    for name, listed in (("interf0", [ct, mr, age]), ("interf1", [age, ct])):
+        job = tmp_path / "input" / name
+        shutil.copytree(phantoms / "input" / "images", job / "images")
+        (job / "age-in-years.json").write_text("61")
+        (job / "inputs.json").write_text(json.dumps(listed))
+    docker_engine.open_to_all(tmp_path / "input")
+    options = ["--cpu", "--invoke"] if mode == "invoke" else ["--cpu"]
+    folders = [tmp_path / "input", phantoms / "weights", tmp_path / "output"]
+    done = subprocess.run(
+        [docker_engine.ROOT / "test_run.sh", *options, *folders],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("a job that writes this is taken") == 2
+    assert done.stdout.count("exit status 0") == 2
+    assert done.stdout.count("POST /invoke: 201 written") == 2 * (mode == "invoke")
+    used = {}
+    for name in ("interf0", "interf1"):
+        (report,) = (tmp_path / "output" / name / "reports").glob("*.json")
+        used[name] = json.loads(report.read_text())["registration"]
+    assert used["interf0"]["status"] in ("good", "doubtful")
+    assert used["interf1"] is None or used["interf1"].get("status") is None
+
+
 @dataclass(frozen=True)
 class Container:
     """A container that serves."""
@@ -89,6 +134,12 @@ class Container:
         told = docker_engine.docker("exec", self.name, *python, method, path)
         status, text = json.loads(told)
         return status, text.strip()
+
+    def wait_until_ready(self) -> None:
+        end = time.monotonic() + PATIENCE_S
+        while self.ask("GET", "/health")[0] != 200:
+            assert time.monotonic() < end
+            time.sleep(0.2)
 
     def resident_kib(self) -> int:
         """What the server and its worker hold."""
@@ -120,10 +171,7 @@ def serving(phantoms: Path, tmp_path: Path) -> Iterator[Container]:
 
 
 def test_it_serves_one_invocation_after_the_other(serving: Container, say: Say) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while serving.ask("GET", "/health")[0] != 200:
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    serving.wait_until_ready()
     held, content = [], serving.ct.read_bytes()
     for number in range(INVOCATIONS):
         if number == INVOCATIONS // 2:
@@ -140,3 +188,33 @@ def test_it_serves_one_invocation_after_the_other(serving: Container, say: Say) 
     start = time.monotonic()
     docker_engine.docker("stop", "--time", "60", serving.name)
     assert time.monotonic() - start < 5
+
+
+def test_a_case_in_work_is_not_disturbed_and_ends_with_the_container(serving: Container) -> None:
+    # A case that takes long enough to be interrupted.
+    serving.ct.unlink()
+    (shipped,) = (docker_engine.ROOT / "test" / "images" / "ct").iterdir()
+    shutil.copy(shipped, serving.ct.parent)
+    docker_engine.open_to_all(serving.ct.parent)
+    serving.wait_until_ready()
+
+    def ask() -> None:
+        # A server that ends closes the connection.
+        with contextlib.suppress(RuntimeError):
+            serving.ask("POST", "/invoke")
+
+    first = threading.Thread(target=ask)
+    first.start()
+    end = time.monotonic() + PATIENCE_S
+    while " case " not in docker_engine.docker("logs", serving.name):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert serving.ask("POST", "/invoke")[0] == 409
+    assert serving.ask("GET", "/health")[0] == 200
+    start = time.monotonic()
+    docker_engine.docker("stop", "--time", "60", serving.name)
+    assert time.monotonic() - start < 5
+    first.join(PATIENCE_S)
+    state = ("inspect", "--format", "{{.State.ExitCode}}", serving.name)
+    assert docker_engine.docker(*state).strip() == "143"
+    assert list(serving.output.rglob("*.mha")) == []
