@@ -40,6 +40,11 @@ need_docker() {
   }
 }
 
+# A path that `docker run --volume` takes.
+mountable() {
+  case $1 in *:*) echo "$1: expected a path without a colon, which Docker cannot mount; rename it" >&2; exit 2 ;; esac
+}
+
 # As the platform runs it; the root read-only besides.
 platform_flags=(
   --network none --cap-drop ALL --security-opt no-new-privileges --read-only --tmpfs /tmp

@@ -39,6 +39,7 @@ done
 what=${arguments[0]:-all}
 case $what in image|sbom|weights|all) ;; *) usage ;; esac
 [ "${#arguments[@]}" -le 2 ] || usage
+mountable "$weights"
 folder=${arguments[1]:+$(from_here "${arguments[1]}")}
 folder=${folder:-$PWD/dist}
 mkdir -p "$folder"

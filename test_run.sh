@@ -8,14 +8,15 @@
 #   CASES     a job's /input (images/<slug>/ or inputs.json), or a folder of such folders, each a
 #             job of its own; or cases as in a data set, all in one run
 #   WEIGHTS   a folder that oarseg export wrote; - for the image's own (default)
-#   OUT       a folder for each job's output (default: test_out)
+#   OUT       a folder for each job's output (default: test_out); an earlier run's are kept beside
+#             them, as <job>.1, <job>.2 …
 #   EXPECTED  a folder of the same form, to compare label files with
 #
 # MEMORY=8g is the limit; without it 16g. The image is built if there is none, or an older one.
 set -euo pipefail
 
 script=$(realpath "$0")
-usage() { sed -n '2,15p' "$script" | sed 's/^# \{0,1\}//' >&2; exit 2; }
+usage() { sed -n '2,16p' "$script" | sed 's/^# \{0,1\}//' >&2; exit 2; }
 here=$PWD
 cd "$(dirname "$0")"
 . ./.image.sh
@@ -31,6 +32,7 @@ cases=$(folder "$1")
 weights=${2:--}
 [ "$weights" = - ] || weights=$(folder "$weights")
 expected=${4:+$(folder "$4")}
+for path in "$cases" "$weights" "$expected"; do mountable "$path"; done
 if [ "$weights" != - ] && [ ! -f "$weights/manifest.json" ]; then
   echo "$2: expected a folder with manifest.json, that oarseg export wrote" >&2
   exit 2
@@ -38,13 +40,8 @@ fi
 mkdir -p "${3:-test_out}"
 out=$(folder "${3:-test_out}")
 cd - >/dev/null
+mountable "$out"
 need_docker
-
-image=oarseg:$version$(variant_name)
-if [ "$(image_hash "$image")" != "$(source_hash)" ]; then
-  echo "building $image: there is none of this code"
-  build_variant --quiet
-fi
 
 is_job() { [ -d "$1/images" ] || [ -e "$1/inputs.json" ]; }
 jobs=()
@@ -55,8 +52,29 @@ else
 fi
 several=()
 if [ ${#jobs[@]} = 0 ]; then
+  echo "no images/ or inputs.json in $cases, nor in a folder of it: all of it is one run"
   jobs=("$cases")
   several=(--several)
+fi
+# The platform's /output is empty; what an earlier run wrote is kept under another name.
+for job in "${jobs[@]}"; do
+  name=$(basename "$job")
+  mountable "$job"
+  [ -z "$expected" ] || folder "$expected/$name" >/dev/null
+  [ "$out/$name" != "$job" ] || { echo "$out: expected another folder than that of the cases" >&2; exit 2; }
+  mkdir -p "$out/$name"
+  if [ -n "$(ls -A "$out/$name")" ]; then
+    number=1
+    while [ -e "$out/$name.$number" ]; do number=$((number + 1)); done
+    mv "$out/$name" "$out/$name.$number"
+    mkdir "$out/$name"
+  fi
+done
+
+image=oarseg:$version$(variant_name)
+if [ "$(image_hash "$image")" != "$(source_hash)" ]; then
+  echo "building $image: there is none of this code"
+  build_variant --quiet
 fi
 
 options=("${platform_flags[@]}" --memory "${MEMORY:-16g}" --memory-swap "${MEMORY:-16g}")
@@ -103,7 +121,6 @@ failed=0
 table=()
 for job in "${jobs[@]}"; do
   name=$(basename "$job")
-  mkdir -p "$out/$name"
   [ "$(id -u)" != 0 ] || chown 1000:1000 "$out/$name"
   echo "== $name"
   start=$SECONDS

@@ -307,6 +307,39 @@ def test_cases_as_in_a_data_set_are_one_run_of_several(tmp_path: Path) -> None:
     assert asked[2].endswith("submission --output /output --several")
 
 
+def test_a_run_begins_with_an_empty_folder_and_loses_no_earlier_one(tmp_path: Path) -> None:
+    """Otherwise an image from before would pass for one of a job that failed."""
+    (tmp_path / "case" / "images").mkdir(parents=True)
+    command = ("test_run.sh", "case", "-", "out")
+    for _ in range(3):
+        scripted(tmp_path, *command, cwd=tmp_path)
+        assert list((tmp_path / "out" / "case").iterdir()) == []
+        (tmp_path / "out" / "case" / "seg.mha").touch()
+    assert [len(list((tmp_path / "out" / f"case.{n}").iterdir())) for n in (1, 2)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cases", "-", "out", "."), "/a: expected a folder, found none"),
+        (("cases", "-", "cases"), "cases: expected another folder than that of the cases"),
+        (("co:lon",), "co:lon: expected a path without a colon, which Docker cannot mount"),
+        (("cases", "-", "out:put"), "out:put: expected a path without a colon"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_folders_are_checked_before_anything_runs(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    for name in ("cases/a/images", "co:lon/images"):
+        (tmp_path / name).mkdir(parents=True)
+    done = run_script(tmp_path, "test_run.sh", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    asked = tmp_path / "asked"
+    assert not asked.exists() or " run " not in asked.read_text()
+
+
 def test_a_server_is_asked_as_the_platform_would(tmp_path: Path) -> None:
     (tmp_path / "cases" / "images").mkdir(parents=True)
     command = ("test_run.sh", "--invoke", "--cpu", "cases")
