@@ -43,6 +43,12 @@ class _Entry:
     slug: str
     path: Path | None
 
+    @property
+    def text(self) -> str:
+        """The entry in words: slug and path."""
+        path = f" in {printable_path(str(self.path))}" if self.path else ""
+        return printable_path(self.slug) + path
+
     def is_for(self, socket: Socket) -> bool:
         """Return whether the entry is a challenge's socket."""
         return socket.slug in (self.slug, self.path.name if self.path else self.slug)
@@ -68,17 +74,17 @@ def socket_folders(input_dir: Path, challenge: Challenge) -> dict[str, Path]:
     entries = _read_entries(listed)
     folders: dict[str, Path] = {}
     for socket in challenge.sockets:
-        for entry in entries:
-            if entry.is_for(socket):
-                if socket.slug in folders:
-                    raise InputError(
-                        f"{listed}: expected one image for the socket {socket.slug}, found two "
-                        "entries; remove one"
-                    )
-                folders[socket.slug] = input_dir / (entry.path or Path(IMAGES, socket.slug))
+        meant = [entry for entry in entries if entry.is_for(socket)]
+        if len(meant) > 1:
+            raise InputError(
+                f"{listed}: expected one image for the socket {socket.slug}, found "
+                f"{' and '.join(entry.text for entry in meant)}; remove one"
+            )
+        for entry in meant:
+            folders[socket.slug] = input_dir / (entry.path or Path(IMAGES, socket.slug))
     if not folders:
         wanted = ", ".join(sorted(socket.slug for socket in challenge.sockets))
-        found = ", ".join(sorted({entry.slug for entry in entries})) or "none"
+        found = ", ".join(sorted({entry.text for entry in entries})) or "none"
         raise InputError(
             f"{listed}: expected images of the sockets {wanted}, found {found}; give the job "
             "these inputs"

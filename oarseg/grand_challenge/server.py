@@ -199,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer whether invocations can be taken."""
         if self.path != "/health":
-            self._refuse("/health")
+            self._refuse()
         elif self.server.service.ready.is_set():
             self._answer(HTTPStatus.OK, "ready")
         else:
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Segment, unless another invocation is being computed."""
         if self.path != "/invoke":
-            self._refuse("/invoke")
+            self._refuse()
         elif not self._takes_body():
             self._answer(HTTPStatus.BAD_REQUEST, f"expected at most {LARGEST_BODY} bytes of body")
         elif not self.server.service.ready.is_set():
@@ -222,6 +222,13 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(HTTPStatus.CREATED, "written")
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what Python's server refuses; a method that it lacks is the client's mistake."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            self._refuse()
+        else:
+            super().send_error(code, message, explain)
+
     def _takes_body(self) -> bool:
         """Read the body away; False if there is more than a client may send."""
         text = self.headers.get("Content-Length", "0")
@@ -232,12 +239,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(text))
         return True
 
-    def _refuse(self, known: str) -> None:
-        """Answer 405 for the other path of the two, 404 for a path that there is none of."""
-        if self.path in ("/health", "/invoke"):
-            self._answer(HTTPStatus.METHOD_NOT_ALLOWED, f"this method is for {known}")
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, "expected GET /health or POST /invoke")
+    def _refuse(self) -> None:
+        """Answer 405 for a path that has another method, 404 for one that there is none of."""
+        known = self.path in ("/health", "/invoke")
+        status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_FOUND
+        self._answer(status, "expected GET /health or POST /invoke")
 
     def _answer(self, status: HTTPStatus, text: str) -> None:
         content = f"{text}\n".encode(errors="backslashreplace")

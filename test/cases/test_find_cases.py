@@ -170,8 +170,16 @@ def test_a_path_out_of_the_input_is_refused(tmp_path: Path, path: str) -> None:
 def test_a_socket_listed_twice_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "images/ct/x.mha")
     write_list(tmp_path, CT_ENTRY, CT_ENTRY)
-    with pytest.raises(InputError, match="expected one image for the socket ct, found two"):
+    message = "the socket ct, found ct-image in images/ct and ct-image in images/ct; remove one"
+    with pytest.raises(InputError, match=message):
         find_cases(tmp_path, HAN_SEG, required=CT_ONLY)
+
+
+def test_other_sockets_are_named_by_slug_and_path(tmp_path: Path) -> None:
+    write_list(tmp_path, listed("a\nb", "images/pet"), listed("c", None))
+    message = r"found 'a\\nb' in images/pet, c; give the job these inputs$"
+    with pytest.raises(InputError, match=message):
+        find_cases(tmp_path, HAN_SEG)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,9 @@ def test_a_failing_invocation_is_told_and_costs_no_other(server: Server) -> None
         ("POST", "/health", 405),
         ("GET", "/invoke", 405),
         ("POST", "/invoke/../../etc/passwd", 404),
-        ("PUT", "/invoke", 501),
+        ("PUT", "/invoke", 405),
+        ("DELETE", "/health", 405),
+        ("BREW", "/coffee", 404),
         ("POST", "/invoke?x=1", 404),
     ],
 )
