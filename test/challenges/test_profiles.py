@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import tg263
 
+from oarseg.cases.find_cases import find_cases
 from oarseg.challenges import catalogue, label_table, toml_file
+from oarseg.cli import main
 from oarseg.errors import InputError
 
 PROFILES = catalogue.challenge_names()
@@ -233,6 +235,24 @@ def test_the_documents_example_is_a_challenge(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         catalogue.load_challenge(str(path))
     assert str(caught.value).removeprefix(f"{tmp_path}/") in document
+
+
+def test_a_challenge_of_your_own_needs_no_case_prefix(tmp_path: Path) -> None:
+    """From phantoms to scores, each command that goes by the names of cases."""
+    document = (Path(__file__).parents[2] / "docs/challenges.md").read_text(encoding="utf-8")
+    text = document.split("```toml\n", 1)[1].split("```", 1)[0]
+    lines = [line for line in text.splitlines() if not line.startswith("case_prefix")]
+    assert len(lines) == len(text.splitlines()) - 1
+    own = tmp_path / "own.toml"
+    own.write_text("\n".join(lines))
+    challenge = ("--challenge", str(own))
+    data = str(tmp_path / "data")
+    assert main(["phantom", data, "--size", "tiny", "--seed", "7", *challenge]) == 0
+    (case,) = find_cases(tmp_path / "data", catalogue.load_challenge(str(own))).cases
+    assert case.name == "007"
+    assert main(["evaluate", data, data, *challenge, "--out", str(tmp_path / "scores")]) == 0
+    scores = (tmp_path / "scores" / "scores.csv").read_text()
+    assert "007,Bladder" in scores
 
 
 def test_every_profile_is_in_the_documents_table() -> None:

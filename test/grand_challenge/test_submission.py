@@ -54,6 +54,21 @@ def test_settings_of_the_shipped_model() -> None:
     assert smaller.forecast_gib < settings.forecast_gib
 
 
+@pytest.mark.parametrize("name", catalogue.challenge_names())
+def test_the_page_has_a_table_of_each_challenge(name: str) -> None:
+    page = (ROOT / "docs" / "submission.md").read_text(encoding="utf-8")
+    (table,) = (part for part in page.split("\n\n") if f"`{name}`" in part and part[0] == "|")
+    rules = catalogue.load_challenge(name)
+    assert all(f"`images/{socket.slug}`" in table for socket in rules.sockets)
+    if rules.output.path:
+        assert "none on this platform" in table
+    else:
+        assert f"`images/{rules.output.slug}`" in table
+    largest = [socket.largest for socket in rules.sockets if socket.largest]
+    assert all("×".join(map(str, image.shape)) in table for image in largest)
+    assert largest or "not published" in table
+
+
 def test_a_time_limit_of_the_model_is_told() -> None:
     manifest = replace(WEIGHTS.manifest, run=RunDefaults(time_limit_s=600.0))
     limited = replace(WEIGHTS, manifest=manifest)
