@@ -41,7 +41,7 @@ class WrittenFile:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PlatformVerdict:
     """Whether the platform takes what was written, and why, in one sentence."""
 
     taken: bool
@@ -108,7 +108,7 @@ def _labels(path: Path) -> set[int]:
 
 def judge_written(
     written: Sequence[WrittenFile], rules: Challenge, *, several: bool = False
-) -> Verdict:
+) -> PlatformVerdict:
     """Judge whether the platform would take what a run wrote.
 
     Args:
@@ -117,7 +117,7 @@ def judge_written(
         several: the run had several cases, each of which is a job of its own on the platform.
     """
     if rules.output.path or not rules.output.slug:
-        return Verdict(
+        return PlatformVerdict(
             taken=False,
             text='the challenge writes no output socket: give its file [output] slug = "…" and '
             'ending = ".mha", and export with it',
@@ -125,16 +125,18 @@ def judge_written(
     refused = next((file for file in written if file.verdict.startswith("refused")), None)
     if refused:
         text = f"a job that writes this fails: {refused.path} {refused.verdict}"
-        return Verdict(taken=False, text=text)
+        return PlatformVerdict(taken=False, text=text)
     number = sum(file.taken for file in written)
     if number == 1:
-        return Verdict(taken=True, text="a job that writes this is taken")
+        return PlatformVerdict(taken=True, text="a job that writes this is taken")
     if several and number:
-        return Verdict(taken=True, text=f"each of these {number} images is taken, from its own job")
+        return PlatformVerdict(
+            taken=True, text=f"each of these {number} images is taken, from its own job"
+        )
     found = f"found {number}: one case a job" if number else "found none"
     socket = f"{IMAGES}/{rules.output.slug}"
     text = f"a job that writes this fails: expected one image in {socket}, {found}"
-    return Verdict(taken=False, text=text)
+    return PlatformVerdict(taken=False, text=text)
 
 
 def compare_labels(output: Path, expected: Path, rules: Challenge) -> Iterator[LabelComparison]:
