@@ -26,6 +26,8 @@ OPTIONAL = {
     "libnvinfer.so.10",
     "libnvonnxparser.so.10",
 }
+# By what it would be opened with; docker/prune.py removes them.
+LEFT_OUT = ("libcudnn_adv", "libnvJitLink")
 # Each library of the packages, as the loader finds what it names. Lines: "<library> <missing>".
 # What lies in another folder of the packages is no miss: that package loads it first.
 LIST_MISSING = r"""
@@ -100,6 +102,13 @@ def test_every_library_finds_those_that_it_names(image: str) -> None:
         "libonnxruntime_providers_tensorrt",
         "nccl",
     }
+
+
+def test_what_is_opened_by_name_is_opened_by_one_library_alone(image: str) -> None:
+    """Which are cuDNN's front, asked below, and cuFFT, of which no network has an operator."""
+    script = "cd /opt/venv; grep -rlaE --include '*.so*' '{}' .".format("|".join(LEFT_OUT))
+    named = {path.rpartition("/")[2] for path in in_image(image, "bash", script).split()}
+    assert named == {"libcudnn.so.9", "libcufft.so.11"}
 
 
 @pytest.mark.container
