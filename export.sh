@@ -60,7 +60,7 @@ find_image() {
   need_docker
   if [ "$(image_hash "$image")" = "$(source_hash)" ]; then return; fi
   if [ -n "$(variant_name)" ] || ! docker image inspect "$image" >/dev/null 2>&1; then
-    echo "building $image: there is none of this code" >&2
+    echo "building $image, which takes minutes: there is none of this code" >&2
     build_variant >&2
   else
     echo "warning: $image is older than the code; ./build.sh makes it anew" >&2

@@ -73,7 +73,7 @@ done
 
 image=oarseg:$version$(variant_name)
 if [ "$(image_hash "$image")" != "$(source_hash)" ]; then
-  echo "building $image: there is none of this code"
+  echo "building $image, which takes minutes: there is none of this code"
   build_variant --quiet
 fi
 
