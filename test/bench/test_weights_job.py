@@ -56,6 +56,18 @@ def test_log_keeps_every_validation_and_tells_the_best(weights: ModuleType, tmp_
     assert len(lines) == 7
 
 
+def test_a_log_of_fewer_columns_is_gone_on_with(weights: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    old = weights.COLUMNS[:8]
+    log.write_text(",".join(old) + "\nthen,0,3,level2,5,0.6000,1,{}\n", encoding="utf-8")
+    weights.write_rows(log, 0, 4, {"level2": weights.Reached(5, 0.5, 0, {}, {"Eye_L": 3.5})})
+    first, second = weights.read_rows(log)
+    assert weights.best_so_far(log) == 0.6
+    assert tuple(first) == weights.COLUMNS
+    assert (first["mean_dice"], first["off_mm"]) == ("0.6000", "")
+    assert (second["epoch"], second["off_mm"]) == ("4", '{"Eye_L": 3.5}')
+
+
 def test_what_was_not_segmented_counts_as_missed(weights: ModuleType, tmp_path: Path) -> None:
     truth = np.zeros((2, 3, 3), np.uint8)
     truth[0], truth[1] = 1, 2
