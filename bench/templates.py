@@ -1,5 +1,9 @@
 """Compare what is found in the CT and T1 templates with published places and real volumes.
 
+    python bench/templates.py out/reports/template.json
+
+prints a table of what ``oarseg segment`` found there; ``weights.py`` logs the same.
+
 The templates stand in MNI space. Places are in mm, LPS: MNI's x and y with the other sign.
 
 - Brainstem: the mean of FreeSurfer's Desikan-Killiany atlas (Desikan et al., NeuroImage 2006),
@@ -23,10 +27,13 @@ Physics 2023).
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Vector = tuple[float, float, float]
@@ -133,3 +140,34 @@ def _unexplained(
     for finding in raised:
         if not set(finding["organs"]) <= known.get(finding["check"], frozenset()):
             yield finding["check"]
+
+
+def table(checks: Mapping[str, Any]) -> Iterator[str]:
+    """Write what was found in Markdown.
+
+    Args:
+        checks: the report's.
+    """
+    found = compare_places(checks["organs"])
+    yield "| organ | off, mm | volume, cm³ | real ones |\n|---|---:|---:|---|\n"
+    for name, place in PLACES.items():
+        off = f"{found.off_mm[name]:.1f}" if name in found.off_mm else "not found"
+        low, high = place.volume_cm3
+        beyond = " (beyond)" if name in found.outside else ""
+        yield f"| {name} | {off} | {found.volumes_cm3[name]:.2f}{beyond} | {low:g} to {high:g} |\n"
+    below = frozenset(checks["organs"]) - WHOLE
+    raised = count_raised(checks, cut=below, missing=below)
+    listed = ", ".join(f"{check} {count}" for check, count in sorted(raised.items())) or "none"
+    yield f"\nChecks raised, but for what lies below the field: {listed}.\n"
+
+
+def main() -> None:
+    """Print the table of a report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("report", type=Path, help="of the templates, JSON")
+    report = json.loads(parser.parse_args().report.read_text(encoding="utf-8"))
+    print("".join(table(report["checks"])), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,7 @@ import SimpleITK as sitk
 from cases import ROOT
 from pairs import from_cormack
 from templates import PLACES, WHOLE, compare_places, count_raised
+from training_curve import write_card
 
 from oarseg.challenges.catalogue import load_challenge
 from oarseg.imaging.volume import from_sitk, to_sitk
@@ -306,6 +307,7 @@ def validate(job: Job, number: int, checkpoint: Path) -> None:
     found = {name: measure(job, name, trial) for name in [*VALIDATION, "templates"]}
     best = best_so_far(job.root / "log.csv")
     write_rows(job.root / "log.csv", number, epoch, {n: r for n, r in found.items() if r})
+    write_card(job.root / "log.csv", trial / "weights" / "README.md")
     reached = found["level2"]
     if reached and reached.mean > best:
         shutil.rmtree(job.root / "best", ignore_errors=True)

@@ -106,8 +106,10 @@ def test_its_commands_are_ones_that_oarseg_takes(
     parsed: list[str] = []
 
     def parse(line: list[str], **_: object) -> None:
-        build_parser().parse_args(line[3:])
+        told = build_parser().parse_args(line[3:])
         parsed.append(line[3])
+        if line[3] == "export":
+            told.out.mkdir(parents=True)
 
     monkeypatch.setattr(weights.subprocess, "run", parse)
     job = weights.Job(tmp_path, tmp_path / "start", 2, 1, None, "{}", "cpu", 1)
@@ -122,6 +124,9 @@ def test_its_commands_are_ones_that_oarseg_takes(
         (tmp_path / "results" / path).touch()
     weights.validate(job, 0, fold / "checkpoint_latest.pth")
     assert parsed == [*["phantom"] * 4, "prepare", "train", "export"]
+    card = tmp_path / "trial" / "weights" / "README.md"
+    assert "![Mean Dice by epoch](training.svg)" in card.read_text(encoding="utf-8")
+    assert card.with_name("training.svg").is_file()
 
 
 def test_seeds_of_validation_are_never_trained_on(weights: ModuleType) -> None:
