@@ -8,7 +8,8 @@ is not done again, so that the job goes on where it was killed. It is a process 
 at nice 19, whose number lies in ``job.pgid``: ``kill -STOP -- -$(cat build/weights/job.pgid)``
 pauses it, ``kill -CONT`` lets it go on. Its folder holds
 
-- ``log.csv``: a row for each validation and set (level 0, level 2, templates);
+- ``log.csv``: a row for each validation and set (level 0, level 2, templates), for the last of
+  which ``templates.py`` says where organs lie and how large they may be;
 - ``best/``: checkpoint and weights folder with the highest mean Dice on the set of level 2;
 - ``sets/``: the sets, whose seeds are never trained on;
 - ``rounds/<n>/``: phantoms and nnU-Net's folders; of finished rounds the checkpoint only.
@@ -25,8 +26,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ import numpy as np
 import SimpleITK as sitk
 from cases import ROOT
 from pairs import from_cormack
+from templates import PLACES, WHOLE, compare_places, count_raised
+from training_curve import write_card
 
 from oarseg.challenges.catalogue import load_challenge
 from oarseg.imaging.volume import from_sitk, to_sitk
@@ -49,10 +53,11 @@ POLL_S = 5
 # First seeds; those of validation are far from those of training.
 VALIDATION = {"level0": (0, 300), "level2": (2, 3000)}
 TRAINING = {0: 20_000, 2: 40_000}
-COLUMNS = ("time", "round", "epoch", "set", "cases", "mean_dice", "missed", "structures")
+COLUMNS = (
+    "time", "round", "epoch", "set", "cases", "mean_dice", "missed", "structures",
+    "off_mm", "outside", "stray_mm", "raised",
+)  # fmt: skip
 WARNING = "NOT FOR CLINICAL USE: trained on synthetic images only, not on patients."
-# In the templates' field: MNI space has no more of them.
-TEMPLATE_ORGANS = ("Brainstem", "Eye_PL", "Eye_PR", "OpticChiasm", "Pituitary")
 
 
 @dataclass(frozen=True)
@@ -302,6 +307,7 @@ def validate(job: Job, number: int, checkpoint: Path) -> None:
     found = {name: measure(job, name, trial) for name in [*VALIDATION, "templates"]}
     best = best_so_far(job.root / "log.csv")
     write_rows(job.root / "log.csv", number, epoch, {n: r for n, r in found.items() if r})
+    write_card(job.root / "log.csv", trial / "weights" / "README.md")
     reached = found["level2"]
     if reached and reached.mean > best:
         shutil.rmtree(job.root / "best", ignore_errors=True)
@@ -324,12 +330,21 @@ class Reached:
         mean: over structures of their mean Dice; NaN if there is no truth.
         missed: structures in single cases that were not found.
         structures: by structure: mean Dice, or where there is no truth the volume in cm³.
+        off_mm: by structure: from its centroid to its published place.
+        outside: structures whose volumes no patient has.
+        stray_mm: from a structure to the farthest of its stray parts.
+        raised: by check: findings that the field does not explain; cases without a report
+            as ``failed``.
     """
 
     cases: int
     mean: float
     missed: int
     structures: dict[str, float]
+    off_mm: dict[str, float] = field(default_factory=dict)
+    outside: tuple[str, ...] = ()
+    stray_mm: float = 0.0
+    raised: dict[str, int] = field(default_factory=dict)
 
 
 def measure(job: Job, name: str, trial: Path) -> Reached | None:
@@ -342,14 +357,42 @@ def measure(job: Job, name: str, trial: Path) -> Reached | None:
     with (job.root / "job.log").open("ab") as log:
         line = command("segment", "--input", data, "--output", out, "--weights", trial / "weights")
         subprocess.run(line, stdout=log, stderr=log, check=False)
-    structures = load_challenge("han_seg").structures
-    names = [structure.name for structure in structures]
     if name == "templates":
-        return measure_templates(out, names)
+        return measure_templates(out)
+    names = [structure.name for structure in load_challenge("han_seg").structures]
     rows = np.array([scores for _, scores in case_scores(data / "truth", out, len(names))])
     means = np.nanmean(rows, axis=0)
     found = {name: round(float(mean), 4) for name, mean in zip(names, means, strict=True)}
-    return Reached(len(rows), float(np.nanmean(means)), int((rows == 0).sum()), found)
+    reached = Reached(len(rows), float(np.nanmean(means)), int((rows == 0).sum()), found)
+    return add_checks(reached, data / "truth", out)
+
+
+def add_checks(reached: Reached, truths: Path, out: Path) -> Reached:
+    """Add what the checks raise on the cases of a set, beside what is truly cut or missing."""
+    raised: Counter[str] = Counter()
+    stray = 0.0
+    for path in sorted(truths.glob("*/*_truth.json")):
+        checks = read_checks(out, path.parent.name)
+        if checks is None:
+            raised["failed"] += 1
+            continue
+        presence = json.loads(path.read_text(encoding="utf-8"))["presence"]
+        cut, missing = (
+            frozenset(organ for organ, there in presence.items() if there == state)
+            for state in (0.5, 0.0)
+        )
+        raised += count_raised(checks, cut=cut, missing=missing)
+        stray = max(stray, *(organ["stray_farthest_mm"] for organ in checks["organs"].values()))
+    return replace(reached, stray_mm=stray, raised=dict(sorted(raised.items())))
+
+
+def read_checks(out: Path, case: str) -> dict[str, Any] | None:
+    """Read what a case's report says of the checks; None where there is no report."""
+    path = out / "reports" / f"{case}.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")).get("checks")
+    return found
 
 
 def case_scores(truths: Path, out: Path, labels: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -371,40 +414,50 @@ def read_labels(path: Path) -> np.ndarray:
     return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
 
 
-def measure_templates(out: Path, names: list[str]) -> Reached | None:
-    """Return the volumes of the organs that lie in the templates' field."""
-    path = find_labels(out, "template")
-    if path is None:
-        return Reached(1, float("nan"), len(TEMPLATE_ORGANS), {})
-    image = sitk.ReadImage(str(path))
-    counts = np.bincount(sitk.GetArrayFromImage(image).ravel(), minlength=len(names) + 1)
-    unit = float(np.prod(image.GetSpacing())) / 1000.0
-    volumes = {n: round(float(counts[names.index(n) + 1]) * unit, 3) for n in TEMPLATE_ORGANS}
-    return Reached(1, float("nan"), sum(v == 0 for v in volumes.values()), volumes)
+def measure_templates(out: Path) -> Reached:
+    """Return volumes and places of the organs that lie in the templates' field."""
+    checks = read_checks(out, "template")
+    if checks is None:
+        return Reached(1, float("nan"), len(PLACES), {}, raised={"failed": 1})
+    found = compare_places(checks["organs"])
+    below = frozenset(checks["organs"]) - WHOLE
+    return Reached(
+        1, float("nan"), found.missed, found.volumes_cm3, found.off_mm, found.outside,
+        max(organ["stray_farthest_mm"] for organ in checks["organs"].values()),
+        dict(sorted(count_raised(checks, cut=below, missing=below).items())),
+    )  # fmt: skip
 
 
 def best_so_far(log: Path) -> float:
     """Return the highest mean Dice on the set of level 2 in a log."""
-    if not log.is_file():
-        return -1.0
-    with log.open(newline="", encoding="utf-8") as file:
-        means = [float(r["mean_dice"]) for r in csv.DictReader(file) if r["set"] == "level2"]
+    means = [float(row["mean_dice"]) for row in read_rows(log) if row["set"] == "level2"]
     return max(means, default=-1.0)
 
 
 def write_rows(log: Path, number: int, epoch: int, found: dict[str, Reached]) -> None:
-    """Add a validation to the log."""
-    new = not log.is_file()
+    """Add a validation to the log; one with fewer columns gets the others, empty."""
     now = datetime.datetime.now().isoformat(timespec="seconds")
-    with log.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(COLUMNS)
-        for name, reached in found.items():
-            structures = json.dumps(reached.structures)
-            mean = f"{reached.mean:.4f}"
-            row = (now, number, epoch, name, reached.cases, mean, reached.missed, structures)
-            writer.writerow(row)
+    rows = read_rows(log)
+    for name, r in found.items():
+        values = (
+            now, number, epoch, name, r.cases, f"{r.mean:.4f}", r.missed, json.dumps(r.structures),
+            json.dumps(r.off_mm), " ".join(r.outside), f"{r.stray_mm:.0f}", json.dumps(r.raised),
+        )  # fmt: skip
+        rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
+    part = log.with_suffix(".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(log)
+
+
+def read_rows(log: Path) -> list[dict[str, str]]:
+    """Read a log's rows; none where it has not been begun."""
+    if not log.is_file():
+        return []
+    with log.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":

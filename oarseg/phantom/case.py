@@ -112,7 +112,7 @@ def make_phantom(
     ct_to_mr = draw_ct_to_mr(spec, anatomy)
     grid = _draw_grid(spec, anatomy, of_chest=labelling.of_chest)
     view = View(anatomy, grid, numbers=labelling.owners, slab_voxels=slab_voxels)
-    scanner = _draw_ct(spec, anatomy)
+    scanner = _draw_ct(spec, anatomy, grid)
     if sum(socket.modality == "CT" for socket in challenge.sockets) > 1:
         scanner = replace(scanner, contrast=False)
     ct, labels = scanner.scan(view, label_slab=labelling.label_slab)
@@ -151,11 +151,11 @@ def _draw_grid(spec: PhantomSpec, anatomy: Anatomy, *, of_chest: bool) -> Grid:
     return vary_ct_grid(grid, Draws(spec.seed), load_levels()[str(spec.randomise)])
 
 
-def _draw_ct(spec: PhantomSpec, anatomy: Anatomy) -> CtScanner:
+def _draw_ct(spec: PhantomSpec, anatomy: Anatomy, grid: Grid) -> CtScanner:
     scanner = CtScanner.draw(spec.seed, anatomy)
     if not spec.randomise:
         return scanner
-    return VariedCt.vary(scanner, load_levels()[str(spec.randomise)])
+    return VariedCt.vary(scanner, load_levels()[str(spec.randomise)], pixel_mm=grid.spacing_mm[2])
 
 
 def _draw_mr(spec: PhantomSpec) -> MrScanner:

@@ -56,6 +56,18 @@ def test_log_keeps_every_validation_and_tells_the_best(weights: ModuleType, tmp_
     assert len(lines) == 7
 
 
+def test_a_log_of_fewer_columns_is_gone_on_with(weights: ModuleType, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    old = weights.COLUMNS[:8]
+    log.write_text(",".join(old) + "\nthen,0,3,level2,5,0.6000,1,{}\n", encoding="utf-8")
+    weights.write_rows(log, 0, 4, {"level2": weights.Reached(5, 0.5, 0, {}, {"Eye_L": 3.5})})
+    first, second = weights.read_rows(log)
+    assert weights.best_so_far(log) == 0.6
+    assert tuple(first) == weights.COLUMNS
+    assert (first["mean_dice"], first["off_mm"]) == ("0.6000", "")
+    assert (second["epoch"], second["off_mm"]) == ("4", '{"Eye_L": 3.5}')
+
+
 def test_what_was_not_segmented_counts_as_missed(weights: ModuleType, tmp_path: Path) -> None:
     truth = np.zeros((2, 3, 3), np.uint8)
     truth[0], truth[1] = 1, 2
@@ -94,8 +106,10 @@ def test_its_commands_are_ones_that_oarseg_takes(
     parsed: list[str] = []
 
     def parse(line: list[str], **_: object) -> None:
-        build_parser().parse_args(line[3:])
+        told = build_parser().parse_args(line[3:])
         parsed.append(line[3])
+        if line[3] == "export":
+            told.out.mkdir(parents=True)
 
     monkeypatch.setattr(weights.subprocess, "run", parse)
     job = weights.Job(tmp_path, tmp_path / "start", 2, 1, None, "{}", "cpu", 1)
@@ -110,6 +124,9 @@ def test_its_commands_are_ones_that_oarseg_takes(
         (tmp_path / "results" / path).touch()
     weights.validate(job, 0, fold / "checkpoint_latest.pth")
     assert parsed == [*["phantom"] * 4, "prepare", "train", "export"]
+    card = tmp_path / "trial" / "weights" / "README.md"
+    assert "![Mean Dice by epoch](training.svg)" in card.read_text(encoding="utf-8")
+    assert card.with_name("training.svg").is_file()
 
 
 def test_seeds_of_validation_are_never_trained_on(weights: ModuleType) -> None:

@@ -15,7 +15,13 @@ from oarseg.phantom.patient.head import SIDES
 from oarseg.phantom.patient.landmarks import find_landmarks
 from oarseg.phantom.patient.parts import Draws, Part, fill, plus
 from oarseg.phantom.patient.pose import Bend, Pose, Push
-from oarseg.phantom.patient.shapes import Ellipsoid, Rippled, Stack
+from oarseg.phantom.patient.shapes import Ellipsoid, Rippled, Solid, Stack, Union
+from oarseg.phantom.randomise.additions import (
+    draw_arms,
+    draw_parotid_veins,
+    draw_vessels,
+    infiltrate,
+)
 from oarseg.phantom.randomise.growth import Grown, Moved, fit_organ, grow
 from oarseg.phantom.randomise.levels import Level, deviation, happens, within
 from oarseg.phantom.randomise.real_organs import draw_wishes
@@ -55,19 +61,24 @@ def vary_anatomy(anatomy: Anatomy, d: Draws, level: Level) -> Anatomy:
         d: the patient's draws.
         level: how far to go.
     """
-    body = Grown(anatomy.body, within(d, "skin", level.skin_mm))
-    parts, metal = _lose_teeth(anatomy, d, level)
-    masses, pushes = _tumours(d, level)
+    body: Solid = Grown(anatomy.body, within(d, "skin", level.skin_mm))
+    arms, within_arms = draw_arms(d, level)
+    if arms:
+        body = Union((body, *arms), blend=8.0)
+    parts, metal = lose_teeth(anatomy, d, level)
+    masses, pushes = draw_tumours(d, level)
     pose = vary_pose(anatomy.pose, d, level, pushes)
     fitted = tuple(_reshape(part, d, level) for part in parts)
     for wish in draw_wishes(d, level.organ_spread):
         fitted = fit_organ(fitted, wish, pose=pose)
-    under = [*masses, *_nodes(d, level)]
+    under = [*draw_vessels(d, level), *masses, *draw_nodes(d, level)]
+    over = [*draw_parotid_veins(fitted, d, level), *_plaques(fitted, d, level)]
     first = next((n for n, part in enumerate(fitted) if part.label), len(fitted))
+    every = (*within_arms, *fitted[:first], *under, *fitted[first:])
     return replace(
         anatomy,
         body=body,
-        parts=(*fitted[:first], *under, *fitted[first:], *_plaques(fitted, d, level)),
+        parts=(*infiltrate(every, d, level), *over),
         metal=metal,
         pose=pose,
         landmarks=find_landmarks(d, body),
@@ -118,11 +129,15 @@ def _asymmetries(d: Draws, level: Level) -> list[Push]:
 
 
 def _reshape(part: Part, d: Draws, level: Level) -> Part:
-    """Vary a part's form: airway, muscles, glands."""
+    """Vary a part's form: airway, muscles, jugular veins, glands."""
     if part.organ == "Airway" and isinstance(part.shape, Stack):
         return replace(part, shape=_vary_airway(part.shape, d, level))
-    if not part.owner and part.layers[0][1] == "muscle" and len(part.layers) == 1:
+    tissue = part.layers[0][1]
+    if not part.owner and tissue == "muscle" and len(part.layers) == 1:
         return grow(part, -within(d, "lean", level.lean_mm))
+    if not part.owner and tissue == "vein":
+        side = "L" if part.shape.box[0][0] > 0 else "R"
+        return grow(part, within(d, "jugular" + side, level.vein_mm))
     if part.label.startswith(LOBED):
         depth = within(d, f"lobes/{part.label}", level.lobes_mm)
         length = within(d, f"lobes/{part.label}/length", (9.0, 18.0))
@@ -140,7 +155,7 @@ def _vary_airway(lumen: Stack, d: Draws, level: Level) -> Stack:
     return Stack(tuple(rows), lumen.boxy)
 
 
-def _lose_teeth(anatomy: Anatomy, d: Draws, level: Level) -> tuple[list[Part], tuple[Vector, ...]]:
+def lose_teeth(anatomy: Anatomy, d: Draws, level: Level) -> tuple[list[Part], tuple[Vector, ...]]:
     """Take out teeth, in each jaw its own share of them, with their crowns."""
     shares = [within(d, f"lost/{jaw}", level.teeth_lost) ** 2 for jaw in ("upper", "lower")]
     kept: list[Part] = []
@@ -161,7 +176,7 @@ def _lose_teeth(anatomy: Anatomy, d: Draws, level: Level) -> tuple[list[Part], t
     return kept, tuple(metal)
 
 
-def _tumours(d: Draws, level: Level) -> tuple[list[Part], list[Push]]:
+def draw_tumours(d: Draws, level: Level) -> tuple[list[Part], list[Push]]:
     """Draw tumours, which grow between the organs and push them away."""
     masses: list[Part] = []
     pushes: list[Push] = []
@@ -180,7 +195,7 @@ def _tumours(d: Draws, level: Level) -> tuple[list[Part], list[Push]]:
     return masses, pushes
 
 
-def _nodes(d: Draws, level: Level) -> list[Part]:
+def draw_nodes(d: Draws, level: Level) -> list[Part]:
     """Draw nodes along the vessels and below the jaw."""
     parts = []
     for name, s in SIDES:

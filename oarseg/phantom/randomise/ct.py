@@ -7,16 +7,24 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from oarseg.imaging.arrays import Image, Mask
 from oarseg.phantom.patient.parts import Draws
+from oarseg.phantom.randomise.additions import arms_raised
 from oarseg.phantom.randomise.levels import Level, happens, within
 from oarseg.phantom.randomise.texture import Texture
 from oarseg.phantom.randomise.tissues import vary_hu
 from oarseg.phantom.scanner import HU_LIMITS, CtScanner, Slab, plane_rng
 
 TEXTURED_HU = (-250.0, 250.0)
+STARVATION_STREAM = 131
+# How much water from side to side leaves enough photons, and how much more doubles the noise.
+ENOUGH_MM = 200.0
+DOUBLING_MM = 80.0
+MOST_STARVED = 8.0
+STREAK_MM = 40.0
+EMPTY_HU = -700
 COUCH_CURVE_MM = -45.0
 
 
@@ -31,6 +39,8 @@ class VariedCt(CtScanner):
         texture_hu: its standard deviation.
         drift_hu: how many HU soft tissue drifts along x, y and z from the middle.
         round_field: whether there is nothing outside a circle.
+        starvation: noise in streaks from side to side, of the usual noise.
+        pixel_mm: spacing along x.
     """
 
     level: Level
@@ -39,16 +49,18 @@ class VariedCt(CtScanner):
     texture_hu: float
     drift_hu: tuple[float, float, float]
     round_field: bool
+    starvation: float
+    pixel_mm: float
 
     @classmethod
-    def vary(cls, base: CtScanner, level: Level) -> VariedCt:
-        """Draw the scanner that takes a seed's CT at a level."""
+    def vary(cls, base: CtScanner, level: Level, *, pixel_mm: float) -> VariedCt:
+        """Draw the scanner that takes a seed's CT at a level, with pixels of this width."""
         d = Draws(base.seed)
         drift = level.cupping_hu
         usual = vars(base) | {
             "noise_hu": within(d, "ct/noise", level.noise_hu),
             "couch_y_mm": base.couch_y_mm + within(d, "ct/couch", (-4.0, 30.0)),
-            "face_mask": happens(d, "ct/mask", level.mask_share),
+            "face_mask": happens(d, "ct/mask", level.mask_share) and not arms_raised(d, level),
             "contrast": happens(d, "ct/contrast", level.contrast_share),
             "streak_hu": within(d, "ct/streaks", level.streak_hu),
             "headrest": happens(d, "ct/headrest", level.headrest_share),
@@ -67,6 +79,8 @@ class VariedCt(CtScanner):
                 within(d, "ct/drift/z", (-drift, drift)),
             ),
             round_field=happens(d, "ct/round", level.round_field_share),
+            starvation=within(d, "ct/starvation", level.starvation),
+            pixel_mm=pixel_mm,
         )
 
     def draw_values(self) -> dict[str, float]:
@@ -98,11 +112,26 @@ class VariedCt(CtScanner):
         else:
             grain = (1.0 + self.kernel) * noise - self.kernel * 3.0 * blurred
             image = gaussian_filter(plane, 0.05 - 0.65 * self.kernel)
-        spread = np.where(plane < -700, 0.35 * self.noise_hu, self.noise_hu)
+        spread = np.where(plane < EMPTY_HU, 0.35 * self.noise_hu, self.noise_hu)
         exposed: Any = image + grain * (spread / grain.std()).astype(np.float32)
+        if self.starvation:
+            exposed += self._starve(plane, number)
         if self.round_field:
             exposed[_outside_circle(plane.shape)] = HU_LIMITS[0]
         return cast(NDArray[np.int16], np.rint(np.clip(exposed, *HU_LIMITS)).astype(np.int16))
+
+    def _starve(self, plane: Image, number: int) -> Image:
+        """Return the streaks of a plane's rows (y) that hold much water from side to side."""
+        water_mm = np.clip(plane + 1000.0, 0.0, 2000.0).sum(axis=1) * (self.pixel_mm / 1000.0)
+        excess = np.exp2(np.maximum(water_mm - ENOUGH_MM, 0.0) / DOUBLING_MM) - 1.0
+        height = np.minimum(excess, MOST_STARVED) * (self.starvation * self.noise_hu)
+        if not height.any():
+            return np.zeros(plane.shape, np.float32)
+        rng = plane_rng(self.seed, STARVATION_STREAM, number)
+        noise = rng.standard_normal(plane.shape, dtype=np.float32)
+        streaks = gaussian_filter1d(noise, STREAK_MM / self.pixel_mm, axis=1, mode="wrap")
+        streaks *= (height / streaks.std())[:, None].astype(np.float32)
+        return cast(Image, streaks * (plane > EMPTY_HU))
 
 
 def _outside_circle(shape: tuple[int, ...]) -> Mask:

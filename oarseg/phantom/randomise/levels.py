@@ -29,7 +29,11 @@ class Level:
         skin_mm, lean_mm: fat below the skin, and what muscles lose to the fat between them.
         lobes_mm: depth of the lobes of glands.
         airway: factor of the airway's radii.
-        nodes_share, tumour_share, plaque_share: how often each is there.
+        nodes_share, tumour_share, plaque_share, vessels_share: how often each is there.
+        vein_mm: how much wider the jugular veins are.
+        fatty_share, fatty: how often each of some tissues has streaks of fat, and about how
+            much of it they are.
+        arms_share: how often the arms lie beside the head.
         teeth_lost, metal_share: share of the teeth lost; of patients, with metal.
         removed_top_share: how often the CT's field begins below the vertex.
         soft_hu, gland_hu, bone_share: standard deviations of the tissues' HU, that of bone
@@ -37,6 +41,8 @@ class Level:
         contrast_share: how often a contrast medium enhances the CT.
         texture_hu, cupping_hu: correlated texture, and the most that HU drift across it.
         noise_hu, kernel, streak_hu: of the CT's reconstruction.
+        starvation: noise in streaks from side to side where a patient is wide, of the
+            usual noise.
         round_field_share, headrest_share, mask_share: how often each is there.
         slices_mm, field, reach: distances of the CT's slices that are drawn from, and
             factors of its field and of its extent.
@@ -63,6 +69,11 @@ class Level:
     teeth_lost: TwoNumbers
     metal_share: float
     plaque_share: float
+    vessels_share: float
+    vein_mm: TwoNumbers
+    fatty_share: float
+    fatty: TwoNumbers
+    arms_share: float
     removed_top_share: float
     soft_hu: float
     gland_hu: float
@@ -73,6 +84,7 @@ class Level:
     noise_hu: TwoNumbers
     kernel: TwoNumbers
     streak_hu: TwoNumbers
+    starvation: TwoNumbers
     round_field_share: float
     headrest_share: float
     mask_share: float
