@@ -8,23 +8,26 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from oarseg.cohort.inputs import has_changed
 from oarseg.cohort.ledger import CaseState, CohortLedger, Host, Outcome, State
-from oarseg.cohort.manner import Manner
-from oarseg.cohort.plan import InputFile, Plan, PlannedCase
-from oarseg.model.bundle import file_sha256
+from oarseg.cohort.plan import Plan, PlannedCase
+from oarseg.results.folder import explained_refusal
 from oarseg.results.results_file import Record, write_results
+from oarseg.workflows.review.report_pages import write_failure_page, write_index
 
 WATCH_S: Final = 1.0
 PROGRESS_EVERY_S: Final = 10.0
-# Workers that end without having finished a case; then something else is wrong.
+# Deaths of a worker without a case that was done in between; then something else is wrong.
 MOST_RESTARTS: Final = 3
 # A worker that was told to stop gives its cases back first.
 WORKERS_END_S: Final = 10.0
+# A terminal that is closed, Ctrl-C, whoever manages the machine.
+ENDING_SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 log = logging.getLogger(__name__)
 
@@ -36,87 +39,135 @@ class Coordinator:
     Attributes:
         ledger: the folder.
         plan: its plan.
-        manner: see there.
         command: starts a worker.
         environments: of each worker, such as the one GPU that it sees.
     """
 
     ledger: CohortLedger
     plan: Plan
-    manner: Manner
     command: Sequence[str]
     environments: Sequence[Mapping[str, str]]
     _signal: int = 0
 
     def run(self) -> int:
-        """Work until every case has an outcome.
+        """Work until every case has an outcome, and write what there is once a cohort.
 
         Returns:
             0 if all are done, 1 if not, 128 plus the number of a signal that ended it.
         """
         self.ledger.prepare()
-        recover(self.ledger)
+        self.ledger.recover()
+        status = self.join()
+        self.ledger.recover()
+        if not self._signal:
+            write_outcomes(self.ledger, self.plan)
+        self.ledger.sweep()
+        self.ledger.close()
+        return status
+
+    def join(self) -> int:
+        """Work beside the workers of other machines; see ``run``."""
         self._watch_signals()
-        if self._states_left():
-            self._work()
-        recover(self.ledger)
+        states = self._states()
+        if _are_left(states):
+            states = self._work(states)
         if self._signal:
             return 128 + self._signal
-        write_outcomes(self.ledger, self.plan)
-        counts = Counter(state.state for state in self._states().values())
+        counts = Counter(state.state for state in states.values())
         log.info("%s", count_text(counts))
-        self.ledger.close()
         return 0 if counts["done"] == len(self.plan.cases) else 1
 
-    def _work(self) -> None:
-        workers = [self._start(environment) for environment in self.environments]
-        restarts = [0] * len(workers)
-        progress = Progress(self._done())
-        while self._states_left() and not self._signal:
-            time.sleep(WATCH_S)
-            progress.tell(self._states())
-            for number, worker in enumerate(workers):
-                if worker.poll() in (None, 0) or self._signal:
-                    continue
-                restarts[number] += 1
-                if worker.returncode == 1 or restarts[number] >= MOST_RESTARTS:
-                    continue  # it has said why
-                log.error("a worker ended with status %s; another begins", worker.returncode)
-                workers[number] = self._start(self.environments[number])
-            if all(worker.poll() is not None for worker in workers):
-                break
-        self._end(workers)
-
-    def _start(self, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(list(self.command), env=os.environ | environment)
-
-    def _end(self, workers: Sequence[subprocess.Popen[bytes]]) -> None:
-        for worker in workers:
-            worker.terminate()
-        end_s = time.monotonic() + WORKERS_END_S
-        for worker in workers:
-            try:
-                worker.wait(max(0.0, end_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+    def _work(self, states: Mapping[str, CaseState]) -> Mapping[str, CaseState]:
+        """Have workers work until nothing is left for them; returns the states then."""
+        workers = [_Worker(self.command, environment) for environment in self.environments]
+        progress = Progress(_count_done(states))
+        try:
+            while _are_left(states) and not self._signal:
+                time.sleep(WATCH_S)
+                states = self._states()
+                progress.tell(states)
+                for worker in workers:
+                    worker.watch(_count_done(states), stopping=bool(self._signal))
+                if not any(worker.is_alive for worker in workers):
+                    break
+        finally:
+            _end(workers)
+        return self._states()
 
     def _watch_signals(self) -> None:
         def note(number: int, _frame: object) -> None:
             self._signal = number
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, note)
+        catch_signals(note)
 
-    def _states(self) -> dict[str, CaseState]:
-        names = (case.name for case in self.plan.cases)
-        return self.ledger.states(names, outcomes=False)
+    def _states(self) -> Mapping[str, CaseState]:
+        return self.ledger.states(case.name for case in self.plan.cases)
 
-    def _states_left(self) -> bool:
-        return any(state.state in ("waiting", "running") for state in self._states().values())
 
-    def _done(self) -> int:
-        return sum(state.state == "done" for state in self._states().values())
+def _are_left(states: Mapping[str, CaseState]) -> bool:
+    return any(state.state in ("waiting", "running") for state in states.values())
+
+
+def _count_done(states: Mapping[str, CaseState]) -> int:
+    return sum(state.state == "done" for state in states.values())
+
+
+def catch_signals(handler: Callable[[int, object], None]) -> None:
+    """Have those signals handled that ask a process to end; one that is ignored stays so."""
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+class _Worker:
+    """A worker process, started anew when it dies, unless it does nothing else.
+
+    Args:
+        command: starts it.
+        environment: what its environment has beside this process's.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command, self._environment = command, os.environ | environment
+        self._restarts, self._done = 0, 0
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(list(self._command), env=self._environment)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self.process.poll() is None
+
+    def watch(self, done: int, *, stopping: bool) -> None:
+        """Start it anew if it died without a word.
+
+        Args:
+            done: cases that are done in the folder; more of them forgive its deaths.
+            stopping: nothing is started any more.
+        """
+        if self.process.poll() in (None, 0, 1) or stopping:
+            return  # it lives, has nothing left to do, or has said why it stopped
+        self._restarts = 1 if done > self._done else self._restarts + 1
+        self._done = done
+        if self._restarts > MOST_RESTARTS:
+            return
+        log.error("a worker ended with status %s; another begins", self.process.returncode)
+        self.process = self._start()
+
+
+def _end(workers: Sequence[_Worker]) -> None:
+    """End workers, which give back what they have in work."""
+    for worker in workers:
+        worker.process.terminate()
+    end_s = time.monotonic() + WORKERS_END_S
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.0, end_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
 
 
 class Progress:
@@ -157,12 +208,6 @@ def clock_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
-def recover(ledger: CohortLedger) -> None:
-    """Put the outputs of done cases where a crash has left them in their stage."""
-    for outcome in list(ledger.unplaced()):
-        ledger.place(outcome)
-
-
 def record_problems(ledger: CohortLedger, plan: Plan) -> None:
     """Record what the plan says cannot be a case."""
     for case in plan.cases:
@@ -172,24 +217,37 @@ def record_problems(ledger: CohortLedger, plan: Plan) -> None:
 
 
 def write_outcomes(ledger: CohortLedger, plan: Plan) -> None:
-    """Write ``results.json``, once, from what the folder says."""
+    """Write ``results.json``, once, from what the folder says; and pages if they were asked for.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
     root, records = Path(plan.input), []
-    states = ledger.states(case.name for case in plan.cases)
+    states = ledger.states((case.name for case in plan.cases), outcomes=True)
     for case in plan.cases:
         outcome = states[case.name].outcome
         if outcome is None:
             continue
-        files = {channel: root / file.path for channel, file in case.files.items()}
+        files = {channel: root / found.shown for channel, found in case.files.items()}
         label_file = Path(outcome.label_file) if outcome.label_file else None
         messages = (outcome.message,) if outcome.message else ()
         records.append(Record(case.name, files, label_file, messages))
-    write_results(ledger.output, [record.entry for record in records])
+    with explained_refusal(ledger.output):
+        write_results(ledger.output, [record.entry for record in records])
+    if plan.options.report:
+        failures = {r.case: r.error_messages[0] for r in records if r.error_messages}
+        for name, message in failures.items():
+            write_failure_page(ledger.output, name, (message,))
+        write_index(ledger.output, failures)
 
 
 def reopen_changed(
     ledger: CohortLedger, old: Plan, new: Plan, *, retry_quarantined: bool
 ) -> list[str]:
-    """Let the cases be computed anew whose files are no longer those of their outcome.
+    """Let the cases be computed anew whose outcome no longer holds.
+
+    These are the ones whose files have other content, whose outputs are gone, and those that
+    failed for want of something that there may be now: memory, or leave to read a file.
 
     Args:
         ledger: the folder.
@@ -206,26 +264,27 @@ def reopen_changed(
         found = ledger.outcome(case.name)
         if found is None:
             continue
-        verdict, outcome = found
-        again = verdict == "quarantined" and retry_quarantined
-        if again or _has_changed(before.get(case.name), case, outcome, Path(new.input)):
+        kind, outcome = found
+        again = (
+            (kind == "quarantined" and retry_quarantined)
+            or (kind == "failed" and _may_succeed_now(case, outcome))
+            or (kind == "done" and not ledger.has_outputs(outcome))
+            or _has_changed(before.get(case.name), case, outcome, Path(new.input))
+        )
+        if again:
             ledger.reopen(case.name)
             reopened.append(case.name)
     return reopened
+
+
+def _may_succeed_now(case: PlannedCase, outcome: Outcome) -> bool:
+    return outcome.again or (not case.problem and set(outcome.digests) != set(case.files))
 
 
 def _has_changed(old: PlannedCase | None, new: PlannedCase, outcome: Outcome, root: Path) -> bool:
     if old is None or old.problem != new.problem or set(old.files) != set(new.files):
         return True
     return any(
-        _file_has_changed(old.files[channel], file, outcome.digests.get(channel), root)
-        for channel, file in new.files.items()
+        has_changed(old.files[channel], found, outcome.digests.get(channel), root)
+        for channel, found in new.files.items()
     )
-
-
-def _file_has_changed(old: InputFile, new: InputFile, digest: str | None, root: Path) -> bool:
-    if asdict(old) == asdict(new):
-        return False
-    if old.size != new.size or digest is None:
-        return True
-    return file_sha256(root / new.path) != digest

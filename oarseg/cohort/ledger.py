@@ -5,12 +5,13 @@ need nothing but that folder:
 
 - ``attempt/<case>.<n>``: attempt n of a case. It is made exclusively, before the work, and so
   belongs to one worker; its time of last change is its lease, renewed as a heartbeat on the file
-  server's clock. Who finds the last attempt stale makes the next one. No file is renamed or
-  removed for that, so no two workers can both think that they took it over.
+  server's clock. Who finds the last attempt's lease over makes the next one. No file is renamed or
+  removed for that, so no two workers can both think that they took it over. A lease is over when
+  it was watched and not renewed for a while (``LeaseWatch``): a clock that jumps ends none.
 - ``done/<case>.json``, ``failed/<case>.json``, ``quarantined/<case>.json``: the outcome, made by
   an exclusive link. Who comes second has lost its lease meanwhile, and discards what it has.
-- ``stage/<case>.<n>/``: the outputs of an attempt. They move to their places after the outcome
-  is linked, by whoever sees it; a crash in between is recovered by the next who looks.
+- ``stage/<case>.<n>/``: the outputs of an attempt (``stages``). They move to their places after
+  the outcome is linked, by whoever sees it; a crash in between is recovered by the next who looks.
 """
 
 from __future__ import annotations
@@ -18,23 +19,26 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-import shutil
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.structures import STRICT
+from oarseg.cohort.inputs import RelativePath, inside
 from oarseg.cohort.plan import FOLDER
+from oarseg.cohort.stages import Stages
 from oarseg.errors import OutputError
-from oarseg.results.folder import explained_refusal
+from oarseg.results.folder import explained_refusal, make_folder, move_entry
 
 ATTEMPT_FILES: Final = "attempt"
-STAGE_FOLDERS: Final = "stage"
-REOPENED: Final = "reopened"
+# The time of an attempt that is known to have died.
+EXPIRED_NS: Final = 0
 OutcomeKind = Literal["done", "failed", "quarantined"]
 OUTCOME_KINDS: Final[tuple[OutcomeKind, ...]] = ("done", "failed", "quarantined")
 State = Literal["waiting", "running", "done", "failed", "quarantined"]
@@ -67,6 +71,7 @@ class Outcome:
         label_file: below the output folder, if it is done.
         digests: channel → SHA-256 of the file, if it was read.
         outputs: files and folders to be moved from the stage, below the output folder.
+        again: it failed for want of something that the next run may have, such as memory.
     """
 
     case: str
@@ -74,9 +79,10 @@ class Outcome:
     worker: Host
     seconds: float = 0.0
     message: str = ""
-    label_file: str = ""
+    label_file: Annotated[str, AfterValidator(lambda path: path and inside(path))] = ""
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[RelativePath, ...] = ()
+    again: bool = False
 
 
 _OUTCOME: Final = TypeAdapter(Outcome)
@@ -94,6 +100,11 @@ class Attempt:
     def name(self) -> str:
         """Name of its file and its stage."""
         return f"{self.case}.{self.number}"
+
+    @property
+    def following(self) -> Attempt:
+        """The next one at the same case."""
+        return Attempt(self.case, self.number + 1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,40 @@ class CaseState:
     age_s: float = 0.0
 
 
+class LeaseWatch:
+    """Which leases are over, whatever clocks do.
+
+    A lease is over if it was seen and not renewed for ``lease_s`` on this process's own clock,
+    which never jumps; for half of that if the file server's clock says as well that it is older.
+    Whoever holds it renews it more often.
+
+    Args:
+        lease_s: an attempt without a heartbeat for that long is taken over.
+        clock: seconds; it never goes back.
+    """
+
+    def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_s, self._clock = lease_s, clock
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def is_over(self, attempt: str, beaten_ns: int, now_s: float) -> bool:
+        """Return whether an attempt may be taken over.
+
+        Args:
+            attempt: its name.
+            beaten_ns: time of its last heartbeat, on the file server's clock.
+            now_s: now, on that clock.
+        """
+        if beaten_ns == EXPIRED_NS:
+            return True
+        beaten, since_s = self._seen.get(attempt, (None, 0.0))
+        if beaten != beaten_ns:
+            self._seen[attempt] = (beaten_ns, self._clock())
+            return False
+        old = now_s - beaten_ns / 1e9 > self._lease_s
+        return self._clock() - since_s > self._lease_s / (2 if old else 1)
+
+
 class CohortLedger:
     """The folder of a cohort.
 
@@ -123,6 +168,8 @@ class CohortLedger:
 
     def __init__(self, output: Path, *, lease_s: float) -> None:
         self.output, self.lease_s = output, lease_s
+        self.stages = Stages(output)
+        self._watch = LeaseWatch(lease_s)
         self._root = output / FOLDER
         self._clock = self._root / f"clock.{socket.gethostname()}.{os.getpid()}"
 
@@ -130,20 +177,28 @@ class CohortLedger:
         """Make the folders.
 
         Raises:
-            OutputError: they cannot be made.
+            OutputError: they cannot be made, or one is a link.
         """
+        self.stages.prepare()
         with explained_refusal(self._root):
-            for name in (ATTEMPT_FILES, STAGE_FOLDERS, *OUTCOME_KINDS):
-                (self._root / name).mkdir(parents=True, exist_ok=True)
+            for name in (ATTEMPT_FILES, *OUTCOME_KINDS):
+                make_folder(self.output, FOLDER / name)
 
     def now_s(self) -> float:
-        """Return the time on the clock of the machine that holds the folder."""
-        self._clock.touch()
-        return self._clock.stat().st_mtime
+        """Return the time on the clock of the machine that holds the folder.
+
+        Where nothing can be written, as for somebody who only looks, it is this machine's.
+        """
+        try:
+            self._clock.touch()
+            return self._clock.stat().st_mtime
+        except OSError:
+            return time.time()
 
     def close(self) -> None:
         """Remove this process's own file."""
-        self._clock.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._clock.unlink(missing_ok=True)
 
     # Attempts
 
@@ -167,21 +222,32 @@ class CohortLedger:
         return attempt if self._create(attempt) else None
 
     def _create(self, attempt: Attempt) -> bool:
-        path = self._root / ATTEMPT_FILES / attempt.name
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
+        path = self._path(attempt)
+        with explained_refusal(path):
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            except FileExistsError:
+                return False
+            try:
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(_HOST.dump_json(Host.here()))
+            except OSError:
+                path.unlink(missing_ok=True)  # a full disk is no attempt
+                raise
+        if self._has_outcome(attempt.case):
+            path.unlink(missing_ok=True)  # it has ended just now
             return False
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(_HOST.dump_json(Host.here()))
         return True
+
+    def _path(self, attempt: Attempt) -> Path:
+        return self._root / ATTEMPT_FILES / attempt.name
 
     def _is_stale(self, attempt: Attempt) -> bool:
         try:
-            beaten_s = (self._root / ATTEMPT_FILES / attempt.name).stat().st_mtime
+            beaten_ns = self._path(attempt).stat().st_mtime_ns
         except FileNotFoundError:
             return True
-        return self.now_s() - beaten_s > self.lease_s
+        return self._watch.is_over(attempt.name, beaten_ns, self.now_s())
 
     def _quarantine(self, case: str, last: int, most: int) -> None:
         worker = self.owner(Attempt(case, last)) or Host("unknown", 0)
@@ -194,32 +260,31 @@ class CohortLedger:
 
     def beat(self, attempt: Attempt) -> bool:
         """Renew the lease; return whether it is still this worker's."""
-        path = self._root / ATTEMPT_FILES / attempt.name
         try:
-            os.utime(path)
+            os.utime(self._path(attempt))
         except FileNotFoundError:
             return False
-        following = Attempt(attempt.case, attempt.number + 1)
-        return not (self._root / ATTEMPT_FILES / following.name).exists()
+        return not self._path(attempt.following).exists()
 
     def give_back(self, attempt: Attempt) -> None:
-        """Undo an attempt that was ended for no fault of its case."""
-        following = Attempt(attempt.case, attempt.number + 1)
-        if not (self._root / ATTEMPT_FILES / following.name).exists():
-            (self._root / ATTEMPT_FILES / attempt.name).unlink(missing_ok=True)
-        self.discard(attempt)
+        """Undo an attempt that was ended for no fault of its case, and before its outcome."""
+        if self._has_outcome(attempt.case):
+            return  # its outputs may still have to be moved
+        with suppress(OSError):  # a disk that is read-only now, or gone
+            if not self._path(attempt.following).exists():
+                self._path(attempt).unlink(missing_ok=True)
+        self.stages.discard(attempt.name)
 
     def expire(self, attempt: Attempt) -> None:
         """Let an attempt that died be taken over at once."""
-        path = self._root / ATTEMPT_FILES / attempt.name
-        if path.exists():
-            os.utime(path, (0, 0))
-        self.discard(attempt)
+        with explained_refusal(self._root), suppress(FileNotFoundError):
+            os.utime(self._path(attempt), ns=(EXPIRED_NS, EXPIRED_NS))
+        self.stages.discard(attempt.name)
 
     def owner(self, attempt: Attempt) -> Host | None:
         """Return who made an attempt, if that can be read."""
         try:
-            return _HOST.validate_json((self._root / ATTEMPT_FILES / attempt.name).read_bytes())
+            return _HOST.validate_json(self._path(attempt).read_bytes())
         except (OSError, ValidationError):
             return None
 
@@ -231,10 +296,10 @@ class CohortLedger:
         """Return the numbers of a case's attempts, in order."""
         # A case's name may end with digits of its own: only what follows its own dot counts.
         found = []
-        number = 1
-        while (self._root / ATTEMPT_FILES / f"{case}.{number}").exists():
-            found.append(number)
-            number += 1
+        attempt = Attempt(case, 1)
+        while self._path(attempt).exists():
+            found.append(attempt.number)
+            attempt = attempt.following
         return found
 
     # Outcomes
@@ -267,11 +332,13 @@ class CohortLedger:
         for verdict in OUTCOME_KINDS:
             path = self._root / verdict / f"{case}.json"
             try:
-                with path.open("rb") as stream:
-                    return verdict, _OUTCOME.validate_json(stream.read(LARGEST_RECORD_BYTES))
-            except FileNotFoundError:
-                continue
-            except ValidationError as error:
+                with explained_refusal(path), suppress(FileNotFoundError):
+                    with path.open("rb") as stream:
+                        found = _OUTCOME.validate_json(stream.read(LARGEST_RECORD_BYTES))
+                    if found.case != case:
+                        raise ValueError("of another case")
+                    return verdict, found
+            except ValueError as error:
                 raise OutputError(
                     f"{path}: expected the record of a case, found something else; remove it, and "
                     "the case is computed again"
@@ -282,26 +349,23 @@ class CohortLedger:
         return any((self._root / kind / f"{case}.json").exists() for kind in OUTCOME_KINDS)
 
     def reopen(self, case: str) -> None:
-        """Let a case be computed anew: set its outcome and its attempts aside."""
-        aside = self._root / REOPENED / f"{case}.{secrets.token_hex(4)}"
-        aside.mkdir(parents=True)
-        for verdict in OUTCOME_KINDS:
-            path = self._root / verdict / f"{case}.json"
-            if path.exists():
-                path.rename(aside / f"{verdict}.json")
-        for number in self.attempt_numbers(case):
-            name = f"{case}.{number}"
-            (self._root / ATTEMPT_FILES / name).rename(aside / name)
+        """Let a case be computed anew: set its outcome, its attempts and its outputs aside.
+
+        Raises:
+            OutputError: they cannot be moved.
+        """
+        found = self.outcome(case)
+        aside = self.stages.aside(case)
+        if found is not None:
+            self.stages.set_aside(found[1].outputs, aside)
+        moves = [FOLDER / kind / f"{case}.json" for kind in OUTCOME_KINDS]
+        moves += [FOLDER / ATTEMPT_FILES / f"{case}.{n}" for n in self.attempt_numbers(case)]
+        with explained_refusal(self._root):
+            for path in moves:
+                with suppress(FileNotFoundError):
+                    move_entry(self.output, path, aside / path.parent.name / path.name)
 
     # Outputs
-
-    def stage(self, attempt: Attempt) -> Path:
-        """Return the folder that an attempt writes to."""
-        return self._root / STAGE_FOLDERS / attempt.name
-
-    def discard(self, attempt: Attempt) -> None:
-        """Remove what an attempt wrote, of this worker only."""
-        shutil.rmtree(self.stage(attempt), ignore_errors=True)
 
     def place(self, outcome: Outcome) -> None:
         """Move the outputs of a done case to their places; again does no harm.
@@ -309,37 +373,60 @@ class CohortLedger:
         Raises:
             OutputError: they cannot be moved.
         """
-        stage = self.stage(Attempt(outcome.case, outcome.attempt))
-        if not stage.is_dir():
-            return
-        with explained_refusal(self.output):
-            for name in outcome.outputs:
-                source, target = stage / name, self.output / name
-                if not os.path.lexists(source):
-                    continue  # moved before
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if target.is_dir():
-                    shutil.rmtree(target)
-                source.rename(target)
-        shutil.rmtree(stage, ignore_errors=True)
+        self.stages.place(Attempt(outcome.case, outcome.attempt).name, outcome.outputs)
 
-    def unplaced(self) -> Iterator[Outcome]:
-        """Yield the done cases whose outputs were not all moved."""
-        for path in sorted((self._root / STAGE_FOLDERS).iterdir()):
-            case, _, number = path.name.rpartition(".")
+    def has_outputs(self, outcome: Outcome) -> bool:
+        """Return whether the label file of a done case is there, in its place or its stage."""
+        attempt = Attempt(outcome.case, outcome.attempt).name
+        return self.stages.holds(attempt, outcome.label_file)
+
+    def recover(self) -> None:
+        """Put the outputs of done cases where a crash has left them in their stage.
+
+        Raises:
+            OutputError: they cannot be moved.
+        """
+        for case, number in self.stages.names():
             found = self.outcome(case)
             if found is not None and found[0] == "done" and str(found[1].attempt) == number:
-                yield found[1]
+                self.place(found[1])
+
+    def sweep(self) -> None:
+        """Remove what the dead have left: stages whose lease is over, and their clocks."""
+        for case, number in self.stages.names():
+            if number.isdigit() and self._has_ended(Attempt(case, int(number))):
+                self.stages.discard(f"{case}.{number}")
+        with suppress(OSError):
+            for path in self._root.glob("clock.*"):
+                if self._is_old(path.stat().st_mtime):
+                    path.unlink(missing_ok=True)
+
+    def _has_ended(self, attempt: Attempt) -> bool:
+        try:
+            old = self._is_old(self._path(attempt).stat().st_mtime)
+        except FileNotFoundError:
+            return True
+        return old and (self._has_outcome(attempt.case) or self._path(attempt.following).exists())
+
+    def _is_old(self, beaten_s: float) -> bool:
+        return self.now_s() - beaten_s > self.lease_s
 
     # States
 
-    def states(self, cases: Iterable[str], *, outcomes: bool = True) -> dict[str, CaseState]:
+    def states(self, cases: Iterable[str], *, outcomes: bool = False) -> dict[str, CaseState]:
         """Return the state of every case, from one listing of each folder.
 
         Args:
             cases: their names.
             outcomes: read the outcomes too; without them it costs no file a case that has ended.
+
+        Raises:
+            OutputError: the folder cannot be read.
         """
+        with explained_refusal(self._root):
+            return self._states(cases, outcomes=outcomes)
+
+    def _states(self, cases: Iterable[str], *, outcomes: bool) -> dict[str, CaseState]:
         attempts = _numbers(self._root / ATTEMPT_FILES)
         ended = {
             entry.name.removesuffix(".json"): kind
@@ -361,7 +448,7 @@ class CohortLedger:
         if not attempts:
             return CaseState("waiting")
         try:
-            beaten_s = (self._root / ATTEMPT_FILES / f"{case}.{attempts}").stat().st_mtime
+            beaten_s = self._path(Attempt(case, attempts)).stat().st_mtime
         except FileNotFoundError:
             return CaseState("waiting", attempts)
         age_s = now_s - beaten_s

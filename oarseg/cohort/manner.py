@@ -14,6 +14,7 @@ from oarseg.errors import InputError
 from oarseg.results.folder import replace_text
 
 MANNER: Final = FOLDER / "manner.json"
+MOST_FEEDERS: Final = 64
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -23,12 +24,13 @@ class Manner:
     Attributes:
         attempts: that a case has; deaths of what computes it count.
         lease_s: an attempt without a sign of life for that long is taken over.
-        feeders: cases that are in work beside the one in the network.
+        feeders: cases that are in work beside the one in the network; None measures the first
+            cases, and chooses then.
     """
 
     attempts: Annotated[int, Field(ge=1)] = 3
     lease_s: Annotated[float, Field(gt=0)] = 60.0
-    feeders: Annotated[int, Field(ge=0)] = 0
+    feeders: Annotated[int, Field(ge=0, le=MOST_FEEDERS)] | None = None
 
 
 _MANNER: Final = TypeAdapter(Manner)

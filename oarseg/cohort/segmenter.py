@@ -12,26 +12,33 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from oarseg.cases.case import Case, output_paths
-from oarseg.cohort.plan import Plan, PlannedCase
+from oarseg.cases.places import page_path
+from oarseg.challenges.challenge import Challenge
+from oarseg.cohort.feeding import Company, Measured, Turn
+from oarseg.cohort.inputs import UnchangedInputs, case_of
+from oarseg.cohort.plan import Plan, plain_text
 from oarseg.errors import DeviceError, InputError, OarsegError, OutputError, ResourceError
 from oarseg.inference.engines.choice import Engines
 from oarseg.model import bundle
 from oarseg.model.agreement import challenge_of
-from oarseg.model.bundle import file_sha256
 from oarseg.results.space import DiskFullError
 from oarseg.system.child import send_answer
 from oarseg.system.cpus import available_cpus
+from oarseg.system.memory import tightest_room
+from oarseg.workflows.dicom_outputs import check_reference
+from oarseg.workflows.review.report_pages import write_case_page
 from oarseg.workflows.segment_case import segment_case
 from oarseg.workflows.segment_folder import OpenNetworks
 from oarseg.workflows.settings import RunDescription, describe_run
 
-# What went wrong: the case's own fault; the machine's, which stops the run; the GPU's.
-Blame = Literal["case", "machine", "gpu"]
+# What went wrong: the case's own fault; want of memory; the machine's, which stops the run; the
+# GPU's.
+Blame = Literal["case", "memory", "machine", "gpu"]
 
 log = logging.getLogger(__name__)
 
@@ -49,65 +56,87 @@ class Segmenter:
         self._plan, self._run, self._engines = plan, run, engines
         self._cases = {case.name: case for case in plan.cases}
         self._gate = threading.Lock()
+        self._company = Company()
 
     def segment(self, name: str, stage: Path) -> dict[str, Any]:
-        """Segment one case into a folder of its own, and say how that ended."""
+        """Segment one case into a folder of its own, and say how that ended.
+
+        A case for which memory did not do beside others is computed once more when it is alone.
+        """
         start = time.monotonic()
-        planned, source = self._cases[name], Path(self._plan.input)
+        with self._company.among_others():
+            shared = self._company.is_shared
+            answer = self._attempt(name, stage)
+            shared |= self._company.is_shared
+        if shared and answer.get("blame") == "memory":
+            log.warning("%s: begun anew when no other case is in work", name)
+            with self._company.alone():
+                answer = self._attempt(name, stage)
+        return answer | {"seconds": time.monotonic() - start}
+
+    def _attempt(self, name: str, stage: Path) -> dict[str, Any]:
+        planned, root = self._cases[name], Path(self._plan.input)
         answer: dict[str, Any] = {"case": name, "digests": {}}
+        inputs = UnchangedInputs(planned.files, root)
         try:
-            answer["digests"] = digests(planned, source)
-            answer |= self._segment(planned.case(source), stage)
+            answer["digests"] = inputs.digests()
+            case = case_of(name, planned.files, root)
+            written = self._segment(case, stage)
+            inputs.check()
+            return answer | written
         except DeviceError as error:
-            answer |= _failure("gpu", error)
+            return answer | _failure("gpu", error)
         except (OutputError, DiskFullError) as error:
-            answer |= _failure("machine", error)
-        except (OarsegError, MemoryError) as error:
-            answer |= _failure("case", error)
+            return answer | _failure("machine", error)
+        except (ResourceError, MemoryError) as error:
+            return answer | _failure("memory", error)
+        except OarsegError as error:
+            return answer | _failure("case", error)
         except OSError as error:
             # A stale mount, a disk that is gone: no fault of the case.
-            answer |= _failure("machine", error)
+            return answer | _failure("machine", error)
         except Exception as error:
             log.exception("%s", name)
             message = f"internal error ({type(error).__name__}: {error}); please report it"
-            answer |= {"message": message, "blame": "case"}
-        return answer | {"seconds": time.monotonic() - start}
+            return answer | {"message": plain_text(message), "blame": "case"}
 
     def _segment(self, case: Case, stage: Path) -> dict[str, Any]:
+        check_reference(case, self._run.challenge, self._run.settings)
         stage.mkdir(parents=True, exist_ok=True)
-        done = segment_case(case, self._run, stage, engines=self._engines, gate=self._gate)
+        start_s, turn = time.monotonic(), Turn(self._gate)
+        done = segment_case(case, self._run, stage, engines=self._engines, gate=turn)
+        beside_s = time.monotonic() - start_s - turn.held_s - turn.waited_s
         rules = self._run.challenge
-        outputs = [str(path) for path in output_paths(case, rules) if (stage / path).exists()]
-        return {"label_file": str(done.label_file), "outputs": outputs}
+        if self._run.settings.report_pages:
+            _write_page(case, stage, rules)
+        places = [*output_paths(case, rules), page_path(case.name)]
+        return {
+            "label_file": str(done.label_file.relative_to(stage)),
+            "outputs": [str(path) for path in places if (stage / path).exists()],
+            "measured": asdict(self._measured(turn, beside_s, done.memory_bytes)),
+        }
+
+    def _measured(self, turn: Turn, beside_s: float, memory_bytes: int) -> Measured:
+        held_s = max(1e-3, turn.held_s)
+        idle_cores = max(0.0, self._run.threads - turn.cpu_s / held_s)
+        return Measured(held_s, beside_s, idle_cores, memory_bytes, tightest_room().left)
+
+
+def _write_page(case: Case, stage: Path, rules: Challenge) -> None:
+    """Write the page of a case, whose own faults undo nothing."""
+    try:
+        write_case_page(case, stage, rules)
+    except OutputError:
+        raise
+    except (OarsegError, MemoryError) as error:
+        log.warning("%s: no page written: %s", case.name, error)
 
 
 def _failure(blame: Blame, error: BaseException) -> dict[str, str]:
     log.error("%s", error)
-    if isinstance(error, MemoryError) and not isinstance(error, ResourceError):
+    if isinstance(error, MemoryError):
         return {"message": "not enough memory for this case", "blame": blame}
-    return {"message": str(error), "blame": blame}
-
-
-def digests(planned: PlannedCase, root: Path) -> dict[str, str]:
-    """Hash the files of a case, which may not change meanwhile.
-
-    Raises:
-        InputError: one is not there, or is being written.
-    """
-    found = {}
-    for channel, file in planned.files.items():
-        path = root / file.path
-        try:
-            before = path.stat()
-            found[channel] = file_sha256(path)
-            after = path.stat()
-        except (FileNotFoundError, PermissionError) as error:
-            raise InputError(
-                f"{path}: expected the file of the plan, cannot read it ({error.strerror})"
-            ) from error
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise InputError(f"{path}: expected a whole file, found one that is being written")
-    return found
+    return {"message": plain_text(str(error)), "blame": blame}
 
 
 def open_segmenter(plan: Plan, *, device: Any, threads: int) -> Segmenter:
@@ -144,10 +173,13 @@ def answer_requests(
         feeders: cases that may be in work beside the one in the network.
     """
     send_answer(answers, {"ready": True})
+    # Long answers of two threads would run into each other.
+    sending = threading.Lock()
     with ThreadPoolExecutor(feeders + 1) as pool:
 
         def send(done: Future[dict[str, Any]]) -> None:
-            send_answer(answers, done.result())
+            with sending:
+                send_answer(answers, done.result())
 
         for line in requests:
             request = json.loads(line)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import io
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from oarseg.cohort.ledger import CaseState, CohortLedger
 from oarseg.cohort.plan import Plan
+from oarseg.errors import InputError
+from oarseg.results.folder import explained_refusal, replace_bytes
 from oarseg.results.results_file import read_report
 
-COLUMNS = ("case", "state", "attempts", "host", "seconds", "message")
+TABLE: Final = Path("cohort.csv")
+PARQUET: Final = Path("cohort.parquet")
+VOLUME: Final = "volume_cm3_"
+COLUMNS: Final = ("case", "state", "attempts", "host", "seconds", "message")
 
 
 def case_objects(plan: Plan, ledger: CohortLedger) -> list[dict[str, Any]]:
     """Return an object a case: state, attempts, who, how long, why."""
-    states = ledger.states(case.name for case in plan.cases)
+    states = ledger.states((case.name for case in plan.cases), outcomes=True)
     return [_object(case.name, states[case.name], ledger) for case in plan.cases]
 
 
@@ -51,15 +58,69 @@ def totals(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def write_summary(path: Path, plan: Plan, ledger: CohortLedger) -> int:
-    """Write a CSV table, a row a case; returns how many rows it has."""
+def write_summary(plan: Plan, ledger: CohortLedger, *, parquet: bool) -> list[Path]:
+    """Write a table, a row a case, beside the cohort's outputs.
+
+    Args:
+        plan: of the cohort.
+        ledger: its folder.
+        parquet: write it as Parquet too.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: pyarrow is missing.
+        OutputError: they cannot be written.
+    """
+    if parquet:
+        check_parquet()
     rows = list(_rows(plan, ledger))
-    names = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(names), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return len(rows)
+    names = list(dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)]))
+    contents = {TABLE: _csv(names, rows)}
+    if parquet:
+        contents[PARQUET] = _parquet(names, rows)
+    for path, content in contents.items():
+        with explained_refusal(ledger.output / path):
+            replace_bytes(ledger.output, path, content)
+    return [ledger.output / path for path in contents]
+
+
+def check_parquet() -> None:
+    """Make sure, before the work, that tables can be written as Parquet.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise InputError(
+            "--parquet: expected the package pyarrow, found none; install it with "
+            "pip install 'oarseg[parquet]', or take the CSV"
+        )
+
+
+def _csv(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8")
+
+
+def _parquet(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    def kind(name: str) -> Any:
+        if name == "attempts":
+            return pyarrow.int64()
+        number = name == "seconds" or name.startswith(VOLUME)
+        return pyarrow.float64() if number else pyarrow.string()
+
+    arrays = [pyarrow.array([row.get(name) for row in rows], kind(name)) for name in names]
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.table(arrays, names=list(names)), stream)
+    return stream.getvalue()
 
 
 def _rows(plan: Plan, ledger: CohortLedger) -> Iterator[dict[str, Any]]:
@@ -86,4 +147,4 @@ def _report_cells(report: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": " | ".join(report.get("warnings", ())),
     }
     volumes = report.get("volumes_cm3", {})
-    return cells | {f"volume_cm3_{organ}": volume for organ, volume in volumes.items()}
+    return cells | {f"{VOLUME}{organ}": volume for organ, volume in volumes.items()}

@@ -7,20 +7,26 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from oarseg.cohort.feeding import MEASURED_CASES, Measured, choose_feeders
 from oarseg.cohort.ledger import Attempt, CohortLedger, Host, Outcome
 from oarseg.cohort.manner import Manner
 from oarseg.cohort.plan import Plan
+from oarseg.errors import OutputError
+from oarseg.results.folder import explained_refusal
 from oarseg.system.child import AnsweringChild, ChildEndedError
 from oarseg.workflows.supervisor import explain_death, memory_kills
 
 # A lease is renewed this often while it lasts.
 BEATS_A_LEASE: Final = 4
+LOOKS_A_LEASE: Final = 12
 POLL_S: Final = 0.5
 MOST_DEATHS_UNREADY: Final = 3
+# One after the other, without a case that was done in between.
+MOST_GPU_FAILURES: Final = 3
 
 log = logging.getLogger(__name__)
 
@@ -33,25 +39,39 @@ class RunStoppedError(Exception):
 class CohortWorker:
     """One worker.
 
+    A case that is begun for the second time is alone in the process that computes: if it dies
+    again, it is known of whom. Its first neighbours have lost one attempt to it, and no more.
+
     Attributes:
         ledger: the folder.
         plan: its plan.
         manner: see there.
         command: starts the process that computes.
+        workers: of this machine, this one included.
     """
 
     ledger: CohortLedger
     plan: Plan
     manner: Manner
     command: Sequence[str]
+    workers: int = 1
     _child: AnsweringChild | None = None
     _in_work: dict[str, Attempt] = field(default_factory=dict)
+    _held: Attempt | None = None
     _started: dict[str, float] = field(default_factory=dict)
-    _lost: set[str] = field(default_factory=set)
+    _measured: list[Measured] = field(default_factory=list)
+    _feeders: int = 0
     _queue: deque[str] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _kills: int = 0
+    _look_s: float = 0.0
+    _gpu_failures: int = 0
+
+    @property
+    def _pause_s(self) -> float:
+        """Seconds between two looks at a folder in which there is nothing to take now."""
+        return max(POLL_S, self.manner.lease_s / LOOKS_A_LEASE)
 
     def run(self) -> None:
         """Work until every case has an outcome or belongs to another worker that lives.
@@ -59,8 +79,8 @@ class CohortWorker:
         Raises:
             RunStoppedError: the machine is at fault; no case is charged for that.
         """
-        beating = threading.Thread(target=self._beat, daemon=True)
-        beating.start()
+        self._feeders = self.manner.feeders or 0
+        threading.Thread(target=self._beat, daemon=True).start()
         try:
             while not self._stopping.is_set():
                 self._fill()
@@ -69,7 +89,9 @@ class CohortWorker:
                 elif not self._is_work_left():
                     return
                 else:
-                    self._stopping.wait(POLL_S)
+                    self._stopping.wait(self._pause_s)
+        except (OutputError, OSError) as error:
+            raise RunStoppedError(str(error)) from error
         finally:
             self._stopping.set()
             self.give_back()
@@ -87,36 +109,65 @@ class CohortWorker:
         if self._child is not None:
             self._child.end()
             self._child = None
-        for attempt in list(self._in_work.values()):
+        with self._lock:
+            attempts = list(self._in_work.values())
+            self._in_work.clear()
+        self._held = None
+        for attempt in attempts:
             self.ledger.give_back(attempt)
-        self._in_work.clear()
 
     # Leases
 
     def _fill(self) -> None:
         """Take cases until feeders and network are busy."""
-        room = self.manner.feeders + 1 - len(self._in_work)
-        if room <= 0:
-            return
-        if not self._queue:
-            self._queue = self._waiting()
-        while self._queue and room > 0:
-            name = self._queue.popleft()
-            attempt = self.ledger.take(name, most=self.manner.attempts)
-            if attempt is not None:
-                self._begin(attempt)
-                room -= 1
+        if self._held is not None:
+            if len(self._in_work) > 1:
+                return
+            attempt, self._held = self._held, None
+            self._begin(attempt)
+        while self._has_room() and (taken := self._take()) is not None:
+            with self._lock:
+                self._in_work[taken.case] = taken
+            if taken.number > 1 and len(self._in_work) > 1:
+                self._held = taken
+            else:
+                self._begin(taken)
 
-    def _waiting(self) -> deque[str]:
-        """Return the cases that nobody works on, from a place of this worker's own on."""
-        states = self.ledger.states((case.name for case in self.plan.cases), outcomes=False)
+    def _has_room(self) -> bool:
+        attempts = self._in_work.values()
+        alone = any(attempt.number > 1 for attempt in attempts)
+        return not alone and len(attempts) <= self._feeders and not self._stopping.is_set()
+
+    def _take(self) -> Attempt | None:
+        """Take the next case that nobody has; None if there is none now."""
+        if not self._queue and time.monotonic() >= self._look_s:
+            self._queue = self._candidates()
+            self._look_s = time.monotonic() + self._pause_s
+        while self._queue:
+            attempt = self.ledger.take(self._queue.popleft(), most=self.manner.attempts)
+            if attempt is not None:
+                return attempt
+        return None
+
+    def _candidates(self) -> deque[str]:
+        """Return the cases without an outcome, from a place of this worker's own on.
+
+        Those that others seem to work on come last: their leases are watched so.
+        """
+        states = self.ledger.states(case.name for case in self.plan.cases)
         waiting = deque(name for name, found in states.items() if found.state == "waiting")
         waiting.rotate(random.randrange(len(waiting)) if waiting else 0)
+        if not waiting:
+            waiting.extend(
+                name
+                for name, found in states.items()
+                if found.state == "running" and name not in self._in_work
+            )
         return waiting
 
     def _is_work_left(self) -> bool:
         """Return whether a case may still become this worker's."""
-        states = self.ledger.states((case.name for case in self.plan.cases), outcomes=False)
+        states = self.ledger.states(case.name for case in self.plan.cases)
         return any(found.state in ("waiting", "running") for found in states.values())
 
     def _beat(self) -> None:
@@ -124,22 +175,24 @@ class CohortWorker:
             with self._lock:
                 attempts = list(self._in_work.values())
             for attempt in attempts:
-                if not self.ledger.beat(attempt):
-                    self._lost.add(attempt.name)
+                try:
+                    self.ledger.beat(attempt)
+                except OSError as error:
+                    # Should it last, whoever asks next stops the run, or the lease is over.
+                    log.warning("%s: its lease is not renewed: %s", attempt.case, error)
 
     # The process that computes
 
     def _begin(self, attempt: Attempt) -> None:
-        with self._lock:
-            self._in_work[attempt.case] = attempt
         self._started[attempt.case] = time.monotonic()
         # A stage of that name can only be this attempt's own.
-        self.ledger.discard(attempt)
+        self.ledger.stages.discard(attempt.name)
         child = self._ready_child()
         if child is None:
             return
+        stage = self.ledger.stages.folder(attempt.name)
         try:
-            child.ask({"case": attempt.case, "stage": str(self.ledger.stage(attempt))})
+            child.ask({"case": attempt.case, "stage": str(stage)})
         except ChildEndedError as error:
             self._bury(error.status)
 
@@ -191,54 +244,87 @@ class CohortWorker:
             else f"the process that computes ended with status {status}"
         )
         with self._lock:
-            attempts = list(self._in_work.values())
-            self._in_work.clear()
+            attempts = [a for a in self._in_work.values() if a is not self._held]
+            for attempt in attempts:
+                del self._in_work[attempt.case]
+        self._look_s = 0.0
         for attempt in attempts:
             log.error("%s, attempt %d: %s", attempt.case, attempt.number, reason)
             self.ledger.expire(attempt)
 
     def _record(self, answer: dict[str, Any]) -> None:
+        """Record how an attempt ended; it is this worker's until its outputs are in place."""
         name = answer["case"]
-        with self._lock:
-            attempt = self._in_work.pop(name)
-        if answer.get("blame") == "machine":
-            self.ledger.give_back(attempt)
-            raise RunStoppedError(answer["message"])
-        if answer.get("blame") == "gpu":
-            log.warning("%s: %s", name, answer["message"])
-            self.ledger.give_back(attempt)
-            self._restart()
-            return
-        if attempt.name in self._lost:
+        attempt, blame = self._in_work[name], answer.get("blame")
+        if not self._is_mine(attempt):
             log.warning("%s: its lease was over, another worker has it; discarded", name)
-            self.ledger.discard(attempt)
+            self.ledger.stages.discard(attempt.name)
+        elif blame == "machine":
+            raise RunStoppedError(answer["message"])
+        elif blame == "gpu":
+            self._leave_gpu(name, answer["message"])
             return
+        else:
+            self._commit(attempt, answer)
+        with self._lock:
+            del self._in_work[name]
+
+    def _leave_gpu(self, name: str, message: str) -> None:
+        """Leave a GPU that has failed by ending its process; what is in it is begun anew.
+
+        Raises:
+            RunStoppedError: it does nothing but fail.
+        """
+        log.warning("%s: %s", name, message)
+        self._gpu_failures += 1
+        if self._gpu_failures >= MOST_GPU_FAILURES:
+            raise RunStoppedError(f"{name}: {message}; pass --device cpu, or leave the case out")
+        self.give_back()
+        self._look_s = 0.0
+
+    def _is_mine(self, attempt: Attempt) -> bool:
+        with explained_refusal(self.ledger.output):
+            return self.ledger.beat(attempt)
+
+    def _commit(self, attempt: Attempt, answer: dict[str, Any]) -> None:
         outcome = Outcome(
-            case=name,
+            case=attempt.case,
             attempt=attempt.number,
             worker=Host.here(),
-            seconds=round(time.monotonic() - self._started.pop(name), 2),
+            seconds=round(time.monotonic() - self._started.pop(attempt.case), 2),
             message=answer.get("message", ""),
             label_file=answer.get("label_file", ""),
             digests=answer["digests"],
             outputs=tuple(answer.get("outputs", ())),
+            again=answer.get("blame") == "memory",
         )
         if outcome.message:
             self.ledger.record("failed", outcome)
-            self.ledger.discard(attempt)
+            self.ledger.stages.discard(attempt.name)
         elif self.ledger.record("done", outcome):
             self.ledger.place(outcome)
+            self._gpu_failures = 0
+            self._learn(answer.get("measured"))
         else:
-            log.warning("%s: done by another worker meanwhile; this result is discarded", name)
-            self.ledger.discard(attempt)
+            log.warning(
+                "%s: ended by another worker meanwhile; this result is discarded", attempt.case
+            )
+            self.ledger.stages.discard(attempt.name)
 
-    def _restart(self) -> None:
-        """Leave a process whose GPU has failed; what else is in it is begun anew."""
-        if self._child is not None:
-            self._child.end()
-            self._child = None
-        with self._lock:
-            attempts = list(self._in_work.values())
-            self._in_work.clear()
-        for attempt in attempts:
-            self.ledger.give_back(attempt)
+    def _learn(self, measured: Mapping[str, Any] | None) -> None:
+        """Choose the number of feeders once the first cases are measured."""
+        if self.manner.feeders is not None or measured is None:
+            return
+        if len(self._measured) == MEASURED_CASES:
+            return
+        self._measured.append(Measured(**measured))
+        if len(self._measured) < MEASURED_CASES:
+            return
+        self._feeders = choose_feeders(self._measured, workers=self.workers)
+        last = self._measured[-1]
+        log.info(
+            "%d feeders: a case took %.1f s in the network and %.1f s beside it, %.1f cores were "
+            "idle meanwhile, and it takes %.1f GiB of memory",
+            *(self._feeders, last.network_s, last.beside_s, last.idle_cores),
+            last.memory_bytes / 2**30,
+        )

@@ -239,19 +239,28 @@ def read_text(output: Path, path: Path, *, limit: int) -> str | None:
 
 def write_new_text(output: Path, path: Path, text: str) -> None:
     """Write a file that was not there, and that is on the disk when this returns."""
+    _write_new(output, path, text.encode("utf-8"))
+
+
+def _write_new(output: Path, path: Path, content: bytes) -> None:
     handle = open_file(output, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def replace_text(output: Path, path: Path, text: str) -> None:
     """Replace a file by another in one step: a kill leaves the old or the new one, whole."""
+    replace_bytes(output, path, text.encode("utf-8"))
+
+
+def replace_bytes(output: Path, path: Path, content: bytes) -> None:
+    """Replace a file by another in one step: a kill leaves the old or the new one, whole."""
     draft = Path(HIDDEN, f"draft-{path.name}")
     remove_entry(output, draft)
     try:
-        write_new_text(output, draft, text)
+        _write_new(output, draft, content)
         move_entry(output, draft, path)
     except BaseException:
         remove_entry(output, draft)

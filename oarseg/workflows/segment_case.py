@@ -48,10 +48,12 @@ class SegmentedCase:
     Attributes:
         label_file: the challenge's label file.
         engines: those to go on with; the CPU's if the GPU failed on the way.
+        memory_bytes: what it was forecast to take, its images included.
     """
 
     label_file: Path
     engines: Engines
+    memory_bytes: int = 0
 
 
 def segment_case(
@@ -115,7 +117,7 @@ def segment_case(
         sum(step.seconds for step in notes.steps.done),
         notes.steps.peak_mib,
     )
-    return SegmentedCase(written[0], predicted.kept)
+    return SegmentedCase(written[0], predicted.kept, notes.sums.memory_bytes)
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,12 @@ class SumsPlace:
     Attributes:
         where: on the GPU, or on the host.
         joint: all folds share one, of their mean; else each has its own.
+        memory_bytes: the host's memory that the case will take, its images included.
     """
 
     where: Literal["gpu", "host"] = "host"
     joint: bool = False
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ def place_sums(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPla
             raise
         found = None  # the networks' run will say what is wrong
     if found is not None:
-        _check(size, run, joint=found.joint, sums_on_host=False)
-        return found
-    return SumsPlace("host", joint=_must_join(size, run))
+        needed = _check(size, run, joint=found.joint, sums_on_host=False)
+        return replace(found, memory_bytes=needed)
+    joint, needed = _must_join(size, run)
+    return SumsPlace("host", joint, needed)
 
 
 def _on_gpu(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPlace | None:
@@ -103,21 +106,26 @@ def _on_gpu(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPlace 
     return SumsPlace("gpu", joint=found == "joint")
 
 
-def _must_join(size: CaseSize, run: RunDescription) -> bool:
-    """Tell whether the folds share one sum: each one's own would not fit, or the run is fast."""
+def _must_join(size: CaseSize, run: RunDescription) -> tuple[bool, int]:
+    """Tell whether the folds share one sum: each one's own would not fit, or the run is fast.
+
+    Returns:
+        That, and the bytes that the case will take.
+    """
     separate = _forecast(size, run, joint=False)
     join = len(run.weights.manifest.folds) > 1 and (
         run.precision == "fast" or separate.bytes > memory.tightest_room().left
     )
-    _check(size, run, joint=join)
-    return join
+    return join, _check(size, run, joint=join)
 
 
-def _check(size: CaseSize, run: RunDescription, *, joint: bool, sums_on_host: bool = True) -> None:
+def _check(size: CaseSize, run: RunDescription, *, joint: bool, sums_on_host: bool = True) -> int:
+    """Make sure that a case fits into memory; return the bytes that it will take in all."""
     need = _forecast(size, run, joint=joint, sums_on_host=sums_on_host)
     log.debug("forecast: %.0f MiB on top of %.0f MiB", need.bytes / 2**20, resident_mib())
     croppable = size.box is None and run.challenge.reference.modality == "CT"
     memory.check_memory(need, hint=", use --region body" if croppable else "")
+    return size.images_bytes + need.bytes
 
 
 def _forecast(

@@ -16,7 +16,8 @@ import pytest
 
 from oarseg.cli import main
 from oarseg.cohort.coordinate import clock_text
-from oarseg.cohort.plan import InputFile, PlannedCase, read_plan
+from oarseg.cohort.inputs import InputFile
+from oarseg.cohort.plan import PlannedCase, read_plan
 from oarseg.errors import InputError
 from oarseg.phantom import write_cases
 from oarseg.results.lock import lock_output

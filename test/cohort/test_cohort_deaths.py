@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from cohort_fakes import make_cohort, worker_command
 
-from oarseg.cohort.coordinate import recover
 from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, CohortLedger, Host, Outcome
 from oarseg.cohort.manner import Manner, read_manner
 from oarseg.cohort.plan import FOLDER, Plan
@@ -37,7 +36,7 @@ output = Path(sys.argv[1])
 manner = read_manner(output)
 command = worker_command(output, os.getpid())
 ledger = CohortLedger(output, lease_s=manner.lease_s)
-sys.exit(Coordinator(ledger, read_plan(output), manner, command, [{}] * int(sys.argv[2])).run())
+sys.exit(Coordinator(ledger, read_plan(output), command, [{}] * int(sys.argv[2])).run())
 """
 
 
@@ -232,14 +231,15 @@ def test_a_crash_between_outcome_and_placing_is_recovered(cohort: tuple[Plan, Pa
     ledger = ledger_of(output)
     attempt = ledger.take("case_00", most=3)
     assert attempt == Attempt("case_00", 1)
-    (ledger.stage(attempt) / "images").mkdir(parents=True)
-    (ledger.stage(attempt) / "images" / "case_00.mha").write_text("labels")
+    images = ledger.stages.folder(attempt.name) / "images"
+    images.mkdir(parents=True)
+    (images / "case_00.mha").write_text("labels")
     outcome = Outcome(
         case="case_00", attempt=1, worker=Host("a", 1), outputs=("images/case_00.mha",)
     )
     assert ledger.record("done", outcome)
-    recover(ledger)
-    recover(ledger)
+    ledger.recover()
+    ledger.recover()
     assert (output / "images" / "case_00.mha").read_text() == "labels"
     assert list((output / FOLDER / "stage").iterdir()) == []
 

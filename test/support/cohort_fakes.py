@@ -16,13 +16,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from oarseg.cohort.inputs import InputFile
 from oarseg.cohort.ledger import CohortLedger
 from oarseg.cohort.manner import Manner, read_manner, write_manner
 from oarseg.cohort.plan import (
     FOLDER,
     FORMAT,
     CohortOptions,
-    InputFile,
     Plan,
     PlannedCase,
     read_plan,

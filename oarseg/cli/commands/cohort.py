@@ -17,7 +17,7 @@ from oarseg.cli.options import (
     Subparsers,
     add_device,
     add_threads,
-    number_above,
+    number_within,
     whole_number,
 )
 from oarseg.errors import InputError
@@ -28,15 +28,14 @@ from oarseg.system.cpus import available_cpus
 
 if TYPE_CHECKING:
     from oarseg.cohort.ledger import CohortLedger
-    from oarseg.cohort.manner import Manner
     from oarseg.cohort.plan import Plan
 
-# CohortOptions of segment that a cohort has not, or not yet.
-NOT_HERE: Final = ("time_limit", "rtstruct", "dicom_seg", "series", "mr_series")
 GPUS: Final = Path("/proc/driver/nvidia/gpus")
 MOST_WORKERS: Final = 1000
-# A GPU waits for nothing if the next case is read and another is written meanwhile.
-FEEDERS_OF_A_GPU: Final = 2
+MOST_FEEDERS: Final = 64
+# Shorter ones are over before a busy machine renews them.
+LEAST_LEASE_S: Final = 1.0
+GPU_VARIABLE: Final = "CUDA_VISIBLE_DEVICES"
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +65,11 @@ def add_cohort(commands: Subparsers[argparse.ArgumentParser]) -> None:
     status.set_defaults(command=_status)
     summary = inner.add_parser("summary", help="write cohort.csv: volumes, verdicts, warnings")
     _add_output(summary)
+    summary.add_argument(
+        "--parquet",
+        action="store_true",
+        help="write cohort.parquet too; needs the extra oarseg[parquet]",
+    )
     summary.set_defaults(command=_summary)
     for name, function in (("work", _work), ("compute", _compute)):
         hidden = inner.add_parser(name)
@@ -108,7 +112,7 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
         type=_feeders,
         default="auto",
         help="cases that are read, registered or written beside the one in a network, or auto "
-        f"(default): {FEEDERS_OF_A_GPU} with a GPU, else 0",
+        "(default): measured on the first cases, as many as keep the network busy and fit",
     )
     parser.add_argument(
         "--attempts",
@@ -118,7 +122,7 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--lease",
-        type=number_above(0, most=10**6),
+        type=number_within(LEAST_LEASE_S, 10**6),
         default=60.0,
         help="seconds without a sign of life until a case is taken over (default: 60)",
     )
@@ -128,31 +132,39 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
 
 
 def _feeders(text: str) -> int | str:
-    return text if text == "auto" else whole_number(0, 64)(text)
+    return text if text == "auto" else whole_number(0, MOST_FEEDERS)(text)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from oarseg.cohort import plan
-
     if arguments.input is None or arguments.output is None:
         raise InputError("expected --input and --output")
-    made = plan.make_plan(
-        arguments.input, arguments.weights or default_weights(), _options(arguments)
-    )
     with lock_output(arguments.output):
-        plan.check_same_run(made, arguments.output)
+        made = _make_plan(arguments, arguments.output)
         _keep_plan(made, arguments.output, retry_quarantined=False)
     problems = sum(bool(case.problem) for case in made.cases)
     print(f"{arguments.output}: {len(made.cases)} cases, {problems} of them cannot be read")
     return 0
 
 
+def _make_plan(arguments: argparse.Namespace, output: Path) -> Plan:
+    """Plan an input folder's cohort, which the output folder must be for.
+
+    Raises:
+        OarsegError: the folder is another run's, or is not to be written to.
+    """
+    from oarseg.cohort import plan
+
+    weights = arguments.weights or default_weights()
+    made = plan.make_plan(arguments.input, weights, _options(arguments))
+    plan.check_folder(made, output)
+    return made
+
+
 def _options(arguments: argparse.Namespace) -> Any:
     from oarseg.cohort.plan import CohortOptions
 
-    for name in NOT_HERE:
-        if getattr(arguments, name):
-            raise InputError(f"--{name.replace('_', '-')}: a cohort does not take it")
+    if arguments.time_limit is not None:
+        raise InputError("--time-limit: a cohort does not take it, as it has no end to share out")
     return CohortOptions(
         challenge=arguments.challenge,
         region=arguments.region,
@@ -163,6 +175,12 @@ def _options(arguments: argparse.Namespace) -> Any:
         max_voxels=arguments.max_voxels,
         max_gib=arguments.max_gib,
         registration=arguments.registration,
+        repair=arguments.repair,
+        report=arguments.report,
+        rtstruct=arguments.rtstruct,
+        dicom_seg=arguments.dicom_seg,
+        series=tuple(arguments.series),
+        mr_series=tuple(arguments.mr_series),
     )
 
 
@@ -171,7 +189,6 @@ def _keep_plan(made: Plan, output: Path, *, retry_quarantined: bool) -> None:
     from oarseg.cohort import plan
     from oarseg.cohort.coordinate import record_problems, reopen_changed
 
-    (output / plan.FOLDER).mkdir(exist_ok=True)
     ledger = _ledger(output)
     ledger.prepare()
     if (output / plan.PLAN).is_file():
@@ -185,29 +202,20 @@ def _keep_plan(made: Plan, output: Path, *, retry_quarantined: bool) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from oarseg.cohort import coordinate, manner, plan
+    from oarseg.cohort.coordinate import Coordinator
+    from oarseg.cohort.manner import Manner, write_manner
 
     if arguments.output is None:
         raise InputError("expected --output, the cohort's folder")
     output = arguments.output.resolve()
+    feeders = None if arguments.feeders == "auto" else arguments.feeders
     with lock_output(output):
-        if arguments.input is None:
-            made = _plan_again(arguments, output)
-        else:
-            weights = arguments.weights or default_weights()
-            made = plan.make_plan(arguments.input, weights, _options(arguments))
-        plan.check_same_run(made, output)
-        how = _manner(arguments)
+        again = arguments.input is None
+        made = _plan_again(arguments, output) if again else _make_plan(arguments, output)
         _keep_plan(made, output, retry_quarantined=arguments.retry_quarantined)
-        manner.write_manner(output, how)
-        workers = arguments.workers or max(1, len(_gpus()))
-        return coordinate.Coordinator(
-            _ledger(output),
-            made,
-            how,
-            _worker_command(output, arguments, workers, "--parent", str(os.getpid())),
-            _environments(workers, arguments.device),
-        ).run()
+        write_manner(output, Manner(arguments.attempts, arguments.lease, feeders))
+        command, environments = _workers(output, arguments)
+        return Coordinator(_ledger(output), made, command, environments).run()
 
 
 def _plan_again(arguments: argparse.Namespace, output: Path) -> Plan:
@@ -218,7 +226,8 @@ def _plan_again(arguments: argparse.Namespace, output: Path) -> Plan:
     """
     from oarseg.cohort import plan
 
-    old, told = plan.read_plan(output), _options(arguments)
+    old = plan.read_plan(output)
+    told = plan.settled(_options(arguments))
     weights = arguments.weights or Path(old.weights)
     same = weights.resolve() == Path(old.weights)
     if not same or told not in (plan.CohortOptions(), old.options):
@@ -226,63 +235,74 @@ def _plan_again(arguments: argparse.Namespace, output: Path) -> Plan:
             f"{output}: expected the options of its plan, or none of them, found others; pass "
             "--input too to plan anew, into another --output"
         )
-    return plan.make_plan(Path(old.input), weights, old.options)
+    made = plan.make_plan(Path(old.input), weights, old.options)
+    plan.check_folder(made, output)
+    return made
 
 
-def _manner(arguments: argparse.Namespace) -> Manner:
-    from oarseg.cohort.manner import Manner
-
-    feeders = arguments.feeders
-    if feeders == "auto":
-        feeders = FEEDERS_OF_A_GPU if _gpus() and arguments.device != "cpu" else 0
-    return Manner(arguments.attempts, arguments.lease, feeders)
+def _workers(
+    output: Path, arguments: argparse.Namespace
+) -> tuple[list[str], list[Mapping[str, str]]]:
+    """Return what starts a worker of this process, and what each one's environment adds."""
+    gpus = [] if arguments.device == "cpu" else _gpus()
+    count = arguments.workers or max(1, len(gpus))
+    parent = ("--parent", str(os.getpid()))
+    command = _worker_command(output, arguments, *parent, "--workers", str(count), share=count)
+    if not gpus:
+        return command, [{}] * count
+    return command, [{GPU_VARIABLE: gpus[number % len(gpus)]} for number in range(count)]
 
 
 def _worker_command(
-    output: Path, arguments: argparse.Namespace, workers: int, *more: str
+    output: Path, arguments: argparse.Namespace, *more: str, share: int = 1
 ) -> list[str]:
-    threads = arguments.threads or max(1, available_cpus() // workers)
+    """Return what starts a worker.
+
+    Args:
+        output: the cohort's folder.
+        arguments: of the command that starts it.
+        more: options of the worker.
+        share: workers that share this machine's cores.
+    """
+    threads = arguments.threads or max(1, available_cpus() // share)
     return [
-        *(sys.executable, "-m", "oarseg.cli", "cohort", "work", "--output", str(output)),
-        *("--device", arguments.device, "--threads", str(threads), *more),
+        *(sys.executable, "-m", "oarseg.cli", *_log_options(arguments), "cohort", "work"),
+        *("--output", str(output), "--device", arguments.device, "--threads", str(threads)),
+        *more,
     ]
+
+
+def _log_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options by which another process logs as this one does."""
+    return ["--log-format", arguments.log_format, *(["--verbose"] if arguments.verbose else [])]
 
 
 def _gpus() -> list[str]:
-    return sorted(os.listdir(GPUS)) if GPUS.is_dir() else []
-
-
-def _environments(workers: int, device: str) -> list[Mapping[str, str]]:
-    """Return what each worker's environment adds: the one GPU that it sees."""
-    gpus = 0 if device == "cpu" else len(_gpus())
-    if not gpus:
-        return [{} for _ in range(workers)]
-    return [{"CUDA_VISIBLE_DEVICES": str(number % gpus)} for number in range(workers)]
+    """Return the GPUs that this process may use, as the variable for them names each."""
+    told = os.environ.get(GPU_VARIABLE)
+    if told is not None:
+        return [name.strip() for name in told.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number in range(len(os.listdir(GPUS)))] if GPUS.is_dir() else []
 
 
 def _join(arguments: argparse.Namespace) -> int:
-    """Start workers beside those of the run, which alone closes the books."""
-    import subprocess
+    """Start workers beside those of the run, which alone writes what there is once a cohort."""
+    from oarseg.cohort import plan
+    from oarseg.cohort.coordinate import Coordinator
 
     output = arguments.output.resolve()
-    workers = arguments.workers or max(1, len(_gpus()))
-    command = _worker_command(output, arguments, workers, "--parent", str(os.getpid()))
-    children = [
-        subprocess.Popen(command, env=os.environ | environment)
-        for environment in _environments(workers, arguments.device)
-    ]
-
-    def end(number: int, _frame: object) -> None:
-        for child in children:
-            child.send_signal(number)
-
-    signal.signal(signal.SIGTERM, end)
-    return max(child.wait() for child in children)
+    made, ledger = plan.read_plan(output), _ledger(output)
+    command, environments = _workers(output, arguments)
+    try:
+        return Coordinator(ledger, made, command, environments).join()
+    finally:
+        ledger.close()
 
 
 def _work(arguments: argparse.Namespace) -> int:
     """Be one worker."""
     from oarseg.cohort import plan
+    from oarseg.cohort.coordinate import catch_signals
     from oarseg.cohort.manner import read_manner
     from oarseg.cohort.worker import CohortWorker, RunStoppedError
 
@@ -290,19 +310,19 @@ def _work(arguments: argparse.Namespace) -> int:
         die_with_parent(arguments.parent)
     made, how = plan.read_plan(arguments.output), read_manner(arguments.output)
     command = [
-        *(sys.executable, "-m", "oarseg.cli", "cohort", "compute"),
+        *(sys.executable, "-m", "oarseg.cli", *_log_options(arguments), "cohort", "compute"),
         *("--output", str(arguments.output), "--device", arguments.device),
         *("--threads", str(arguments.threads), "--parent", str(os.getpid())),
     ]
-    worker = CohortWorker(_ledger(arguments.output), made, how, command)
+    ledger = _ledger(arguments.output)
+    worker = CohortWorker(ledger, made, how, command, workers=arguments.workers or 1)
     ended: list[int] = []
 
     def end(number: int, _frame: object) -> None:
         ended.append(number)
         worker.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    catch_signals(end)
     try:
         worker.run()
     except RunStoppedError as error:
@@ -314,15 +334,19 @@ def _work(arguments: argparse.Namespace) -> int:
 def _compute(arguments: argparse.Namespace) -> int:
     """Be the process that computes, for one worker."""
     from oarseg.cohort import plan, segmenter
+    from oarseg.cohort.coordinate import ENDING_SIGNALS
     from oarseg.cohort.manner import read_manner
 
     die_with_parent(arguments.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the worker decides
+    # A terminal and Slurm send them to all processes; the worker decides, and kills this one.
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     opened = segmenter.open_segmenter(
         plan.read_plan(arguments.output), device=arguments.device, threads=arguments.threads
     )
     feeders = read_manner(arguments.output).feeders
-    segmenter.answer_requests(opened, sys.stdin, arguments.answers, feeders=feeders)
+    most = MOST_FEEDERS if feeders is None else feeders
+    segmenter.answer_requests(opened, sys.stdin, arguments.answers, feeders=most)
     return 0
 
 
@@ -341,7 +365,7 @@ def _slurm(arguments: argparse.Namespace) -> int:
     plan.read_plan(output)
     workers, cpus = arguments.workers or 1, arguments.threads or available_cpus()
     arguments.threads = cpus
-    print(batch_script(output, _worker_command(output, arguments, 1), workers=workers, cpus=cpus))
+    print(batch_script(output, _worker_command(output, arguments), workers=workers, cpus=cpus))
     return 0
 
 
@@ -369,8 +393,8 @@ def _summary(arguments: argparse.Namespace) -> int:
 
     made = plan.read_plan(arguments.output)
     ledger = _ledger(arguments.output)
-    path = arguments.output / "cohort.csv"
-    rows = summary.write_summary(path, made, ledger)
+    files = summary.write_summary(made, ledger, parquet=arguments.parquet)
     ledger.close()
-    print(f"{path}: {rows} cases")
+    for file in files:
+        print(f"{file}: {len(made.cases)} cases")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +117,29 @@ def search_folder(folder: Path) -> DicomFolder:
     shared = [one.first for one in series if times[one.first.series_uid] > 1]
     faults += [(header.path, in_two_studies(header)) for header in shared]
     return DicomFolder(series, tuple(faults), tuple(unused), others)
+
+
+def read_series_files(paths: Iterable[Path], folder: Path) -> SeriesFiles:
+    """Read the headers of the files of one series anew, which were found in a folder before.
+
+    Raises:
+        InputError: a file can no longer be read, or is of another series than the first.
+    """
+    root = Path(os.path.realpath(folder))
+    headers: list[SliceHeader] = []
+    for path in paths:
+        found = _read(path, root)
+        if not isinstance(found, SliceHeader) or (
+            headers and found.series_uid != headers[0].series_uid
+        ):
+            raise unusable_file(
+                path,
+                expected="a slice of the series that was planned",
+                found="another file",
+                do="put it back, or plan anew",
+            )
+        headers.append(found)
+    return SeriesFiles(tuple(headers))
 
 
 def in_two_studies(header: SliceHeader) -> InputError:
