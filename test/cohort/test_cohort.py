@@ -198,7 +198,8 @@ def test_a_plan_can_be_looked_at_and_joined_before_any_run(
     first, second = objects(output, capsys)
     assert (first["state"], second["state"]) == ("waiting", "failed")
     line = [sys.executable, "-m", "oarseg.cli", "cohort", "join", "--output", str(output)]
-    assert subprocess.run([*line, "--device", "cpu"], check=False).returncode == 0
+    # By what the folder says, in which one case has failed.
+    assert subprocess.run([*line, "--device", "cpu"], check=False).returncode == 1
     assert [found["state"] for found in objects(output, capsys)] == ["done", "failed"]
     assert not (output / "results.json").exists()
     assert run(output).returncode == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cohort_fakes import make_cohort, worker_command
 
+from oarseg.cohort.feeding import MEASURED_CASES
 from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, CohortLedger, Host, Outcome
 from oarseg.cohort.manner import Manner, read_manner
 from oarseg.cohort.plan import FOLDER, Plan
@@ -207,23 +208,109 @@ def test_a_signal_gives_back_what_is_in_work(cohort: tuple[Plan, Path]) -> None:
     wait_for(lambda: not processes_of(output))
 
 
-@pytest.mark.parametrize(("feeders", "beside"), [(0, False), (2, True)])
-def test_feeders_prepare_cases_while_the_network_computes(
-    tmp_path: Path, feeders: int, beside: bool
+def test_signals_that_go_to_all_processes_charge_nobody(cohort: tuple[Plan, Path]) -> None:
+    """As a terminal sends them that is closed, and Slurm when it takes a job's machine away."""
+    _, output = cohort
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        running = subprocess.Popen(
+            [sys.executable, "-c", COORDINATOR, str(output), "2"],
+            env=os.environ | {"FAKE_SECONDS": "30"},
+            start_new_session=True,
+        )
+        wait_for(lambda: attempts(output) == 2 and len(processes_of(output)) == 5)
+        time.sleep(0.5)  # a signal before a process knows of it is another matter
+        os.killpg(running.pid, number)
+        assert running.wait(PATIENCE_S) == 128 + number
+        assert attempts(output) == 0
+        wait_for(lambda: not processes_of(output))
+
+
+def test_a_worker_that_is_killed_again_and_again_is_begun_again(tmp_path: Path) -> None:
+    """Four kills, of one case perhaps: the number of cases that are done never falls."""
+    manner = Manner(attempts=9, lease_s=QUICK.lease_s, feeders=0)
+    _, output = make_cohort(tmp_path, cases=CASES, manner=manner)
+    running = start_coordinator(output, 1, FAKE_SECONDS="0.3")
+    seen = 0
+    for _ in range(4):
+        wait_for(lambda before=seen: done(output) > before)
+        seen = done(output)
+        for pid in workers_of(output):
+            os.kill(pid, signal.SIGKILL)
+        assert done(output) >= seen
+    assert running.wait(PATIENCE_S) == 0
+    check_all_done(output, most_attempts=CASES + 4)
+
+
+def workers_of(output: Path) -> list[int]:
+    return [pid for pid in processes_of(output) if b"\0work\0" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path("/proc", str(pid), "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_case_that_kills_takes_no_neighbour_along(tmp_path: Path) -> None:
+    """With feeders several cases are in the process that it kills."""
+    manner = Manner(attempts=3, lease_s=600.0, feeders=3)
+    _, output = make_cohort(tmp_path, cases=CASES, manner=manner)
+    assert start_coordinator(output, 1, FAKE_POISON="case_05").wait(PATIENCE_S) == 1
+    assert done(output) == CASES - 1
+    ledger = ledger_of(output)
+    assert ledger.attempt_numbers("case_05") == [1, 2, 3]
+    others = (len(ledger.attempt_numbers(f"case_{n:02d}")) for n in range(CASES) if n != 5)
+    assert max(others) <= 2
+
+
+def test_a_gpu_that_only_fails_stops_the_run_and_charges_nobody(
+    cohort: tuple[Plan, Path],
 ) -> None:
-    """By the order of what happens; how much faster that is, `bench/cohort.py` measures."""
-    manner = Manner(attempts=3, lease_s=60.0, feeders=feeders)
-    _, output = make_cohort(tmp_path, cases=6, manner=manner)
-    ledger_of(output)
-    notes = tmp_path / "notes"
-    assert start_worker(output, FAKE_NOTES=str(notes)).wait(PATIENCE_S) == 0
+    _, output = cohort
+    assert start_coordinator(output, 1, FAKE_GPU="case_05").wait(PATIENCE_S) == 1
+    assert (done(output), attempts(output)) == (CASES - 1, CASES - 1)
+
+
+@pytest.mark.parametrize(
+    ("feeders", "idle", "beside"), [(0, 2, False), (2, 0, True), (None, 2, True)]
+)
+def test_feeders_prepare_cases_while_the_network_computes(
+    tmp_path: Path, feeders: int | None, idle: int, beside: bool
+) -> None:
+    """By the order of what happens. Left to itself, it measures the first cases alone."""
+    notes = run_with_notes(tmp_path, 6, feeders, FAKE_IDLE=str(idle))
     in_network, seen = 0, []
-    for line in notes.read_text().splitlines():
-        what = line.split()[0]
+    for what, _, _ in notes:
         in_network += {"begins": 1, "ends": -1}.get(what, 0)
         assert in_network in (0, 1)
         seen.append(what == "prepares" and in_network == 1)
     assert any(seen) is beside
+    if feeders is None:
+        assert not any(seen[: 3 * MEASURED_CASES])
+
+
+def test_two_feeders_take_at_most_065_of_the_time_of_none(tmp_path: Path) -> None:
+    """Equal seconds in the network and beside it, in which nothing but sleep is done."""
+    seconds = {}
+    for feeders in (0, 2):
+        notes = run_with_notes(tmp_path / str(feeders), CASES, feeders, FAKE_SECONDS="0.4")
+        seconds[feeders] = notes[-1][2] - notes[0][2]
+    assert seconds[2] <= 0.65 * seconds[0]
+
+
+def run_with_notes(
+    root: Path, cases: int, feeders: int | None, **environment: str
+) -> list[tuple[str, str, float]]:
+    """Have one worker work; returns what happened, in which case and when, in its order."""
+    root.mkdir(exist_ok=True)
+    manner = Manner(attempts=3, lease_s=600.0, feeders=feeders)
+    _, output = make_cohort(root, cases=cases, manner=manner)
+    ledger_of(output)
+    path = root / "notes"
+    assert start_worker(output, FAKE_NOTES=str(path), **environment).wait(PATIENCE_S) == 0
+    lines = (line.split() for line in path.read_text().splitlines())
+    return [(what, case, float(when)) for what, case, when in lines]
 
 
 def test_a_crash_between_outcome_and_placing_is_recovered(cohort: tuple[Plan, Path]) -> None:

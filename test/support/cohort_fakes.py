@@ -2,7 +2,8 @@
 
 ``python -m cohort_fakes work OUTPUT PARENT`` is a worker, ``compute … ANSWERS`` its process that
 computes. The environment says how: ``FAKE_SECONDS`` a case takes, ``FAKE_POISON`` kills what
-computes it, ``FAKE_FULL`` is a file that stands for a full disk while it is there.
+computes it, ``FAKE_FULL`` is a file that stands for a full disk while it is there, ``FAKE_IDLE``
+is how many cores a network leaves idle, ``FAKE_GPU`` is a case in which the GPU fails.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
+from oarseg.cohort.coordinate import ENDING_SIGNALS, catch_signals
+from oarseg.cohort.feeding import Measured
 from oarseg.cohort.inputs import InputFile
 from oarseg.cohort.ledger import CohortLedger
 from oarseg.cohort.manner import Manner, read_manner, write_manner
@@ -63,7 +68,7 @@ def work(output: Path, parent: int) -> int:
     command = [sys.executable, "-m", "cohort_fakes", "compute", str(output), str(os.getpid())]
     ledger = CohortLedger(output, lease_s=manner.lease_s)
     worker = CohortWorker(ledger, read_plan(output), manner, command)
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    catch_signals(lambda *_: worker.stop())
     try:
         worker.run()
     except RunStoppedError as error:
@@ -74,6 +79,8 @@ def work(output: Path, parent: int) -> int:
 
 def compute(output: Path, parent: int, answers: int) -> int:
     die_with_parent(parent)
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     seconds = float(os.environ.get("FAKE_SECONDS", "0.05"))
     gate, feeders = threading.Lock(), read_manner(output).feeders
     send_answer(answers, {"ready": True})
@@ -82,16 +89,20 @@ def compute(output: Path, parent: int, answers: int) -> int:
         """Write what happens, in its order, where a test asks for it."""
         if "FAKE_NOTES" in os.environ:
             with Path(os.environ["FAKE_NOTES"]).open("a") as stream:
-                stream.write(f"{what} {name}\n")
+                stream.write(f"{what} {name} {time.monotonic()}\n")
+
+    def send(name: str, more: Mapping[str, object]) -> None:
+        send_answer(answers, {"case": name, "digests": {"CT": "d"}} | more)
 
     def segment(name: str, stage: Path) -> None:
         if name == os.environ.get("FAKE_POISON"):
             os.kill(os.getpid(), signal.SIGKILL)
         full = os.environ.get("FAKE_FULL")
         if full and Path(full).exists():
-            send_answer(
-                answers, {"case": name, "digests": {}, "message": "full", "blame": "machine"}
-            )
+            send(name, {"message": "full", "blame": "machine"})
+            return
+        if name == os.environ.get("FAKE_GPU"):
+            send(name, {"message": "the GPU failed", "blame": "gpu"})
             return
         note("prepares", name)
         time.sleep(seconds / 2)  # reading, registering, writing
@@ -102,10 +113,17 @@ def compute(output: Path, parent: int, answers: int) -> int:
         (stage / "images").mkdir(parents=True)
         (stage / "images" / f"{name}.mha").write_text(f"{os.getpid()} {name}")
         outputs = [f"images/{name}.mha"]
-        answer = {"case": name, "digests": {}, "label_file": outputs[0], "outputs": outputs}
-        send_answer(answers, answer)
+        measured = Measured(
+            network_s=seconds / 2,
+            beside_s=seconds / 2,
+            idle_cores=float(os.environ.get("FAKE_IDLE", "0")),
+            memory_bytes=1,
+            room_bytes=1 << 30,
+        )
+        more = {"label_file": outputs[0], "outputs": outputs, "measured": asdict(measured)}
+        send(name, more)
 
-    with ThreadPoolExecutor(feeders + 1) as pool:
+    with ThreadPoolExecutor(9 if feeders is None else feeders + 1) as pool:
         for line in sys.stdin:
             request = json.loads(line)
             pool.submit(segment, request["case"], Path(request["stage"]))
