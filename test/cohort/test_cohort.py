@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nnunet_oracle as oracle
 import pytest
 
+from oarseg import challenges
 from oarseg.cli import main
 from oarseg.cohort.coordinate import clock_text
 from oarseg.cohort.inputs import InputFile
@@ -152,6 +154,12 @@ def test_what_a_cohort_does_not_take(
 ) -> None:
     assert plan(source, tmp_path / "out", weights, "--time-limit", 9) == 1
     assert "--time-limit: a cohort does not take it" in capsys.readouterr().err
+    assert plan(source, source, weights) == 1
+    assert "found the input folder" in capsys.readouterr().err
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "results.json").write_text("[]")
+    assert plan(source, tmp_path / "used", weights) == 1
+    assert "found that of oarseg segment" in capsys.readouterr().err
     assert cohort("plan", "--output", tmp_path / "out") == 1
     assert cohort("run") == 1
     assert cohort("status", "--output", tmp_path / "out") == 1
@@ -219,6 +227,116 @@ def test_the_script_for_slurm_is_printed_and_nothing_written(
     assert f"cohort work --output '{output}'" in text
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     assert sorted(output.rglob("*")) == before
+
+
+def test_pages_repairs_and_logs_are_those_that_were_asked_for(
+    source: Path, weights: Path, tmp_path: Path
+) -> None:
+    (source / "images" / "ct" / "case_05_CT.mha").write_bytes(b"")
+    output, alone = tmp_path / "output", tmp_path / "alone"
+    asked = ("--report", "--repair", "components")
+    assert plan(source, output, weights, *asked) == 0
+    line = [sys.executable, "-m", "oarseg.cli", "--log-format", "json", "--verbose", "cohort"]
+    line += ["run", "--output", str(output), "--device", "cpu"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    # Of the coordinator, its worker, and the process that computes.
+    entries = [json.loads(line) for line in done.stderr.splitlines()]
+    assert any("case_03: written to" in entry["message"] for entry in entries)
+    assert any(entry["level"] == "DEBUG" for entry in entries)
+    told = Settings(source, alone, weights, device="cpu", threads=2, registration="none")
+    told = replace(told, report_pages=True, repair=("components",))
+    assert len(segment_folder(told)) == 1
+    assert files_of(output) == files_of(alone)
+    pages = sorted(path.name for path in (output / "reports").glob("*.html"))
+    assert pages == sorted(path.name for path in (alone / "reports").glob("*.html"))
+    assert pages == ["case_03.html", "case_04.html", "case_05.html", "index.html"]
+    report = json.loads((output / "reports" / "case_03.json").read_text())
+    assert (
+        report["repair"] == json.loads((alone / "reports" / "case_03.json").read_text())["repair"]
+    )
+
+
+ODD_NAMES = (
+    b"two words",
+    b"-rf",
+    "Müller ☢".encode(),
+    b"'\"$(id)`;&",
+    b"case.1",
+    b"case.1.1",
+    b"%A{case}",
+    b"new\nline",
+    b"\xff\xfe",
+    b"x" * 240,
+)
+
+
+def test_odd_names_of_files_are_cases_or_problems_of_their_own(
+    weights: Path, phantoms: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "input" / "images" / "ct"
+    folder.mkdir(parents=True)
+    for name in ODD_NAMES:
+        shutil.copy(
+            phantoms / "images" / "ct" / "case_03_CT.mha",
+            os.fsencode(folder) + b"/" + name + b"_CT.mha",
+        )
+    output = tmp_path / "a blank -- ☢"
+    assert plan(tmp_path / "input", output, weights) == 0
+    assert ": 10 cases, 3 of them cannot be read" in capsys.readouterr().out
+    assert run(output, "--feeders", 1).returncode == 1
+    found = {found["case"]: found["state"] for found in objects(output, capsys)}
+    assert sorted(found.values()) == ["done"] * 7 + ["failed"] * 3
+    names = [name.decode() for name in ODD_NAMES[:7]]
+    assert {found[name] for name in names} == {"done"}
+    labels = {path.name for path in (output / "images" / "head_neck_oar").iterdir()}
+    assert labels == {f"{name}_seg.mha" for name in names}
+    assert len(json.loads((output / "results.json").read_text())) == 10
+    assert cohort("summary", "--output", output) == 0
+
+
+def test_a_table_in_parquet_has_the_rows_of_the_csv(
+    source: Path, weights: Path, tmp_path: Path
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (source / "images" / "ct" / "case_03_CT.mha").write_bytes(b"")
+    output = tmp_path / "output"
+    assert plan(source, output, weights) == 0
+    assert run(output).returncode == 1
+    assert cohort("summary", "--output", output, "--parquet") == 0
+    with (output / "cohort.csv").open(newline="") as stream:
+        expected = list(csv.DictReader(stream))
+    rows = parquet.read_table(output / "cohort.parquet").to_pylist()
+    assert list(rows[0]) == list(expected[0])
+    as_text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+    assert as_text == expected
+    assert isinstance(rows[1]["volume_cm3_Brainstem"], float)
+    assert rows[0]["volume_cm3_Brainstem"] is None
+
+
+def test_a_table_in_parquet_needs_pyarrow(
+    source: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert plan(source, tmp_path / "output", weights) == 0
+    monkeypatch.setattr("oarseg.cohort.summary.importlib.util.find_spec", lambda _: None)
+    assert cohort("summary", "--output", tmp_path / "output", "--parquet") == 1
+    assert "pip install 'oarseg[parquet]'" in capsys.readouterr().err
+    assert not (tmp_path / "output" / "cohort.csv").exists()
+
+
+def test_a_challenge_of_ones_own_is_found_from_every_folder(
+    source: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers on other machines begin elsewhere."""
+    rules = Path(challenges.__file__).parent / "han_seg.toml"
+    shutil.copy(rules, tmp_path / "mine.toml")
+    monkeypatch.chdir(tmp_path)
+    assert plan(source, tmp_path / "output", weights, "--challenge", "mine.toml") == 0
+    assert read_plan(tmp_path / "output").options.challenge == str(tmp_path / "mine.toml")
 
 
 @pytest.mark.parametrize(
