@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cohort_fakes import make_cohort, worker_command
+from cohort_fakes import coordinator_command, make_cohort, processes_of, worker_command
 
 from oarseg.cohort.feeding import MEASURED_CASES
 from oarseg.cohort.ledger import ATTEMPT_FILES, Attempt, CohortLedger, Host, Outcome
@@ -25,20 +24,6 @@ PATIENCE_S = 90
 PATIENT = Manner(attempts=3, lease_s=600.0, feeders=0)
 # Short, so that what is dead is taken over soon; long against a heartbeat that is late.
 QUICK = Manner(attempts=3, lease_s=6.0, feeders=0)
-COORDINATOR = """
-import os, sys
-from pathlib import Path
-from cohort_fakes import worker_command
-from oarseg.cohort.coordinate import Coordinator
-from oarseg.cohort.ledger import CohortLedger
-from oarseg.cohort.manner import read_manner
-from oarseg.cohort.plan import read_plan
-output = Path(sys.argv[1])
-manner = read_manner(output)
-command = worker_command(output, os.getpid())
-ledger = CohortLedger(output, lease_s=manner.lease_s)
-sys.exit(Coordinator(ledger, read_plan(output), command, [{}] * int(sys.argv[2])).run())
-"""
 
 
 @pytest.fixture
@@ -53,10 +38,7 @@ def quick_cohort(tmp_path: Path) -> tuple[Plan, Path]:
 
 
 def start_coordinator(output: Path, workers: int, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COORDINATOR, str(output), str(workers)],
-        env=os.environ | environment,
-    )
+    return subprocess.Popen(coordinator_command(output, workers), env=os.environ | environment)
 
 
 def start_worker(output: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -136,20 +118,6 @@ def test_a_killed_coordinator_leaves_no_orphan_and_a_rerun_ends_it(
     check_all_done(output, most_attempts=CASES + 2)
 
 
-def processes_of(output: Path) -> list[int]:
-    """Processes that name the folder on their command line, this one's children or not."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"cohort_fakes" in line and os.fsencode(output) in line:
-                found.append(int(entry.name))
-    return found
-
-
 def test_a_case_that_kills_is_given_up_after_its_attempts(cohort: tuple[Plan, Path]) -> None:
     _, output = cohort
     assert start_coordinator(output, 2, FAKE_POISON="case_05").wait(PATIENCE_S) == 1
@@ -213,7 +181,7 @@ def test_signals_that_go_to_all_processes_charge_nobody(cohort: tuple[Plan, Path
     _, output = cohort
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         running = subprocess.Popen(
-            [sys.executable, "-c", COORDINATOR, str(output), "2"],
+            coordinator_command(output, 2),
             env=os.environ | {"FAKE_SECONDS": "30"},
             start_new_session=True,
         )
@@ -234,22 +202,11 @@ def test_a_worker_that_is_killed_again_and_again_is_begun_again(tmp_path: Path) 
     for _ in range(4):
         wait_for(lambda before=seen: done(output) > before)
         seen = done(output)
-        for pid in workers_of(output):
+        for pid in processes_of(output, "work"):
             os.kill(pid, signal.SIGKILL)
         assert done(output) >= seen
     assert running.wait(PATIENCE_S) == 0
     check_all_done(output, most_attempts=CASES + 4)
-
-
-def workers_of(output: Path) -> list[int]:
-    return [pid for pid in processes_of(output) if b"\0work\0" in command_line(pid)]
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path("/proc", str(pid), "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def test_a_case_that_kills_takes_no_neighbour_along(tmp_path: Path) -> None:

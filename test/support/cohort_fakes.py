@@ -1,9 +1,10 @@
 """Workers of a cohort whose networks only wait: what they do to the folder is real.
 
-``python -m cohort_fakes work OUTPUT PARENT`` is a worker, ``compute … ANSWERS`` its process that
-computes. The environment says how: ``FAKE_SECONDS`` a case takes, ``FAKE_POISON`` kills what
-computes it, ``FAKE_FULL`` is a file that stands for a full disk while it is there, ``FAKE_IDLE``
-is how many cores a network leaves idle, ``FAKE_GPU`` is a case in which the GPU fails.
+``python -m cohort_fakes run OUTPUT WORKERS`` is a coordinator, ``join …`` one beside it, ``work
+OUTPUT PARENT`` a worker, ``compute OUTPUT PARENT ANSWERS`` its process that computes. The
+environment says how: ``FAKE_SECONDS`` a case takes, ``FAKE_POISON`` kills what computes it,
+``FAKE_FULL`` is a file that stands for a full disk while it is there, ``FAKE_IDLE`` is how many
+cores a network leaves idle, ``FAKE_GPU`` is a case in which the GPU fails.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-from oarseg.cohort.coordinate import ENDING_SIGNALS, catch_signals
+from oarseg.cohort.coordinate import ENDING_SIGNALS, Coordinator, catch_signals
 from oarseg.cohort.feeding import Measured
 from oarseg.cohort.inputs import InputFile
 from oarseg.cohort.ledger import CohortLedger
@@ -34,6 +35,7 @@ from oarseg.cohort.plan import (
     write_plan,
 )
 from oarseg.cohort.worker import CohortWorker, RunStoppedError
+from oarseg.errors import OarsegError
 from oarseg.results.lock import lock_output
 from oarseg.system.child import die_with_parent, send_answer
 
@@ -60,6 +62,37 @@ def make_cohort(root: Path, *, cases: int, manner: Manner) -> tuple[Plan, Path]:
 def worker_command(output: Path, parent: int) -> list[str]:
     """Starts a worker that ends with ``parent``."""
     return [sys.executable, "-m", "cohort_fakes", "work", str(output), str(parent)]
+
+
+def coordinator_command(output: Path, workers: int, *, joins: bool = False) -> list[str]:
+    """Starts a coordinator and its workers, or workers beside those of another one."""
+    kind = "join" if joins else "run"
+    return [sys.executable, "-m", "cohort_fakes", kind, str(output), str(workers)]
+
+
+def processes_of(output: Path, kind: str = "") -> list[int]:
+    """Processes of a kind, or all, that work on a folder, this one's children or not."""
+    named = b"cohort_fakes\0" + os.fsencode(f"{kind}\0" if kind else "")
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if named in line and os.fsencode(output) in line:
+            found.append(int(entry.name))
+    return found
+
+
+def coordinate(output: Path, workers: int, *, joins: bool) -> int:
+    plan, lease_s = read_plan(output), read_manner(output).lease_s
+    ledger = CohortLedger(output, lease_s=lease_s)
+    command = worker_command(output, os.getpid())
+    coordinator = Coordinator(ledger, plan, command, [{}] * workers)
+    if joins:
+        return coordinator.join()
+    with lock_output(output):
+        return coordinator.run()
 
 
 def work(output: Path, parent: int) -> int:
@@ -130,7 +163,17 @@ def compute(output: Path, parent: int, answers: int) -> int:
     return 0
 
 
+def main(kind: str, output: Path, *numbers: int) -> int:
+    try:
+        if kind == "work":
+            return work(output, numbers[0])
+        if kind == "compute":
+            return compute(output, *numbers)
+        return coordinate(output, numbers[0], joins=kind == "join")
+    except OarsegError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 1
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "work":
-        sys.exit(work(Path(sys.argv[2]), int(sys.argv[3])))
-    sys.exit(compute(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])))
