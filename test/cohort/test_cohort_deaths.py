@@ -193,6 +193,20 @@ def test_signals_that_go_to_all_processes_charge_nobody(cohort: tuple[Plan, Path
         wait_for(lambda: not processes_of(output))
 
 
+def test_no_process_of_a_cohort_has_a_socket(cohort: tuple[Plan, Path]) -> None:
+    """So nothing listens, on any interface, and no network is needed."""
+    _, output = cohort
+    running = start_coordinator(output, 1, FAKE_SECONDS="30")
+    wait_for(lambda: attempts(output) == 1)
+    processes = processes_of(output)
+    assert len(processes) == 3
+    opened = [os.readlink(fd) for pid in processes for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    assert any(name.startswith("pipe:") for name in opened)
+    assert not [name for name in opened if name.startswith("socket:")]
+    running.terminate()
+    running.wait(PATIENCE_S)
+
+
 def test_a_worker_that_is_killed_again_and_again_is_begun_again(tmp_path: Path) -> None:
     """Four kills, of one case perhaps: the number of cases that are done never falls."""
     manner = Manner(attempts=9, lease_s=QUICK.lease_s, feeders=0)

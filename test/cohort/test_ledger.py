@@ -279,6 +279,28 @@ def test_a_record_that_was_edited_is_refused(ledger: CohortLedger, change: dict[
     assert not (ledger.output / "images").exists()
 
 
+def test_no_case_costs_a_look_at_all_the_others(
+    ledger: CohortLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its attempt to its outputs nothing is listed that grows with the cohort."""
+    listed: list[str] = []
+    real = os.scandir
+
+    def noted(path: Any = ".") -> Any:
+        shown = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
+        listed.append(Path(shown).name)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    outcome = stage(ledger)
+    assert ledger.record("done", outcome)
+    ledger.place(outcome)
+    grow = {"attempt", "stage", "done", "failed", "quarantined", "images", "oar_masks", "reports"}
+    assert "case_00.1" in listed  # the stage, as it is removed
+    # Folders of these names in the stage hold only what is the case's.
+    assert [name for name in listed if name in grow - {"images", "oar_masks"}] == []
+
+
 # Plans
 
 
