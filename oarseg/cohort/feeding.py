@@ -20,7 +20,7 @@ MOST_CHOSEN: Final = 8
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredCase:
     """What one case took while it was alone in its process.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measured:
     room_bytes: int
 
 
-def choose_feeders(cases: Sequence[Measured], *, workers: int) -> int:
+def choose_feeders(cases: Sequence[MeasuredCase], *, workers: int) -> int:
     """Choose how many cases are read, registered or written beside the one in the network.
 
     Enough that the network never waits for the next one, and one more because cases differ; not
@@ -62,7 +62,7 @@ def choose_feeders(cases: Sequence[Measured], *, workers: int) -> int:
 
 
 @dataclass
-class Turn:
+class NetworkTurn:
     """One case's turn at the network, measured.
 
     Attributes:

@@ -32,7 +32,7 @@ from pydantic.dataclasses import dataclass
 from oarseg.challenges.structures import STRICT
 from oarseg.cohort.inputs import RelativePath, inside
 from oarseg.cohort.plan import FOLDER
-from oarseg.cohort.stages import Stages
+from oarseg.cohort.stages import StageFolders
 from oarseg.errors import OutputError
 from oarseg.results.folder import explained_refusal, make_folder, move_entry
 
@@ -168,7 +168,7 @@ class CohortLedger:
 
     def __init__(self, output: Path, *, lease_s: float) -> None:
         self.output, self.lease_s = output, lease_s
-        self.stages = Stages(output)
+        self.stages = StageFolders(output)
         self._watch = LeaseWatch(lease_s)
         self._root = output / FOLDER
         self._clock = self._root / f"clock.{socket.gethostname()}.{os.getpid()}"

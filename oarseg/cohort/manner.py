@@ -14,7 +14,6 @@ from oarseg.errors import InputError
 from oarseg.results.folder import replace_text
 
 MANNER: Final = FOLDER / "manner.json"
-MOST_FEEDERS: Final = 64
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -30,7 +29,7 @@ class Manner:
 
     attempts: Annotated[int, Field(ge=1)] = 3
     lease_s: Annotated[float, Field(gt=0)] = 60.0
-    feeders: Annotated[int, Field(ge=0, le=MOST_FEEDERS)] | None = None
+    feeders: Annotated[int, Field(ge=0)] | None = None
 
 
 _MANNER: Final = TypeAdapter(Manner)

@@ -41,7 +41,7 @@ FORMAT: Final = 1
 LARGEST_PLAN_BYTES: Final = 256 << 20
 # What the cohort's own files add to a case's name: the number of an attempt, `.json`, a token.
 LONGEST_ENDING: Final = 15
-LONGEST_SHOWN: Final = 200
+LONGEST_NAME_SHOWN: Final = 200
 
 
 @dataclass(frozen=True, config=STRICT, kw_only=True)
@@ -189,7 +189,7 @@ def _planned(case: Case, source: Path) -> PlannedCase:
 def _free_name(wanted: str, taken: Container[str]) -> str:
     """Return a name for what is no case: files in the cohort's folder are called so."""
     shown = "".join(c if c.isprintable() and c != "/" else "?" for c in wanted)
-    text = shown.encode()[:LONGEST_SHOWN].decode(errors="ignore")
+    text = shown.encode()[:LONGEST_NAME_SHOWN].decode(errors="ignore")
     name, number = shown, 0
     while name != text or not is_case_name(name) or name in taken:
         digest = hashlib.sha256(f"{number} {wanted}".encode(errors="backslashreplace"))

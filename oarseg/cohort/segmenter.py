@@ -19,7 +19,7 @@ from typing import Any, Literal
 from oarseg.cases.case import Case, output_paths
 from oarseg.cases.places import page_path
 from oarseg.challenges.challenge import Challenge
-from oarseg.cohort.feeding import Company, Measured, Turn
+from oarseg.cohort.feeding import Company, MeasuredCase, NetworkTurn
 from oarseg.cohort.inputs import UnchangedInputs, case_of
 from oarseg.cohort.plan import Plan, plain_text
 from oarseg.errors import DeviceError, InputError, OarsegError, OutputError, ResourceError
@@ -103,7 +103,7 @@ class Segmenter:
     def _segment(self, case: Case, stage: Path) -> dict[str, Any]:
         check_reference(case, self._run.challenge, self._run.settings)
         stage.mkdir(parents=True, exist_ok=True)
-        start_s, turn = time.monotonic(), Turn(self._gate)
+        start_s, turn = time.monotonic(), NetworkTurn(self._gate)
         done = segment_case(case, self._run, stage, engines=self._engines, gate=turn)
         beside_s = time.monotonic() - start_s - turn.held_s - turn.waited_s
         rules = self._run.challenge
@@ -116,10 +116,10 @@ class Segmenter:
             "measured": asdict(self._measured(turn, beside_s, done.memory_bytes)),
         }
 
-    def _measured(self, turn: Turn, beside_s: float, memory_bytes: int) -> Measured:
+    def _measured(self, turn: NetworkTurn, beside_s: float, memory_bytes: int) -> MeasuredCase:
         held_s = max(1e-3, turn.held_s)
         idle_cores = max(0.0, self._run.threads - turn.cpu_s / held_s)
-        return Measured(held_s, beside_s, idle_cores, memory_bytes, tightest_room().left)
+        return MeasuredCase(held_s, beside_s, idle_cores, memory_bytes, tightest_room().left)
 
 
 def _write_page(case: Case, stage: Path, rules: Challenge) -> None:

@@ -26,7 +26,7 @@ REOPENED: Final = "reopened"
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 
-class Stages:
+class StageFolders:
     """The stages of a cohort: a folder an attempt, until its outputs are in their places.
 
     No link below the output folder is followed.

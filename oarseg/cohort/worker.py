@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from oarseg.cohort.feeding import MEASURED_CASES, Measured, choose_feeders
+from oarseg.cohort.feeding import MEASURED_CASES, MeasuredCase, choose_feeders
 from oarseg.cohort.ledger import Attempt, CohortLedger, Host, Outcome
 from oarseg.cohort.manner import Manner
 from oarseg.cohort.plan import Plan
@@ -26,7 +26,7 @@ LOOKS_A_LEASE: Final = 12
 POLL_S: Final = 0.5
 MOST_DEATHS_UNREADY: Final = 3
 # One after the other, without a case that was done in between.
-MOST_GPU_FAILURES: Final = 3
+GPU_FAILURES_ON_END: Final = 3
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class CohortWorker:
     _in_work: dict[str, Attempt] = field(default_factory=dict)
     _held: Attempt | None = None
     _started: dict[str, float] = field(default_factory=dict)
-    _measured: list[Measured] = field(default_factory=list)
+    _measured: list[MeasuredCase] = field(default_factory=list)
     _feeders: int = 0
     _queue: deque[str] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -277,7 +277,7 @@ class CohortWorker:
         """
         log.warning("%s: %s", name, message)
         self._gpu_failures += 1
-        if self._gpu_failures >= MOST_GPU_FAILURES:
+        if self._gpu_failures >= GPU_FAILURES_ON_END:
             raise RunStoppedError(f"{name}: {message}; pass --device cpu, or leave the case out")
         self.give_back()
         self._look_s = 0.0
@@ -317,7 +317,7 @@ class CohortWorker:
             return
         if len(self._measured) == MEASURED_CASES:
             return
-        self._measured.append(Measured(**measured))
+        self._measured.append(MeasuredCase(**measured))
         if len(self._measured) < MEASURED_CASES:
             return
         self._feeders = choose_feeders(self._measured, workers=self.workers)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from oarseg.cohort.feeding import MOST_CHOSEN, Company, Measured, Turn, choose_feeders
+from oarseg.cohort.feeding import MOST_CHOSEN, Company, MeasuredCase, NetworkTurn, choose_feeders
 
 GIB = 1 << 30
 
@@ -18,8 +18,8 @@ def measured(
     idle: float = 8.0,
     memory: int = GIB,
     room: int = 100 * GIB,
-) -> Measured:
-    return Measured(network_s, beside_s, idle, memory, room)
+) -> MeasuredCase:
+    return MeasuredCase(network_s, beside_s, idle, memory, room)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def measured(
         (measured(memory=0), 2),
     ],
 )
-def test_feeders_keep_the_network_busy_and_fit(case: Measured, feeders: int) -> None:
+def test_feeders_keep_the_network_busy_and_fit(case: MeasuredCase, feeders: int) -> None:
     assert choose_feeders([case], workers=1) == feeders
 
 
@@ -57,7 +57,7 @@ def test_the_largest_case_counts_for_memory_and_the_mean_for_time() -> None:
 
 def test_a_turn_tells_waiting_from_computing() -> None:
     gate = threading.Lock()
-    turn = Turn(gate)
+    turn = NetworkTurn(gate)
     gate.acquire()
     threading.Timer(0.3, gate.release).start()
     with turn:
@@ -72,7 +72,7 @@ def test_a_turn_tells_waiting_from_computing() -> None:
 
 def test_a_turn_that_fails_is_over() -> None:
     gate = threading.Lock()
-    with pytest.raises(ValueError, match="in the network"), Turn(gate):
+    with pytest.raises(ValueError, match="in the network"), NetworkTurn(gate):
         raise ValueError("in the network")
     assert not gate.locked()
 

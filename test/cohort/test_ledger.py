@@ -25,7 +25,7 @@ from oarseg.cohort.ledger import (
 )
 from oarseg.cohort.manner import Manner
 from oarseg.cohort.plan import FOLDER, Plan, PlannedCase, read_plan
-from oarseg.cohort.stages import Stages
+from oarseg.cohort.stages import StageFolders
 from oarseg.errors import InputError, OutputError
 
 LEASE_S = 60.0
@@ -195,14 +195,14 @@ def test_what_another_has_just_placed_is_put_back(
     outcome = stage(ledger)
     (ledger.output / "oar_masks/case_00").mkdir(parents=True)
     (ledger.output / "oar_masks/case_00/organ.nrrd").write_text("old")
-    real = Stages.aside
+    real = StageFolders.aside
 
-    def meanwhile(self: Stages, name: str) -> Path:
-        monkeypatch.setattr(Stages, "aside", real)
+    def meanwhile(self: StageFolders, name: str) -> Path:
+        monkeypatch.setattr(StageFolders, "aside", real)
         CohortLedger(ledger.output, lease_s=LEASE_S).place(outcome)
         return real(self, name)
 
-    monkeypatch.setattr(Stages, "aside", meanwhile)
+    monkeypatch.setattr(StageFolders, "aside", meanwhile)
     ledger.place(outcome)
     assert texts(ledger.output) == ["new", "new"]
 

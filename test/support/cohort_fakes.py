@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from oarseg.cohort.coordinate import ENDING_SIGNALS, Coordinator, catch_signals
-from oarseg.cohort.feeding import Measured
+from oarseg.cohort.feeding import MeasuredCase
 from oarseg.cohort.inputs import InputFile
 from oarseg.cohort.ledger import CohortLedger
 from oarseg.cohort.manner import Manner, read_manner, write_manner
@@ -146,7 +146,7 @@ def compute(output: Path, parent: int, answers: int) -> int:
         (stage / "images").mkdir(parents=True)
         (stage / "images" / f"{name}.mha").write_text(f"{os.getpid()} {name}")
         outputs = [f"images/{name}.mha"]
-        measured = Measured(
+        measured = MeasuredCase(
             network_s=seconds / 2,
             beside_s=seconds / 2,
             idle_cores=float(os.environ.get("FAKE_IDLE", "0")),

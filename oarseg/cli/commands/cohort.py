@@ -335,6 +335,7 @@ def _compute(arguments: argparse.Namespace) -> int:
     """Be the process that computes, for one worker."""
     from oarseg.cohort import plan, segmenter
     from oarseg.cohort.coordinate import ENDING_SIGNALS
+    from oarseg.cohort.feeding import MOST_CHOSEN
     from oarseg.cohort.manner import read_manner
 
     die_with_parent(arguments.parent)
@@ -345,7 +346,7 @@ def _compute(arguments: argparse.Namespace) -> int:
         plan.read_plan(arguments.output), device=arguments.device, threads=arguments.threads
     )
     feeders = read_manner(arguments.output).feeders
-    most = MOST_FEEDERS if feeders is None else feeders
+    most = MOST_CHOSEN if feeders is None else feeders
     segmenter.answer_requests(opened, sys.stdin, arguments.answers, feeders=most)
     return 0
 
