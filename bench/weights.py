@@ -49,6 +49,7 @@ DATASET = "Dataset101_PhantomHaN"
 RESULTS = f"work/results/{DATASET}/OarsegTrainer__{PLANS}__3d_fullres"
 PREPROCESSED = f"work/preprocessed/{DATASET}"
 HOUR_S = 3600
+REST = 10  # a validation is followed by at least so many times its own duration without one
 POLL_S = 5
 # First seeds; those of validation are far from those of training.
 VALIDATION = {"level0": (0, 300), "level2": (2, 3000)}
@@ -106,7 +107,29 @@ def main() -> None:
     make_sets(job)
     if job.start and not (job.root / "start.pth").is_file():
         write_start(job.start, job.root / "start.pth")
-    run_rounds(job, rounds)
+    run_rounds(replace(job, settings=with_arithmetic(job)), rounds)
+
+
+def with_arithmetic(job: Job) -> str:
+    """Return the trainer's settings, with the arithmetic that is faster on this CPU.
+
+    The settings win where they name one.
+    """
+    settings: dict[str, Any] = json.loads(job.settings)
+    if job.device != "cpu" or "bfloat16_on_cpu" in settings:
+        return job.settings
+    seconds = time_steps()
+    faster = seconds["bfloat16"] < seconds["float32"]
+    print(f"a step of the network alone: {seconds}")
+    return json.dumps(settings | {"bfloat16_on_cpu": faster})
+
+
+def time_steps() -> dict[str, float]:
+    """Return the processor seconds of a step by arithmetic, measured by ``step_time.py``."""
+    command = [sys.executable, str(ROOT / "bench" / "step_time.py")]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    seconds: dict[str, float] = json.loads(done.stdout)
+    return seconds
 
 
 def run_rounds(job: Job, rounds: int) -> None:
@@ -226,14 +249,17 @@ def run_round(job: Job, number: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     prepare_round(job, number)
     started, checked = time.time(), time.time()
+    pause: float = HOUR_S
     with (folder / "train.log").open("ab") as out:
         child = subprocess.Popen(train_command(job, number), stdout=out, stderr=out)
         while child.poll() is None:
             time.sleep(POLL_S)
             latest = folder / RESULTS / "fold_all" / "checkpoint_latest.pth"
-            if time.time() - checked > HOUR_S and latest.is_file():
+            if time.time() - checked > pause and latest.is_file():
+                begun = time.time()
                 validate(job, number, latest)
                 checked = time.time()
+                pause = rest_after(checked - begun)
     if child.returncode:
         raise SystemExit(f"{folder / 'train.log'}: the training ended with {child.returncode}")
     final = folder / RESULTS / "fold_all" / "checkpoint_final.pth"
@@ -244,6 +270,14 @@ def run_round(job: Job, number: int) -> None:
     (folder / "checkpoint.part").rename(folder / "checkpoint.pth")
     for name in ("phantoms", "raw", "work"):
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def rest_after(seconds: float) -> float:
+    """Return how many seconds to train before the next validation, after one of some seconds.
+
+    An hour, but on a busy machine longer: else most of what it leaves would go into validating.
+    """
+    return max(HOUR_S, seconds * REST)
 
 
 def prepare_round(job: Job, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +129,46 @@ def test_its_commands_are_ones_that_oarseg_takes(
     card = tmp_path / "trial" / "weights" / "README.md"
     assert "![Mean Dice by epoch](training.svg)" in card.read_text(encoding="utf-8")
     assert card.with_name("training.svg").is_file()
+
+
+def test_the_faster_arithmetic_is_taken(
+    weights: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = weights.Job(tmp_path, None, 2, 1, None, '{"seed": 5}', "cpu", 1)
+    for seconds, faster in (((1.2, 1.6), False), ((1.2, 0.7), True)):
+        timed = dict(zip(("float32", "bfloat16"), seconds, strict=True))
+        monkeypatch.setattr(weights, "time_steps", lambda timed=timed: timed)
+        assert json.loads(weights.with_arithmetic(job)) == {"seed": 5, "bfloat16_on_cpu": faster}
+    told = dataclasses.replace(job, settings='{"bfloat16_on_cpu": false}')
+    assert weights.with_arithmetic(told) == told.settings
+    on_gpu = dataclasses.replace(job, device="cuda")
+    assert weights.with_arithmetic(on_gpu) == job.settings
+
+
+def test_steps_are_timed_in_both_arithmetics(
+    weights: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import step_time
+
+    seen: list[bool] = []
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv3d(2, 1, 1)
+
+        def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+            seen.append(self.conv(image).dtype == torch.bfloat16)
+            return [self.conv(image)]
+
+    for bfloat16 in (False, True):
+        assert step_time.step_seconds(Network(), bfloat16=bfloat16, steps=2) > 0
+    assert seen == [False, False, True, True]
+
+
+def test_a_slow_validation_is_followed_by_a_longer_rest(weights: ModuleType) -> None:
+    assert weights.rest_after(60.0) == 3600
+    assert weights.rest_after(1800.0) == 18_000
 
 
 def test_seeds_of_validation_are_never_trained_on(weights: ModuleType) -> None:
