@@ -1,4 +1,4 @@
-"""Measure weights on what no training and no choice has seen, against issue 23's bars.
+"""Measure weights on what no training and no choice has seen, against bars.
 
     python bench/held_out.py NEW --against weights --templates DIR --out build/held-out
 
@@ -21,7 +21,7 @@ from weights import Job, Reached, measure, oarseg, write_templates
 
 # First seed and number of cases by set.
 HELD_OUT = {"level0": (0, 300, 10), "level2": (2, 6000, 20)}
-# As low and as high as the issue allows.
+# Bars: as low and as high as may be.
 LEAST_DICE = {"level0": 0.88, "level2": 0.75}
 LEAST_CHIASM, LEAST_GAIN = 0.65, 0.10
 MOST_STRAY_MM, MOST_OFF_MM = 20.0, 8.0
