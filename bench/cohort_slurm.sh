@@ -82,7 +82,7 @@ for number in range(12):
 PYTHON
 
 cohort=("$python" -m oarseg.cli cohort)
-out=$work/out
+out="$work/an output, 5 %"
 "${cohort[@]}" plan --input "$work/in" --output "$out" --weights "$work/weights" --registration none
 "${cohort[@]}" slurm --output "$out" --workers 2 --threads 1 --device cpu >"$work/job.sh"
 (cd / && sbatch "$work/job.sh")

@@ -20,6 +20,7 @@ from oarseg.cli import main
 from oarseg.cohort.coordinate import clock_text
 from oarseg.cohort.inputs import InputFile
 from oarseg.cohort.plan import PlannedCase, read_plan
+from oarseg.cohort.slurm import batch_script
 from oarseg.errors import InputError
 from oarseg.phantom import write_cases
 from oarseg.results.lock import lock_output
@@ -217,7 +218,7 @@ def test_a_plan_can_be_looked_at_and_joined_before_any_run(
 def test_the_script_for_slurm_is_printed_and_nothing_written(
     source: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "with a blank"
+    output = tmp_path / "with a blank, 5 %"
     assert plan(source, output, weights) == 0
     before = sorted(output.rglob("*"))
     capsys.readouterr()
@@ -225,8 +226,16 @@ def test_the_script_for_slurm_is_printed_and_nothing_written(
     text = capsys.readouterr().out
     assert "#SBATCH --array=1-8" in text
     assert f"cohort work --output '{output}'" in text
+    # As Slurm reads its options: one word, and one sign for each two.
+    assert f'#SBATCH --output="{tmp_path}/with a blank, 5 %%/cohort/slurm-%A_%a.log"' in text
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     assert sorted(output.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["a\nrm -rf b", 'a"b', "a\\b"])
+def test_a_folder_that_no_script_for_slurm_can_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="expected a path that a batch script can hold"):
+        batch_script(Path("/tmp", name), ["x"], workers=1, cpus=1)
 
 
 def test_pages_repairs_and_logs_are_those_that_were_asked_for(
