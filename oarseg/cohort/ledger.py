@@ -58,6 +58,14 @@ class Host:
         return cls(socket.gethostname(), os.getpid())
 
 
+@dataclass(frozen=True, config=STRICT)
+class _Holder:
+    """What the file of an attempt says: whose it is, and how long its lease is in seconds."""
+
+    worker: Host
+    lease_s: float
+
+
 @dataclass(frozen=True, config=STRICT, kw_only=True)
 class Outcome:
     """The outcome of a case.
@@ -86,7 +94,7 @@ class Outcome:
 
 
 _OUTCOME: Final = TypeAdapter(Outcome)
-_HOST: Final = TypeAdapter(Host)
+_HOLDER: Final = TypeAdapter(_Holder)
 
 
 @dataclass(frozen=True)
@@ -127,26 +135,26 @@ class CaseState:
 class LeaseWatch:
     """Which leases are over, whatever clocks do.
 
-    A lease is over if it was seen and not renewed for ``lease_s`` on this process's own clock,
+    A lease is over if it was seen and not renewed for its length on this process's own clock,
     which never jumps; for half of that if the file server's clock says as well that it is older.
     Whoever holds it renews it more often.
 
     Args:
-        lease_s: an attempt without a heartbeat for that long is taken over.
         clock: seconds; it never goes back.
     """
 
-    def __init__(self, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lease_s, self._clock = lease_s, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}
 
-    def is_over(self, attempt: str, beaten_ns: int, now_s: float) -> bool:
+    def is_over(self, attempt: str, beaten_ns: int, now_s: float, *, lease_s: float) -> bool:
         """Return whether an attempt may be taken over.
 
         Args:
             attempt: its name.
             beaten_ns: time of its last heartbeat, on the file server's clock.
             now_s: now, on that clock.
+            lease_s: the lease's length, as whoever holds it knows it.
         """
         if beaten_ns == EXPIRED_NS:
             return True
@@ -154,8 +162,8 @@ class LeaseWatch:
         if beaten != beaten_ns:
             self._seen[attempt] = (beaten_ns, self._clock())
             return False
-        old = now_s - beaten_ns / 1e9 > self._lease_s
-        return self._clock() - since_s > self._lease_s / (2 if old else 1)
+        old = now_s - beaten_ns / 1e9 > lease_s
+        return self._clock() - since_s > lease_s / (2 if old else 1)
 
 
 class CohortLedger:
@@ -169,7 +177,7 @@ class CohortLedger:
     def __init__(self, output: Path, *, lease_s: float) -> None:
         self.output, self.lease_s = output, lease_s
         self.stages = StageFolders(output)
-        self._watch = LeaseWatch(lease_s)
+        self._watch = LeaseWatch()
         self._root = output / FOLDER
         self._clock = self._root / f"clock.{socket.gethostname()}.{os.getpid()}"
 
@@ -230,7 +238,7 @@ class CohortLedger:
                 return False
             try:
                 with os.fdopen(handle, "wb") as stream:
-                    stream.write(_HOST.dump_json(Host.here()))
+                    stream.write(_HOLDER.dump_json(_Holder(Host.here(), self.lease_s)))
             except OSError:
                 path.unlink(missing_ok=True)  # a full disk is no attempt
                 raise
@@ -247,7 +255,10 @@ class CohortLedger:
             beaten_ns = self._path(attempt).stat().st_mtime_ns
         except FileNotFoundError:
             return True
-        return self._watch.is_over(attempt.name, beaten_ns, self.now_s())
+        # A run may have shortened the lease since workers of other machines began.
+        holder = self._holder(attempt)
+        lease_s = max(self.lease_s, holder.lease_s) if holder else self.lease_s
+        return self._watch.is_over(attempt.name, beaten_ns, self.now_s(), lease_s=lease_s)
 
     def _quarantine(self, case: str, last: int, most: int) -> None:
         worker = self.owner(Attempt(case, last)) or Host("unknown", 0)
@@ -283,8 +294,12 @@ class CohortLedger:
 
     def owner(self, attempt: Attempt) -> Host | None:
         """Return who made an attempt, if that can be read."""
+        holder = self._holder(attempt)
+        return holder.worker if holder else None
+
+    def _holder(self, attempt: Attempt) -> _Holder | None:
         try:
-            return _HOST.validate_json(self._path(attempt).read_bytes())
+            return _HOLDER.validate_json(self._path(attempt).read_bytes())
         except (OSError, ValidationError):
             return None
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,19 +74,24 @@ def stages_left(ledger: CohortLedger) -> list[str]:
 # Leases, on clocks of the test's own
 
 
-def watched(lease_s: float) -> tuple[LeaseWatch, Callable[[float], None]]:
+def watched() -> tuple[Callable[[int, float], bool], Callable[[float], None]]:
+    """Whether a lease of a minute is over, and the passing of time."""
     time_s = [1000.0]
+    watch = LeaseWatch(lambda: time_s[0])
 
     def wait(seconds: float) -> None:
         time_s[0] += seconds
 
-    return LeaseWatch(lease_s, lambda: time_s[0]), wait
+    def is_over(beaten_ns: int, now_s: float) -> bool:
+        return watch.is_over("a.1", beaten_ns, now_s, lease_s=LEASE_S)
+
+    return is_over, wait
 
 
 @pytest.mark.parametrize("jump_s", [0, 86400, -86400])
 def test_a_clock_that_jumps_ends_no_lease(jump_s: int) -> None:
     """The server's clock jumps; the holder renews its lease four times in its length."""
-    watch, wait = watched(60)
+    is_over, wait = watched()
     server_s = 1e9
     for beat in range(20):
         if beat == 10:
@@ -94,19 +100,36 @@ def test_a_clock_that_jumps_ends_no_lease(jump_s: int) -> None:
         for later in (0, 7, 14):
             # Just after the jump, the last heartbeat seems a day old.
             now_s = server_s + 15 * beat + later + (jump_s if beat == 9 else 0)
-            assert not watch.is_over("a.1", beaten_ns, now_s)
+            assert not is_over(beaten_ns, now_s)
             wait(5)
 
 
 @pytest.mark.parametrize(("jump_s", "seconds"), [(0, 61), (86400, 31), (-86400, 61)])
 def test_the_lease_of_the_dead_ends_whatever_the_clock_says(jump_s: int, seconds: int) -> None:
-    watch, wait = watched(60)
+    is_over, wait = watched()
     beaten_ns = int(1e9 * 1e9)
-    assert not watch.is_over("a.1", beaten_ns, 1e9)
+    assert not is_over(beaten_ns, 1e9)
     wait(seconds - 2)
-    assert not watch.is_over("a.1", beaten_ns, 1e9 + seconds - 2 + jump_s)
+    assert not is_over(beaten_ns, 1e9 + seconds - 2 + jump_s)
     wait(3)
-    assert watch.is_over("a.1", beaten_ns, 1e9 + seconds + 1 + jump_s)
+    assert is_over(beaten_ns, 1e9 + seconds + 1 + jump_s)
+
+
+def test_a_lease_is_as_long_as_its_holder_knows(
+    ledger: CohortLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has shortened it since the worker of another machine began."""
+    attempt = ledger.take("case_00", most=3)
+    assert attempt is not None
+    hasty = CohortLedger(ledger.output, lease_s=1)
+    assert hasty.take("case_00", most=3) is None
+    real = time.monotonic
+    monkeypatch.setattr(hasty, "_watch", LeaseWatch(lambda: real() + later[0]))
+    later = [0.0]
+    for later[0] in (0.0, 20.0):  # longer than its own, shorter than the holder's
+        assert hasty.take("case_00", most=3) is None
+    later[0] = LEASE_S + 30
+    assert hasty.take("case_00", most=3) == attempt.following
 
 
 def test_what_is_known_to_be_dead_is_taken_over_at_once(ledger: CohortLedger) -> None:
