@@ -218,18 +218,13 @@ def whole(row: Row, weights: Path, arguments: argparse.Namespace) -> dict[str, A
     command += ["--output", str(output), "--weights", str(weights)]
     command += ["--device", arguments.device, "--threads", str(arguments.threads)]
     start = time.perf_counter()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        stderr = process.stderr.read() if process.stderr else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     seconds = time.perf_counter() - start
-    if process.returncode:
-        return {"failed": f"ended with status {process.returncode}", "stderr": stderr[-2000:]}
+    if done.returncode:
+        return {"failed": f"ended with status {done.returncode}", "stderr": done.stderr[-2000:]}
     report = json.loads(next((output / "reports").glob("*.json")).read_text())
     steps = [[s["name"], s["seconds"], s["peak_mib"]] for s in report["steps"]]
-    # The steps reset the process's own mark, so the largest is the largest of theirs and
-    # what the kernel saw after the last reset.
-    peak_mib = max(usage.ru_maxrss / 1024, *(mib for _, _, mib in steps))
+    peak_mib = report["peak_mib"]
     return {
         "seconds": round(seconds, 2),
         "peak_mib": round(peak_mib),
