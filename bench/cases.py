@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.challenges import catalogue
+from oarseg.imaging.slabs import whole_image
 from oarseg.imaging.volume import Volume
 from oarseg.inference import channels
 from oarseg.model.manifest import (
@@ -56,7 +57,7 @@ def phantom_channels(spec: PhantomSpec, recipe: ChannelRecipe) -> Channels:
     if phantom.mr is None:
         raise ValueError("the phantom has no MR")
     mr = channels.mr_channel(phantom.mr, phantom.truth.ct_to_mr, phantom.ct.grid, recipe)
-    return Channels(phantom.ct, mr, phantom.labels.array)
+    return Channels(phantom.ct, whole_image(mr), phantom.labels.array)
 
 
 def case(size: str) -> Path:

@@ -11,8 +11,9 @@ from scipy import ndimage
 from oarseg.errors import RegistrationError
 from oarseg.imaging.grids import block_mean
 from oarseg.imaging.intensities import otsu_threshold, standardise_mr
-from oarseg.imaging.regrid import resample_moving
+from oarseg.imaging.regrid import MovedImage, resample_moving
 from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.slabs import crop_slabs, whole_image
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import (
@@ -258,6 +259,24 @@ def test_move_is_exact_inside_and_absent_outside():
     inside[9:17, 1:6, 1:7] = True
     np.testing.assert_array_equal(moved.array != 0, inside)
     np.testing.assert_allclose(moved.array[12, 3, 2:7], [1.5, 2.5, 3.5, 4.5, 5.5])
+
+
+def test_a_moved_image_can_be_gone_through_again_and_in_parts():
+    mr_grid = Grid((30, 9, 9), (1.0, 2.0, 2.0), (4.0, 0.0, -500.0))
+    mr = Volume(np.random.default_rng(0).random(mr_grid.shape, np.float32) + 1, mr_grid)
+    tilt = RigidTransform.about((0.0, 0.0, 0.0), angles_deg=(2.0, -3.0, 4.0))
+    shift = RigidTransform(translation_mm=(0.0, 0.0, -500.0)).after(tilt)
+    grid = Grid((61, 12, 10), (1.0, 2.0, 2.0), (-3.0, -2.0, -20.0))
+    moved = MovedImage(mr, shift, grid, outside=-1.0)
+    whole = resample_moving(mr, shift, grid, outside=-1.0).array
+    np.testing.assert_array_equal(whole_image(moved), whole)
+    np.testing.assert_array_equal(whole_image(moved), whole)
+    # The field of view begins and ends between the image's first and last planes.
+    seen = np.flatnonzero((whole != -1).any(axis=(1, 2)))
+    assert 0 < seen[0] < seen[-1] < 60
+    box = ((25, 50), (2, 9), (1, 10))
+    for planes, values in crop_slabs(moved, box):
+        np.testing.assert_array_equal(values, whole[25:50, 2:9, 1:10][planes])
 
 
 def test_move_without_overlap_is_all_absent():
