@@ -19,6 +19,7 @@ from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import (
     landmark_accuracy,
     register_mr,
+    search,
     target_registration_errors,
 )
 from oarseg.registration.block_matching import (
@@ -320,6 +321,23 @@ def test_shift_scores_peak_where_the_piece_was_cut():
     scores = shift_scores(values, piece, np.array([-500.0, 20.0, 70.0, 300.0]))
     assert np.unravel_index(scores.argmax(), scores.shape) == (3, 2, 5)
     assert scores.max() == pytest.approx(1)
+
+
+def test_shift_scores_do_not_depend_on_threads_nor_on_how_many_are_scored_at_once(monkeypatch):
+    values = np.random.default_rng(5).choice([-1000.0, 0.0, 40.0, 100.0, 600.0], (10, 12, 14))
+    edges = np.array([-500.0, 20.0, 70.0, 300.0])
+    one = shift_scores(values, values[2:9, 1:9, 4:12], edges)
+    monkeypatch.setattr(search, "SHIFTS_AT_ONCE", 7)
+    several = shift_scores(values, values[2:9, 1:9, 4:12], edges, workers=3)
+    assert np.count_nonzero(one) > 100
+    np.testing.assert_array_equal(one, several)
+
+
+def test_shift_scores_without_enough_overlap_anywhere_are_nothing():
+    values = np.full((8, 8, 8), np.nan)
+    values[:2, :2, :2] = 40.0
+    large = np.ones((8, 8, 8))
+    assert not shift_scores(values, large, np.array([0.5, 0.8])).any()
 
 
 def test_search_alone_comes_near(ct, mr):
