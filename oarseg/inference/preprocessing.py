@@ -190,6 +190,9 @@ def nonzero_box(images: Sequence[SlabImage]) -> IndexBox:
                 seen[0][index] |= plane.any()
                 seen[1] |= plane.any(axis=1)
                 seen[2] |= plane.any(axis=0)
+        if all(axis[0] and axis[-1] for axis in seen):
+            # Nothing can enlarge it, and the next image may have to be computed.
+            break
     a, b, c = (_extent(axis) for axis in seen)
     return a, b, c
 

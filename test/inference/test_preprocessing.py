@@ -89,6 +89,17 @@ def test_nonzero_box_is_of_all_channels_and_whole_without_any() -> None:
     assert nonzero_box(both) == ((1, 4), (2, 3), (3, 7))
 
 
+def test_what_fills_the_image_is_enough_to_know_its_box() -> None:
+    class Untouched(HeldImage):
+        def slabs(self) -> Iterator[Planes]:
+            raise AssertionError("it was gone through")
+
+    whole = HeldImage(np.ones((3, 4, 5)))
+    assert nonzero_box([whole, Untouched(np.ones((3, 4, 5)))]) == ((0, 3), (0, 4), (0, 5))
+    with pytest.raises(AssertionError):
+        nonzero_box([HeldImage(np.zeros((3, 4, 5))), Untouched(np.ones((3, 4, 5)))])
+
+
 def test_a_given_box_changes_what_is_kept_but_no_value() -> None:
     # The model's spacing is the image's: the axes change places, nothing is resampled.
     manifest = manifest_of(Recipe((1.1, 2.2, 0.9), transpose=(1, 0, 2)), (FILE,))
