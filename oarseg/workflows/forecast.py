@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 
 from oarseg.imaging.grids import FINE_MM
+from oarseg.imaging.slabs import SLAB
 from oarseg.imaging.volume import Grid
 from oarseg.inference.preprocessing import IndexBox, Placement, network_placement
+from oarseg.inference.resampling import choose_scheme
 from oarseg.inference.streaming import buffer_bytes
 from oarseg.model.manifest import Manifest
 from oarseg.system.memory import Need
@@ -20,6 +22,10 @@ FLOAT = 4
 SLACK = 64 << 20
 # Copies of the CT that registration holds at ``FINE_MM`` and coarser, float32.
 _FINE_COPIES = 4
+# Elastix and what of ITK it needs, from the first registration on.
+_ELASTIX = 160 << 20
+# Slabs in work: an image's, ITK's answer for it, and the normalised one.
+_SLABS = 3
 
 
 def forecast_memory(
@@ -49,11 +55,12 @@ def forecast_memory(
         InputError: the CT is too small for the model's spacing.
     """
     place = network_placement(grid.shape, grid.spacing_mm, manifest, box)
-    moved = FLOAT * grid.voxels * (len(manifest.channels) - 1)
-    before = moved + _input_bytes(place, manifest) + _crop_bytes(place)
-    registering = moved + 2 * FLOAT * mr_voxels + _fine_bytes(grid) if mr_voxels else 0
+    libraries = _ELASTIX if mr_voxels else 0
+    before = _input_bytes(place, manifest) + _resizing_bytes(place, manifest) + libraries
+    before += FLOAT * mr_voxels + _moved_bytes(grid, manifest)
+    registering = 2 * FLOAT * mr_voxels + _fine_bytes(grid) + libraries if mr_voxels else 0
     # The images have been freed by then.
-    with_network = _input_bytes(place, manifest) + grid.voxels - images_bytes
+    with_network = _input_bytes(place, manifest) + grid.voxels - images_bytes + libraries
     # The engines allocated their own tile of logits when they were opened.
     folds = len(manifest.folds)
     tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
@@ -61,7 +68,7 @@ def forecast_memory(
     fixed = SLACK + activations
     if sums_on_host:
         fixed += buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
-    scaling = max(before - fixed, registering - fixed, with_network, 0)
+    scaling = max(SLACK + before - fixed, SLACK + registering - fixed, with_network, 0)
     slices = grid.shape[0]
     return Need("segmenting this CT", fixed, math.ceil(scaling / slices), slices)
 
@@ -70,12 +77,23 @@ def _input_bytes(place: Placement, manifest: Manifest) -> int:
     return FLOAT * len(manifest.channels) * math.prod(place.network_shape)
 
 
-def _crop_bytes(place: Placement) -> int:
-    """Size of one channel before resampling, and after its first axis."""
+def _resizing_bytes(place: Placement, manifest: Manifest) -> int:
+    """Size of what is held while one channel comes into the network's grid, slab by slab."""
+    slabs = _SLABS * FLOAT * min(SLAB, place.shape[0]) * place.shape[1] * place.shape[2]
     if place.crop_shape == place.network_shape:
+        return slabs
+    how = choose_scheme(manifest.data_resampling, place.crop_spacing_mm, place.network_spacing_mm)
+    crop, network = place.crop_shape, place.network_shape
+    if how.separate_axis in (1, 2):
+        return slabs + FLOAT * (math.prod(crop) + math.prod(network))
+    return slabs + FLOAT * crop[0] * network[1] * network[2]
+
+
+def _moved_bytes(grid: Grid, manifest: Manifest) -> int:
+    """Size of channels that are held whole, because their planes are not the network's."""
+    if manifest.transpose_forward == (0, 1, 2):
         return 0
-    middle = place.crop_shape[0] * place.network_shape[1] * place.network_shape[2]
-    return FLOAT * (math.prod(place.crop_shape) + middle)
+    return FLOAT * grid.voxels * (len(manifest.channels) - 1)
 
 
 def _fine_bytes(grid: Grid) -> int:
