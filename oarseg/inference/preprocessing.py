@@ -161,10 +161,10 @@ def network_placement(
     order = manifest.transpose_forward
     box = permute_axes(kept, order)
     crop = (box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0])
-    network = resampling.new_shape(crop, permute_axes(spacing_mm, order), manifest.spacing_mm)
-    return Placement(
-        (shape[0], shape[1], shape[2]), spacing_mm, order, box, network, manifest.spacing_mm
-    )
+    image_mm = permute_axes(spacing_mm, order)
+    network_mm = manifest.network_spacing_mm(image_mm)
+    network = resampling.new_shape(crop, image_mm, network_mm)
+    return Placement((shape[0], shape[1], shape[2]), spacing_mm, order, box, network, network_mm)
 
 
 def nonzero_box(images: Sequence[NDArray[Any]]) -> IndexBox:

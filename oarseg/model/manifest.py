@@ -20,6 +20,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
+from oarseg.imaging.volume import Vector
 from oarseg.model.conditioning import Conditioning
 from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
 from oarseg.model.value_types import (
@@ -204,7 +205,8 @@ class Manifest:
 
     Attributes:
         spacing_mm, patch_size, mirror_axes: in the network's axes, that is after
-            ``transpose_forward`` of (z, y, x).
+            ``transpose_forward`` of (z, y, x). nnU-Net's 2d has a patch of one plane, and no
+            spacing along axis 0: images keep their own there.
         own_challenge: the challenge itself, if it is not one of the package's: a user's own, or
             one with a user's label table.
         labels: class k of the network is ``labels[k]``; without regions class 0 is
@@ -221,7 +223,7 @@ class Manifest:
     title: ShortText
     warning: ShortText
     channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=64), FailFast()]
-    spacing_mm: tuple[Spacing, Spacing, Spacing]
+    spacing_mm: tuple[Spacing | None, Spacing, Spacing]
     patch_size: Triple
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
@@ -244,6 +246,8 @@ class Manifest:
             raise ValueError("transpose_forward must be a permutation of 0, 1, 2")
         if min(self.patch_size) < 1 or math.prod(self.patch_size) > LARGEST_PATCH:
             raise ValueError(f"patch_size must be positive, and {LARGEST_PATCH} voxels at most")
+        if self.spacing_mm[0] is None and self.patch_size[0] != 1:
+            raise ValueError("patch_size must be 1 along axis 0 where spacing_mm is not given")
         values = [label.value for label in self.labels]
         if self.regions and 0 in values:
             raise ValueError("labels of regions must be above 0, which is the background")
@@ -271,6 +275,15 @@ class Manifest:
             if len(set(entries)) != len(entries):
                 raise ValueError(f"{what} must differ from each other")
         return self
+
+    def network_spacing_mm(self, image_mm: Vector) -> Vector:
+        """Complete the network's spacing for an image.
+
+        Args:
+            image_mm: the image's, in the network's axes.
+        """
+        along, *in_plane = self.spacing_mm
+        return (image_mm[0] if along is None else along, in_plane[0], in_plane[1])
 
     @property
     def folds(self) -> tuple[str, ...]:

@@ -393,6 +393,8 @@ def describe_manifest(
     results, interface = model.results, model.interface
     settings = results.settings
     axes = set.intersection(*(set(c.mirror_axes) for c in model.checkpoints.values()))
+    if settings.flat:
+        axes = {axis + 1 for axis in axes}
     kept = {file.file for file in models}
     return Manifest(
         format_version=FORMAT_VERSION,

@@ -264,7 +264,7 @@ def test_results_without_plans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patch_size": [64, 64]}, "is 2-D"),
+        ({"patch_size": [64, 64]}, r"conv_op 'torch\.nn\.modules\.conv\.Conv3d in 2-D': supported"),
         ({"previous_stage": "3d_lowres"}, "is a cascade"),
         ({"architecture": {"network_class_name": "some.Transformer"}}, "uses Transformer"),
     ],

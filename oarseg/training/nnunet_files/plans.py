@@ -1,4 +1,4 @@
-"""nnU-Net's plans.json, typed: what inference needs of one 3-D configuration.
+"""nnU-Net's plans.json, typed: what inference needs of one configuration.
 
 Plans of today describe the network under ``architecture``; older ones by a handful of keys, which
 are converted as nnU-Net's ``ConfigurationManager`` does.
@@ -17,6 +17,7 @@ from oarseg.errors import InputError
 from oarseg.model.manifest import Normalisation, Resampling
 from oarseg.model.value_types import Axis, Spacing, SplineOrder
 from oarseg.training.nnunet_files.architecture import MOST_STAGES, Architecture, check_patch
+from oarseg.training.nnunet_files.flat_plans import as_volume, is_flat
 from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
 from oarseg.training.settings import TrainerSettings
 
@@ -75,11 +76,12 @@ class Configuration:
     """One configuration of the plans, in the network's axes.
 
     Attributes:
+        spacing: None along axis 0 of a 2-D configuration, whose patch is one plane thick.
         data_identifier: name of the folder of its preprocessed cases.
     """
 
     patch_size: tuple[PatchSize, PatchSize, PatchSize]
-    spacing: tuple[Spacing, Spacing, Spacing]
+    spacing: tuple[Spacing | None, Spacing, Spacing]
     normalization_schemes: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
     use_mask_for_norm: tuple[bool, ...]
     resampling_fn_data: Literal["resample_data_or_seg_to_shape"]
@@ -107,6 +109,11 @@ class Configuration:
             )
         check_patch(self.architecture, self.patch_size)
         return self
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is 2-D in nnU-Net."""
+        return self.spacing[0] is None
 
 
 @dataclass(frozen=True, config=READ, kw_only=True)
@@ -158,7 +165,7 @@ def read_plans(path: Path, configuration: str) -> Plans:
 
     Args:
         path: ``plans.json``.
-        configuration: the name of a 3-D configuration that is no cascade.
+        configuration: the name of one that is no cascade.
 
     Raises:
         InputError: says what is wrong, and where.
@@ -166,12 +173,12 @@ def read_plans(path: Path, configuration: str) -> Plans:
     document = read_json_object(path)
     chosen = _resolve(path, document, configuration)
     where = f"{path}: configuration {shown(configuration)}"
-    if isinstance(chosen.get("patch_size"), list) and len(chosen["patch_size"]) == 2:
-        raise InputError(f"{where} is 2-D; only 3-D configurations can be used")
     if chosen.get("previous_stage") is not None:
         raise InputError(f"{where} is a cascade; use its 3d_fullres instead")
     if "architecture" not in chosen:
         chosen = _with_architecture(path, chosen, f"configurations.{shown(configuration)}")
+    if is_flat(chosen):
+        chosen = as_volume(chosen)
     # The older key is read only where the newer is missing, as nnU-Net does.
     intensities = document.get(
         "foreground_intensity_properties_per_channel",
@@ -237,19 +244,20 @@ def _with_architecture(path: Path, old: dict[str, Any], where: str) -> dict[str,
     except ValidationError as error:
         raise invalid(path, error, inside=where) from error
     plain = given.UNet_class_name == "PlainConvUNet"
+    axes = "2d" if is_flat(old) else "3d"
     module = "unet" if plain else "residual_unet"
     stages = len(given.n_conv_per_stage_encoder)
     widths = (given.UNet_base_num_features * 2**stage for stage in range(stages))
     arguments = {
         "n_stages": stages,
         "features_per_stage": [min(width, given.unet_max_num_features) for width in widths],
-        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "conv_op": f"torch.nn.modules.conv.Conv{axes}",
         "kernel_sizes": given.conv_kernel_sizes,
         "strides": given.pool_op_kernel_sizes,
         "n_conv_per_stage" if plain else "n_blocks_per_stage": given.n_conv_per_stage_encoder,
         "n_conv_per_stage_decoder": given.n_conv_per_stage_decoder,
         "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}",
         "norm_op_kwargs": {"eps": 1e-5, "affine": True},
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
