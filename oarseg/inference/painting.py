@@ -31,7 +31,7 @@ _BANDS = 4
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """A block of a label plane that fits the cache, and the bands that interpolate it.
 
     The mask decides whether a block is computed, never how.
@@ -54,6 +54,48 @@ class _Block:
 def _span(parts: Iterable[slice]) -> slice:
     found = list(parts)
     return slice(min(part.start for part in found), max(part.stop for part in found))
+
+
+def plan_blocks(place: Placement, orders: Sequence[int]) -> tuple[Block, ...]:
+    """Divide an image's plane into blocks; those of two networks have the same targets."""
+    shape, target = place.network_shape, place.crop_shape
+    return tuple(
+        Block(rows, columns)
+        for rows in resampling.spline_bands(shape[1], target[1], orders[1])
+        for columns in _groups(resampling.spline_bands(shape[2], target[2], orders[2]))
+    )
+
+
+def interpolate(
+    block: Block, tap: Tap, before: NDArray[Any] | None, logits: NDArray[Any]
+) -> NDArray[Any]:
+    """Resample logits to a block's voxels, (classes, rows, columns).
+
+    Args:
+        block: where.
+        tap: the planes that the image's plane is blended from.
+        before, logits: these, (classes, *network plane); the first is needed if they are two.
+    """
+    rows, columns = block.source
+    part = logits[:, rows, columns]
+    if tap.first != tap.last:
+        if before is None:
+            raise RuntimeError(f"plane {tap.first} was not kept")
+        part = part * np.float32(tap.weight_last)
+        part += before[:, rows, columns] * np.float32(tap.weight_first)
+    if not all(band.unchanged for band in block.columns):
+        part = resampling.apply_columns(part, block.columns)
+    return block.rows.apply(part)
+
+
+def check_plane(plane: LogitPlane) -> None:
+    """Make sure that half precision could hold a plane's sums.
+
+    Raises:
+        InferenceError: it could not.
+    """
+    if not np.isfinite(plane.logits[:, plane.rows, plane.columns].sum()):
+        raise InferenceError(beyond_half(plane.index))
 
 
 class Painter:
@@ -87,11 +129,7 @@ class Painter:
         orders = plan_streaming_resample(manifest, place).orders
         shape, target = place.network_shape, place.crop_shape
         self._taps = resampling.linear_taps(shape[0], target[0], orders[0])
-        self._blocks = tuple(
-            _Block(rows, columns)
-            for rows in resampling.spline_bands(shape[1], target[1], orders[1])
-            for columns in _groups(resampling.spline_bands(shape[2], target[2], orders[2]))
-        )
+        self._blocks = plan_blocks(place, orders)
         exact = not manifest.regions and shape != target
         self._voxel_taps = (
             tuple(resampling.voxel_taps(shape[k], target[k], orders[k]) for k in (1, 2))
@@ -112,8 +150,7 @@ class Painter:
         Raises:
             InferenceError: a sum over tiles exceeds the range of half precision.
         """
-        if not np.isfinite(plane.logits[:, plane.rows, plane.columns].sum()):
-            raise InferenceError(beyond_half(plane.index))
+        check_plane(plane)
         while self._next < len(self._taps) and self._taps[self._next].last <= plane.index:
             # Taps that end before this plane belong to omitted planes, with nothing to paint.
             if self._taps[self._next].last == plane.index:
@@ -138,7 +175,7 @@ class Painter:
         inside = None if self._mask is None else self._mask.plane(target)
         tap = self._taps[target]
 
-        def paint_block(part: _Block) -> None:
+        def paint_block(part: Block) -> None:
             where = part.target
             if inside is None:
                 canvas[where] = self._label_block(part, tap, logits)
@@ -154,15 +191,8 @@ class Painter:
             return False
         return self._mask is None or self._mask.same(target, target - 1)
 
-    def _label_block(self, block: _Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
-        rows, columns = block.source
-        part = logits[:, rows, columns]
-        if tap.first != tap.last:
-            if self._before is None:
-                raise RuntimeError(f"plane {tap.first} was not kept")
-            part = part * np.float32(tap.weight_last)
-            part += self._before[:, rows, columns] * np.float32(tap.weight_first)
-        resized = self._resized(part, block)
+    def _label_block(self, block: Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
+        resized = interpolate(block, tap, self._before, logits)
         if self._regions:
             return _paint_regions(resized, self._values)
         classes = first_maximum(resized)
@@ -175,7 +205,7 @@ class Painter:
         self,
         classes: NDArray[Any],
         resized: NDArray[Any],
-        block: _Block,
+        block: Block,
         tap: Tap,
         logits: NDArray[Any],
     ) -> None:
@@ -193,13 +223,6 @@ class Painter:
         values = resampling.blend_voxels(planes, rows, columns)
         with np.errstate(over="ignore"):
             classes[where] = values.astype(np.float16).argmax(axis=0)
-
-    def _resized(self, part: NDArray[Any], block: _Block) -> NDArray[Any]:
-        """Resample logits (classes, source rows, source columns) to the block's voxels."""
-        rows, columns = block.rows, block.columns
-        if not all(band.unchanged for band in columns):
-            part = resampling.apply_columns(part, columns)
-        return rows.apply(part)
 
 
 def beyond_half(plane: int) -> str:

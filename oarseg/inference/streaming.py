@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +33,7 @@ from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import Ring
+from oarseg.inference.ring import LogitPlane, Ring
 from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest
 
@@ -132,6 +132,44 @@ def segment_streaming(
     return labels
 
 
+def stream_planes(
+    net_input: NetworkInput,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    work: Work,
+    *,
+    effort: Effort,
+    joint: bool,
+    pool: Executor,
+    begin: Callable[[Sequence[Engine]], None],
+    tick: Callable[[], None],
+) -> Iterator[LogitPlane]:
+    """Yield the final planes of one configuration in order, on the host.
+
+    Args:
+        work: from ``plan_tiles``, for the effort's step.
+        pool: runs classes concurrently.
+        begin: called with the engines before they compute a row of tiles.
+        tick: called after every tile.
+        net_input, engines, manifest, effort, joint: as for ``segment_streaming``.
+    """
+    chosen = _first_folds(engines, effort.folds)
+    classes, folds = len(manifest.labels), answers_of(chosen)
+    ensemble = Ensemble(net_input, work.window, chosen, joint=joint)
+    ring = Ring(work.window, classes, folds, joint=joint, pool=pool, how=half_arithmetic())
+    turned = mirror_flips(manifest, effort.mirror)
+    done = itertools.count(1)
+
+    def add(starts: Sequence[Shape]) -> None:
+        begin(chosen)
+        for answer in ensemble.row(starts, turned):
+            ring.add(answer.folds, answer.start, answer.first)
+            if next(done) % ensemble.turns == 0:
+                tick()
+
+    yield from _planes(work, add, ring)
+
+
 @dataclass(frozen=True, eq=False)
 class Work:
     """The tiles to compute.
@@ -223,7 +261,7 @@ def _open_host_stages(
     classes, folds, how = len(manifest.labels), answers_of(engines), half_arithmetic()
     with ThreadPoolExecutor(threads) as pool:
         yield Stages(
-            Ensemble(net_input.data, window, engines, joint=joint),
+            Ensemble(net_input, window, engines, joint=joint),
             Ring(window, classes, folds, joint=joint, pool=pool, how=how),
             Painter(place, manifest, labels, mask=work.mask, pool=pool),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -199,9 +200,74 @@ class RunDefaults:
     time_limit_s: Annotated[float, Field(gt=0, le=LONGEST_RUN_S, strict=True)] | None = None
 
 
+ModelFiles = Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
+ParityRows = Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
+MirrorAxes = Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
+NetworkSpacing = tuple[Spacing | None, Spacing, Spacing]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Network:
+    """The networks of one configuration beside a model's first; attributes as of ``Manifest``.
+
+    Attributes:
+        normalisations: of the model's channels, in their order.
+    """
+
+    configuration: ShortName
+    normalisations: Annotated[tuple[Normalisation, ...], Field(max_length=64), FailFast()]
+    spacing_mm: NetworkSpacing
+    patch_size: Triple
+    transpose_forward: tuple[Axis, Axis, Axis]
+    data_resampling: Resampling
+    logits_resampling: Resampling
+    mirror_axes: MirrorAxes
+    models: ModelFiles
+    parity: ParityRows
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stage:
+    """The stage before a cascade, whose label map the cascade sees.
+
+    Attributes:
+        network: gives the label map.
+        labels: a channel of the cascade for each, 1 where the map has that value.
+        resampling: of the map onto the cascade's grid.
+    """
+
+    network: Network
+    labels: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1, max_length=255)
+    ]
+    resampling: Resampling
+
+    @model_validator(mode="after")
+    def _can_be_applied(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
+        if self.resampling.order > 1 or self.resampling.order_z > 0:
+            raise ValueError("resampling must be of order 0 or 1, and 0 along z")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Member(Network):
+    """Networks whose probabilities are averaged with those of a model's first.
+
+    Attributes:
+        stage: of a cascade; None for any other configuration.
+    """
+
+    stage: Stage | None = None
+
+
 @dataclass(frozen=True, config=STRICT)
 class Manifest:
     """Everything that inference needs of a trained model.
+
+    A model has the networks of one configuration of nnU-Net, or of several, whose probabilities
+    are averaged. The first's are described by the manifest itself, the others' by ``further``.
 
     Attributes:
         spacing_mm, patch_size, mirror_axes: in the network's axes, that is after
@@ -216,6 +282,10 @@ class Manifest:
         run: defaults of a run.
         conditioning: what was done to the training images before nnU-Net; None, in manifests
             that do not say, means what ``oarseg prepare`` does.
+        configuration: nnU-Net's name of the first networks' configuration; None in manifests
+            that do not say.
+        stage: the one before, if the first networks are a cascade.
+        further: networks of other configurations.
     """
 
     format_version: Literal[1]
@@ -223,22 +293,25 @@ class Manifest:
     title: ShortText
     warning: ShortText
     channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=64), FailFast()]
-    spacing_mm: tuple[Spacing | None, Spacing, Spacing]
+    spacing_mm: NetworkSpacing
     patch_size: Triple
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
     logits_resampling: Resampling
     labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=256), FailFast()]
     regions: bool
-    mirror_axes: Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
-    models: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
-    parity: Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
+    mirror_axes: MirrorAxes
+    models: ModelFiles
+    parity: ParityRows
     training: LongText
     licence: LongText
     versions: Annotated[dict[ShortName, ShortName], Field(max_length=100)]
     own_challenge: Challenge | None = None
     run: RunDefaults = Field(default_factory=RunDefaults)
     conditioning: Conditioning | None = None
+    configuration: ShortName | None = None
+    stage: Stage | None = None
+    further: Annotated[tuple[Member, ...], Field(max_length=15), FailFast()] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -275,6 +348,64 @@ class Manifest:
             if len(set(entries)) != len(entries):
                 raise ValueError(f"{what} must differ from each other")
         return self
+
+    @model_validator(mode="after")
+    def _networks_fit(self) -> Self:
+        """Refuse further networks that are none of this model; each is checked as its manifest."""
+        if not self.further and self.stage is None:
+            return self
+        hashes: dict[str, str] = {}
+        for network in self.networks:
+            if network.transpose_forward != self.transpose_forward:
+                raise ValueError("transpose_forward of all networks must be the same")
+            for model in network.models:
+                if hashes.setdefault(model.file, model.sha256) != model.sha256:
+                    raise ValueError(f"file {model.file} must have one sha256")
+        return self
+
+    @property
+    def members(self) -> tuple[Manifest, ...]:
+        """The networks whose probabilities are averaged, each as a manifest of its own."""
+        own = replace(self, further=()) if self.further else self
+        return (own, *(self._of(member, member.stage) for member in self.further))
+
+    @property
+    def before(self) -> Manifest | None:
+        """The networks of the first configuration's stage before, as a manifest of its own."""
+        return None if self.stage is None else self._of(self.stage.network, None)
+
+    @property
+    def networks(self) -> tuple[Manifest, ...]:
+        """All networks in the order in which they run: members, each behind its stage."""
+        pairs = ((member.before, member) for member in self.members)
+        return tuple(network for pair in pairs for network in pair if network is not None)
+
+    @property
+    def inputs(self) -> int:
+        """The number of channels that the first networks take, with those of the stage before."""
+        return len(self.channels) + (len(self.stage.labels) if self.stage else 0)
+
+    def _of(self, network: Network, stage: Stage | None) -> Manifest:
+        if len(network.normalisations) != len(self.channels):
+            raise ValueError("normalisations must be as many as channels")
+        return replace(
+            self,
+            channels=tuple(
+                replace(channel, normalisation=how)
+                for channel, how in zip(self.channels, network.normalisations, strict=True)
+            ),
+            spacing_mm=network.spacing_mm,
+            patch_size=network.patch_size,
+            transpose_forward=network.transpose_forward,
+            data_resampling=network.data_resampling,
+            logits_resampling=network.logits_resampling,
+            mirror_axes=network.mirror_axes,
+            models=network.models,
+            parity=network.parity,
+            configuration=network.configuration,
+            stage=stage,
+            further=(),
+        )
 
     def network_spacing_mm(self, image_mm: Vector) -> Vector:
         """Complete the network's spacing for an image.
@@ -344,15 +475,48 @@ def _found_text(value: object) -> str:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
-    for key in ("own_challenge", "conditioning"):
+    for key in ("own_challenge", "conditioning", "configuration", "stage"):
         if document[key] is None:
             del document[key]
+    for member in document["further"]:
+        if member["stage"] is None:
+            del member["stage"]
+    if not document["further"]:
+        del document["further"]
     if manifest.run == RunDefaults():
         del document["run"]
     for label in document["labels"]:
         if not label["members"]:
             del label["members"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def describe_network(manifest: Manifest) -> Network:
+    """Describe a manifest's first networks as those of a stage."""
+    return Network(**_network_facts(manifest))
+
+
+def describe_member(manifest: Manifest) -> Member:
+    """Describe a manifest's first networks as a further member of another manifest."""
+    return Member(**_network_facts(manifest), stage=manifest.stage)
+
+
+def _network_facts(manifest: Manifest) -> dict[str, Any]:
+    same = (
+        "spacing_mm",
+        "patch_size",
+        "transpose_forward",
+        "data_resampling",
+        "logits_resampling",
+        "mirror_axes",
+        "models",
+        "parity",
+    )
+    return {
+        "configuration": manifest.configuration or "3d_fullres",
+        "normalisations": tuple(channel.normalisation for channel in manifest.channels),
+        **{name: getattr(manifest, name) for name in same},
+    }
 
 
 def class_labels(manifest: Manifest) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
+from oarseg.model.manifest import Manifest
 from oarseg.system.usage import Steps
 from oarseg.system.versions import package_versions
 from oarseg.workflows.dicom_outputs import dicom_record
@@ -104,6 +105,7 @@ def case_report(
             "warning": manifest.warning,
             "manifest_sha256": run.weights.sha256,
             "folds": manifest.folds,
+            **_configurations(manifest),
         },
         "device": asdict(engines.choice),
         "threads": run.threads,
@@ -133,4 +135,15 @@ def case_report(
         "repair": notes.repair,
         "warnings": notes.warnings,
         "versions": package_versions(),
+    }
+
+
+def _configurations(manifest: Manifest) -> dict[str, Any]:
+    """Say what runs, in order, where a model has more than one configuration."""
+    if len(manifest.networks) == 1:
+        return {}
+    return {
+        "configurations": [
+            {"name": network.configuration, "folds": network.folds} for network in manifest.networks
+        ]
     }

@@ -20,13 +20,13 @@ from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.channels import build_channels, is_registered, read_images
+from oarseg.inference.configurations.case_input import CaseInput
+from oarseg.inference.configurations.case_input import preprocess_case as preprocess
+from oarseg.inference.configurations.segment import segment_case_input as stream
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.footprint import BlockMask
-from oarseg.inference.preprocessing import NetworkInput
-from oarseg.inference.preprocessing import preprocess as preprocess
-from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.system.log import ProgressLine
@@ -125,14 +125,14 @@ class _Prepared:
     """The network's input, and what maps its answer back onto the CT.
 
     Attributes:
-        network: the preprocessed channels.
+        network: the preprocessed channels, for each configuration of the model.
         stored: the CT's grid as its file has it.
         turn: from the stored grid to the one whose axes the network knows.
         body: the blocks that hold the patient; None where no body was found.
         size: what its memory depends on.
     """
 
-    network: NetworkInput
+    network: CaseInput
     stored: Grid
     turn: Turn
     body: BlockMask | None
@@ -193,14 +193,13 @@ def _segment(
     with ProgressLine(f"{case.name}: tiles") as progress:
         return stream(
             prepared.network,
-            engines.take(notes.effort.folds, mean=sums.joint),
+            engines,
             run.weights.manifest,
             effort=notes.effort,
             joint=sums.joint,
             mask=prepared.body,
             progress=progress,
             threads=run.threads,
-            gpu=engines.gpu,
         )
 
 

@@ -7,6 +7,7 @@ folders are as ``nnUNetv2_train`` leaves them, and nnU-Net answers from files to
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import foreign_models as foreign
 import nnunet_oracle as oracle
 import numpy as np
 import torch
-from nnunetv2.ensembling.ensemble import ensemble_folders
+from nnunetv2.ensembling.ensemble import merge_files
 from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner as planner
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -31,17 +33,23 @@ LABELS: dict[str, Any] = {"background": 0, **{f"s{k}": k for k in range(1, 6)}}
 REGIONS: dict[str, Any] = {"background": 0, "all": [1, 2, 3], "middle": [2, 3], "core": 3}
 
 
+SMALL = {
+    "UNet_base_num_features": 6,
+    "UNet_max_features_2d": 16,
+    "UNet_max_features_3d": 16,
+    "UNet_reference_com_nfeatures": 6,
+    "UNet_vram_target_GB": 0.01,
+    "UNet_blocks_per_stage_encoder": (1,) * 14,
+    "UNet_blocks_per_stage_decoder": (1,) * 13,
+}
+
+
 class SmallPlanner(planner.ExperimentPlanner):  # type: ignore[misc]
     """nnU-Net's planner for a GPU of a few megabytes, and narrow networks."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.UNet_base_num_features = 6
-        self.UNet_max_features_2d = self.UNet_max_features_3d = 16
-        self.UNet_reference_com_nfeatures = 6
-        self.UNet_vram_target_GB = 0.01
-        self.UNet_blocks_per_stage_encoder = (1,) * 14
-        self.UNet_blocks_per_stage_decoder = (1,) * 13
+        vars(self).update(SMALL)
 
 
 def write_dataset(
@@ -179,6 +187,8 @@ def predict(
 ) -> Path:
     """Let stock nnU-Net label a folder of cases, as ``nnUNetv2_predict`` does."""
     out.mkdir(exist_ok=True)
+    for name in ("plans.json", "dataset.json"):
+        shutil.copy(folder / name, out / name)
     predictor = nnUNetPredictor(
         use_mirroring=True,
         perform_everything_on_device=False,
@@ -196,8 +206,21 @@ def predict(
 
 
 def ensemble(folders: Sequence[Path], out: Path) -> Path:
-    """Let stock nnU-Net average the probabilities of several folders, as ``nnUNetv2_ensemble``."""
-    ensemble_folders([str(folder) for folder in folders], str(out), num_processes=1)
+    """Let stock nnU-Net average the probabilities of several folders, as ``nnUNetv2_ensemble``.
+
+    This is ``ensemble_folders`` without its pool of processes.
+    """
+    out.mkdir()
+    plans = PlansManager(json.loads((folders[0] / "plans.json").read_text()))
+    dataset = json.loads((folders[0] / "dataset.json").read_text())
+    for file in folders[0].glob("*.npz"):
+        merge_files(
+            [str(folder / file.name) for folder in folders],
+            str(out / file.stem),
+            dataset["file_ending"],
+            plans.image_reader_writer_class(),
+            plans.get_label_manager(dataset),
+        )
     return out
 
 

@@ -185,7 +185,18 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add ``oarseg export``."""
     parser = commands.add_parser("export", help="convert checkpoints to ONNX files and a manifest")
     parser.add_argument(
-        "results", type=Path, help="nnU-Net's folder <trainer>__<plans>__<configuration>"
+        "results",
+        type=Path,
+        nargs="*",
+        help="nnU-Net's folder <trainer>__<plans>__<configuration>; of several the probabilities "
+        "are averaged",
+    )
+    parser.add_argument(
+        "--best",
+        type=Path,
+        metavar="DatasetNNN_NAME",
+        help="a data set's folder in nnUNet_results: export what nnUNetv2_find_best_configuration "
+        "recommends there, with its folds",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("model"), help="weights folder to write (default: model)"
@@ -250,7 +261,8 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"{arguments.out}: expected a folder, found a file; name another with --out"
         )
-    rules = _trained_for(arguments)
+    folders, folds = _chosen_results(arguments)
+    rules = _trained_for(arguments, folders[0])
     card = Card(
         arguments.title or NOT_STATED,
         arguments.warning,
@@ -265,18 +277,22 @@ def run_export(arguments: argparse.Namespace) -> int:
         ),
     )
     manifest = run(
-        arguments.results,
+        folders[0],
         arguments.out,
-        folds=arguments.folds,
+        more=folders[1:],
+        folds=folds,
         checkpoint=arguments.checkpoint,
         challenge=rules,
         card=card,
         preprocessed=arguments.preprocessed,
         precisions=arguments.formats or ("fp32", "fp16"),
     )
-    for parity in manifest.parity:
+    told = {p: None for network in manifest.networks for p in network.parity}
+    for parity in told:
         print(f"{parity.file}: {figures_text(parity)}")
-    print(f"{arguments.out}: folds {', '.join(manifest.folds)} for challenge {rules.name}")
+    for network in manifest.networks:
+        print(f"{arguments.out}: {network.configuration}, folds {', '.join(network.folds)}")
+    print(f"{arguments.out}: for challenge {rules.name}")
     if rules == manifest.own_challenge:
         print(describe_challenge(rules))
     if card.left_out:
@@ -289,12 +305,32 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_for(arguments: argparse.Namespace) -> Challenge:
+def _chosen_results(arguments: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the results folders to export and their folds; none takes those that are finished."""
+    from oarseg.training.nnunet_files.recommendation import read_recommendation
+
+    if arguments.best is None:
+        if not arguments.results:
+            raise InputError("expected a results folder, or --best and a data set's, found neither")
+        return tuple(arguments.results), tuple(arguments.folds)
+    if arguments.results:
+        raise InputError("--best: expected no results folder beside it; pass one of the two")
+    found = read_recommendation(arguments.best)
+    logger.info("recommended: %s", ", ".join(folder.name for folder in found.folders))
+    if found.determined is not None:
+        logger.warning(
+            "%s: what nnU-Net determined there to postprocess label maps is not exported",
+            found.determined,
+        )
+    return found.folders, tuple(arguments.folds) or found.folds
+
+
+def _trained_for(arguments: argparse.Namespace, folder: Path) -> Challenge:
     """Return the challenge that the options choose, or else the one of the results folder."""
     from oarseg.training.export import trained_challenge
     from oarseg.training.nnunet_files.results_folder import open_results
 
-    results = open_results(arguments.results)
+    results = open_results(folder)
     if arguments.challenge is not None:
         return chosen_challenge(arguments)
     if arguments.label_table is not None:

@@ -161,7 +161,7 @@ def build_network(results: Results, checkpoint: Checkpoint) -> torch.nn.Module:
     try:
         network = create_network(
             results.settings.architecture,
-            channels=len(results.dataset.channels),
+            channels=results.input_shape[0],
             classes=len(results.dataset.classes),
         )
     except ValueError as error:

@@ -7,6 +7,7 @@ are converted as nnU-Net's ``ConfigurationManager`` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -29,6 +30,8 @@ SCHEMES: Final = {
     "RGBTo01Normalization": "rgb_0_1",
 }
 MOST_CONFIGURATIONS: Final = 1000
+
+SEG_RESAMPLING: Final = "resample_data_or_seg_to_shape"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PatchSize = Annotated[int, Field(ge=1, le=4096)]
@@ -78,6 +81,8 @@ class Configuration:
     Attributes:
         spacing: None along axis 0 of a 2-D configuration, whose patch is one plane thick.
         data_identifier: name of the folder of its preprocessed cases.
+        previous_stage: the configuration whose label map a cascade sees.
+        resampling_fn_seg_kwargs: of that map onto the cascade's grid.
     """
 
     patch_size: tuple[PatchSize, PatchSize, PatchSize]
@@ -91,6 +96,9 @@ class Configuration:
     architecture: Architecture
     data_identifier: Identifier
     preprocessor_name: Literal["DefaultPreprocessor"] = "DefaultPreprocessor"
+    previous_stage: Identifier | None = None
+    resampling_fn_seg: Any = SEG_RESAMPLING
+    resampling_fn_seg_kwargs: ResamplingOptions = field(default_factory=ResamplingOptions)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -108,6 +116,17 @@ class Configuration:
                 f"resampling_fn_probabilities_kwargs: expected order 0 or 1, found {order}"
             )
         check_patch(self.architecture, self.patch_size)
+        return self
+
+    @model_validator(mode="after")
+    def _can_follow_its_stage(self) -> Self:
+        if self.previous_stage is None:
+            return self
+        if self.resampling_fn_seg != SEG_RESAMPLING:
+            raise ValueError(f"resampling_fn_seg: expected {SEG_RESAMPLING} in a cascade")
+        if any(self.use_mask_for_norm):
+            # nnU-Net's mask would be another one, with what the stage before labelled.
+            raise ValueError("use_mask_for_norm: expected false in a cascade")
         return self
 
     @property
@@ -165,16 +184,13 @@ def read_plans(path: Path, configuration: str) -> Plans:
 
     Args:
         path: ``plans.json``.
-        configuration: the name of one that is no cascade.
+        configuration: its name.
 
     Raises:
         InputError: says what is wrong, and where.
     """
     document = read_json_object(path)
     chosen = _resolve(path, document, configuration)
-    where = f"{path}: configuration {shown(configuration)}"
-    if chosen.get("previous_stage") is not None:
-        raise InputError(f"{where} is a cascade; use its 3d_fullres instead")
     if "architecture" not in chosen:
         chosen = _with_architecture(path, chosen, f"configurations.{shown(configuration)}")
     if is_flat(chosen):
