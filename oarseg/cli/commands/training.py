@@ -196,7 +196,7 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         type=Path,
         metavar="DatasetNNN_NAME",
         help="a data set's folder in nnUNet_results: export what nnUNetv2_find_best_configuration "
-        "recommends there, with its folds",
+        "recommends there, with its folds (default: the folders that are named)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("model"), help="weights folder to write (default: model)"
