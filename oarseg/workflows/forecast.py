@@ -97,7 +97,10 @@ def _buffer_bytes(place: Placement, manifest: Manifest, *, joint: bool) -> int:
     folds = len(manifest.folds)
     tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
     sums = 1 if joint else folds
-    return buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
+    # A cascade's channels of the stage before, of one tile.
+    hints = 0 if manifest.stage is None else len(manifest.stage.labels)
+    shown = FLOAT * hints * math.prod(manifest.patch_size)
+    return shown + buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
 
 
 def _crop_bytes(place: Placement) -> int:
