@@ -89,4 +89,5 @@ def _determined(best: _Best, folders: tuple[Path, ...]) -> Path | None:
     """Find where nnU-Net compared postprocessings: its path may be of another machine."""
     name = PurePosixPath(best.postprocessing_file.replace("\\", "/")).parent.name
     inside = folders[0] if len(folders) == 1 else folders[0].parent / "ensembles"
-    return inside / name if name and (inside / name).is_dir() else None
+    there = inside / name
+    return there if name not in ("", ".", "..") and there.is_dir() else None
