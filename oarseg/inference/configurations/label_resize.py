@@ -44,7 +44,7 @@ def resize_labels(
     if how.separate_axis is not None:
         orders[how.separate_axis] = 0
     pairs = list(zip(shape, out.shape, orders, strict=True))
-    along, *in_plane = (_taps(*pair) for pair in pairs)
+    along, *in_plane = (voxel_taps(*pair) for pair in pairs)
     nearest = [_nearest(before, after) for before, after, _ in pairs]
     for index, plane in enumerate(out):
         tap = along.at(np.array([index]))
@@ -59,16 +59,6 @@ def resize_labels(
 
 def _nearest(before: int, after: int) -> NDArray[np.intp]:
     return np.array([tap.first for tap in linear_taps(before, after, 0)], np.intp)
-
-
-def _taps(before: int, after: int, order: int) -> VoxelTaps:
-    """Collect the inputs of each output; of order 0, the nearest one twice."""
-    if order > 0:
-        return voxel_taps(before, after, order)
-    found = _nearest(before, after)
-    weights = np.zeros((after, 2))
-    weights[:, 0] = 1
-    return VoxelTaps(np.stack([found, found], axis=1), weights)
 
 
 def _blend(

@@ -48,12 +48,13 @@ class PlaneFeed:
         self._voxel_taps = (
             None
             if shape == target
-            else [resampling.voxel_taps(shape[k], target[k], orders[k]) for k in (1, 2)]
+            else [resampling.voxel_taps(shape[k], target[k], orders[k]) for k in range(3)]
         )
         self._planes = planes
         self._now: LogitPlane | None = None
         self._before: NDArray[Any] | None = None
         self._tap = Tap(-1, -1, 0.0, 0.0)
+        self._target = -1
 
     @property
     def is_exact(self) -> bool:
@@ -67,6 +68,7 @@ class PlaneFeed:
             InferenceError: a sum over tiles exceeds the range of half precision.
         """
         tap = self._tap = self._taps[target]
+        self._target = target
         while self._now is None or self._now.index < tap.last:
             if self._now is not None and self._now.index == tap.first:
                 self._keep(self._now.logits)
@@ -95,11 +97,24 @@ class PlaneFeed:
         indices = [part.start + index for part, index in zip(block.target, where, strict=True)]
         if self._voxel_taps is None:
             return _rounded(self._plane[:, indices[0], indices[1]])
-        rows, columns = (t.at(index) for t, index in zip(self._voxel_taps, indices, strict=True))
-        planes = [(self._plane, self._tap.weight_last)]
-        if self._tap.first != self._tap.last and self._before is not None:
-            planes.insert(0, (self._before, self._tap.weight_first))
+        along, across, down = self._voxel_taps
+        planes = self._blended(along.indices[self._target], along.weights[self._target])
+        rows, columns = across.at(indices[0]), down.at(indices[1])
         return _rounded(resampling.blend_voxels(planes, rows, columns))
+
+    def _blended(
+        self, indices: NDArray[np.intp], weights: NDArray[np.float64]
+    ) -> list[tuple[NDArray[Any], float]]:
+        """List the planes that the image's is blended from, with SciPy's weights to the last digit.
+
+        Beyond an edge it is the edge's plane twice.
+        """
+        first, last = (float(weight) for weight in weights)
+        if self._tap.first != self._tap.last and self._before is not None:
+            return [(self._before, first), (self._plane, last)]
+        if indices[0] == indices[1]:
+            return [(self._plane, first), (self._plane, last)]
+        return [(self._plane, 1.0)]
 
     @property
     def _plane(self) -> NDArray[Any]:
