@@ -62,7 +62,16 @@ def steps(device: str, site: Path, wheels: Path, out: Path) -> tuple[Step, ...]:
     found = sorted(str(path) for path in wheels.glob("*.whl"))
 
     def beside_nnunet(row: str, limit_s: float) -> Step:
-        command = [python, str(here / "inference.py"), *on, "--redo", "--out", str(out)]
+        command = [
+            python,
+            str(here / "inference.py"),
+            *on,
+            "--redo",
+            "--rounds",
+            "1",
+            "--out",
+            str(out),
+        ]
         reads = out / f"{datetime.date.today()}-inference-{device}-{row}.json"
         name = f"beside nnU-Net, {row}"
         return Step(name, [*command, "--rows", row], limit_s, 30, reads=reads)

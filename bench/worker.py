@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import cases
 import numpy as np
 from gpu_card import PeakMemory
 
@@ -33,7 +34,10 @@ def main() -> None:
     parser.add_argument("--case", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--torch", action="store_true", help="ours, with nnU-Net's own networks")
-    parser.add_argument("--toy", action="store_true", help="the networks are the tests' own")
+    parser.add_argument("--fast", action="store_true", help="ours, with --precision fast")
+    parser.add_argument(
+        "--networks", default="shipped", choices=("shipped", "toy", *cases.LARGE), help="which"
+    )
     parser.add_argument("--region", choices=("full", "body", "whole"), required=True)
     # whole: every tile, whether the body is in it or not
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -69,8 +73,13 @@ def ours(
     """This project's inference."""
     weights = bundle.load_bundle(arguments.weights)
     with steps.step("networks"):
-        opened = choice.open_engines(weights, device=arguments.device, threads=arguments.threads)
-        folds = torch_engines(arguments) if arguments.torch else opened.take()
+        opened = choice.open_engines(
+            weights,
+            exactness="fast" if arguments.fast else "exact",
+            device=arguments.device,
+            threads=arguments.threads,
+        )
+        folds = torch_engines(arguments) if arguments.torch else opened.take(mean=arguments.fast)
     grid = Grid(images[0].shape, spacing_mm)
     with steps.step("preprocessing"):
         body = None if arguments.region == "whole" else find_body(Volume(images[0], grid))
@@ -87,6 +96,7 @@ def ours(
             net_input,
             folds,
             weights.manifest,
+            joint=arguments.fast,
             mask=body,
             threads=arguments.threads,
             gpu=None if arguments.torch else opened.gpu,
@@ -104,10 +114,11 @@ def torch_predictor(arguments: argparse.Namespace) -> Any:
     """nnU-Net's predictor on the weights folder's networks."""
     import nnunet_peer
 
+    made = {"shipped": None, "toy": {}, **cases.LARGE}[arguments.networks]
     return nnunet_peer.predictor(
         bundle.load_bundle(arguments.weights),
         threads=arguments.threads,
-        architecture={} if arguments.toy else nnunet_peer.SHIPPED,
+        architecture=nnunet_peer.SHIPPED if made is None else made,
         device=arguments.device,
     )
 

@@ -42,7 +42,7 @@ from oarseg.phantom.spec import CT_SIZES
 from oarseg.results.dicom.segmentation import SegmentationForm
 from oarseg.results.dicom.write_objects import DicomRequest, write_objects
 from oarseg.results.write_case import write_case
-from oarseg.system.usage import peak_mib, reset_peak, resident_mib
+from oarseg.system.usage import PeakWatch, resident_mib
 
 SEED = 201
 CACHE = Path(__file__).resolve().parent.parent / "build" / "bench"
@@ -108,11 +108,10 @@ def _write(labels: Volume, rules: Challenge) -> None:
     case = Case("a", {"CT": Path("a.mha")})
     cost = Cost()
     with tempfile.TemporaryDirectory() as folder:
-        reset_peak()
         before, start = resident_mib(), time.perf_counter()
-        with cost.round():
+        with PeakWatch() as watch, cost.round():
             files = write_case(Path(folder), case=case, challenge=rules, labels=labels, report={})
-        seconds, peak = time.perf_counter() - start, peak_mib()
+        seconds, peak = time.perf_counter() - start, watch.mib
         megabytes = [file.stat().st_size / 1e6 for file in files]
     print(
         f"{' × '.join(map(str, labels.array.shape))}, {len(rules.organs)} organs: "
@@ -152,9 +151,8 @@ def _write_object(labels: Volume, rules: Challenge, *, structure_set: bool) -> N
     request = DicomRequest(_series(labels.grid), "bench", "0" * 64, "", structure_set, form)
     cost = Cost()
     with tempfile.TemporaryDirectory() as folder:
-        reset_peak()
         before, start = resident_mib(), time.perf_counter()
-        with cost.round():
+        with PeakWatch() as watch, cost.round():
             (name,) = write_objects(
                 Path(folder),
                 "a",
@@ -163,7 +161,7 @@ def _write_object(labels: Volume, rules: Challenge, *, structure_set: bool) -> N
                 boxes=boxes,
                 request=request,
             )
-        seconds, peak = time.perf_counter() - start, peak_mib()
+        seconds, peak = time.perf_counter() - start, watch.mib
         megabytes = Path(folder, name).stat().st_size / 1e6
     print(
         f"{' × '.join(map(str, labels.array.shape))}, {len(rules.organs)} organs: "

@@ -156,3 +156,27 @@ def test_second_home_of_a_name_is_reported(
     assert homonyms.main() == 1
     line = "load_challenge: oarseg/challenges/catalogue.py, oarseg/phantom/spec.py; NO REASON"
     assert line in capsys.readouterr().out.splitlines()
+
+
+# Everything up to the first image of a case, in a fresh process.
+BEGINS = """
+import sys
+from pathlib import Path
+from oarseg.cases.find_cases import find_cases
+from oarseg.challenges.catalogue import load_challenge
+from oarseg.cli.main import main
+from oarseg.workflows import segment_folder
+assert find_cases(Path("test"), load_challenge("han_seg")).cases
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+print(*sorted(name for name in sys.modules if name.startswith("scipy.")))
+"""
+
+
+def test_a_run_begins_without_what_only_other_runs_need() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BEGINS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    packages, parts = (set(line.split()) for line in done.stdout.splitlines())
+    # DICOM, the other library for networks, orientations of NIfTI, connected parts: half a second.
+    assert not packages & {"pydicom", "onnxruntime", "openvino", "itk", "matplotlib", "torch"}
+    assert not parts & {"scipy.spatial", "scipy.sparse", "scipy.stats", "scipy.interpolate"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -9,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Mask
+from oarseg.imaging.slabs import SLAB, Planes, slab_slices, whole_image
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import (
     Grid,
@@ -21,32 +23,61 @@ from oarseg.imaging.volume import (
     to_sitk,
 )
 
-SLAB = 16
 
-
-def resample_moving(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
-    """Resample the MR onto another grid by linear interpolation.
+class MovedImage:
+    """An MR on another grid, by linear interpolation, computed each time it is gone through.
 
     Args:
         mr: MR in its own world.
         transform: world of ``grid`` (CT) → world of the MR.
         grid: target grid.
         outside: exact value of voxels outside the MR's field of view.
+    """
+
+    def __init__(self, mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> None:
+        self._image = to_sitk(mr)
+        self._transform, self._grid, self._outside = transform, grid, outside
+        self._start, self._stop = covered_box(mr.grid, transform, grid)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The grid's."""
+        return self._grid.shape
+
+    def slabs(self) -> Iterator[Planes]:
+        """Yield the planes, float32; see ``SlabImage``.
+
+        ITK's answer may depend on where a slab begins, so they always begin at the same planes.
+        """
+        depth, *plane = self._grid.shape
+        first, last = self._start[0], self._stop[0]
+        inside = np.s_[self._start[1] : self._stop[1], self._start[2] : self._stop[2]]
+        slab = np.full((min(SLAB, depth), *plane), self._outside, np.float32)
+        for planes in slab_slices(0, first):
+            yield planes, slab[: planes.stop - planes.start]
+        for planes in slab_slices(first, last):
+            values = slab[: planes.stop - planes.start]
+            values[:, *inside] = self._moved(planes)
+            yield planes, values
+        slab[:, *inside] = self._outside
+        for planes in slab_slices(last, depth):
+            yield planes, slab[: planes.stop - planes.start]
+
+    def _moved(self, planes: slice) -> NDArray[np.float32]:
+        (_, *low), (_, *high) = self._start, self._stop
+        size = (planes.stop - planes.start, high[0] - low[0], high[1] - low[1])
+        slab = _crop_grid(self._grid, (planes.start, low[0], low[1]), size)
+        return _resample_slab(self._image, self._transform, slab, self._outside)
+
+
+def resample_moving(mr: Volume, transform: Transform, grid: Grid, *, outside: float) -> Volume:
+    """Resample the MR onto another grid; see ``MovedImage``.
 
     Returns:
         float32 on ``grid``; its only array of that size, filled a slab at a time.
     """
-    result = np.full(grid.shape, outside, np.float32)
-    start, stop = covered_box(mr.grid, transform, grid)
-    image = to_sitk(mr)
-    for low in range(start[0], stop[0], SLAB):
-        high = min(low + SLAB, stop[0])
-        size = (high - low, stop[1] - start[1], stop[2] - start[2])
-        first = (low, start[1], start[2])
-        slab = _crop_grid(grid, first, size)
-        moved = _resample_slab(image, transform, slab, outside)
-        result[low:high, start[1] : stop[1], start[2] : stop[2]] = moved
-    return Volume(result, grid)
+    moved = MovedImage(mr, transform, grid, outside=outside)
+    return Volume(whole_image(moved), grid)
 
 
 def covered_box(mr: Grid, transform: Transform, grid: Grid) -> tuple[Shape, Shape]:

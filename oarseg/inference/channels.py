@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.cases.case import Case
@@ -17,8 +16,9 @@ from oarseg.errors import InputError, NonFiniteError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.intensities import standardise_mr
 from oarseg.imaging.orientation import Turn, for_networks
-from oarseg.imaging.regrid import resample_moving
+from oarseg.imaging.regrid import MovedImage
 from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.slabs import SlabImage, constant_image
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
@@ -181,11 +181,11 @@ def build_channels(
     files: Mapping[str, Path],
     align: Align,
     resample: bool,
-) -> list[NDArray[Any]]:
+) -> list[NDArray[Any] | SlabImage]:
     """Build the channels, each (z, y, x) on the reference image's grid.
 
     The reference image keeps its values and its dtype: the network's own normalisation
-    clips them. A registered image is float32.
+    clips them. A registered image is float32, and is computed as its slabs are asked for.
 
     Args:
         volumes: see ``CaseImages``. Emptied, so that each image is freed once it is used.
@@ -202,17 +202,17 @@ def build_channels(
     """
     reference = challenge.reference.channel
     ct = volumes.pop(reference)
-    channels: list[NDArray[Any]] = []
+    channels: list[NDArray[Any] | SlabImage] = []
     for recipe in recipes:
         image = volumes.pop(recipe.name, None)
         if recipe.name == reference:
             channels.append(ct.array)
         elif image is None:
-            channels.append(absent_channel(ct.grid, recipe))
+            channels.append(constant_image(ct.grid.shape, recipe.absent_value))
         elif is_registered(recipe.name, challenge):
             transform = align(recipe, ct, image)
             channels.append(
-                absent_channel(ct.grid, recipe)
+                constant_image(ct.grid.shape, recipe.absent_value)
                 if transform is None
                 else mr_channel(image, transform, ct.grid, recipe)
             )
@@ -230,9 +230,7 @@ def build_channels(
     return channels
 
 
-def mr_channel(
-    mr: Volume, transform: Transform, grid: Grid, recipe: ChannelRecipe
-) -> NDArray[np.float32]:
+def mr_channel(mr: Volume, transform: Transform, grid: Grid, recipe: ChannelRecipe) -> MovedImage:
     """Resample an MR onto the CT's grid, (z, y, x) float32.
 
     Args:
@@ -242,18 +240,12 @@ def mr_channel(
         recipe: says how intensities are standardised and what stands outside the MR.
     """
     source = standardise_mr(mr) if recipe.standardise == "mean_one" else mr
-    moved = resample_moving(source, transform, grid, outside=recipe.absent_value)
-    return moved.array
-
-
-def absent_channel(grid: Grid, recipe: ChannelRecipe) -> NDArray[np.float32]:
-    """Fill a channel whose image was not taken with its absent value."""
-    return np.full(grid.shape, recipe.absent_value, dtype=np.float32)
+    return MovedImage(source, transform, grid, outside=recipe.absent_value)
 
 
 def aligned_channel(
     image: Volume, grid: Grid, *, path: Path, outside: float, resample: bool
-) -> NDArray[Any]:
+) -> NDArray[Any] | SlabImage:
     """Take an image that should lie on the reference's grid already.
 
     Args:
@@ -273,4 +265,4 @@ def aligned_channel(
             f"{path}: expected the reference image's grid, {grid.text}, found "
             f"{image.grid.text}; resample it onto that grid, or pass --resample"
         )
-    return resample_moving(image, RigidTransform(), grid, outside=outside).array
+    return MovedImage(image, RigidTransform(), grid, outside=outside)

@@ -1,13 +1,13 @@
 """Brings images to the network's input grid, and records the way back.
 
 Follows ``DefaultPreprocessor.run_case_npy`` of nnU-Net 2.8.1: transpose, crop to non-zero,
-normalise each channel, resample. All arithmetic is in float32, with at most two full-size arrays in
-memory besides the result.
+normalise each channel, resample. All arithmetic is in float32. Images are gone through a few planes
+at a time, and a model that takes its statistics from an image goes through it more than once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from oarseg.errors import InputError
 from oarseg.imaging.arrays import Labels, Mask, Triple
+from oarseg.imaging.slabs import HeldImage, Planes, SlabImage, crop_slabs, whole_image
 from oarseg.imaging.volume import Shape, Vector
 from oarseg.inference import resampling
 from oarseg.inference.tiling import Tiling, cut_tile
@@ -26,6 +27,8 @@ Interval = tuple[int, int]
 IndexBox = tuple[Interval, Interval, Interval]
 
 _EPSILON = 1e-8
+# Normalisations that take nothing from the image.
+_FIXED = ("ct", "none")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def permute_axes(values: tuple[Any, Any, Any], order: Triple) -> tuple[Any, Any,
 
 
 def preprocess(
-    channels: Sequence[NDArray[Any]],
+    channels: Sequence[NDArray[Any] | SlabImage],
     grid_spacing_mm: Vector,
     manifest: Manifest,
     *,
@@ -133,7 +136,7 @@ def preprocess(
     """Convert a case's images, all on one grid, to the network's input.
 
     Args:
-        channels: one array (z, y, x) for each channel of the manifest, in its order.
+        channels: one image (z, y, x) for each channel of the manifest, in its order.
         grid_spacing_mm: voxel spacing (z, y, x).
         manifest: the model.
         box: keep this part, half-open intervals along (z, y, x), instead of nnU-Net's
@@ -147,29 +150,28 @@ def preprocess(
     """
     _check(channels, manifest, box)
     order = manifest.transpose_forward
-    images = [channel.transpose(order) for channel in channels]
-    found = nonzero_box(images)
-    if box is None:
+    images = [_along_network(channel, order) for channel in channels]
+    measured = any(c.normalisation.scheme not in _FIXED for c in manifest.channels)
+    found = nonzero_box(images) if box is None or measured else None
+    if box is None and found is not None:
         # ``found`` is along the network's axes.
         box = permute_axes(found, (order.index(0), order.index(1), order.index(2)))
-    place = network_placement(channels[0].shape, grid_spacing_mm, manifest, box)
+    depth, height, width = channels[0].shape
+    kept = box or ((0, depth), (0, height), (0, width))
+    place = network_placement((depth, height, width), grid_spacing_mm, manifest, kept)
     mask = _filled(images) if any(c.normalisation.use_mask for c in manifest.channels) else None
     how = resampling.choose_scheme(
         manifest.data_resampling, place.crop_spacing_mm, place.network_spacing_mm
     )
     data = np.empty((len(images), *place.network_shape), np.float32)
     for image, channel, out in zip(images, manifest.channels, data, strict=True):
-        intensity = _intensity_map(image[_slices(found)], channel.normalisation, mask, found)
-        if place.crop_shape == place.network_shape:
-            _normalise(image, place.box, intensity, out)
-            continue
-        crop = np.empty(place.crop_shape, np.float32)
-        _normalise(image, place.box, intensity, crop)
-        resampling.resize_volume(crop, out, how, threads=threads)
+        intensity = _intensity_map(image, channel.normalisation, mask, found or place.box)
+        parts = _normalised(image, place.box, intensity)
+        resampling.resize_slabs(parts, place.crop_shape, out, how, threads=threads)
     return NetworkInput(data, place)
 
 
-def make_hint(channels: Sequence[NDArray[Any]], place: Placement, stage: Stage) -> Hint:
+def make_hint(channels: Sequence[NDArray[Any] | SlabImage], place: Placement, stage: Stage) -> Hint:
     """Make room for the label map of the stage before a cascade.
 
     Args:
@@ -177,23 +179,30 @@ def make_hint(channels: Sequence[NDArray[Any]], place: Placement, stage: Stage) 
         place: of the cascade's input.
         stage: of the cascade.
     """
-    images = [channel.transpose(place.transpose) for channel in channels]
+    images = [_along_network(channel, place.transpose) for channel in channels]
     empty = np.zeros(place.network_shape, np.uint8)
     return Hint(empty, stage.labels, _outside(images, place.box))
 
 
-def _outside(images: Sequence[NDArray[Any]], box: IndexBox) -> Mask | None:
+def _outside(images: Sequence[SlabImage], box: IndexBox) -> Mask | None:
     """Find the voxels of a box that are 0 in every image and in no hole; None without any."""
-    if all(
-        np.logical_or.reduce([part != 0 for part in planes]).all()
-        for planes in zip(*(image[_slices(box)] for image in images), strict=True)
-    ):
-        return None
+    for image in images:
+        if all((part != 0).all() for _, part in crop_slabs(image, box)):
+            return None
     outside = ~_filled(images)[_slices(box)]
     return outside if outside.any() else None
 
 
-def _check(channels: Sequence[NDArray[Any]], manifest: Manifest, box: IndexBox | None) -> None:
+def _along_network(channel: NDArray[Any] | SlabImage, order: Triple) -> SlabImage:
+    """Order an image's axes as the network's; what is computed in slabs is held if they differ."""
+    if isinstance(channel, np.ndarray) or order != (0, 1, 2):
+        return HeldImage(whole_image(channel).transpose(order))
+    return channel
+
+
+def _check(
+    channels: Sequence[NDArray[Any] | SlabImage], manifest: Manifest, box: IndexBox | None
+) -> None:
     expected = ", ".join(channel.name for channel in manifest.channels)
     if len(channels) != len(manifest.channels):
         raise InputError(f"expected the images {expected}, found {len(channels)} image(s)")
@@ -229,20 +238,21 @@ def network_placement(
     return Placement((shape[0], shape[1], shape[2]), spacing_mm, order, box, network, network_mm)
 
 
-def nonzero_box(images: Sequence[NDArray[Any]]) -> IndexBox:
+def nonzero_box(images: Sequence[SlabImage]) -> IndexBox:
     """Bound the voxels that are not 0 in at least one image; the whole image if there are none.
 
     nnU-Net fills holes first, which does not change the bounding box.
     """
-    shape = images[0].shape
-    seen = [np.zeros(length, bool) for length in shape]
-    for index in range(shape[0]):
-        plane = images[0][index] != 0
-        for image in images[1:]:
-            plane |= image[index] != 0
-        seen[0][index] = plane.any()
-        seen[1] |= plane.any(axis=1)
-        seen[2] |= plane.any(axis=0)
+    seen = [np.zeros(length, bool) for length in images[0].shape]
+    for image in images:
+        for planes, values in image.slabs():
+            for index, plane in enumerate(values != 0, planes.start):
+                seen[0][index] |= plane.any()
+                seen[1] |= plane.any(axis=1)
+                seen[2] |= plane.any(axis=0)
+        if all(axis[0] and axis[-1] for axis in seen):
+            # Nothing can enlarge it, and the next image may have to be computed.
+            break
     a, b, c = (_extent(axis) for axis in seen)
     return a, b, c
 
@@ -252,25 +262,26 @@ def _extent(seen: Mask) -> Interval:
     return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, len(seen))
 
 
-def _filled(images: Sequence[NDArray[Any]]) -> Mask:
-    mask = images[0] != 0
-    for image in images[1:]:
-        mask |= image != 0
+def _filled(images: Sequence[SlabImage]) -> Mask:
+    mask = np.zeros(images[0].shape, bool)
+    for image in images:
+        for planes, values in image.slabs():
+            mask[planes] |= values != 0
     return np.asarray(ndimage.binary_fill_holes(mask), bool)
 
 
-def _intensity_map(
-    region: NDArray[Any], how: Normalisation, mask: Mask | None, box: IndexBox
-) -> _Map:
+def _intensity_map(image: SlabImage, how: Normalisation, mask: Mask | None, box: IndexBox) -> _Map:
+    """Choose how intensities are mapped; statistics are those of the box."""
     if how.scheme == "ct":
         return _Map(how.mean, max(how.std, _EPSILON), (how.lower, how.upper))
     if how.scheme == "zscore":
         inside = mask[_slices(box)] if how.use_mask and mask is not None else None
-        mean, std = _moments(region, inside)
+        mean, std = _moments(image, box, inside)
         return _Map(mean, max(std, _EPSILON), None, mask if how.use_mask else None)
     if how.scheme == "none":
         return _Map()
-    low, high = np.float32(region.min()), np.float32(region.max())
+    ranges = [(part.min(), part.max()) for _, part in crop_slabs(image, box)]
+    low, high = np.float32(min(r[0] for r in ranges)), np.float32(max(r[1] for r in ranges))
     if how.scheme == "rescale_0_1":
         return _Map(float(low), max(float(high - low), _EPSILON))
     if low < 0 or high > 255:
@@ -281,33 +292,35 @@ def _intensity_map(
     return _Map(0.0, 255.0)
 
 
-def _moments(region: NDArray[Any], mask: Mask | None) -> tuple[float, float]:
-    """Compute mean and standard deviation in float64, a plane at a time."""
+def _moments(image: SlabImage, box: IndexBox, mask: Mask | None) -> tuple[float, float]:
+    """Compute mean and standard deviation in a box in float64, a plane at a time."""
 
     def total(power: int, centre: float) -> float:
         result = 0.0
-        for index, plane in enumerate(region):
-            chosen = plane if mask is None else plane[mask[index]]
-            values = chosen.astype(np.float32).astype(np.float64) - centre
-            result += float(values.sum() if power == 1 else np.vdot(values, values))
+        for planes, part in crop_slabs(image, box):
+            for index, plane in enumerate(part, planes.start):
+                chosen = plane if mask is None else plane[mask[index]]
+                values = chosen.astype(np.float32).astype(np.float64) - centre
+                result += float(values.sum() if power == 1 else np.vdot(values, values))
         return result
 
-    count = max(region.size if mask is None else int(np.count_nonzero(mask)), 1)
+    size = int(np.prod([stop - start for start, stop in box]))
+    count = max(size if mask is None else int(np.count_nonzero(mask)), 1)
     mean = total(1, 0.0) / count
     return mean, float(np.sqrt(total(2, mean) / count))
 
 
-def _normalise(image: NDArray[Any], box: IndexBox, how: _Map, out: NDArray[np.float32]) -> None:
-    np.copyto(out, image[_slices(box)], casting="unsafe")
-    if how.clip is not None:
-        np.clip(out, *how.clip, out=out)
-    if how.mask is None:
-        out -= how.subtract
-        out /= how.divide
-        return
-    inside = how.mask[_slices(box)]
-    np.subtract(out, how.subtract, out=out, where=inside)
-    np.divide(out, how.divide, out=out, where=inside)
+def _normalised(image: SlabImage, box: IndexBox, how: _Map) -> Iterator[Planes]:
+    """Yield the slabs of a box, float32, normalised."""
+    mask = None if how.mask is None else how.mask[_slices(box)]
+    for planes, part in crop_slabs(image, box):
+        out = part.astype(np.float32, order="C")
+        if how.clip is not None:
+            np.clip(out, *how.clip, out=out)
+        inside: Any = True if mask is None else mask[planes]
+        np.subtract(out, how.subtract, out=out, where=inside)
+        np.divide(out, how.divide, out=out, where=inside)
+        yield planes, out
 
 
 def _slices(box: IndexBox) -> tuple[slice, slice, slice]:

@@ -11,10 +11,10 @@ in blocks of rows, because the entries fade quickly away from the diagonal.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from oarseg.errors import InputError
 from oarseg.imaging.arrays import Image
+from oarseg.imaging.slabs import HeldImage, Planes
 from oarseg.imaging.volume import Shape, Vector
 from oarseg.model.manifest import Resampling
 
@@ -248,44 +249,88 @@ def resize_rows(x: NDArray[Any], out: NDArray[Any], order: int) -> None:
         np.matmul(band.weights, flat[band.source], out=flat_out[band.target])
 
 
-def resize_volume(volume: Image, out: Image, how: Scheme, *, threads: int = 1) -> None:
-    """Resample ``volume`` into ``out`` as nnU-Net resamples images.
+def resize_slabs(
+    parts: Iterable[Planes],
+    shape: tuple[int, ...],
+    out: Image,
+    how: Scheme,
+    *,
+    threads: int = 1,
+) -> None:
+    """Resample an image, which comes a few planes at a time, as nnU-Net resamples images.
 
     The result is clipped to the range of the input (of each slice, in separate-z), which
-    matters for order 3. ``volume`` is left as it was; both are 3-D float32.
+    matters for order 3.
+
+    Args:
+        parts: the image's planes in their order, float32; they are left as they are.
+        shape: the image's.
+        out: takes the result, 3-D float32.
+        how: orders, and the axis that is resampled apart.
+        threads: number of slices to resample concurrently.
     """
-    if volume.shape == out.shape:
-        np.copyto(out, volume)
+    if shape == out.shape:
+        for planes, values in parts:
+            out[planes] = values
     elif how.separate_axis is None:
-        _resize_whole(volume, out, how.orders[0], threads)
+        _resize_whole(parts, shape[0], out, how.orders[0], threads)
+    elif how.separate_axis == 0:
+        _resize_slices(parts, shape[0], out, (how.orders[1], how.orders[0]), threads)
     else:
-        _resize_slices(volume, out, how, threads)
+        # Its slices lie across all planes.
+        axis = how.separate_axis
+        volume = np.empty(shape, np.float32)
+        for planes, values in parts:
+            volume[planes] = values
+        turned, target = HeldImage(np.moveaxis(volume, axis, 0)), np.moveaxis(out, axis, 0)
+        orders = (how.orders[(axis + 1) % 3], how.orders[axis])
+        _resize_slices(turned.slabs(), shape[axis], target, orders, threads)
 
 
-def _resize_whole(volume: Image, out: Image, order: int, threads: int) -> None:
-    middle = np.empty((len(volume), *out.shape[1:]), np.float32)
-
-    def one(index: int) -> None:
-        _resize_plane(volume[index], middle[index], order)
-
-    _run(one, len(volume), threads)
+def _resize_whole(
+    parts: Iterable[Planes], length: int, out: Image, order: int, threads: int
+) -> None:
+    middle = np.empty((length, *out.shape[1:]), np.float32)
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    for planes, values in parts:
+        target = middle[planes]
+        _run(partial(_resize_one, values, target, order), range(len(target)), threads)
+        low, high = min(low, values.min()), max(high, values.max())
     resize_rows(middle, out, order)
-    np.clip(out, volume.min(), volume.max(), out=out)
+    np.clip(out, low, high, out=out)
 
 
-def _resize_slices(volume: Image, out: Image, how: Scheme, threads: int) -> None:
-    axis = how.separate_axis or 0
-    source, target = np.moveaxis(volume, axis, 0), np.moveaxis(out, axis, 0)
-    order, order_z = how.orders[(axis + 1) % 3], how.orders[axis]
+def _resize_one(planes: Image, out: Image, order: int, index: int) -> None:
+    _resize_plane(planes[index], out[index], order)
+
+
+def _clip_one(planes: Image, out: Image, order: int, pair: tuple[int, int]) -> None:
+    source, target = pair
+    _clipped_plane(planes[source], out[target], order)
+
+
+def _resize_slices(
+    parts: Iterable[Planes], length: int, target: Image, orders: tuple[int, int], threads: int
+) -> None:
+    """Resize slices one by one by the first order, and then across them by the second."""
+    order, order_z = orders
     if order_z == 0:
-        nearest = [tap.first for tap in linear_taps(len(source), len(target), 0)]
-        _run(lambda i: _clipped_plane(source[nearest[i]], target[i], order), len(target), threads)
-        return
-    middle = np.empty((len(source), *target.shape[1:]), np.float32)
-    _run(lambda i: _clipped_plane(source[i], middle[i], order), len(source), threads)
-    blended = np.empty(target.shape, np.float32)
-    resize_rows(middle, blended, order_z)
-    np.copyto(target, blended)
+        nearest = [tap.first for tap in linear_taps(length, len(target), 0)]
+        out = target
+    else:
+        nearest = list(range(length))
+        out = np.empty((length, *target.shape[1:]), np.float32)
+    for planes, values in parts:
+        pairs = [
+            (source - planes.start, index)
+            for index, source in enumerate(nearest)
+            if planes.start <= source < planes.stop
+        ]
+        _run(partial(_clip_one, values, out, order), pairs, threads)
+    if order_z != 0:
+        blended = np.empty(target.shape, np.float32)
+        resize_rows(out, blended, order_z)
+        np.copyto(target, blended)
 
 
 def _clipped_plane(plane: Image, out: Image, order: int) -> None:
@@ -299,11 +344,11 @@ def _resize_plane(plane: Image, out: Image, order: int) -> None:
     np.copyto(out, resize_columns(tall, out.shape[1], order))
 
 
-def _run(task: Any, count: int, threads: int) -> None:
-    if threads <= 1:
-        for index in range(count):
-            task(index)
+def _run(task: Callable[[Any], None], items: Sequence[Any], threads: int) -> None:
+    if threads <= 1 or len(items) <= 1:
+        for item in items:
+            task(item)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(task, range(count)):
+        for _ in pool.map(task, items):
             pass

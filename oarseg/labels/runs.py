@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 RunNumbers = NDArray[np.int64]
 # Of the rows that a run may be connected to, those that come later: (planes, rows).
@@ -171,6 +169,9 @@ def number_parts(
         steps = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         others.append(np.repeat(low, counts) + steps)
     pairs = (np.concatenate(ones), np.concatenate(others))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(pairs[0].size, np.bool_), pairs), shape=(len(runs), len(runs)))
     _, part = connected_components(graph, directed=False)
     sizes = np.bincount(part, weights=runs.lengths)

@@ -29,7 +29,7 @@ from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.registration.block_matching import median_local_shift, overlay_pair
 from oarseg.registration.coarse import CoarseCt, CoarseMr, coarse_ct, coarse_mr
 from oarseg.registration.deformable import Refinement, refine_bspline
-from oarseg.registration.elastix import ElastixStage, refine_rigid
+from oarseg.registration.elastix import ElastixStage, begin_loading, refine_rigid
 from oarseg.registration.information import OverlapScore, Scorer
 from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge_pose
@@ -92,6 +92,8 @@ def register_mr(
         RegistrationError: no patient found in one of the images.
     """
     begin = time.perf_counter()
+    if method != "none":
+        begin_loading()
     small_ct, small_mr = coarse_ct(ct), coarse_mr(mr)
     scorer = Scorer(small_ct, small_mr)
     poses = [_measure_pose(RigidTransform(), scorer)]

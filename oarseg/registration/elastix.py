@@ -13,7 +13,9 @@ takes two.
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -109,6 +111,8 @@ def _run_elastix(
     values: ParameterMap,
 ) -> Any:
     """Run elastix; return the parameter map of the transform to apply before ``start``."""
+    # Whatever it failed with is raised below, where it is needed.
+    wait([begin_loading()])
     method = _itk_module("itkElastixRegistrationMethodPython")
     elastix = method.itkElastixRegistrationMethodIF3IF3_New()
     elastix.SetFixedImage(_to_itk_image(fixed.array.astype(np.float32, copy=False), fixed.grid))
@@ -130,6 +134,30 @@ def _run_elastix(
             "different regions; check that both are of the same patient"
         ) from error
     return elastix.GetTransformParameterObject().GetParameterMap(0)
+
+
+@cache
+def begin_loading() -> Future[None]:
+    """Begin to load what a registration needs of ITK, while other work goes on.
+
+    Half of its time would pass in the first call otherwise: ITK loads parts when they are used.
+
+    Returns:
+        Ends with the loading; one for all registrations of the process.
+    """
+    pool = ThreadPoolExecutor(1)
+    loading = pool.submit(_load)
+    pool.shutdown(wait=False)
+    return loading
+
+
+def _load() -> None:
+    method = _itk_module("itkElastixRegistrationMethodPython")
+    method.itkElastixRegistrationMethodIF3IF3_New()
+    grid = Grid((1, 1, 1), (1.0, 1.0, 1.0))
+    for kind in (np.float32, np.uint8):
+        _to_itk_image(np.zeros(grid.shape, kind), grid)
+    _to_parameter_object({})
 
 
 def _itk_module(name: str) -> Any:

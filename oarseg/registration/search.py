@@ -8,6 +8,7 @@ of the axes is trusted.
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -29,6 +30,7 @@ PITCHES_DEG = (0.0, -7.0, 7.0)
 MIN_SEARCH_OVERLAP = 0.5
 STARTS = 4
 APART_MM = 24.0
+SHIFTS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ def find_starts(ct: CoarseCt, mr: CoarseMr, *, workers: int) -> tuple[Start, ...
     edges = mr_edges(mr, COARSE_MR_CLASSES)
     centre = _foreground_centre(mr)
 
-    def search_pitch(pitch: float) -> list[Start]:
+    found: list[Start] = []
+    # One after the other: each holds a spectrum of every class.
+    for pitch in PITCHES_DEG:
         turn = RigidTransform.about(centre, angles_deg=(pitch, 0.0, 0.0))
-        return _find_peaks(fixed, _resample_turned(moving, turn), edges, turn)
-
-    with ThreadPoolExecutor(workers) as pool:
-        found = [start for starts in pool.map(search_pitch, PITCHES_DEG) for start in starts]
+        turned = _resample_turned(moving, turn)
+        scores = shift_scores(fixed.array, turned.array, edges, workers=workers)
+        found += _find_peaks(scores, fixed.grid, turned.grid, turn)
     found.sort(key=lambda start: -start.score)
     return _select_distinct(found, centre)
 
@@ -84,17 +87,13 @@ def _resample_turned(moving: Volume, turn: RigidTransform) -> Volume:
 
 
 def _find_peaks(
-    fixed: Volume,
-    moving: Volume,
-    edges: NDArray[np.float64],
-    turn: RigidTransform,
+    scores: NDArray[np.float64], fixed: Grid, moving: Grid, turn: RigidTransform
 ) -> list[Start]:
-    scores = shift_scores(fixed.array, moving.array, edges)
     size = 2 * int(APART_MM / SEARCH_MM) - 1
     top = (scores == ndimage.maximum_filter(scores, size=size, mode="wrap")) & (scores > 0)
     best = sorted(np.argwhere(top).tolist(), key=lambda at: -float(scores[tuple(at)]))
     return [
-        Start(turn.after(_shift_to_transform(fixed.grid, moving.grid, at, scores.shape)),
+        Start(turn.after(_shift_to_transform(fixed, moving, at, scores.shape)),
               float(scores[tuple(at)]))
         for at in best[: 2 * STARTS]
     ]  # fmt: skip
@@ -114,6 +113,8 @@ def shift_scores(
     ct: NDArray[np.floating[Any]],
     mr: NDArray[np.floating[Any]],
     edges: NDArray[np.float64],
+    *,
+    workers: int = 1,
 ) -> NDArray[np.float64]:
     """Compute the score (see ``information``) at every shift; 0 without enough overlap.
 
@@ -121,6 +122,7 @@ def shift_scores(
         ct: HU (z, y, x), NaN outside the field of view.
         mr: (z, y, x) with the same spacing, NaN outside the field of view.
         edges: edges of the MR's classes.
+        workers: threads; the result does not depend on them.
 
     Returns:
         Scores over shifts (z, y, x). Entry ``s`` places MR voxel 0 on CT voxel ``s``; an
@@ -132,12 +134,26 @@ def shift_scores(
     patient = _correlate(ct_spectra.sum(0) * mr_spectra[1:].sum(0), size)
     overlap = patient / max(float((mr >= edges[0]).sum()), 1.0)
     allowed = overlap >= MIN_SEARCH_OVERLAP
-    joint = np.empty((int(allowed.sum()), len(ct_spectra), len(mr_spectra)))
-    for i, a in enumerate(ct_spectra):
-        for j, b in enumerate(mr_spectra):
-            joint[:, i, j] = _correlate(a * b, size)[allowed]
+    pairs = list(itertools.product(ct_spectra, mr_spectra))
+    # Counts, which are exact; a pair of classes lies together, as each comes from one FFT.
+    joint = np.empty((len(pairs), int(allowed.sum())), np.float32)
+    uncertainty = np.empty(joint.shape[1])
+
+    def count(number: int) -> None:
+        a, b = pairs[number]
+        joint[number] = _correlate(a * b, size)[allowed]
+
+    def score(first: int) -> None:
+        some = slice(first, first + SHIFTS_AT_ONCE)
+        counts = np.maximum(joint[:, some].T, 0).astype(np.float64, order="C")
+        classes = counts.reshape(-1, len(ct_spectra), len(mr_spectra))
+        uncertainty[some] = symmetric_uncertainty(classes)
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(count, range(len(pairs))))
+        list(pool.map(score, range(0, len(uncertainty), SHIFTS_AT_ONCE)))
     scores = np.zeros(size)
-    scores[allowed] = overlap[allowed] * symmetric_uncertainty(np.maximum(joint, 0))
+    scores[allowed] = overlap[allowed] * uncertainty
     return scores
 
 

@@ -10,9 +10,11 @@ import math
 from collections.abc import Sequence
 
 from oarseg.imaging.grids import FINE_MM
+from oarseg.imaging.slabs import SLAB
 from oarseg.imaging.volume import Grid
 from oarseg.inference.configurations.case_input import see_the_same
 from oarseg.inference.preprocessing import IndexBox, Placement, network_placement
+from oarseg.inference.resampling import choose_scheme
 from oarseg.inference.streaming import buffer_bytes
 from oarseg.model.manifest import Manifest
 from oarseg.system.memory import Need
@@ -22,6 +24,10 @@ FLOAT = 4
 SLACK = 64 << 20
 # Copies of the CT that registration holds at ``FINE_MM`` and coarser, float32.
 _FINE_COPIES = 4
+# Elastix and what of ITK it needs, from the first registration on.
+_ELASTIX = 160 << 20
+# Slabs in work: an image's, ITK's answer for it, and the normalised one.
+_SLABS = 3
 
 
 def forecast_memory(
@@ -53,16 +59,17 @@ def forecast_memory(
     networks = manifest.networks
     places = [network_placement(grid.shape, grid.spacing_mm, each, box) for each in networks]
     pairs = list(zip(places, networks, strict=True))
+    libraries = _ELASTIX if mr_voxels else 0
     inputs = _input_bytes(pairs)
-    moved = FLOAT * grid.voxels * (len(manifest.channels) - 1)
-    before = moved + inputs + max(_crop_bytes(place) for place in places)
-    registering = moved + 2 * FLOAT * mr_voxels + _fine_bytes(grid) if mr_voxels else 0
+    before = inputs + max(_resizing_bytes(*pair) for pair in pairs) + libraries
+    before += FLOAT * mr_voxels + _moved_bytes(grid, manifest)
+    registering = 2 * FLOAT * mr_voxels + _fine_bytes(grid) + libraries if mr_voxels else 0
     # The images have been freed by then.
-    with_network = inputs + grid.voxels - images_bytes
+    with_network = inputs + grid.voxels - images_bytes + libraries
     fixed = SLACK + activations
     if sums_on_host:
         fixed += _sums_bytes(pairs, joint=joint)
-    scaling = max(before - fixed, registering - fixed, with_network, 0)
+    scaling = max(SLACK + before - fixed, SLACK + registering - fixed, with_network, 0)
     slices = grid.shape[0]
     return Need("segmenting this CT", fixed, math.ceil(scaling / slices), slices)
 
@@ -103,12 +110,23 @@ def _buffer_bytes(place: Placement, manifest: Manifest, *, joint: bool) -> int:
     return shown + buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
 
 
-def _crop_bytes(place: Placement) -> int:
-    """Size of one channel before resampling, and after its first axis."""
+def _resizing_bytes(place: Placement, manifest: Manifest) -> int:
+    """Size of what is held while one channel comes into the network's grid, slab by slab."""
+    slabs = _SLABS * FLOAT * min(SLAB, place.shape[0]) * place.shape[1] * place.shape[2]
     if place.crop_shape == place.network_shape:
+        return slabs
+    how = choose_scheme(manifest.data_resampling, place.crop_spacing_mm, place.network_spacing_mm)
+    crop, network = place.crop_shape, place.network_shape
+    if how.separate_axis in (1, 2):
+        return slabs + FLOAT * (math.prod(crop) + math.prod(network))
+    return slabs + FLOAT * crop[0] * network[1] * network[2]
+
+
+def _moved_bytes(grid: Grid, manifest: Manifest) -> int:
+    """Size of channels that are held whole, because their planes are not the network's."""
+    if manifest.transpose_forward == (0, 1, 2):
         return 0
-    middle = place.crop_shape[0] * place.network_shape[1] * place.network_shape[2]
-    return FLOAT * (math.prod(place.crop_shape) + middle)
+    return FLOAT * grid.voxels * (len(manifest.channels) - 1)
 
 
 def _fine_bytes(grid: Grid) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from oarseg.imaging.volume import Grid
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
 from oarseg.model.manifest import Manifest
-from oarseg.system.usage import Steps
+from oarseg.system.usage import Steps, peak_mib, resident_mib
 from oarseg.system.versions import package_versions
 from oarseg.workflows.dicom_outputs import dicom_record
 from oarseg.workflows.settings import RunDescription
@@ -130,6 +131,7 @@ def case_report(
             {"name": s.name, "seconds": round(s.seconds, 2), "peak_mib": round(s.peak_mib)}
             for s in notes.steps.done
         ],
+        "peak_mib": round(_run_peak_mib(supervised=run.supervised)),
         "volumes_cm3": volumes_cm3,
         "checks": notes.checks,
         "repair": notes.repair,
@@ -147,3 +149,8 @@ def _configurations(manifest: Manifest) -> dict[str, Any]:
             {"name": network.configuration, "folds": network.folds} for network in manifest.networks
         ]
     }
+
+
+def _run_peak_mib(*, supervised: bool) -> float:
+    """Return the most that this process has held since its start, and its supervisor with it."""
+    return peak_mib() + (resident_mib(os.getppid()) if supervised else 0.0)

@@ -226,12 +226,11 @@ def _prepare(case: Case, run: RunDescription, notes: Notes, engines: Engines) ->
     if body is None and run.region != "all":
         notes.warn("no body found in the CT: the whole image is segmented")
     box = body_box(body, ct.grid) if run.region == "body" else None
-    others = [image for image in images.volumes.values() if image is not ct]
     size = CaseSize(
         ct.grid,
         box,
-        mr_voxels=sum(other.grid.voxels for other in others),
-        images_bytes=sum(image.array.nbytes for image in (ct, *others)),
+        mr_voxels=sum(image.grid.voxels for image in images.volumes.values()) - ct.grid.voxels,
+        images_bytes=held,
     )
     notes.sums = place_sums(size, engines, run)
     for recipe in recipes:

@@ -91,8 +91,8 @@ def export_weights(folder: Path) -> Path:
 
 def spent(done: Result) -> str:
     """Seconds, and the larger of the peaks that the report and the kernel tell."""
-    told = [s["peak_mib"] for s in done.report()["steps"]] if done.status == 0 else []
-    return f"{done.seconds:.1f} s, peak memory {max([done.peak_mib, *told]):.0f} MiB"
+    told = done.report()["peak_mib"] if done.status == 0 else 0
+    return f"{done.seconds:.1f} s, peak memory {max(done.peak_mib, told):.0f} MiB"
 
 
 def labels_of(path: Path) -> NDArray[np.uint8]:

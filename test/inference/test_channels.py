@@ -15,6 +15,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.slabs import whole_image
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.channels import build_channels, read_images
@@ -49,9 +50,10 @@ def never(*_: object) -> Transform | None:
 
 def test_the_ct_keeps_values_and_dtype_and_a_missing_image_is_absent() -> None:
     images = {"CT": ct()}
-    channels = build_channels(
+    built = build_channels(
         images, [CT, MR], rules("registered"), files=FILES, align=never, resample=False
     )
+    channels = [whole_image(channel) for channel in built]
     assert channels[0].dtype == np.int16
     assert np.array_equal(channels[0], ct().array)
     assert channels[1].dtype == np.float32
@@ -61,7 +63,7 @@ def test_the_ct_keeps_values_and_dtype_and_a_missing_image_is_absent() -> None:
 
 @pytest.mark.parametrize("found", [RigidTransform(), None])
 def test_a_registered_image_or_none(found: Transform | None) -> None:
-    (channel,) = build_channels(
+    (built,) = build_channels(
         {"CT": ct(), "MR_T1": mr(1.0)},
         [MR],
         rules("registered"),
@@ -69,6 +71,7 @@ def test_a_registered_image_or_none(found: Transform | None) -> None:
         align=lambda *_: found,
         resample=False,
     )
+    channel = whole_image(built)
     if found is None:
         assert np.all(channel == -5.0)
     else:
@@ -86,7 +89,7 @@ def test_an_image_on_the_reference_s_grid() -> None:
             align=never,
             resample=resample,
         )
-        return list(channel[0, 0].tolist())
+        return list(whole_image(channel)[0, 0].tolist())
 
     assert build(mr(), resample=False) == [1.0, 2.0, 3.0]
     # What stands outside is the channel's own absent value, for training too.

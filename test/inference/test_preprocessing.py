@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from oarseg.errors import InputError
+from oarseg.imaging.slabs import SLAB, HeldImage, Planes, constant_image, slab_slices
 from oarseg.inference.preprocessing import Placement, nonzero_box, preprocess
 from oarseg.model.manifest import ModelFile, Normalisation
 
@@ -78,10 +82,22 @@ def test_inputs_are_left_as_they_were() -> None:
 
 def test_nonzero_box_is_of_all_channels_and_whole_without_any() -> None:
     a, b = np.zeros((2, 5, 6, 7))
-    assert nonzero_box([a, b]) == ((0, 5), (0, 6), (0, 7))
+    both = [HeldImage(a), HeldImage(b)]
+    assert nonzero_box(both) == ((0, 5), (0, 6), (0, 7))
     a[1, 2, 3] = -1
     b[3, 2, 6] = 5
-    assert nonzero_box([a, b]) == ((1, 4), (2, 3), (3, 7))
+    assert nonzero_box(both) == ((1, 4), (2, 3), (3, 7))
+
+
+def test_what_fills_the_image_is_enough_to_know_its_box() -> None:
+    class Untouched(HeldImage):
+        def slabs(self) -> Iterator[Planes]:
+            raise AssertionError("it was gone through")
+
+    whole = HeldImage(np.ones((3, 4, 5)))
+    assert nonzero_box([whole, Untouched(np.ones((3, 4, 5)))]) == ((0, 3), (0, 4), (0, 5))
+    with pytest.raises(AssertionError):
+        nonzero_box([HeldImage(np.zeros((3, 4, 5))), Untouched(np.ones((3, 4, 5)))])
 
 
 def test_a_given_box_changes_what_is_kept_but_no_value() -> None:
@@ -124,3 +140,53 @@ def test_unfit_input_is_refused(shapes: Any, box: Any, message: str) -> None:
     manifest = manifest_of(Recipe(SPACING), (FILE,))
     with pytest.raises(InputError, match=message):
         preprocess([np.ones(shape) for shape in shapes], SPACING, manifest, box=box)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An image whose slabs are made anew, in memory that the next one takes."""
+
+    array: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def slabs(self) -> Iterator[Planes]:
+        slab = np.empty((SLAB, *self.array.shape[1:]), self.array.dtype)
+        # A first slab of another thickness, as the field of an MR begins anywhere.
+        for planes in (slice(0, 5), *slab_slices(5, len(self.array))):
+            values = slab[: planes.stop - planes.start]
+            values[...] = self.array[planes]
+            yield planes, values
+            slab[...] = 99
+
+
+@pytest.mark.parametrize("box", [None, ((2, 30), (5, 15), (0, 9))])
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("spacing", [(2.2, 1.1, 0.9), (6.0, 1.0, 1.0), (1.5, 1.0, 6.0)])
+@pytest.mark.parametrize("how", [ZSCORE, MASKED, Normalisation(scheme="rescale_0_1"), CT])
+def test_an_image_that_comes_in_slabs_gives_the_same_values(
+    how: Normalisation, spacing: Spacing, transpose: tuple[int, int, int], box: Any
+) -> None:
+    recipe = Recipe((1.5, 1.0, 0.8), transpose=transpose, channels=(CT, how))
+    manifest = manifest_of(recipe, (FILE,))
+    ct, mr = images((37, 20, 18), 2, margin=2)
+    whole = preprocess([ct, mr], spacing, manifest, box=box, threads=2)
+    slabs = preprocess([ct, Made(mr)], spacing, manifest, box=box, threads=2)
+    assert whole.placement == slabs.placement
+    assert np.array_equal(whole.data, slabs.data)
+
+
+def test_no_whole_copy_is_made_of_an_image() -> None:
+    manifest = manifest_of(Recipe((4.0, 4.0, 4.0), channels=(CT, ZSCORE)), (FILE,))
+    shape = (192, 96, 96)
+    images = np.ones(shape, np.int16), constant_image(shape, 2.0)
+    preprocess(images, (1.0, 1.0, 1.0), manifest)  # operators are kept
+    tracemalloc.start()
+    try:
+        preprocess(images, (1.0, 1.0, 1.0), manifest)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 192 * 96 * 96 * 4 / 2

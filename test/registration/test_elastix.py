@@ -47,6 +47,30 @@ def test_a_broken_library_that_itk_could_use_does_no_harm(tmp_path: Path, librar
     assert done.stdout == "(6, 5, 4)\n"
 
 
+LOADED = """
+import sys
+import numpy as np
+from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.volume import Grid, Volume
+from oarseg.registration import elastix
+
+elastix.begin_loading().result()
+before = {name for name in sys.modules if name.startswith("itk")}
+grid = Grid((24, 24, 24), (4.0, 4.0, 4.0))
+blob = Volume(np.random.default_rng(0).random(grid.shape, np.float32), grid)
+stage = elastix.ElastixStage(shrink=(1,), iterations=2, samples=500, max_step_mm=1.0)
+elastix.refine_rigid(blob, np.ones(grid.shape, bool), blob, RigidTransform(), stage)
+print(*{name for name in sys.modules if name.startswith("itk")} - before)
+"""
+
+
+def test_what_is_loaded_beforehand_is_all_that_a_registration_loads() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []
+
+
 def test_elastix_that_cannot_be_loaded_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> object:
         raise ImportError(f"{name}: cannot open shared object file")

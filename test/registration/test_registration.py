@@ -11,13 +11,15 @@ from scipy import ndimage
 from oarseg.errors import RegistrationError
 from oarseg.imaging.grids import block_mean
 from oarseg.imaging.intensities import otsu_threshold, standardise_mr
-from oarseg.imaging.regrid import resample_moving
+from oarseg.imaging.regrid import MovedImage, resample_moving
 from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.slabs import crop_slabs, whole_image
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.phantom import PhantomSpec, make_phantom
 from oarseg.registration import (
     landmark_accuracy,
     register_mr,
+    search,
     target_registration_errors,
 )
 from oarseg.registration.block_matching import (
@@ -260,6 +262,24 @@ def test_move_is_exact_inside_and_absent_outside():
     np.testing.assert_allclose(moved.array[12, 3, 2:7], [1.5, 2.5, 3.5, 4.5, 5.5])
 
 
+def test_a_moved_image_can_be_gone_through_again_and_in_parts():
+    mr_grid = Grid((30, 9, 9), (1.0, 2.0, 2.0), (4.0, 0.0, -500.0))
+    mr = Volume(np.random.default_rng(0).random(mr_grid.shape, np.float32) + 1, mr_grid)
+    tilt = RigidTransform.about((0.0, 0.0, 0.0), angles_deg=(2.0, -3.0, 4.0))
+    shift = RigidTransform(translation_mm=(0.0, 0.0, -500.0)).after(tilt)
+    grid = Grid((61, 12, 10), (1.0, 2.0, 2.0), (-3.0, -2.0, -20.0))
+    moved = MovedImage(mr, shift, grid, outside=-1.0)
+    whole = resample_moving(mr, shift, grid, outside=-1.0).array
+    np.testing.assert_array_equal(whole_image(moved), whole)
+    np.testing.assert_array_equal(whole_image(moved), whole)
+    # The field of view begins and ends between the image's first and last planes.
+    seen = np.flatnonzero((whole != -1).any(axis=(1, 2)))
+    assert 0 < seen[0] < seen[-1] < 60
+    box = ((25, 50), (2, 9), (1, 10))
+    for planes, values in crop_slabs(moved, box):
+        np.testing.assert_array_equal(values, whole[25:50, 2:9, 1:10][planes])
+
+
 def test_move_without_overlap_is_all_absent():
     mr = Volume(np.ones((3, 3, 3), np.float32), Grid((3, 3, 3), (1.0, 1.0, 1.0)))
     far = RigidTransform(translation_mm=(0.0, 0.0, 1000.0))
@@ -301,6 +321,23 @@ def test_shift_scores_peak_where_the_piece_was_cut():
     scores = shift_scores(values, piece, np.array([-500.0, 20.0, 70.0, 300.0]))
     assert np.unravel_index(scores.argmax(), scores.shape) == (3, 2, 5)
     assert scores.max() == pytest.approx(1)
+
+
+def test_shift_scores_do_not_depend_on_threads_nor_on_how_many_are_scored_at_once(monkeypatch):
+    values = np.random.default_rng(5).choice([-1000.0, 0.0, 40.0, 100.0, 600.0], (10, 12, 14))
+    edges = np.array([-500.0, 20.0, 70.0, 300.0])
+    one = shift_scores(values, values[2:9, 1:9, 4:12], edges)
+    monkeypatch.setattr(search, "SHIFTS_AT_ONCE", 7)
+    several = shift_scores(values, values[2:9, 1:9, 4:12], edges, workers=3)
+    assert np.count_nonzero(one) > 100
+    np.testing.assert_array_equal(one, several)
+
+
+def test_shift_scores_without_enough_overlap_anywhere_are_nothing():
+    values = np.full((8, 8, 8), np.nan)
+    values[:2, :2, :2] = 40.0
+    large = np.ones((8, 8, 8))
+    assert not shift_scores(values, large, np.array([0.5, 0.8])).any()
 
 
 def test_search_alone_comes_near(ct, mr):

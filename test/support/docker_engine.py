@@ -167,8 +167,8 @@ class _Stop:
 def _watch(process: subprocess.Popen[bytes], name: str, stop: _Stop | None) -> float:
     """Wait for the end; the largest peak of resident memory, MiB.
 
-    The kernel's own peak (VmHWM) misses nothing between samples except where the process
-    resets it; the cgroup's figure would count the page cache of the image as well.
+    The kernel's own peak (VmHWM) misses nothing between samples; the cgroup's figure would
+    count the page cache of the image as well.
     """
     peak, pid, start = 0.0, 0, time.monotonic()
     while process.poll() is None:

@@ -133,7 +133,7 @@ def make(recipe: Recipe, folder: Path) -> Oracle:
         _fitted(recipe.residual, recipe.features, len(recipe.channels), heads, regions, fold)
         for fold in range(recipe.folds)
     )
-    files = tuple(_export(net, recipe, folder, fold) for fold, net in enumerate(networks))
+    files = tuple(export_network(net, recipe, folder, fold) for fold, net in enumerate(networks))
     bundle = Bundle(folder, manifest_of(recipe, files), "0" * 64)
     return Oracle(recipe, plans_of(recipe), dataset_of(recipe), networks, bundle)
 
@@ -188,7 +188,22 @@ def _loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, target)
 
 
-def _export(network: torch.nn.Module, recipe: Recipe, folder: Path, fold: int) -> ModelFile:
+def untrained(recipe: Recipe, architecture: dict[str, Any]) -> torch.nn.Module:
+    """A network of any size with random weights."""
+    torch.manual_seed(0)
+    made = _architecture(recipe.residual, recipe.features)
+    network: torch.nn.Module = get_network_from_plans(
+        made["network_class_name"],
+        made["arch_kwargs"] | architecture,
+        made["_kw_requires_import"],
+        len(recipe.channels),
+        len(recipe.labels),
+        deep_supervision=False,
+    )
+    return network.eval()
+
+
+def export_network(network: torch.nn.Module, recipe: Recipe, folder: Path, fold: int) -> ModelFile:
     path = folder / f"fold_{fold}.onnx"
     example = torch.zeros(1, len(recipe.channels), *recipe.patch)
     with warnings.catch_warnings():

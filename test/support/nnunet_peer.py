@@ -47,6 +47,7 @@ def predictor(
         channels=tuple(channel.normalisation for channel in manifest.channels),
         labels={label.name: label.value for label in manifest.labels},
         transpose=manifest.transpose_forward,
+        residual="n_blocks_per_stage" in architecture,
     )
     plans = oracle.plans_of(recipe)
     plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"] |= architecture

@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 from nnunet_oracle import CT, Recipe, manifest_of
 from onnx import TensorProto, helper, numpy_helper
+from outside_meter import measure
 
 from oarseg.challenges import catalogue
 from oarseg.errors import ResourceError
@@ -221,6 +222,21 @@ def test_the_forecast_is_what_a_case_takes(case: Path, tmp_path: Path, region: s
     assert done.returncode == 0, done.stderr
     # Never less, which would let a case be killed; nor so much that cases are refused for it.
     assert peak_mib(output) <= forecast_mib(done) <= 1.35 * peak_mib(output)
+
+
+def test_the_reports_peak_is_that_of_the_process_tree_from_outside(
+    case: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    command = [sys.executable, "-m", "oarseg.cli", "segment", "--device", "cpu", "--threads", "2"]
+    command += ["--weights", str(weights_of(tmp_path, 1)), "--input", str(case)]
+    outside, _ = measure([*command, "--output", str(output)], cwd=ROOT)
+    assert outside.status == 0
+    told = json.loads((output / "reports" / "case_01.json").read_text())["peak_mib"]
+    assert told == pytest.approx(outside.tree_mib, rel=0.03)
+    # /usr/bin/time's figure: the largest process, without its supervisor of some tens of MiB.
+    assert told - 100 < outside.account_mib <= told + 2
+    assert told >= peak_mib(output)
 
 
 def test_memory_does_not_grow_with_folds(case: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from oarseg.imaging.arrays import Doubles
 from oarseg.imaging.files.pixels import sheared_axes, unusable_file
@@ -92,6 +91,8 @@ def describe_placement(grid: Grid) -> NiftiPlacement:
     spacing, origin = np.array(grid.spacing_mm[::-1]), LPS * np.array(grid.origin_mm)
     axes = LPS[:, None] * np.array(grid.direction)
     handedness = -1.0 if np.linalg.det(axes) < 0 else 1.0
+    from scipy.spatial.transform import Rotation
+
     x, y, z, w = Rotation.from_matrix(axes * np.array([1.0, 1.0, handedness])).as_quat()
     quaternion = np.array([x, y, z]) * (-1.0 if w < 0 else 1.0)
     return NiftiPlacement(

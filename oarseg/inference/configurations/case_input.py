@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from oarseg.imaging.slabs import SlabImage
 from oarseg.imaging.volume import Vector
 from oarseg.inference.preprocessing import IndexBox, NetworkInput, make_hint, preprocess
 from oarseg.model.manifest import Manifest
@@ -21,7 +22,7 @@ class CaseInput:
 
 
 def preprocess_case(
-    channels: Sequence[NDArray[Any]],
+    channels: Sequence[NDArray[Any] | SlabImage],
     grid_spacing_mm: Vector,
     manifest: Manifest,
     *,

@@ -32,7 +32,7 @@ from oarseg.inference.engines.protocol import Engine
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Arithmetic, Exactness, Manifest, ModelFile, Precision
 from oarseg.system.cpus import available_cpus
-from oarseg.system.usage import peak_mib, reset_peak, resident_mib
+from oarseg.system.usage import PeakWatch, resident_mib
 
 Device = Literal["auto", "cuda", "cpu"]
 Backend = Literal["auto", "cuda", "openvino", "onnxruntime"]
@@ -240,14 +240,14 @@ def activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool = False
 
 def _activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool) -> int:
     first, *_ = engines.take(mean=mean)
-    reset_peak()
-    if engines.gpu is None:
-        first(allocate_tile(manifest))
-    else:
-        with engines.gpu.stream:
-            first(allocate_tile(manifest, engines.gpu.xp))
+    with PeakWatch(every_s=0.001) as watch:
+        if engines.gpu is None:
+            first(allocate_tile(manifest))
+        else:
+            with engines.gpu.stream:
+                first(allocate_tile(manifest, engines.gpu.xp))
     first.rest()
-    return max(0, round((peak_mib() - resident_mib()) * 2**20))
+    return max(0, round((watch.mib - resident_mib()) * 2**20))
 
 
 def _precision(bundle: Bundle, wanted: Precision) -> Precision:

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import onnxruntime
-
 from oarseg.errors import WeightsError
 from oarseg.inference.device.gpu import Gpu, open_gpu
 from oarseg.inference.device.probe import try_one_tile
@@ -56,6 +54,8 @@ def open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool = Fals
         NoCudaError: there is no GPU, it does not work, or it is too small.
         WeightsError: a file does not fit the manifest.
     """
+    import onnxruntime
+
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         raise NoCudaError("this onnxruntime has no CUDA provider")
     _keep_kernels_in_memory()

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from oarseg.errors import DeviceError
 from oarseg.inference.engines.protocol import (
@@ -26,18 +24,6 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _ELEMENTS = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-# ONNX Runtime's exceptions share no base class of their own.
-_ORT_ERRORS = (
-    _ort.Fail,
-    _ort.InvalidArgument,
-    _ort.InvalidGraph,
-    _ort.InvalidProtobuf,
-    _ort.NoSuchFile,
-    _ort.NotImplemented,
-    _ort.RuntimeException,
-    _ort.EPFail,
-    RuntimeError,
-)
 
 
 class NoCudaError(Exception):
@@ -64,16 +50,18 @@ class OnnxEngine:
         self.name = path.name
         try:
             self._session = _session(str(path), _options(threads), [_CPU])
-        except _ORT_ERRORS as error:
+        except _ort_errors() as error:
             raise unusable(path, error) from error
         check_interface(path, _interface(self._session), tile, logits)
         self._logits = logits
 
     def __call__(self, tile: Any) -> Any:
         """See ``Engine``."""
+        from onnxruntime import OrtValue
+
         binding = self._session.io_binding()
         binding.bind_cpu_input(INPUT, tile)
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
+        value = OrtValue.ortvalue_from_numpy(self._logits)
         binding.bind_ortvalue_output(OUTPUT, value)
         _run(self._session, binding, self.name)
         return self._logits
@@ -156,7 +144,7 @@ def open_session(joined: JoinedNetwork, *, threads: int, cuda: Mapping[str, str]
     providers: list[Any] = [_CPU] if cuda is None else [(CUDA_PROVIDER, dict(cuda)), _CPU]
     try:
         session = _session(joined.model, options, providers)
-    except _ORT_ERRORS as error:
+    except _ort_errors() as error:
         if cuda is not None:
             raise NoCudaError(first_line(error)) from error
         raise unusable(names_of(joined.paths), error) from error
@@ -169,7 +157,7 @@ def open_session(joined: JoinedNetwork, *, threads: int, cuda: Mapping[str, str]
 def _run(session: Any, binding: Any, name: str) -> None:
     try:
         session.run_with_iobinding(binding)
-    except _ORT_ERRORS as error:
+    except _ort_errors() as error:
         raise DeviceError(
             f"{name}: ONNX Runtime stopped: {first_line(error)}; use another --device "
             "or one with more memory"
@@ -182,7 +170,9 @@ def _interface(session: Any) -> dict[str, str]:
 
 
 def _options(threads: int, *, arena: bool = False) -> Any:
-    options = onnxruntime.SessionOptions()
+    from onnxruntime import SessionOptions
+
+    options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -191,4 +181,23 @@ def _options(threads: int, *, arena: bool = False) -> Any:
 
 
 def _session(model: str | bytes, options: Any, providers: Sequence[Any]) -> Any:
+    import onnxruntime
+
     return onnxruntime.InferenceSession(model, options, providers=list(providers))
+
+
+def _ort_errors() -> tuple[type[Exception], ...]:
+    """List ONNX Runtime's exceptions, which share no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    return (
+        ort.Fail,
+        ort.InvalidArgument,
+        ort.InvalidGraph,
+        ort.InvalidProtobuf,
+        ort.NoSuchFile,
+        ort.NotImplemented,
+        ort.RuntimeException,
+        ort.EPFail,
+        RuntimeError,
+    )

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
-from pydicom.valuerep import format_number_as_ds
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Code, Organ
@@ -31,6 +28,7 @@ from oarseg.system.memory import Need
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
+    from pydicom.dataset import Dataset
 
 SegmentationForm = Literal["binary", "labelmap"]
 
@@ -156,6 +154,7 @@ def _made(
     form: SegmentationForm,
 ) -> Dataset:
     from highdicom.seg import Segmentation
+    from pydicom.uid import ExplicitVRLittleEndian
 
     return Segmentation(
         source_images=_sources(origin.series),
@@ -207,6 +206,8 @@ def _sources(series: DicomSeries) -> list[Dataset]:
 
 
 def _decimals(numbers: Iterable[float]) -> list[str]:
+    from pydicom.valuerep import format_number_as_ds
+
     return [format_number_as_ds(number) for number in numbers]
 
 

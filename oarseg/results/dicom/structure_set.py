@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ImplicitVRLittleEndian
 
 from oarseg import __version__
 from oarseg.challenges.challenge import Code, Organ
@@ -26,6 +23,9 @@ from oarseg.results.dicom.contours import trace_contours
 from oarseg.results.dicom.data_sets import UNICODE, data_set, repeat_patient, without_warnings
 from oarseg.results.dicom.elements import ITEM_TAG, nested, write_text, write_uid
 from oarseg.results.dicom.identity import LONG_STRING, MANUFACTURER, Origin, one_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 # Retired as a class of its own; what RT objects name a study by all the same.
@@ -84,6 +84,8 @@ def write_structure_set(
         OSError: the disk is full, or the place cannot be written.
         OutputError: coordinates too large for DICOM's decimal strings.
     """
+    from pydicom import dcmwrite
+
     with without_warnings():
         head = _head(origin)
     head.update(data_set(StructureSetROISequence=[_roi(roi, origin.series) for roi in rois]))
@@ -92,17 +94,20 @@ def write_structure_set(
         ApprovalStatus="UNAPPROVED",
     )
     with without_warnings(), path.open("xb") as stream:
-        pydicom.dcmwrite(stream, head, enforce_file_format=True)
+        dcmwrite(stream, head, enforce_file_format=True)
         with nested(stream, ROI_CONTOURS):
             for roi in rois:
                 with nested(stream, ITEM_TAG):
                     _write_roi(stream, labels, roi, origin.series)
         # Without file meta: the rest of the same data set.
-        pydicom.dcmwrite(stream, tail, implicit_vr=True, little_endian=True)
+        dcmwrite(stream, tail, implicit_vr=True, little_endian=True)
 
 
 def _head(origin: Origin) -> Dataset:
     """All attributes whose tags come before the structures'."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ImplicitVRLittleEndian
+
     series = origin.series
     instance = origin.uid("RTSTRUCT", "instance")
     head = data_set(

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import SimpleITK as sitk
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +27,7 @@ from oarseg.cases.find_cases import find_cases
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, OarsegError
 from oarseg.imaging.bspline import read_transform
+from oarseg.imaging.slabs import whole_image
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Volume, to_sitk
 from oarseg.inference.channels import build_channels, read_images
@@ -379,8 +381,9 @@ def prepare_case(job: CaseJob) -> PreparedCase:
         align=lambda recipe, ct, mr: _align(job, recipe, ct, mr, verdicts),
         resample=job.resample,
     )
-    for index, array in enumerate(channels):
+    for index, channel in enumerate(channels):
         name = f"{job.case.name}_{index:04d}{ENDING}"
+        array = np.ascontiguousarray(whole_image(channel))
         _write(Volume(array, grid), job.out / "imagesTr" / name)
     name = f"{job.case.name}{ENDING}"
     _write(Volume(images.turn.array(labels.array), grid), job.out / "labelsTr" / name)

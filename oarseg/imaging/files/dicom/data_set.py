@@ -7,17 +7,15 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
-
-from pydicom import config
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.file_meta import FileMeta
 from oarseg.imaging.files.pixels import unusable_file
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+    from pydicom.tag import BaseTag
 
 # pydicom quotes values in its log, a patient's name among them.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -88,6 +86,11 @@ def parse_data_set(
     Raises:
         InputError: the data set is damaged, or goes beyond the bounds.
     """
+    from pydicom import config
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_dataset
+    from pydicom.tag import BaseTag
+
     wanted = [BaseTag(tag) for name in keywords if (tag := tag_for_keyword(name)) is not None]
     reader = cast(BinaryIO, _BoundedReader(stream, path, bounds))
     length_found: list[int] = []

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydicom import config
-from pydicom.uid import UID
-
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 
 PREAMBLE = b"DICM"
@@ -65,6 +62,9 @@ class FileMeta:
 
 def uid_name(uid: str) -> str:
     """Return the registered name of a UID, else the UID, printable and short."""
+    from pydicom import config
+    from pydicom.uid import UID
+
     # It would warn of what is no UID, and quote all of it.
     name = UID(uid, validation_mode=config.IGNORE).name
     return name if name.isprintable() and len(name) <= 64 else quote_header_text(name)
@@ -138,6 +138,8 @@ def check_syntax(path: Path, meta: FileMeta) -> None:
         InputError: it is not.
     """
     if meta.transfer_syntax_uid not in ALLOWED_SYNTAXES:
+        from pydicom.uid import UID
+
         names = ", ".join(sorted(UID(uid).name for uid in ALLOWED_SYNTAXES))
         raise unusable_file(
             path,

@@ -8,17 +8,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-
-from pydicom import config
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from oarseg.imaging.files.dicom.data_set import ReadBounds, parse_data_set
 from oarseg.imaging.files.dicom.file_meta import FileMeta, check_syntax
 from oarseg.imaging.files.dicom.series import PATIENT_KEYWORDS
 from oarseg.imaging.files.pixels import quote_header_text, unusable_file
 from oarseg.imaging.volume import Vector
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 # Headers of scanners have some 100 KiB and some 1000 elements before the pixels.
 SLICE_BOUNDS = ReadBounds(data_bytes=16 << 20, reads=20_000, value_bytes=1 << 16)
@@ -224,6 +223,8 @@ def _is_uid(text: str) -> bool:
 
 def _value(data: Dataset, name: str) -> Any:
     """Return an element's value; None where it is missing, empty or damaged."""
+    from pydicom import config
+
     try:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
@@ -238,14 +239,20 @@ def _text(data: Dataset, name: str) -> str:
     value = _value(data, name)
     if value is None:
         return ""
-    parts = value if isinstance(value, MultiValue | list | tuple) else [value]
+    parts = _parts(value)
     return "\\".join(str(part).strip("\0 ") for part in parts)
+
+
+def _parts(value: Any) -> list[Any]:
+    from pydicom.multival import MultiValue
+
+    return list(value) if isinstance(value, MultiValue | list | tuple) else [value]
 
 
 def _numbers(data: Dataset, name: str, count: int) -> tuple[float, ...] | None:
     """Return finite numbers, as many as asked for, or None."""
     value = _value(data, name)
-    parts = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
+    parts = _parts(value)
     try:
         numbers = tuple(float(part) for part in parts)
     except (TypeError, ValueError, OverflowError):

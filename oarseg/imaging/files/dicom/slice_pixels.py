@@ -9,8 +9,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
 
 from oarseg.errors import InputError
 from oarseg.imaging.files.dicom.file_meta import (
@@ -156,6 +154,9 @@ def _stored_type(pixels: PixelFormat) -> np.dtype[Any]:
 
 
 def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
     pixels = header.pixels
     frame = _read_fragments(header, stream)
     if header.transfer_syntax_uid != RLE:
@@ -182,6 +183,9 @@ def _decode(header: SliceHeader, stream: BinaryIO) -> NDArray[Any]:
 
 
 def _check_decoder(path: Path, syntax: str) -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
     if DECODERS[syntax] not in get_decoder(UID(syntax)).available_plugins:
         raise unusable_file(
             path,

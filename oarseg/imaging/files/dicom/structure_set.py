@@ -6,13 +6,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import config
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
 from oarseg.errors import InputError
 from oarseg.imaging.arrays import Points
@@ -20,6 +17,9 @@ from oarseg.imaging.files.dicom.data_set import ReadBounds, parse_data_set, unpa
 from oarseg.imaging.files.dicom.file_meta import check_syntax, read_file_meta
 from oarseg.imaging.files.pixels import open_plain_file, quote_header_text, unusable_file
 from oarseg.imaging.volume import Grid
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
@@ -99,6 +99,8 @@ def read_structure_set(path: Path) -> tuple[DrawnStructure, ...] | None:
 def _read(
     path: Path, keywords: tuple[str, ...], taken: Callable[[Dataset], Result]
 ) -> Result | None:
+    from pydicom import config
+
     with open_plain_file(path) as stream:
         meta = read_file_meta(path, stream)
         if meta is None or meta.sop_class_uid != STRUCTURE_SET:
@@ -170,6 +172,8 @@ def _drawn(path: Path, name: str, sequence: Iterable[Dataset]) -> DrawnStructure
 
 
 def _points(path: Path, name: str, contour: Dataset) -> Points:
+    from pydicom.multival import MultiValue
+
     given = contour.get("ContourData")
     parts = given if isinstance(given, MultiValue | list) else [] if given is None else [given]
     try:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from dicom_files import Change, Form, small_volume, write_series
 from pydicom.dataset import FileDataset
+from pydicom.pixels.decoders import base
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -39,7 +40,6 @@ from pydicom.uid import (
 
 from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
-from oarseg.imaging.files.dicom import slice_pixels
 from oarseg.imaging.files.dicom.assemble import assemble_series
 from oarseg.imaging.files.dicom.choose import find_series
 from oarseg.imaging.files.dicom.search import search_folder
@@ -481,7 +481,7 @@ def test_a_syntax_whose_decoder_is_missing(tmp_path: Path, monkeypatch: pytest.M
 
     path = write_series(tmp_path, small_volume((5, 32, 40)), Form(change=change))[0]
     missing = SimpleNamespace(available_plugins=("another",))
-    monkeypatch.setattr(slice_pixels, "get_decoder", lambda _: missing)
+    monkeypatch.setattr(base, "get_decoder", lambda _: missing)
     assert refusal(tmp_path).startswith(
         f"{path}: expected a decoder for JPEG-LS Lossless Image Compression, found none; install "
         "oarseg[dicom-jpeg]"
