@@ -199,6 +199,24 @@ class RunDefaults:
 
 
 @dataclass(frozen=True, config=STRICT)
+class KeepLargest:
+    """A step of nnU-Net's postprocessing: of what some labels make up, keep the largest part.
+
+    Attributes:
+        labels: values of the label map whose union is divided into connected parts.
+    """
+
+    labels: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255, strict=True)], ...],
+        Field(min_length=1, max_length=255),
+        FailFast(),
+    ]
+
+
+PostprocessingSteps = Annotated[tuple[KeepLargest, ...], Field(max_length=512), FailFast()]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Manifest:
     """Everything that inference needs of a trained model.
 
@@ -214,6 +232,7 @@ class Manifest:
         run: defaults of a run.
         conditioning: what was done to the training images before nnU-Net; None, in manifests
             that do not say, means what ``oarseg prepare`` does.
+        postprocessing: what nnU-Net found to improve its label maps, in order.
     """
 
     format_version: Literal[1]
@@ -237,6 +256,7 @@ class Manifest:
     own_challenge: Challenge | None = None
     run: RunDefaults = Field(default_factory=RunDefaults)
     conditioning: Conditioning | None = None
+    postprocessing: PostprocessingSteps = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -336,6 +356,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
             del document[key]
     if manifest.run == RunDefaults():
         del document["run"]
+    if not manifest.postprocessing:
+        del document["postprocessing"]
     for label in document["labels"]:
         if not label["members"]:
             del label["members"]

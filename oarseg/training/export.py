@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import onnxruntime
 import torch
@@ -34,6 +34,7 @@ from oarseg.model.manifest import (
     Arithmetic,
     Channel,
     ChannelRecipe,
+    KeepLargest,
     Label,
     Manifest,
     ModelFile,
@@ -49,6 +50,10 @@ from oarseg.model.onnx_file import OPSETS
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
 from oarseg.training.nnunet_files.json_file import invalid, shown
 from oarseg.training.nnunet_files.own_challenge import channel_names, noted_challenge
+from oarseg.training.nnunet_files.postprocessing import (
+    find_postprocessing,
+    read_postprocessing,
+)
 from oarseg.training.nnunet_files.results_folder import (
     Results,
     Which,
@@ -115,6 +120,7 @@ class TrainedModel:
         checkpoints: one per fold, in the order of the ensemble.
         challenge: what it was trained for.
         conditioning: what was done to its training images before nnU-Net.
+        postprocessing: what nnU-Net found to improve its label maps.
     """
 
     results: Results
@@ -122,6 +128,7 @@ class TrainedModel:
     checkpoints: Mapping[str, Checkpoint]
     challenge: Challenge
     conditioning: Conditioning
+    postprocessing: tuple[KeepLargest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +199,7 @@ def export_ensemble(
     checkpoint: Which = "final",
     challenge: Challenge | None = None,
     preprocessed: Path | None = None,
+    postprocessing: Path | Literal["auto", "none"] = "auto",
     precisions: Sequence[Precision] = get_args(Precision),
 ) -> Manifest:
     """Write a weights folder from a results folder.
@@ -205,6 +213,8 @@ def export_ensemble(
         challenge: the challenge that the model was trained for; None takes the one that
             ``prepare`` noted, or else makes one of ``dataset.json``.
         preprocessed: cases to compare on, see ``patches_from``; None uses smooth noise.
+        postprocessing: nnU-Net's ``postprocessing.json``; ``auto`` takes the one that it left in
+            ``folder`` for these folds, if it is there.
         precisions: precisions to try; one below its bar is left out.
 
     Raises:
@@ -212,7 +222,14 @@ def export_ensemble(
         WeightsError: float32 itself differs from torch, or the model is not one for the
             challenge.
     """
-    model = read_model(folder, folds=folds, checkpoint=checkpoint, challenge=challenge, card=card)
+    model = read_model(
+        folder,
+        folds=folds,
+        checkpoint=checkpoint,
+        challenge=challenge,
+        card=card,
+        postprocessing=postprocessing,
+    )
     results = model.results
     samples = patches_from(preprocessed, results) if preprocessed else smooth_noise(results)
     models: list[ModelFile] = []
@@ -238,6 +255,7 @@ def read_model(
     folds: Sequence[str] = (),
     checkpoint: Which = "final",
     challenge: Challenge | None = None,
+    postprocessing: Path | Literal["auto", "none"] = "auto",
 ) -> TrainedModel:
     """Read and check everything that an export needs, before the long work.
 
@@ -256,7 +274,8 @@ def read_model(
         checkpoints = {fold: read_checkpoint(path) for fold, path in paths.items()}
         how = _conditioning(results, rules)
         agreement.check_region(card.run.region, rules)
-        model = TrainedModel(results, interface, checkpoints, rules, how)
+        steps = _postprocessing(results, tuple(checkpoints), postprocessing)
+        model = TrainedModel(results, interface, checkpoints, rules, how, steps)
         file = ModelFile(f"{card.name}_fold_0_fp32.onnx", "0" * 64, "0", "fp32")
         describe_manifest(model, card, [file], [])  # what inference would refuse
     except ValidationError as error:
@@ -264,6 +283,19 @@ def read_model(
     for read in model.checkpoints.values():
         build_network(results, read)
     return model
+
+
+def _postprocessing(
+    results: Results, folds: Sequence[str], chosen: Path | Literal["auto", "none"]
+) -> tuple[KeepLargest, ...]:
+    """Read the file that was named, or the one that lies there."""
+    if chosen == "none":
+        return ()
+    path = find_postprocessing(results, folds) if chosen == "auto" else chosen
+    if path is None:
+        return ()
+    painted = {label.value for label in results.dataset.classes}
+    return read_postprocessing(path, painted | set(results.dataset.values))
 
 
 def trained_challenge(results: Results) -> Challenge:
@@ -419,6 +451,7 @@ def describe_manifest(
         own_challenge=agreement.own_facts(model.challenge),
         run=_run_defaults(model, card),
         conditioning=model.conditioning,
+        postprocessing=model.postprocessing,
     )
 
 

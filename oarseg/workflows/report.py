@@ -38,6 +38,7 @@ class Notes:
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
         repair: what was repaired; None if that was not asked for.
+        postprocessing: what the model's own postprocessing removed; None if it has none.
     """
 
     steps: Steps = field(default_factory=Steps)
@@ -48,6 +49,7 @@ class Notes:
     comparison: str = ""
     checks: dict[str, Any] | None = None
     repair: dict[str, Any] | None = None
+    postprocessing: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
     def warn(self, message: str) -> None:
@@ -131,6 +133,7 @@ def case_report(
         "volumes_cm3": volumes_cm3,
         "checks": notes.checks,
         "repair": notes.repair,
+        "postprocessing": notes.postprocessing,
         "warnings": notes.warnings,
         "versions": package_versions(),
     }

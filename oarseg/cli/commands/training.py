@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Literal
 
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli.commands.challenges import describe_challenge
@@ -214,6 +215,13 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "(default: smooth noise)",
     )
     parser.add_argument(
+        "--postprocessing",
+        metavar="FILE|none",
+        default="auto",
+        help="nnU-Net's postprocessing.json for this model (default: the one that it left in the "
+        "results folder for these folds, if any)",
+    )
+    parser.add_argument(
         "--formats",
         nargs="+",
         choices=("fp32", "fp16"),
@@ -272,6 +280,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         challenge=rules,
         card=card,
         preprocessed=arguments.preprocessed,
+        postprocessing=_postprocessing_of(arguments.postprocessing),
         precisions=arguments.formats or ("fp32", "fp16"),
     )
     for parity in manifest.parity:
@@ -287,6 +296,10 @@ def run_export(arguments: argparse.Namespace) -> int:
             ", ".join(f"--{key}" for key in card.left_out),
         )
     return 0
+
+
+def _postprocessing_of(text: str) -> Path | Literal["auto", "none"]:
+    return "none" if text == "none" else "auto" if text == "auto" else Path(text)
 
 
 def _trained_for(arguments: argparse.Namespace) -> Challenge:
