@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.imaging.arrays import Image, Labels
+from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.inference import resampling
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
 from oarseg.inference.resampling import Band, Tap
@@ -71,6 +72,7 @@ class Painter:
         *,
         mask: Footprint | None,
         pool: Executor,
+        chances: Probabilities | None = None,
     ) -> None:
         """Plan the interpolation.
 
@@ -80,6 +82,7 @@ class Painter:
             labels: the label map to paint, on the image's grid.
             mask: the part to paint; None paints the whole image.
             pool: computes blocks concurrently.
+            chances: keeps probabilities of the planes that are painted.
 
         Raises:
             WeightsError: logits are resampled with an order above 1.
@@ -103,6 +106,7 @@ class Painter:
         self._regions = manifest.regions
         self._values = class_labels(manifest)
         self._pool = pool
+        self._chances = chances
         self._next = 0
         self._before: NDArray[Any] | None = None
 
@@ -131,19 +135,27 @@ class Painter:
         self._before[...] = logits
 
     def _paint_plane(self, target: int, logits: NDArray[Any]) -> None:
-        canvas = self._canvas[target]
         if self._repeats(target):
-            canvas[...] = self._canvas[target - 1]
-            return
+            self._canvas[target][...] = self._canvas[target - 1]
+        else:
+            if self._chances is not None:
+                self._chances.begin()
+            self._paint_blocks(target, logits)
+        if self._chances is not None:
+            self._chances.end(target)
+
+    def _paint_blocks(self, target: int, logits: NDArray[Any]) -> None:
+        canvas = self._canvas[target]
         inside = None if self._mask is None else self._mask.plane(target)
         tap = self._taps[target]
 
         def paint_block(part: _Block) -> None:
             where = part.target
             if inside is None:
-                canvas[where] = self._label_block(part, tap, logits)
+                canvas[where] = self._label_block(part, tap, logits, None)
             elif inside[where].any():
-                canvas[where] = np.where(inside[where], self._label_block(part, tap, logits), 0)
+                seen = inside[where]
+                canvas[where] = np.where(seen, self._label_block(part, tap, logits, seen), 0)
 
         for _ in self._pool.map(paint_block, self._blocks):
             pass
@@ -154,7 +166,9 @@ class Painter:
             return False
         return self._mask is None or self._mask.same(target, target - 1)
 
-    def _label_block(self, block: _Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
+    def _label_block(
+        self, block: _Block, tap: Tap, logits: NDArray[Any], inside: Mask | None
+    ) -> NDArray[np.uint8]:
         rows, columns = block.source
         part = logits[:, rows, columns]
         if tap.first != tap.last:
@@ -163,6 +177,8 @@ class Painter:
             part = part * np.float32(tap.weight_last)
             part += self._before[:, rows, columns] * np.float32(tap.weight_first)
         resized = self._resized(part, block)
+        if self._chances is not None:
+            self._chances.keep(block.target, resized, inside)
         if self._regions:
             return _paint_regions(resized, self._values)
         classes = first_maximum(resized)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.cases.case import Case, label_path
+from oarseg.cases.case import Case, label_path, probability_name
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid
+from oarseg.inference.confidence.agreement import FoldAgreement
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
 from oarseg.system.usage import Steps
@@ -37,6 +38,7 @@ class Notes:
         sums: where sums of logits lay, and whether the folds shared one because each fold's own
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
+        agreement: how far the folds agree on each organ; None where they were not compared.
         repair: what was repaired; None if that was not asked for.
         postprocessing: what the model's own postprocessing removed; None if it has none.
     """
@@ -50,6 +52,7 @@ class Notes:
     checks: dict[str, Any] | None = None
     repair: dict[str, Any] | None = None
     postprocessing: dict[str, Any] | None = None
+    agreement: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
     def warn(self, message: str) -> None:
@@ -69,6 +72,21 @@ def organ_volumes_cm3(
     return {
         organ.name: round(float(count[list(organ.labels)].sum()) * grid.voxel_volume_mm3 / 1000, 3)
         for organ in challenge.organs
+    }
+
+
+def agreement_record(
+    agreement: FoldAgreement, challenge: Challenge, folds: int
+) -> dict[str, Any] | None:
+    """Describe how far the folds agree on each organ; None where they were not compared."""
+    if not agreement.pairs:
+        return None
+    dice = {organ.name: agreement.dice(organ.labels) for organ in challenge.organs}
+    return {
+        "folds": folds,
+        "mean_pairwise_dice": {
+            name: None if value is None else round(value, 4) for name, value in dice.items()
+        },
     }
 
 
@@ -131,6 +149,8 @@ def case_report(
             for s in notes.steps.done
         ],
         "volumes_cm3": volumes_cm3,
+        "probabilities": {name: probability_name(case.name, name) for name in run.probabilities},
+        "fold_agreement": notes.agreement,
         "checks": notes.checks,
         "repair": notes.repair,
         "postprocessing": notes.postprocessing,

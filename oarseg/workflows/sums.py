@@ -85,6 +85,9 @@ def place_sums(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPla
 def _on_gpu(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPlace | None:
     if engines.gpu is None:
         return None
+    if run.probabilities:
+        log.info("sums of logits are kept on the host, which is slower: probabilities need them")
+        return None
     manifest, free = run.weights.manifest, engines.gpu.free_bytes()
     place = network_placement(size.grid.shape, size.grid.spacing_mm, manifest, size.kept)
     mirror = run.mirroring and bool(manifest.mirror_axes)
