@@ -111,12 +111,21 @@ def _channel_differences(model: ModelInterface, rules: Challenge) -> Iterator[st
 
 def _label_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
     wanted = {structure.label: structure.name for structure in rules.structures}
-    named = zip(model.labels, file_names([label.name for label in model.labels]), strict=True)
-    found = {label.value: (label.name, name) for label, name in named if label.value != 0}
+    sides = [side for label in model.labels for side in _sides(label)]
+    named = zip(sides, file_names([name for _, name in sides]), strict=True)
+    found = {value: (told, name) for (value, told), name in named if value != 0}
     for value in sorted(set(found) | set(wanted)):
         mine, theirs = found.get(value, ("", "")), wanted.get(value)
         if theirs not in mine:
             yield f"label {value} is {mine[0] or 'unknown'} to it and {theirs or 'unknown'} there"
+
+
+def _sides(label: Label) -> tuple[tuple[int, str], ...]:
+    """Return value and name of each organ of a class, two where it holds both of a pair."""
+    if label.right is None:
+        return ((label.value, label.name),)
+    left, _, right = label.name.partition("+")
+    return ((label.value, left), (label.right, right))
 
 
 def _region_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:

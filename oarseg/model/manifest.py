@@ -143,6 +143,8 @@ class Label:
         value: what the label map holds where it is painted.
         members: of a region, the values in the training labels that it is made of; empty for
             a plain label, and where an older export did not note them.
+        right: of a class that holds both organs of a pair, the right one's value; ``value`` is
+            the left one's, and the name is both names with a ``+`` between.
     """
 
     value: Annotated[int, Field(ge=0, le=255)]
@@ -150,6 +152,7 @@ class Label:
     members: Annotated[
         tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=256), FailFast()
     ] = ()
+    right: Annotated[int, Field(ge=1, le=255)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -271,6 +274,8 @@ class Manifest:
             raise ValueError("labels must be two at least, the background and another")
         if not self.regions and values[0] != 0:
             raise ValueError("labels must begin with the background, value 0")
+        if self.pairs and (self.regions or any(left == 0 for left, _ in self.pairs)):
+            raise ValueError("labels of pairs must be above 0, and no regions")
         if self.own_challenge is not None and self.own_challenge.name != self.challenge:
             raise ValueError(f"own_challenge must be named {self.challenge!r}, as challenge says")
         return self
@@ -283,7 +288,7 @@ class Manifest:
             "names of channels": [channel.name for channel in self.channels],
             "names of labels": [label.name for label in self.labels],
             # Two regions may be painted alike.
-            "values of labels": [] if self.regions else [label.value for label in self.labels],
+            "values of labels": [] if self.regions else self._painted_values,
             "files of models": [model.file for model in self.models],
             "folds of one precision": [(model.fold, model.precision) for model in self.models],
         }
@@ -291,6 +296,16 @@ class Manifest:
             if len(set(entries)) != len(entries):
                 raise ValueError(f"{what} must differ from each other")
         return self
+
+    @property
+    def _painted_values(self) -> list[object]:
+        rights = [label.right for label in self.labels if label.right is not None]
+        return [*(label.value for label in self.labels), *rights]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Labels (left, right) of the classes that hold both organs of a pair."""
+        return tuple((label.value, label.right) for label in self.labels if label.right is not None)
 
     @property
     def folds(self) -> tuple[str, ...]:
@@ -361,6 +376,8 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     for label in document["labels"]:
         if not label["members"]:
             del label["members"]
+        if label["right"] is None:
+            del label["right"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

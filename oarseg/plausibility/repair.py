@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.pairs import name_pairs
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.labels.runs import LabelRuns, Runs, number_parts
 from oarseg.plausibility.measure import stray_parts, usual_parts
 from oarseg.plausibility.midline import Midline, find_midline
-from oarseg.plausibility.pairs import name_pairs
 
 Repair = Literal["lr", "components"]
 # A part nearer to the midline may lie across it.

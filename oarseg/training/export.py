@@ -291,6 +291,14 @@ def _postprocessing(
     """Read the file that was named, or the one that lies there."""
     if chosen == "none":
         return ()
+    if results.dataset.oarseg.classes is not None:
+        # Of a class that holds both organs of a pair it would leave one.
+        if chosen != "auto":
+            raise InputError(
+                f"{chosen}: expected no postprocessing for a model with merged pairs; pass "
+                "--postprocessing none, and --repair components to oarseg segment"
+            )
+        return ()
     path = find_postprocessing(results, folds) if chosen == "auto" else chosen
     if path is None:
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ class Notes:
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
         agreement: how far the folds agree on each organ; None where they were not compared.
+        sides: how left and right were told apart; None where the model tells them.
         repair: what was repaired; None if that was not asked for.
         postprocessing: what the model's own postprocessing removed; None if it has none.
     """
@@ -53,6 +55,7 @@ class Notes:
     repair: dict[str, Any] | None = None
     postprocessing: dict[str, Any] | None = None
     agreement: dict[str, Any] | None = None
+    sides: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
     def warn(self, message: str) -> None:
@@ -76,12 +79,20 @@ def organ_volumes_cm3(
 
 
 def agreement_record(
-    agreement: FoldAgreement, challenge: Challenge, folds: int
+    agreement: FoldAgreement,
+    challenge: Challenge,
+    folds: int,
+    pairs: Sequence[tuple[int, int]] = (),
 ) -> dict[str, Any] | None:
     """Describe how far the folds agree on each organ; None where they were not compared."""
     if not agreement.pairs:
         return None
-    dice = {organ.name: agreement.dice(organ.labels) for organ in challenge.organs}
+    # A class that holds both organs of a pair is compared as a whole.
+    painted = {right: left for left, right in pairs}
+    dice = {
+        organ.name: agreement.dice({painted.get(label, label) for label in organ.labels})
+        for organ in challenge.organs
+    }
     return {
         "folds": folds,
         "mean_pairwise_dice": {
@@ -151,6 +162,7 @@ def case_report(
         "volumes_cm3": volumes_cm3,
         "probabilities": {name: probability_name(case.name, name) for name in run.probabilities},
         "fold_agreement": notes.agreement,
+        "sides": notes.sides,
         "checks": notes.checks,
         "repair": notes.repair,
         "postprocessing": notes.postprocessing,

@@ -256,8 +256,9 @@ def _segment(
             agreement=agreement,
             chances=chances,
         )
-    folds = len(run.weights.manifest.folds[: notes.effort.folds])
-    notes.agreement = agreement_record(agreement, run.challenge, folds)
+    manifest = run.weights.manifest
+    folds = len(manifest.folds[: notes.effort.folds])
+    notes.agreement = agreement_record(agreement, run.challenge, folds, manifest.pairs)
     return labels
 
 

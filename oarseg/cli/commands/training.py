@@ -157,6 +157,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         optional_channels,
         plan_and_preprocess,
     )
+    from oarseg.training.preparation.merged_pairs import check_work, merge_pairs
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
@@ -167,7 +168,9 @@ def run_train(arguments: argparse.Namespace) -> int:
         optional_channels=optional_channels(arguments.raw),
         epochs=arguments.epochs,
     )
-    space = Workspace(arguments.raw.resolve(), arguments.work.resolve())
+    raw, work = arguments.raw.resolve(), arguments.work.resolve()
+    space = Workspace(merge_pairs(raw, work) if settings.merge_pairs else raw, work)
+    check_work(space.raw, space.preprocessed)
     plan_and_preprocess(space, plans=arguments.plans, settings=settings, workers=arguments.workers)
     results = train_folds(
         space,

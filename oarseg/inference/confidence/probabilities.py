@@ -54,7 +54,12 @@ def organ_classes(
             classes = tuple(k for k, region in enumerate(regions) if region == name)
         else:
             values = known[name].labels
-            classes = tuple(k for k, label in enumerate(manifest.labels) if label.value in values)
+            # Of a class that holds both organs of a pair: of either side.
+            classes = tuple(
+                k
+                for k, label in enumerate(manifest.labels)
+                if label.value in values or label.right in values
+            )
         if not classes:
             raise InputError(
                 f"--probabilities {name}: expected an organ that the model has a class for, "

@@ -10,17 +10,18 @@ import numpy as np
 
 from oarseg.cases.case import Case
 from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.pairs import name_pairs
 from oarseg.errors import OarsegError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.inference.footprint import BlockMask
 from oarseg.plausibility.checks import find_implausible
 from oarseg.plausibility.measure import measure_organs
-from oarseg.plausibility.pairs import name_pairs
 from oarseg.plausibility.record import checks_record
 from oarseg.plausibility.repair import Change, find_wrong_sides, repair_labels
 from oarseg.workflows.report import Notes
 from oarseg.workflows.review.postprocess import postprocess
+from oarseg.workflows.review.tell_sides import tell_sides
 from oarseg.workflows.settings import RunDescription
 
 # Of the findings that a warning quotes; the report has all.
@@ -32,8 +33,9 @@ def judge_organs(
 ) -> Volume:
     """Repair what the user asked for, filter as the model says, then check; note what was found.
 
-    Sides are repaired before the model's postprocessing, which would take a part with the other
-    side's label for a stray one and leave a hole; stray parts are removed after it.
+    The sides of a model's merged pairs are told first. Sides are repaired before the model's
+    postprocessing, which would take a part with the other side's label for a stray one and leave a
+    hole; stray parts are removed after it.
 
     The reference image is read again, as it was freed to make room for the networks.
 
@@ -48,6 +50,7 @@ def judge_organs(
         The label map, repaired if that was asked for, and postprocessed if the model says so.
     """
     asked, rules = run.settings.repair, run.challenge
+    labels = tell_sides(labels, run, notes, body_mm=body_mm)
     sides, strays = (tuple(a for a in asked if a == kind) for kind in ("lr", "components"))
     labels, changes = repair_labels(labels, rules, sides, body_mm=body_mm)
     wrong = () if sides else _wrong_sides(labels, run, body_mm)

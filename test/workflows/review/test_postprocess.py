@@ -46,7 +46,7 @@ def judged(array: NDArray[np.uint8], *repair: str) -> tuple[NDArray[Any], Notes]
     run: Any = SimpleNamespace(
         settings=SimpleNamespace(repair=repair, assume_hu=False, limits=None),
         challenge=HAN_SEG,
-        weights=SimpleNamespace(manifest=SimpleNamespace(postprocessing=STEPS)),
+        weights=SimpleNamespace(manifest=SimpleNamespace(postprocessing=STEPS, pairs=())),
     )
     notes, case = Notes(), SimpleNamespace(source=source)
     done = judge_organs(clean().with_array(array), case, run, notes, body_mm=None)  # type: ignore[arg-type]
