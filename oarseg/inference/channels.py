@@ -206,7 +206,7 @@ def build_channels(
     for recipe in recipes:
         image = volumes.pop(recipe.name, None)
         if recipe.name == reference:
-            channels.append(ct.array)
+            channels.append(windowed(ct.array, recipe))
         elif image is None:
             channels.append(absent_channel(ct.grid, recipe))
         elif is_registered(recipe.name, challenge):
@@ -228,6 +228,17 @@ def build_channels(
                 )
             )
     return channels
+
+
+def windowed(ct: NDArray[Any], recipe: ChannelRecipe) -> NDArray[Any]:
+    """Clip a CT to a channel's window; the CT itself without one. The dtype stays."""
+    if recipe.window_hu is None:
+        return ct
+    clipped = np.empty_like(ct)
+    # Plane by plane: NumPy clips whole numbers to real bounds in 8 bytes each.
+    for plane, out in zip(ct, clipped, strict=True):
+        out[...] = np.clip(plane, *recipe.window_hu)
+    return clipped
 
 
 def mr_channel(

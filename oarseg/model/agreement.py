@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ def _channel_differences(model: ModelInterface, rules: Challenge) -> Iterator[st
     known = [socket.channel for socket in rules.sockets]
     names = [channel.name for channel in model.channels]
     for channel in model.channels:
+        if channel.window_hu is not None and channel.name != rules.reference.channel:
+            yield f"it takes a window of {channel.name}, which is not the reference CT"
         if channel.name not in known:
             yield f"it takes {channel.name}, the challenge gives {', '.join(known)}"
         elif rules.socket(channel.name).modality == "CT" and not _sees_a_ct(channel):
@@ -105,7 +108,8 @@ def _channel_differences(model: ModelInterface, rules: Challenge) -> Iterator[st
                 f"its {channel.name} is clipped to {channel.normalisation.lower:g} … "
                 f"{channel.normalisation.upper:g}, where no CT has a value"
             )
-    if names != [name for name in known if name in names]:
+    # Windows of one CT stand side by side.
+    if [name for name, _ in groupby(names)] != [name for name in known if name in names]:
         yield f"it takes {', '.join(names)} in this order, the challenge gives {', '.join(known)}"
 
 

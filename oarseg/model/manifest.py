@@ -32,6 +32,7 @@ from oarseg.model.value_types import (
     ShortText,
     Spacing,
     SplineOrder,
+    WindowHu,
 )
 
 FORMAT_VERSION: Final = 1
@@ -93,12 +94,14 @@ class ChannelRecipe:
         absent_value: the value where there is no image.
         standardise: ``mean_one`` divides an MR by its mean over the patient, so that
             scanner gain does not matter; ``none`` leaves its values.
+        window_hu: the reference CT is clipped to it; several channels may be windows of one CT.
     """
 
     name: ShortName
     optional: bool = False
     absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+    window_hu: WindowHu | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -110,11 +113,14 @@ class Channel:
     optional: bool = False
     absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+    window_hu: WindowHu | None = None
 
     @property
     def recipe(self) -> ChannelRecipe:
         """The part that training and inference have in common."""
-        return ChannelRecipe(self.name, self.optional, self.absent_value, self.standardise)
+        return ChannelRecipe(
+            self.name, self.optional, self.absent_value, self.standardise, self.window_hu
+        )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -285,7 +291,7 @@ class Manifest:
         """Refuse names and values that occur twice, as one of the two would be lost."""
         lists: dict[str, list[object]] = {
             "mirror_axes": list(self.mirror_axes),
-            "names of channels": [channel.name for channel in self.channels],
+            "names of channels": [(c.name, c.window_hu) for c in self.channels],
             "names of labels": [label.name for label in self.labels],
             # Two regions may be painted alike.
             "values of labels": [] if self.regions else self._painted_values,
@@ -373,6 +379,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
         del document["run"]
     if not manifest.postprocessing:
         del document["postprocessing"]
+    for channel in document["channels"]:
+        if channel["window_hu"] is None:
+            del channel["window_hu"]
     for label in document["labels"]:
         if not label["members"]:
             del label["members"]

@@ -487,6 +487,7 @@ def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
             recipe.optional,
             recipe.absent_value,
             recipe.standardise,
+            recipe.window_hu,
         )
         for number, recipe in enumerate(recipes)
     )

@@ -53,6 +53,11 @@ def add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_registration_argument(parser)
     parser.add_argument(
+        "--ct-windows",
+        action="store_true",
+        help="two channels of the CT, clipped to soft tissue and to bone, instead of one",
+    )
+    parser.add_argument(
         "--workers",
         type=whole_number(1, MOST_THREADS),
         default=1,
@@ -75,6 +80,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         transforms=arguments.transforms,
         resample=arguments.resample,
         method=arguments.registration,
+        ct_windows=arguments.ct_windows,
         workers=arguments.workers,
         progress=logger.info,
     )
