@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cpus())
     arguments = parser.parse_args()
     arguments.device = "cpu"
-    row = inference.Row("configurations", arguments.size, None, ())
+    row = inference.Row("configurations", arguments.size, "own", ())
     print("| model | seconds | peak memory, MiB | steps: seconds (MiB) |\n|---|---:|---:|---|")
     for name in arguments.models:
         found = inference.whole(row, weights(name, arguments.size), arguments)

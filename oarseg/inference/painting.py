@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.imaging.arrays import Image, Labels
+from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.inference import resampling
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
 from oarseg.inference.resampling import Band, Tap
@@ -113,6 +114,7 @@ class Painter:
         *,
         mask: Footprint | None,
         pool: Executor,
+        chances: Probabilities | None = None,
     ) -> None:
         """Plan the interpolation.
 
@@ -122,6 +124,7 @@ class Painter:
             labels: the label map to paint, on the image's grid.
             mask: the part to paint; None paints the whole image.
             pool: computes blocks concurrently.
+            chances: keeps probabilities of the planes that are painted.
 
         Raises:
             WeightsError: logits are resampled with an order above 1.
@@ -141,6 +144,7 @@ class Painter:
         self._regions = manifest.regions
         self._values = class_labels(manifest)
         self._pool = pool
+        self._chances = chances
         self._next = 0
         self._before: NDArray[Any] | None = None
 
@@ -168,19 +172,27 @@ class Painter:
         self._before[...] = logits
 
     def _paint_plane(self, target: int, logits: NDArray[Any]) -> None:
-        canvas = self._canvas[target]
         if self._repeats(target):
-            canvas[...] = self._canvas[target - 1]
-            return
+            self._canvas[target][...] = self._canvas[target - 1]
+        else:
+            if self._chances is not None:
+                self._chances.begin()
+            self._paint_blocks(target, logits)
+        if self._chances is not None:
+            self._chances.end(target)
+
+    def _paint_blocks(self, target: int, logits: NDArray[Any]) -> None:
+        canvas = self._canvas[target]
         inside = None if self._mask is None else self._mask.plane(target)
         tap = self._taps[target]
 
         def paint_block(part: Block) -> None:
             where = part.target
             if inside is None:
-                canvas[where] = self._label_block(part, tap, logits)
+                canvas[where] = self._label_block(part, tap, logits, None)
             elif inside[where].any():
-                canvas[where] = np.where(inside[where], self._label_block(part, tap, logits), 0)
+                seen = inside[where]
+                canvas[where] = np.where(seen, self._label_block(part, tap, logits, seen), 0)
 
         for _ in self._pool.map(paint_block, self._blocks):
             pass
@@ -191,8 +203,12 @@ class Painter:
             return False
         return self._mask is None or self._mask.same(target, target - 1)
 
-    def _label_block(self, block: Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
+    def _label_block(
+        self, block: Block, tap: Tap, logits: NDArray[Any], inside: Mask | None
+    ) -> NDArray[np.uint8]:
         resized = interpolate(block, tap, self._before, logits)
+        if self._chances is not None:
+            self._chances.keep(block.target, resized, inside)
         if self._regions:
             return _paint_regions(resized, self._values)
         classes = first_maximum(resized)

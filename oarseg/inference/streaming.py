@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
+from oarseg.inference.confidence.agreement import FoldAgreement
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
@@ -69,6 +71,8 @@ def segment_streaming(
     progress: ReportProgress | None = None,
     threads: int = 1,
     gpu: Gpu | None = None,
+    agreement: FoldAgreement | None = None,
+    chances: Probabilities | None = None,
 ) -> Labels:
     """Label every voxel of the image's grid.
 
@@ -84,6 +88,8 @@ def segment_streaming(
         threads: for accumulating and resampling.
         gpu: where the engines' tiles and logits lie, which then accumulates and resamples;
             None for the host.
+        agreement: counts how far the folds agree, where each has a sum of its own on the host.
+        chances: keeps probabilities; not on a GPU.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -103,7 +109,15 @@ def segment_streaming(
     done = itertools.count(1)
     opened = (
         _open_host_stages(
-            net_input, work, chosen, manifest, labels, joint=joint, threads=max(threads, 1)
+            net_input,
+            work,
+            chosen,
+            manifest,
+            labels,
+            joint=joint,
+            threads=max(threads, 1),
+            agreement=agreement,
+            chances=chances,
         )
         if gpu is None
         else open_device_stages(
@@ -256,14 +270,18 @@ def _open_host_stages(
     *,
     joint: bool,
     threads: int,
+    agreement: FoldAgreement | None,
+    chances: Probabilities | None,
 ) -> Iterator[Stages]:
     place, window = net_input.placement, work.window
     classes, folds, how = len(manifest.labels), answers_of(engines), half_arithmetic()
     with ThreadPoolExecutor(threads) as pool:
+        compared = agreement if folds > 1 and not joint else None
+        watch = None if compared is None else compared.watch(place, work.mask, pool)
         yield Stages(
             Ensemble(net_input, window, engines, joint=joint),
-            Ring(window, classes, folds, joint=joint, pool=pool, how=how),
-            Painter(place, manifest, labels, mask=work.mask, pool=pool),
+            Ring(window, classes, folds, joint=joint, pool=pool, how=how, watch=watch),
+            Painter(place, manifest, labels, mask=work.mask, pool=pool, chances=chances),
         )
 
 

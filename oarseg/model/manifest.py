@@ -34,6 +34,7 @@ from oarseg.model.value_types import (
     ShortText,
     Spacing,
     SplineOrder,
+    WindowHu,
 )
 
 FORMAT_VERSION: Final = 1
@@ -95,12 +96,14 @@ class ChannelRecipe:
         absent_value: the value where there is no image.
         standardise: ``mean_one`` divides an MR by its mean over the patient, so that
             scanner gain does not matter; ``none`` leaves its values.
+        window_hu: the reference CT is clipped to it; several channels may be windows of one CT.
     """
 
     name: ShortName
     optional: bool = False
     absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+    window_hu: WindowHu | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -112,11 +115,14 @@ class Channel:
     optional: bool = False
     absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+    window_hu: WindowHu | None = None
 
     @property
     def recipe(self) -> ChannelRecipe:
         """The part that training and inference have in common."""
-        return ChannelRecipe(self.name, self.optional, self.absent_value, self.standardise)
+        return ChannelRecipe(
+            self.name, self.optional, self.absent_value, self.standardise, self.window_hu
+        )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -145,6 +151,8 @@ class Label:
         value: what the label map holds where it is painted.
         members: of a region, the values in the training labels that it is made of; empty for
             a plain label, and where an older export did not note them.
+        right: of a class that holds both organs of a pair, the right one's value; ``value`` is
+            the left one's, and the name is both names with a ``+`` between.
     """
 
     value: Annotated[int, Field(ge=0, le=255)]
@@ -152,6 +160,7 @@ class Label:
     members: Annotated[
         tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=256), FailFast()
     ] = ()
+    right: Annotated[int, Field(ge=1, le=255)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -263,6 +272,24 @@ class Member(Network):
 
 
 @dataclass(frozen=True, config=STRICT)
+class KeepLargest:
+    """A step of nnU-Net's postprocessing: of what some labels make up, keep the largest part.
+
+    Attributes:
+        labels: values of the label map whose union is divided into connected parts.
+    """
+
+    labels: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255, strict=True)], ...],
+        Field(min_length=1, max_length=255),
+        FailFast(),
+    ]
+
+
+PostprocessingSteps = Annotated[tuple[KeepLargest, ...], Field(max_length=512), FailFast()]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Manifest:
     """Everything that inference needs of a trained model.
 
@@ -286,6 +313,7 @@ class Manifest:
             that do not say.
         stage: the one before, if the first networks are a cascade.
         further: networks of other configurations.
+        postprocessing: what nnU-Net found to improve its label maps, in order.
     """
 
     format_version: Literal[1]
@@ -312,6 +340,7 @@ class Manifest:
     configuration: ShortName | None = None
     stage: Stage | None = None
     further: Annotated[tuple[Member, ...], Field(max_length=15), FailFast()] = ()
+    postprocessing: PostprocessingSteps = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -328,6 +357,8 @@ class Manifest:
             raise ValueError("labels must be two at least, the background and another")
         if not self.regions and values[0] != 0:
             raise ValueError("labels must begin with the background, value 0")
+        if self.pairs and (self.regions or any(left == 0 for left, _ in self.pairs)):
+            raise ValueError("labels of pairs must be above 0, and no regions")
         if self.own_challenge is not None and self.own_challenge.name != self.challenge:
             raise ValueError(f"own_challenge must be named {self.challenge!r}, as challenge says")
         return self
@@ -337,10 +368,10 @@ class Manifest:
         """Refuse names and values that occur twice, as one of the two would be lost."""
         lists: dict[str, list[object]] = {
             "mirror_axes": list(self.mirror_axes),
-            "names of channels": [channel.name for channel in self.channels],
+            "names of channels": [(c.name, c.window_hu) for c in self.channels],
             "names of labels": [label.name for label in self.labels],
             # Two regions may be painted alike.
-            "values of labels": [] if self.regions else [label.value for label in self.labels],
+            "values of labels": [] if self.regions else self._painted_values,
             "files of models": [model.file for model in self.models],
             "folds of one precision": [(model.fold, model.precision) for model in self.models],
         }
@@ -417,6 +448,16 @@ class Manifest:
         return (image_mm[0] if along is None else along, in_plane[0], in_plane[1])
 
     @property
+    def _painted_values(self) -> list[object]:
+        rights = [label.right for label in self.labels if label.right is not None]
+        return [*(label.value for label in self.labels), *rights]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Labels (left, right) of the classes that hold both organs of a pair."""
+        return tuple((label.value, label.right) for label in self.labels if label.right is not None)
+
+    @property
     def folds(self) -> tuple[str, ...]:
         """The folds of the ensemble, in the manifest's order."""
         return tuple(dict.fromkeys(model.fold for model in self.models))
@@ -485,9 +526,16 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
         del document["further"]
     if manifest.run == RunDefaults():
         del document["run"]
+    if not manifest.postprocessing:
+        del document["postprocessing"]
+    for channel in document["channels"]:
+        if channel["window_hu"] is None:
+            del channel["window_hu"]
     for label in document["labels"]:
         if not label["members"]:
             del label["members"]
+        if label["right"] is None:
+            del label["right"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import onnxruntime
 import torch
@@ -34,6 +34,7 @@ from oarseg.model.manifest import (
     Arithmetic,
     Channel,
     ChannelRecipe,
+    KeepLargest,
     Label,
     Manifest,
     ModelFile,
@@ -52,6 +53,10 @@ from oarseg.model.onnx_file import OPSETS
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
 from oarseg.training.nnunet_files.json_file import invalid, shown
 from oarseg.training.nnunet_files.own_challenge import channel_names, noted_challenge
+from oarseg.training.nnunet_files.postprocessing import (
+    find_postprocessing,
+    read_postprocessing,
+)
 from oarseg.training.nnunet_files.results_folder import (
     Results,
     Which,
@@ -119,6 +124,7 @@ class TrainedModel:
         challenge: what it was trained for.
         conditioning: what was done to its training images before nnU-Net.
         stage: the stage before, of a cascade.
+        postprocessing: what nnU-Net found to improve its label maps.
     """
 
     results: Results
@@ -127,6 +133,7 @@ class TrainedModel:
     challenge: Challenge
     conditioning: Conditioning
     stage: TrainedModel | None = None
+    postprocessing: tuple[KeepLargest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,7 @@ def export_ensemble(
     checkpoint: Which = "final",
     challenge: Challenge | None = None,
     preprocessed: Path | None = None,
+    postprocessing: Path | Literal["auto", "none"] = "auto",
     precisions: Sequence[Precision] = get_args(Precision),
 ) -> Manifest:
     """Write a weights folder from a results folder, or from several.
@@ -214,6 +222,8 @@ def export_ensemble(
         challenge: the challenge that the model was trained for; None takes the one that
             ``prepare`` noted, or else makes one of ``dataset.json``.
         preprocessed: cases to compare on, see ``patches_from``; None uses smooth noise.
+        postprocessing: nnU-Net's ``postprocessing.json``; ``auto`` takes the one that it left in
+            ``folder`` for these folds, if it is there.
         precisions: precisions to try; one below its bar is left out.
 
     Raises:
@@ -221,9 +231,18 @@ def export_ensemble(
         WeightsError: float32 itself differs from torch, or the model is not one for the
             challenge.
     """
+    # What was determined for one configuration is not for its average with others.
+    steps = "none" if more and postprocessing == "auto" else postprocessing
     models = [
-        read_model(each, folds=folds, checkpoint=checkpoint, challenge=challenge, card=card)
-        for each in (folder, *more)
+        read_model(
+            each,
+            folds=folds,
+            checkpoint=checkpoint,
+            challenge=challenge,
+            card=card,
+            postprocessing=steps if number == 0 else "none",
+        )
+        for number, each in enumerate((folder, *more))
     ]
     _check_together(models, card)
     several = len(models) > 1 or models[0].stage is not None
@@ -342,6 +361,7 @@ def read_model(
     folds: Sequence[str] = (),
     checkpoint: Which = "final",
     challenge: Challenge | None = None,
+    postprocessing: Path | Literal["auto", "none"] = "auto",
 ) -> TrainedModel:
     """Read and check everything that an export needs, before the long work.
 
@@ -363,7 +383,8 @@ def read_model(
         stage = _read_stage(
             results, card=card, folds=tuple(paths), checkpoint=checkpoint, challenge=rules
         )
-        model = TrainedModel(results, interface, checkpoints, rules, how, stage)
+        steps = _postprocessing(results, tuple(checkpoints), postprocessing)
+        model = TrainedModel(results, interface, checkpoints, rules, how, stage, steps)
         outline(model, card)  # what inference would refuse
     except ValidationError as error:
         raise invalid(folder, error, inside="the model") from error
@@ -389,13 +410,41 @@ def _read_stage(
             f"{results.folder}: is a cascade, expected its stage before in {folder}, found none; "
             "put that results folder beside it"
         )
-    found = read_model(folder, card=card, folds=folds, checkpoint=checkpoint, challenge=challenge)
+    found = read_model(
+        folder,
+        card=card,
+        folds=folds,
+        checkpoint=checkpoint,
+        challenge=challenge,
+        postprocessing="none",
+    )
     if found.stage is not None or found.results.dataset.labels != results.dataset.labels:
         raise InputError(
             f"{folder}: expected a stage with the labels of {results.folder.name} and none before "
             "it, found another; retrain the cascade on it"
         )
     return found
+
+
+def _postprocessing(
+    results: Results, folds: Sequence[str], chosen: Path | Literal["auto", "none"]
+) -> tuple[KeepLargest, ...]:
+    """Read the file that was named, or the one that lies there."""
+    if chosen == "none":
+        return ()
+    if results.dataset.oarseg.classes is not None:
+        # Of a class that holds both organs of a pair it would leave one.
+        if chosen != "auto":
+            raise InputError(
+                f"{chosen}: expected no postprocessing for a model with merged pairs; pass "
+                "--postprocessing none, and --repair components to oarseg segment"
+            )
+        return ()
+    path = find_postprocessing(results, folds) if chosen == "auto" else chosen
+    if path is None:
+        return ()
+    painted = {label.value for label in results.dataset.classes}
+    return read_postprocessing(path, painted | set(results.dataset.values))
 
 
 def trained_challenge(results: Results) -> Challenge:
@@ -554,6 +603,7 @@ def describe_manifest(
         run=_run_defaults(model, card),
         conditioning=model.conditioning,
         configuration=results.configuration,
+        postprocessing=model.postprocessing,
     )
 
 
@@ -581,6 +631,7 @@ def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
             recipe.optional,
             recipe.absent_value,
             recipe.standardise,
+            recipe.window_hu,
         )
         for number, recipe in enumerate(recipes)
     )

@@ -91,6 +91,9 @@ def _on_gpu(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPlace 
     manifest = run.weights.manifest
     if engines.gpu is None or len(manifest.members) > 1:
         return None
+    if run.probabilities:
+        log.info("sums of logits are kept on the host, which is slower: probabilities need them")
+        return None
     found = [
         _sums_of(part, network, size, run)
         for part, network in zip(engines.all, manifest.networks, strict=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli.commands.challenges import describe_challenge
@@ -20,6 +22,9 @@ from oarseg.cli.options import (
     whole_number,
 )
 from oarseg.errors import InputError
+
+if TYPE_CHECKING:
+    from oarseg.training.nnunet_files.recommendation import Recommendation
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,11 @@ def add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_registration_argument(parser)
     parser.add_argument(
+        "--ct-windows",
+        action="store_true",
+        help="two channels of the CT, clipped to soft tissue and to bone, instead of one",
+    )
+    parser.add_argument(
         "--workers",
         type=whole_number(1, MOST_THREADS),
         default=1,
@@ -74,6 +84,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         transforms=arguments.transforms,
         resample=arguments.resample,
         method=arguments.registration,
+        ct_windows=arguments.ct_windows,
         workers=arguments.workers,
         progress=logger.info,
     )
@@ -156,6 +167,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         optional_channels,
         plan_and_preprocess,
     )
+    from oarseg.training.preparation.merged_pairs import check_work, merge_pairs
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
@@ -166,7 +178,9 @@ def run_train(arguments: argparse.Namespace) -> int:
         optional_channels=optional_channels(arguments.raw),
         epochs=arguments.epochs,
     )
-    space = Workspace(arguments.raw.resolve(), arguments.work.resolve())
+    raw, work = arguments.raw.resolve(), arguments.work.resolve()
+    space = Workspace(merge_pairs(raw, work) if settings.merge_pairs else raw, work)
+    check_work(space.raw, space.preprocessed)
     plan_and_preprocess(space, plans=arguments.plans, settings=settings, workers=arguments.workers)
     results = train_folds(
         space,
@@ -225,6 +239,13 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "(default: smooth noise)",
     )
     parser.add_argument(
+        "--postprocessing",
+        metavar="FILE|none",
+        default="auto",
+        help="nnU-Net's postprocessing.json for this model (default: the one that it left in the "
+        "results folder for these folds, if any)",
+    )
+    parser.add_argument(
         "--formats",
         nargs="+",
         choices=("fp32", "fp16"),
@@ -261,8 +282,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"{arguments.out}: expected a folder, found a file; name another with --out"
         )
-    folders, folds = _chosen_results(arguments)
-    rules = _trained_for(arguments, folders[0])
+    chosen = _chosen_results(arguments)
+    first, *more = chosen.folders
+    rules = _trained_for(arguments, first)
     card = Card(
         arguments.title or NOT_STATED,
         arguments.warning,
@@ -277,14 +299,15 @@ def run_export(arguments: argparse.Namespace) -> int:
         ),
     )
     manifest = run(
-        folders[0],
+        first,
         arguments.out,
-        more=folders[1:],
-        folds=folds,
+        more=more,
+        folds=chosen.folds,
         checkpoint=arguments.checkpoint,
         challenge=rules,
         card=card,
         preprocessed=arguments.preprocessed,
+        postprocessing=_postprocessing_of(arguments.postprocessing, chosen.determined),
         precisions=arguments.formats or ("fp32", "fp16"),
     )
     told = {p: None for network in manifest.networks for p in network.parity}
@@ -305,24 +328,31 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen_results(arguments: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def _chosen_results(arguments: argparse.Namespace) -> Recommendation:
     """Return the results folders to export and their folds; none takes those that are finished."""
-    from oarseg.training.nnunet_files.recommendation import read_recommendation
+    from oarseg.training.nnunet_files.recommendation import Recommendation, read_recommendation
 
     if arguments.best is None:
         if not arguments.results:
             raise InputError("expected a results folder, or --best and a data set's, found neither")
-        return tuple(arguments.results), tuple(arguments.folds)
+        return Recommendation(tuple(arguments.results), tuple(arguments.folds), None)
     if arguments.results:
         raise InputError("--best: expected no results folder beside it; pass one of the two")
     found = read_recommendation(arguments.best)
     logger.info("recommended: %s", ", ".join(folder.name for folder in found.folders))
-    if found.determined is not None:
-        logger.warning(
-            "%s: what nnU-Net determined there to postprocess label maps is not exported",
-            found.determined,
-        )
-    return found.folders, tuple(arguments.folds) or found.folds
+    return replace(found, folds=tuple(arguments.folds) or found.folds)
+
+
+def _postprocessing_of(text: str, determined: Path | None) -> Path | Literal["auto", "none"]:
+    """Return what to read: of a recommendation the file that nnU-Net determined with it."""
+    if text == "none":
+        return "none"
+    if text != "auto":
+        return Path(text)
+    from oarseg.training.nnunet_files.postprocessing import POSTPROCESSING
+
+    there = None if determined is None else determined / POSTPROCESSING
+    return there if there is not None and there.is_file() else "auto"
 
 
 def _trained_for(arguments: argparse.Namespace, folder: Path) -> Challenge:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.imaging.arrays import Image, Labels
+from oarseg.imaging.arrays import Image, Labels, Mask
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.configurations.plane_feed import PlaneFeed
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.painting import Block
@@ -40,6 +41,7 @@ class AveragePainter:
         *,
         mask: Footprint | None,
         pool: Executor,
+        chances: Probabilities | None = None,
     ) -> None:
         """Take the parts together.
 
@@ -50,7 +52,9 @@ class AveragePainter:
             feeds: one for each configuration.
             mask: the part to paint; None paints the whole image.
             pool: computes blocks concurrently.
+            chances: keeps the average of the planes that are painted.
         """
+        self._chances = chances
         self._canvas = place.view(labels)
         self._regions = manifest.regions
         self._values = class_labels(manifest)
@@ -65,20 +69,27 @@ class AveragePainter:
             InferenceError: logits of it cannot be used.
         """
         covered = [feed.seek(target) for feed in self._feeds]
-        canvas = self._canvas[target]
         if self._repeats(target):
-            canvas[...] = self._canvas[target - 1]
-            return
-        if not all(covered):
-            return  # outside the mask
+            self._canvas[target][...] = self._canvas[target - 1]
+        else:
+            if self._chances is not None:
+                self._chances.begin()
+            if all(covered):  # else it is outside the mask
+                self._paint_blocks(target)
+        if self._chances is not None:
+            self._chances.end(target)
+
+    def _paint_blocks(self, target: int) -> None:
+        canvas = self._canvas[target]
         inside = None if self._mask is None else self._mask.plane(target)
 
         def paint_block(blocks: tuple[Block, ...]) -> None:
             where = blocks[0].target
             if inside is None:
-                canvas[where] = self._label(blocks)
+                canvas[where] = self._label(blocks, None)
             elif inside[where].any():
-                canvas[where] = np.where(inside[where], self._label(blocks), 0)
+                seen = inside[where]
+                canvas[where] = np.where(seen, self._label(blocks, seen), 0)
 
         every = zip(*(feed.blocks for feed in self._feeds), strict=True)
         for _ in self._pool.map(paint_block, every):
@@ -88,10 +99,12 @@ class AveragePainter:
         alike = all(feed.repeats(target) for feed in self._feeds)
         return alike and (self._mask is None or self._mask.same(target, target - 1))
 
-    def _label(self, blocks: Sequence[Block]) -> NDArray[np.uint8]:
+    def _label(self, blocks: Sequence[Block], inside: Mask | None) -> NDArray[np.uint8]:
         """Label one block of the image, which is a block of each feed."""
         pairs = list(zip(self._feeds, blocks, strict=True))
         average = self._average([feed.logits(block) for feed, block in pairs])
+        if self._chances is not None:
+            self._chances.store(blocks[0].target, average, inside)
         labels = self._choose(average)
         if all(feed.is_exact for feed in self._feeds):
             return labels

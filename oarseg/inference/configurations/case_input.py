@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.slabs import SlabImage
 from oarseg.imaging.volume import Vector
-from oarseg.inference.preprocessing import IndexBox, NetworkInput, make_hint, preprocess
+from oarseg.inference.preprocessing import IndexBox, NetworkInput, Placement, make_hint, preprocess
 from oarseg.model.manifest import Manifest
 
 
@@ -19,6 +19,11 @@ class CaseInput:
     """The inputs of a model's networks, in the order of ``Manifest.networks``."""
 
     networks: tuple[NetworkInput, ...]
+
+    @property
+    def placement(self) -> Placement:
+        """The first's; the image, its axes and the part that is kept are the same for all."""
+        return self.networks[0].placement
 
 
 def preprocess_case(

@@ -11,6 +11,8 @@ import numpy as np
 
 from oarseg.imaging.arrays import Labels
 from oarseg.inference import resampling
+from oarseg.inference.confidence.agreement import FoldAgreement
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.configurations.averaging import AveragePainter
 from oarseg.inference.configurations.case_input import CaseInput
 from oarseg.inference.configurations.label_resize import LabelPlane, resize_labels
@@ -54,8 +56,15 @@ class _Run:
     threads: int
     tick: Callable[[], None]
     turns: Turns
+    chances: Probabilities | None
 
-    def alone(self, part: ModelPart) -> Labels:
+    def alone(
+        self,
+        part: ModelPart,
+        *,
+        agreement: FoldAgreement | None = None,
+        chances: Probabilities | None = None,
+    ) -> Labels:
         """Label a case by one configuration."""
         engines = part.engines.take(self.effort.folds, mean=self.joint)
         self.turns.begin(engines)
@@ -69,6 +78,8 @@ class _Run:
             progress=lambda *_: self.tick(),
             threads=self.threads,
             gpu=part.engines.gpu,
+            agreement=agreement,
+            chances=chances,
         )
 
     def together(self, parts: Sequence[ModelPart]) -> Labels:
@@ -98,7 +109,13 @@ class _Run:
                 for part, work in zip(parts, works, strict=True)
             ]
             painter = AveragePainter(
-                place, parts[0].manifest, labels, feeds, mask=works[0].mask, pool=pool
+                place,
+                parts[0].manifest,
+                labels,
+                feeds,
+                mask=works[0].mask,
+                pool=pool,
+                chances=self.chances,
             )
             for target in range(place.crop_shape[0]):
                 painter.paint(target)
@@ -115,6 +132,8 @@ def segment_case_input(
     mask: BlockMask | None = None,
     progress: ReportProgress | None = None,
     threads: int = 1,
+    agreement: FoldAgreement | None = None,
+    chances: Probabilities | None = None,
 ) -> Labels:
     """Label every voxel of the image's grid: stages first, then what is averaged.
 
@@ -122,7 +141,9 @@ def segment_case_input(
         case: from ``preprocess_case``.
         engines: of all configurations.
         manifest: the model.
-        effort, joint, mask, progress, threads: as for ``segment_streaming``.
+        effort, joint, mask, progress, threads, chances: as for ``segment_streaming``.
+        agreement: as there, of a model of one configuration or of a cascade's last; folds of
+            several are not compared.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -137,7 +158,7 @@ def segment_case_input(
         if progress is not None:
             progress(next(done), total)
 
-    run = _Run(effort, joint, mask, threads, tick, Turns())
+    run = _Run(effort, joint, mask, threads, tick, Turns(), chances)
     total = sum(part.work(mask, effort).count for part in parts)
     members: list[ModelPart] = []
     before: ModelPart | None = None
@@ -148,7 +169,9 @@ def segment_case_input(
             show_stage(run.alone(before), part.net_input, stage)
         members.append(part)
         before = part
-    return run.alone(members[0]) if len(members) == 1 else run.together(members)
+    if len(members) > 1:
+        return run.together(members)
+    return run.alone(members[0], agreement=agreement, chances=chances)
 
 
 def show_stage(labels: Labels, net_input: NetworkInput, stage: Stage) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from scipy import ndimage
 
 from oarseg.errors import InferenceError
 from oarseg.imaging.arrays import Image
+from oarseg.imaging.orientation import for_networks
+from oarseg.imaging.volume import Grid
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.configurations.averaging import AveragePainter, probabilities
 from oarseg.inference.configurations.plane_feed import PlaneFeed
 from oarseg.inference.footprint import BlockMask, Footprint
@@ -56,10 +60,10 @@ def planes(logits: Image) -> Iterator[LogitPlane]:
         yield LogitPlane(index, buffer, slice(None), slice(None))
 
 
-def nnunets(
+def nnunets_average(
     manifests: list[Manifest], places: list[Placement], logits: list[Image]
 ) -> NDArray[Any]:
-    """All probabilities of the whole image, resampled, averaged and labelled as nnU-Net does."""
+    """All probabilities of the part that is kept, resampled and averaged as nnU-Net does."""
     total: Any = None
     regions = manifests[0].regions
     for place, values in zip(places, logits, strict=True):
@@ -76,6 +80,14 @@ def nnunets(
         one = (torch.sigmoid(wide) if regions else torch.softmax(wide, 0)).numpy()
         total = one if total is None else total + one
     total /= len(logits)
+    return np.asarray(total)
+
+
+def nnunets(
+    manifests: list[Manifest], places: list[Placement], logits: list[Image]
+) -> NDArray[Any]:
+    """Label the whole image as nnU-Net does."""
+    total, regions = nnunets_average(manifests, places, logits), manifests[0].regions
     labels = np.zeros(SHAPE, np.uint8)
     view = places[0].view(labels)
     if not regions:
@@ -109,6 +121,7 @@ def painted(
     places: list[Placement],
     values: list[Image],
     mask: Footprint | None = None,
+    chances: Probabilities | None = None,
 ) -> NDArray[np.uint8]:
     labels = np.zeros(SHAPE, np.uint8)
     feeds = [
@@ -116,7 +129,9 @@ def painted(
         for one, place, value in zip(manifests, places, values, strict=True)
     ]
     with ThreadPoolExecutor(2) as pool:
-        painter = AveragePainter(places[0], manifests[0], labels, feeds, mask=mask, pool=pool)
+        painter = AveragePainter(
+            places[0], manifests[0], labels, feeds, mask=mask, pool=pool, chances=chances
+        )
         for target in range(places[0].crop_shape[0]):
             painter.paint(target)
     return labels
@@ -133,6 +148,22 @@ def test_what_lies_outside_a_mask_is_background() -> None:
     whole = painted(manifests, places, values)
     assert np.array_equal(found, np.where(mask.voxels(), whole, 0))
     assert found.any()
+
+
+def test_the_average_of_an_organ_is_kept(tmp_path: Path) -> None:
+    manifests = [model(spacing, False) for spacing in SPACINGS[:2]]
+    places = [network_placement(SHAPE, SPACING_MM, one, BOX) for one in manifests]
+    values = [logits_of(*pair, 3) for pair in zip(manifests, places, strict=True)]
+    chances = Probabilities(places[0], manifests[0], {"both": (1, 4)}, tmp_path)
+    painted(manifests, places, values, chances=chances)
+    turn = for_networks(Grid(SHAPE, SPACING_MM), "stored")
+    found = np.stack(list(chances.planes("both", turn))).astype(np.float32)
+    wanted = np.zeros(SHAPE, np.float32)
+    places[0].view(wanted)[...] = nnunets_average(manifests, places, values)[[1, 4]].sum(axis=0)
+    # Half precision, and logits whose last digit is rounded otherwise.
+    np.testing.assert_allclose(found, wanted, atol=0.004)
+    assert np.mean(np.abs(found - wanted) < 0.0006) > 0.99
+    chances.close()
 
 
 def test_probabilities_are_torchs_to_the_last_digits() -> None:
