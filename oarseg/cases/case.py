@@ -20,6 +20,8 @@ from oarseg.imaging.files.locate import ENDINGS, image_ending
 
 # Of the label file of a case whose reference image is a series of DICOM.
 SERIES_ENDING = ".mha"
+# Between the names of case and organ in a file of probabilities.
+PROBABILITY_MARK = "_PROB_"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ def output_paths(case: Case, challenge: Challenge) -> tuple[Path, ...]:
 def mask_name(case: str, organ: str) -> str:
     """Return the file name of the mask of one organ of a case."""
     return f"{case}_OAR_{organ}.seg.nrrd"
+
+
+def probability_name(case: str, organ: str) -> str:
+    """Return the file name of the probabilities of one organ of a case; shorter than its mask's."""
+    return f"{case}{PROBABILITY_MARK}{organ}.nrrd"
 
 
 def longest_output_name(case: Case, challenge: Challenge) -> str:

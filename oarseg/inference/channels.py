@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.cases.case import Case
@@ -206,7 +207,7 @@ def build_channels(
     for recipe in recipes:
         image = volumes.pop(recipe.name, None)
         if recipe.name == reference:
-            channels.append(ct.array)
+            channels.append(windowed(ct.array, recipe))
         elif image is None:
             channels.append(constant_image(ct.grid.shape, recipe.absent_value))
         elif is_registered(recipe.name, challenge):
@@ -228,6 +229,17 @@ def build_channels(
                 )
             )
     return channels
+
+
+def windowed(ct: NDArray[Any], recipe: ChannelRecipe) -> NDArray[Any]:
+    """Clip a CT to a channel's window; the CT itself without one. The dtype stays."""
+    if recipe.window_hu is None:
+        return ct
+    clipped = np.empty_like(ct)
+    # Plane by plane: NumPy clips whole numbers to real bounds in 8 bytes each.
+    for plane, out in zip(ct, clipped, strict=True):
+        out[...] = np.clip(plane, *recipe.window_hu)
+    return clipped
 
 
 def mr_channel(mr: Volume, transform: Transform, grid: Grid, recipe: ChannelRecipe) -> MovedImage:

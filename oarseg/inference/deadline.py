@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Image
+from oarseg.inference.configurations.model_parts import ModelPart
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import mirror_flips
 from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.streaming import Effort, Work, plan_tiles, segment_streaming
+from oarseg.inference.streaming import Effort, Work, segment_streaming
 from oarseg.inference.tiling import STEP
 from oarseg.model.manifest import Manifest
 from oarseg.system.usage import process_age_s
@@ -91,24 +93,40 @@ def effort_ladder(whole: Effort, folds: int) -> tuple[Effort, ...]:
 
 def choose_effort(
     seconds: float,
-    net_input: NetworkInput,
-    engines: Engines,
-    manifest: Manifest,
+    parts: Sequence[ModelPart],
     *,
     whole: Effort,
     joint: bool = False,
     mask: BlockMask | None,
     threads: int,
 ) -> tuple[Effort, float]:
-    """Choose the first effort of the ladder that fits, else the last; see ``measure_costs``."""
-    place = net_input.placement
-    costs = measure_costs(net_input, engines, manifest, joint=joint, threads=threads)
+    """Choose the first effort of the ladder that fits, else the last; see ``measure_costs``.
+
+    Args:
+        seconds: that there are.
+        parts: all configurations of a model, which run one after the other.
+        whole: the full effort.
+        joint, mask, threads: as for ``segment_streaming``.
+
+    Returns:
+        The effort, for every configuration, and the seconds that it is expected to take.
+    """
+    costs = [
+        measure_costs(part.net_input, part.engines, part.manifest, joint=joint, threads=threads)
+        for part in parts
+    ]
+
+    def expect(effort: Effort) -> float:
+        return sum(
+            cost.of(effort, part.work(mask, effort), part.manifest, part.engines.folds)
+            for cost, part in zip(costs, parts, strict=True)
+        )
+
     expected = math.inf
     effort = whole
     start = time.monotonic()
-    for effort in effort_ladder(whole, engines.folds):
-        work = plan_tiles(place, manifest, mask=mask, step=effort.step)
-        expected = costs.of(effort, work, manifest, engines.folds)
+    for effort in effort_ladder(whole, max(part.engines.folds for part in parts)):
+        expected = expect(effort)
         if expected <= USABLE * seconds - (time.monotonic() - start):
             break
     return effort, expected
@@ -177,6 +195,7 @@ def _central_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
         for s, c, n in zip(shape, place.crop_shape, place.network_shape, strict=True)
     ]
     part: NDArray[Any] = np.ascontiguousarray(data[(slice(None), *middle)])
+    hint = net_input.hint and replace(net_input.hint, map=net_input.hint.map[middle])
     return NetworkInput(
         part,
         Placement(
@@ -187,6 +206,7 @@ def _central_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:
             (shape[0], shape[1], shape[2]),
             place.network_spacing_mm,
         ),
+        hint,
     )
 
 

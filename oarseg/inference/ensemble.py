@@ -13,7 +13,8 @@ from oarseg.errors import InferenceError
 from oarseg.imaging.arrays import Image
 from oarseg.imaging.volume import Shape
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.tiling import Tiling, cut_tile
+from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.tiling import Tiling
 from oarseg.model.manifest import Manifest
 
 Flip = tuple[int, ...]
@@ -47,22 +48,27 @@ class Ensemble:
     """Runs every fold of a model on tiles of one image."""
 
     def __init__(
-        self, data: Image, window: Tiling, engines: Sequence[Engine], *, joint: bool = False
+        self,
+        net_input: NetworkInput,
+        window: Tiling,
+        engines: Sequence[Engine],
+        *,
+        joint: bool = False,
     ) -> None:
         """Allocate the tile.
 
         Args:
-            data: (channels, *network shape).
+            net_input: the image.
             window: the tiles.
             engines: of all folds, in their order.
             joint: give the sum over folds instead of each fold's logits.
         """
-        self._data = data
+        self._input = net_input
         self._window = window
         self._engines = engines
         self._joint = joint and answers_of(engines) > 1
         self._sum: Image | None = None
-        self._tile = np.empty((1, len(data), *window.patch), np.float32)
+        self._tile = np.empty((1, net_input.channels, *window.patch), np.float32)
 
     @property
     def turns(self) -> int:
@@ -97,7 +103,7 @@ class Ensemble:
             self._rest(engine)
 
     def _cut(self, start: Shape) -> None:
-        cut_tile(self._data, self._window, start, self._tile[0])
+        self._input.cut(self._window, start, self._tile[0])
 
     def _rest(self, engine: Engine) -> None:
         """Make room for the next engine, if there is another."""

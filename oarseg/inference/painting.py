@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.imaging.arrays import Image, Labels
+from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.inference import resampling
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
 from oarseg.inference.resampling import Band, Tap
@@ -31,7 +32,7 @@ _BANDS = 4
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """A block of a label plane that fits the cache, and the bands that interpolate it.
 
     The mask decides whether a block is computed, never how.
@@ -56,6 +57,48 @@ def _span(parts: Iterable[slice]) -> slice:
     return slice(min(part.start for part in found), max(part.stop for part in found))
 
 
+def plan_blocks(place: Placement, orders: Sequence[int]) -> tuple[Block, ...]:
+    """Divide an image's plane into blocks; those of two networks have the same targets."""
+    shape, target = place.network_shape, place.crop_shape
+    return tuple(
+        Block(rows, columns)
+        for rows in resampling.spline_bands(shape[1], target[1], orders[1])
+        for columns in _groups(resampling.spline_bands(shape[2], target[2], orders[2]))
+    )
+
+
+def interpolate(
+    block: Block, tap: Tap, before: NDArray[Any] | None, logits: NDArray[Any]
+) -> NDArray[Any]:
+    """Resample logits to a block's voxels, (classes, rows, columns).
+
+    Args:
+        block: where.
+        tap: the planes that the image's plane is blended from.
+        before, logits: these, (classes, *network plane); the first is needed if they are two.
+    """
+    rows, columns = block.source
+    part = logits[:, rows, columns]
+    if tap.first != tap.last:
+        if before is None:
+            raise RuntimeError(f"plane {tap.first} was not kept")
+        part = part * np.float32(tap.weight_last)
+        part += before[:, rows, columns] * np.float32(tap.weight_first)
+    if not all(band.unchanged for band in block.columns):
+        part = resampling.apply_columns(part, block.columns)
+    return block.rows.apply(part)
+
+
+def check_plane(plane: LogitPlane) -> None:
+    """Make sure that half precision could hold a plane's sums.
+
+    Raises:
+        InferenceError: it could not.
+    """
+    if not np.isfinite(plane.logits[:, plane.rows, plane.columns].sum()):
+        raise InferenceError(beyond_half(plane.index))
+
+
 class Painter:
     """Takes final planes in order and paints the image planes that they complete.
 
@@ -71,6 +114,7 @@ class Painter:
         *,
         mask: Footprint | None,
         pool: Executor,
+        chances: Probabilities | None = None,
     ) -> None:
         """Plan the interpolation.
 
@@ -80,6 +124,7 @@ class Painter:
             labels: the label map to paint, on the image's grid.
             mask: the part to paint; None paints the whole image.
             pool: computes blocks concurrently.
+            chances: keeps probabilities of the planes that are painted.
 
         Raises:
             WeightsError: logits are resampled with an order above 1.
@@ -87,11 +132,7 @@ class Painter:
         orders = plan_streaming_resample(manifest, place).orders
         shape, target = place.network_shape, place.crop_shape
         self._taps = resampling.linear_taps(shape[0], target[0], orders[0])
-        self._blocks = tuple(
-            _Block(rows, columns)
-            for rows in resampling.spline_bands(shape[1], target[1], orders[1])
-            for columns in _groups(resampling.spline_bands(shape[2], target[2], orders[2]))
-        )
+        self._blocks = plan_blocks(place, orders)
         exact = not manifest.regions and shape != target
         self._voxel_taps = (
             tuple(resampling.voxel_taps(shape[k], target[k], orders[k]) for k in (1, 2))
@@ -103,6 +144,7 @@ class Painter:
         self._regions = manifest.regions
         self._values = class_labels(manifest)
         self._pool = pool
+        self._chances = chances
         self._next = 0
         self._before: NDArray[Any] | None = None
 
@@ -112,8 +154,7 @@ class Painter:
         Raises:
             InferenceError: a sum over tiles exceeds the range of half precision.
         """
-        if not np.isfinite(plane.logits[:, plane.rows, plane.columns].sum()):
-            raise InferenceError(beyond_half(plane.index))
+        check_plane(plane)
         while self._next < len(self._taps) and self._taps[self._next].last <= plane.index:
             # Taps that end before this plane belong to omitted planes, with nothing to paint.
             if self._taps[self._next].last == plane.index:
@@ -131,19 +172,27 @@ class Painter:
         self._before[...] = logits
 
     def _paint_plane(self, target: int, logits: NDArray[Any]) -> None:
-        canvas = self._canvas[target]
         if self._repeats(target):
-            canvas[...] = self._canvas[target - 1]
-            return
+            self._canvas[target][...] = self._canvas[target - 1]
+        else:
+            if self._chances is not None:
+                self._chances.begin()
+            self._paint_blocks(target, logits)
+        if self._chances is not None:
+            self._chances.end(target)
+
+    def _paint_blocks(self, target: int, logits: NDArray[Any]) -> None:
+        canvas = self._canvas[target]
         inside = None if self._mask is None else self._mask.plane(target)
         tap = self._taps[target]
 
-        def paint_block(part: _Block) -> None:
+        def paint_block(part: Block) -> None:
             where = part.target
             if inside is None:
-                canvas[where] = self._label_block(part, tap, logits)
+                canvas[where] = self._label_block(part, tap, logits, None)
             elif inside[where].any():
-                canvas[where] = np.where(inside[where], self._label_block(part, tap, logits), 0)
+                seen = inside[where]
+                canvas[where] = np.where(seen, self._label_block(part, tap, logits, seen), 0)
 
         for _ in self._pool.map(paint_block, self._blocks):
             pass
@@ -154,15 +203,12 @@ class Painter:
             return False
         return self._mask is None or self._mask.same(target, target - 1)
 
-    def _label_block(self, block: _Block, tap: Tap, logits: NDArray[Any]) -> NDArray[np.uint8]:
-        rows, columns = block.source
-        part = logits[:, rows, columns]
-        if tap.first != tap.last:
-            if self._before is None:
-                raise RuntimeError(f"plane {tap.first} was not kept")
-            part = part * np.float32(tap.weight_last)
-            part += self._before[:, rows, columns] * np.float32(tap.weight_first)
-        resized = self._resized(part, block)
+    def _label_block(
+        self, block: Block, tap: Tap, logits: NDArray[Any], inside: Mask | None
+    ) -> NDArray[np.uint8]:
+        resized = interpolate(block, tap, self._before, logits)
+        if self._chances is not None:
+            self._chances.keep(block.target, resized, inside)
         if self._regions:
             return _paint_regions(resized, self._values)
         classes = first_maximum(resized)
@@ -175,7 +221,7 @@ class Painter:
         self,
         classes: NDArray[Any],
         resized: NDArray[Any],
-        block: _Block,
+        block: Block,
         tap: Tap,
         logits: NDArray[Any],
     ) -> None:
@@ -193,13 +239,6 @@ class Painter:
         values = resampling.blend_voxels(planes, rows, columns)
         with np.errstate(over="ignore"):
             classes[where] = values.astype(np.float16).argmax(axis=0)
-
-    def _resized(self, part: NDArray[Any], block: _Block) -> NDArray[Any]:
-        """Resample logits (classes, source rows, source columns) to the block's voxels."""
-        rows, columns = block.rows, block.columns
-        if not all(band.unchanged for band in columns):
-            part = resampling.apply_columns(part, columns)
-        return rows.apply(part)
 
 
 def beyond_half(plane: int) -> str:

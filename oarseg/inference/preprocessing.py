@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from oarseg.errors import InputError
-from oarseg.imaging.arrays import Mask, Triple
+from oarseg.imaging.arrays import Labels, Mask, Triple
 from oarseg.imaging.slabs import HeldImage, Planes, SlabImage, crop_slabs, whole_image
 from oarseg.imaging.volume import Shape, Vector
 from oarseg.inference import resampling
-from oarseg.model.manifest import Manifest, Normalisation
+from oarseg.inference.tiling import Tiling, cut_tile
+from oarseg.model.manifest import Manifest, Normalisation, Stage
 
 Interval = tuple[int, int]
 IndexBox = tuple[Interval, Interval, Interval]
@@ -65,11 +66,48 @@ class Placement:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """The label map of the stage before, which a cascade sees as one channel for each label.
+
+    Attributes:
+        map: on the network's grid; filled once that stage has run.
+        labels: the values that have a channel, in order.
+        outside: where every image is 0 in the part that was kept, (z, y, x) of the network before
+            resampling: nnU-Net's label −1. None if there is no such voxel.
+    """
+
+    map: Labels
+    labels: tuple[int, ...]
+    outside: Mask | None = None
+
+
+@dataclass(frozen=True)
 class NetworkInput:
-    """What the network sees: (channels, *network_shape) float32, and its place."""
+    """What the network sees: (channels, *network_shape) float32, and its place.
+
+    Attributes:
+        hint: more channels, of a cascade.
+    """
 
     data: NDArray[np.float32]
     placement: Placement
+    hint: Hint | None = None
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, with those of the stage before."""
+        return len(self.data) + (len(self.hint.labels) if self.hint else 0)
+
+    def cut(self, window: Tiling, start: Shape, out: NDArray[Any]) -> None:
+        """Copy one tile into ``out`` (channels, *patch), zeros outside the image."""
+        count = len(self.data)
+        cut_tile(self.data, window, start, out[:count])
+        if self.hint is None:
+            return
+        labels = np.zeros((1, *window.patch), np.uint8)
+        cut_tile(self.hint.map[None], window, start, labels)
+        for channel, value in zip(out[count:], self.hint.labels, strict=True):
+            np.equal(labels[0], value, out=channel, casting="unsafe")
 
 
 @dataclass(frozen=True)
@@ -133,6 +171,28 @@ def preprocess(
     return NetworkInput(data, place)
 
 
+def make_hint(channels: Sequence[NDArray[Any] | SlabImage], place: Placement, stage: Stage) -> Hint:
+    """Make room for the label map of the stage before a cascade.
+
+    Args:
+        channels: as for ``preprocess``.
+        place: of the cascade's input.
+        stage: of the cascade.
+    """
+    images = [_along_network(channel, place.transpose) for channel in channels]
+    empty = np.zeros(place.network_shape, np.uint8)
+    return Hint(empty, stage.labels, _outside(images, place.box))
+
+
+def _outside(images: Sequence[SlabImage], box: IndexBox) -> Mask | None:
+    """Find the voxels of a box that are 0 in every image and in no hole; None without any."""
+    for image in images:
+        if all((part != 0).all() for _, part in crop_slabs(image, box)):
+            return None
+    outside = ~_filled(images)[_slices(box)]
+    return outside if outside.any() else None
+
+
 def _along_network(channel: NDArray[Any] | SlabImage, order: Triple) -> SlabImage:
     """Order an image's axes as the network's; what is computed in slabs is held if they differ."""
     if isinstance(channel, np.ndarray) or order != (0, 1, 2):
@@ -172,10 +232,10 @@ def network_placement(
     order = manifest.transpose_forward
     box = permute_axes(kept, order)
     crop = (box[0][1] - box[0][0], box[1][1] - box[1][0], box[2][1] - box[2][0])
-    network = resampling.new_shape(crop, permute_axes(spacing_mm, order), manifest.spacing_mm)
-    return Placement(
-        (shape[0], shape[1], shape[2]), spacing_mm, order, box, network, manifest.spacing_mm
-    )
+    image_mm = permute_axes(spacing_mm, order)
+    network_mm = manifest.network_spacing_mm(image_mm)
+    network = resampling.new_shape(crop, image_mm, network_mm)
+    return Placement((shape[0], shape[1], shape[2]), spacing_mm, order, box, network, network_mm)
 
 
 def nonzero_box(images: Sequence[SlabImage]) -> IndexBox:

@@ -183,14 +183,18 @@ def linear_taps(inputs: int, outputs: int, order: int) -> tuple[Tap, ...]:
 
 
 def voxel_taps(inputs: int, outputs: int, order: int) -> VoxelTaps:
-    """Collect the inputs of each output for order 0 or 1, with weights next to nothing too."""
-    rows = spline_matrix(inputs, outputs, order)
-    first = np.argmax(rows != 0, axis=1)
-    last = np.minimum(first + 1, inputs - 1)
-    indices = np.stack([first, last], axis=1)
-    weights = np.take_along_axis(rows, indices, axis=1)
-    weights[first == last, 1] = 0
-    return VoxelTaps(indices, weights)
+    """Collect the inputs of each output for order 0 or 1, weighed to the last digit as in SciPy.
+
+    Beyond an edge SciPy takes the edge's voxel twice, and adds two shares of it up.
+    """
+    if order == 0:
+        first = np.array([tap.first for tap in linear_taps(inputs, outputs, 0)], np.intp)
+        return VoxelTaps(np.stack([first, first], axis=1), np.tile([1.0, 0.0], (outputs, 1)))
+    at = (np.arange(outputs) + 0.5) * (inputs / outputs) - 0.5
+    before = np.floor(at)
+    share = at - before
+    indices = np.clip(np.stack([before, before + 1], axis=1).astype(np.intp), 0, inputs - 1)
+    return VoxelTaps(indices, np.stack([1 - share, share], axis=1))
 
 
 def blend_voxels(

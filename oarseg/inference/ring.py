@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Shape
+from oarseg.inference.confidence.agreement import WatchSums
 from oarseg.inference.half_precision import HalfArithmetic, _parts
 from oarseg.inference.tiling import Tiling, gaussian_weights
 
@@ -58,6 +59,7 @@ class Ring:
         joint: bool = False,
         pool: Executor,
         how: HalfArithmetic,
+        watch: WatchSums | None = None,
     ) -> None:
         """Allocate the buffers.
 
@@ -68,6 +70,7 @@ class Ring:
             joint: keep one sum over all folds instead of one for each.
             pool: runs classes concurrently.
             how: the arithmetic.
+            watch: is shown each final plane of sums before they are averaged.
         """
         depth, (height, width) = window.patch[0], window.shape[1:]
         self._window = window
@@ -81,6 +84,7 @@ class Ring:
         self._starts: list[Shape] = []
         self._pool = pool
         self._how = how
+        self._watch = watch
 
     def add(self, folds: Iterable[NDArray[Any]], start: Shape, first: int = 0) -> None:
         """Add a tile's logits (classes, *patch): each fold's, or their sum if it is joint.
@@ -141,6 +145,8 @@ class Ring:
         inside = self._window.inside
         totals = self._logits[:, :, slot, inside[1], inside[2]][:, :, rows, columns]
         weights = self._weights[slot, inside[1], inside[2]][rows, columns].copy()
+        if self._watch is not None:
+            self._watch(index, totals, rows, columns)
         # No tile covers the corners: their weights are 0.
         weights[weights == 0] = 1
         out = self._plane[:, rows, columns]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Labels
 from oarseg.imaging.volume import Shape
+from oarseg.inference.confidence.agreement import FoldAgreement
+from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
@@ -33,7 +35,7 @@ from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
-from oarseg.inference.ring import Ring
+from oarseg.inference.ring import LogitPlane, Ring
 from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest
 
@@ -69,6 +71,8 @@ def segment_streaming(
     progress: ReportProgress | None = None,
     threads: int = 1,
     gpu: Gpu | None = None,
+    agreement: FoldAgreement | None = None,
+    chances: Probabilities | None = None,
 ) -> Labels:
     """Label every voxel of the image's grid.
 
@@ -84,6 +88,8 @@ def segment_streaming(
         threads: for accumulating and resampling.
         gpu: where the engines' tiles and logits lie, which then accumulates and resamples;
             None for the host.
+        agreement: counts how far the folds agree, where each has a sum of its own on the host.
+        chances: keeps probabilities; not on a GPU.
 
     Returns:
         Label values (z, y, x) on the image's grid.
@@ -103,7 +109,15 @@ def segment_streaming(
     done = itertools.count(1)
     opened = (
         _open_host_stages(
-            net_input, work, chosen, manifest, labels, joint=joint, threads=max(threads, 1)
+            net_input,
+            work,
+            chosen,
+            manifest,
+            labels,
+            joint=joint,
+            threads=max(threads, 1),
+            agreement=agreement,
+            chances=chances,
         )
         if gpu is None
         else open_device_stages(
@@ -130,6 +144,44 @@ def segment_streaming(
             stages.painter.take(plane)
         stages.painter.close()
     return labels
+
+
+def stream_planes(
+    net_input: NetworkInput,
+    engines: Sequence[Engine],
+    manifest: Manifest,
+    work: Work,
+    *,
+    effort: Effort,
+    joint: bool,
+    pool: Executor,
+    begin: Callable[[Sequence[Engine]], None],
+    tick: Callable[[], None],
+) -> Iterator[LogitPlane]:
+    """Yield the final planes of one configuration in order, on the host.
+
+    Args:
+        work: from ``plan_tiles``, for the effort's step.
+        pool: runs classes concurrently.
+        begin: called with the engines before they compute a row of tiles.
+        tick: called after every tile.
+        net_input, engines, manifest, effort, joint: as for ``segment_streaming``.
+    """
+    chosen = _first_folds(engines, effort.folds)
+    classes, folds = len(manifest.labels), answers_of(chosen)
+    ensemble = Ensemble(net_input, work.window, chosen, joint=joint)
+    ring = Ring(work.window, classes, folds, joint=joint, pool=pool, how=half_arithmetic())
+    turned = mirror_flips(manifest, effort.mirror)
+    done = itertools.count(1)
+
+    def add(starts: Sequence[Shape]) -> None:
+        begin(chosen)
+        for answer in ensemble.row(starts, turned):
+            ring.add(answer.folds, answer.start, answer.first)
+            if next(done) % ensemble.turns == 0:
+                tick()
+
+    yield from _planes(work, add, ring)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,14 +270,18 @@ def _open_host_stages(
     *,
     joint: bool,
     threads: int,
+    agreement: FoldAgreement | None,
+    chances: Probabilities | None,
 ) -> Iterator[Stages]:
     place, window = net_input.placement, work.window
     classes, folds, how = len(manifest.labels), answers_of(engines), half_arithmetic()
     with ThreadPoolExecutor(threads) as pool:
+        compared = agreement if folds > 1 and not joint else None
+        watch = None if compared is None else compared.watch(place, work.mask, pool)
         yield Stages(
-            Ensemble(net_input.data, window, engines, joint=joint),
-            Ring(window, classes, folds, joint=joint, pool=pool, how=how),
-            Painter(place, manifest, labels, mask=work.mask, pool=pool),
+            Ensemble(net_input, window, engines, joint=joint),
+            Ring(window, classes, folds, joint=joint, pool=pool, how=how, watch=watch),
+            Painter(place, manifest, labels, mask=work.mask, pool=pool, chances=chances),
         )
 
 

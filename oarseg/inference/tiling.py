@@ -63,7 +63,8 @@ def lay_tiles(image: Shape, patch: Shape, *, step: float = STEP) -> Tiling:
     """Lay tiles over an image.
 
     Axes shorter than the patch are padded, ``floor(missing / 2)`` before the image and
-    the rest behind. Neighbouring tiles are at most ``step`` of a patch apart.
+    the rest behind. Neighbouring tiles are at most ``step`` of a patch apart; where a patch is
+    one voxel thick, as in nnU-Net's 2d, there is one for each voxel.
     """
     shape = tuple(max(n, p) for n, p in zip(image, patch, strict=True))
     before = tuple((s - n) // 2 for s, n in zip(shape, image, strict=True))
@@ -79,6 +80,8 @@ def lay_tiles(image: Shape, patch: Shape, *, step: float = STEP) -> Tiling:
 
 def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
     last = length - patch
+    if patch == 1:
+        return tuple(range(length))
     steps = math.ceil(last / (patch * step))
     if steps == 0:
         return (0,)
@@ -88,10 +91,12 @@ def _starts(length: int, patch: int, step: float) -> tuple[int, ...]:
 @lru_cache(maxsize=2)
 def gaussian_weights(patch: Shape) -> NDArray[np.float16]:
     """Compute the weights of a tile, in half precision as in nnU-Net; none is zero."""
-    impulse = np.zeros(patch)
-    impulse[tuple(n // 2 for n in patch)] = 1
-    weights = ndimage.gaussian_filter(impulse, [n * _SIGMA for n in patch], mode="constant")
-    weights /= weights.max() / _PEAK
+    # Of a patch of one plane those of nnU-Net's 2d.
+    sizes = patch[1:] if patch[0] == 1 else patch
+    impulse = np.zeros(sizes)
+    impulse[tuple(n // 2 for n in sizes)] = 1
+    weights = ndimage.gaussian_filter(impulse, [n * _SIGMA for n in sizes], mode="constant")
+    weights = weights.reshape(patch) / (weights.max() / _PEAK)
     # Through float32, as torch does: a few values would round differently.
     half: NDArray[np.float16] = weights.astype(np.float32).astype(np.float16)
     half[half == 0] = half[half > 0].min()

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from oarseg.cases.case import CaseProblem
+from oarseg.cases.case import PROBABILITY_MARK, CaseProblem
 from oarseg.cases.data_set_layout import CHANNEL_NUMBER
 from oarseg.cases.places import IMAGES, MASKS
 from oarseg.challenges.challenge import Challenge
@@ -157,6 +157,8 @@ def _classify_file(
 ) -> _File | None:
     """Classify a file by its name and its neighbours; None for an image."""
     stem, inside = _stem(path), path.parent != root
+    if stem.startswith(f"{path.parent.name}{PROBABILITY_MARK}"):
+        return None
     names = {organ.name for organ in challenge.organs}
     case, marker, structure = stem.rpartition("_OAR_")
     if marker:

@@ -101,6 +101,31 @@ class LabelRuns:
         rows = self._rows[:, wanted[self._labels]]
         return _joined(Runs(self._shape, *rows))
 
+    def drop(self, runs: Runs) -> dict[int, int]:
+        """Make background of voxels; return how many of each label they were.
+
+        Args:
+            runs: whole runs of ``of``, in order.
+        """
+        at = np.searchsorted(self._places(runs.z, runs.y, runs.start), self._firsts, "right") - 1
+        dropped = at >= 0
+        stops = self._places(runs.z, runs.y, runs.stop)
+        dropped[dropped] = self._firsts[dropped] < stops[at[dropped]]
+        lengths = (self._rows[3] - self._rows[2])[dropped]
+        counts = np.bincount(self._labels[dropped], weights=lengths)
+        self._rows, self._labels = self._rows[:, ~dropped], self._labels[~dropped]
+        return {int(label): int(counts[label]) for label in np.flatnonzero(counts)}
+
+    @property
+    def _firsts(self) -> RunNumbers:
+        return self._places(*self._rows[:3])
+
+    def _places(self, z: RunNumbers, y: RunNumbers, x: RunNumbers) -> RunNumbers:
+        """Number voxels in the order of the array; one more a row, where its last run may stop."""
+        _, height, width = self._shape
+        places: RunNumbers = (z * height + y) * (width + 1) + x
+        return places
+
 
 def _runs_of_plane(plane: NDArray[np.uint8], z: int) -> tuple[RunNumbers, NDArray[np.uint8]]:
     """Return (z, y, start, stop) of the runs of a plane's labels, and the labels."""

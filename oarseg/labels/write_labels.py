@@ -90,7 +90,7 @@ def write_nrrd(
     path: Path, grid: Grid, body: Deflated, fields: Mapping[str, str], *, layers: int = 1
 ) -> None:
     """Write a uint8 NRRD with key/value fields; several layers make a list axis, the fastest."""
-    _write(path, [_nrrd_header(grid, fields, layers), *body.gzip()])
+    _write(path, [nrrd_header(grid, fields, layers=layers), *body.gzip()])
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,10 @@ def _meta_header(
     return ("\n".join(lines) + "\n").encode("ascii")
 
 
-def _nrrd_header(grid: Grid, fields: Mapping[str, str], layers: int) -> bytes:
+def nrrd_header(
+    grid: Grid, fields: Mapping[str, str], *, layers: int = 1, kind: str = "unsigned char"
+) -> bytes:
+    """Compose the header of a NRRD in gzip, of values of a kind, little endian."""
     spacing = reversed_triple(grid.spacing_mm)
     vectors = [
         _bracketed(_space_direction(_column(grid, axis), spacing[axis])) for axis in range(3)
@@ -220,7 +223,7 @@ def _nrrd_header(grid: Grid, fields: Mapping[str, str], layers: int) -> bytes:
         sizes, vectors, kinds = [str(layers), *sizes], ["none", *vectors], ["list", *kinds]
     lines = [
         "NRRD0004",
-        "type: unsigned char",
+        f"type: {kind}",
         f"dimension: {len(sizes)}",
         "space: left-posterior-superior",
         f"sizes: {' '.join(sizes)}",

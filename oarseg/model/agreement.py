@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ def _channel_differences(model: ModelInterface, rules: Challenge) -> Iterator[st
     known = [socket.channel for socket in rules.sockets]
     names = [channel.name for channel in model.channels]
     for channel in model.channels:
+        if channel.window_hu is not None and channel.name != rules.reference.channel:
+            yield f"it takes a window of {channel.name}, which is not the reference CT"
         if channel.name not in known:
             yield f"it takes {channel.name}, the challenge gives {', '.join(known)}"
         elif rules.socket(channel.name).modality == "CT" and not _sees_a_ct(channel):
@@ -105,18 +108,28 @@ def _channel_differences(model: ModelInterface, rules: Challenge) -> Iterator[st
                 f"its {channel.name} is clipped to {channel.normalisation.lower:g} … "
                 f"{channel.normalisation.upper:g}, where no CT has a value"
             )
-    if names != [name for name in known if name in names]:
+    # Windows of one CT stand side by side.
+    if [name for name, _ in groupby(names)] != [name for name in known if name in names]:
         yield f"it takes {', '.join(names)} in this order, the challenge gives {', '.join(known)}"
 
 
 def _label_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:
     wanted = {structure.label: structure.name for structure in rules.structures}
-    named = zip(model.labels, file_names([label.name for label in model.labels]), strict=True)
-    found = {label.value: (label.name, name) for label, name in named if label.value != 0}
+    sides = [side for label in model.labels for side in _sides(label)]
+    named = zip(sides, file_names([name for _, name in sides]), strict=True)
+    found = {value: (told, name) for (value, told), name in named if value != 0}
     for value in sorted(set(found) | set(wanted)):
         mine, theirs = found.get(value, ("", "")), wanted.get(value)
         if theirs not in mine:
             yield f"label {value} is {mine[0] or 'unknown'} to it and {theirs or 'unknown'} there"
+
+
+def _sides(label: Label) -> tuple[tuple[int, str], ...]:
+    """Return value and name of each organ of a class, two where it holds both of a pair."""
+    if label.right is None:
+        return ((label.value, label.name),)
+    left, _, right = label.name.partition("+")
+    return ((label.value, left), (label.right, right))
 
 
 def _region_differences(model: ModelInterface, rules: Challenge) -> Iterator[str]:

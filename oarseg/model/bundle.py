@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -37,6 +38,17 @@ class Bundle:
         """List the ONNX files of one precision, one for each fold."""
         return tuple(self.folder / model.file for model in self.manifest.files(precision))
 
+    @property
+    def members(self) -> tuple[Bundle, ...]:
+        """The networks whose probabilities are averaged, each as a folder of its own."""
+        return tuple(replace(self, manifest=member) for member in self.manifest.members)
+
+    @property
+    def before(self) -> Bundle | None:
+        """The stage before the first networks, if these are a cascade."""
+        stage = self.manifest.before
+        return None if stage is None else replace(self, manifest=stage)
+
 
 def file_sha256(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
@@ -63,9 +75,10 @@ def load_bundle(folder: Path) -> Bundle:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     manifest = parse_manifest(text, source=str(path))
-    for model in manifest.models:
-        _check_file(folder, model)
-        check_network(folder / model.file, manifest)
+    for network in manifest.networks:
+        for model in network.models:
+            _check_file(folder, model)
+            check_network(folder / model.file, network)
     return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
 
 

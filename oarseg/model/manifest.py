@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -20,6 +21,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
+from oarseg.imaging.volume import Vector
 from oarseg.model.conditioning import Conditioning
 from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
 from oarseg.model.value_types import (
@@ -32,6 +34,7 @@ from oarseg.model.value_types import (
     ShortText,
     Spacing,
     SplineOrder,
+    WindowHu,
 )
 
 FORMAT_VERSION: Final = 1
@@ -93,12 +96,14 @@ class ChannelRecipe:
         absent_value: the value where there is no image.
         standardise: ``mean_one`` divides an MR by its mean over the patient, so that
             scanner gain does not matter; ``none`` leaves its values.
+        window_hu: the reference CT is clipped to it; several channels may be windows of one CT.
     """
 
     name: ShortName
     optional: bool = False
     absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+    window_hu: WindowHu | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -110,11 +115,14 @@ class Channel:
     optional: bool = False
     absent_value: Intensity = 0.0
     standardise: Literal["none", "mean_one"] = "none"
+    window_hu: WindowHu | None = None
 
     @property
     def recipe(self) -> ChannelRecipe:
         """The part that training and inference have in common."""
-        return ChannelRecipe(self.name, self.optional, self.absent_value, self.standardise)
+        return ChannelRecipe(
+            self.name, self.optional, self.absent_value, self.standardise, self.window_hu
+        )
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -143,6 +151,8 @@ class Label:
         value: what the label map holds where it is painted.
         members: of a region, the values in the training labels that it is made of; empty for
             a plain label, and where an older export did not note them.
+        right: of a class that holds both organs of a pair, the right one's value; ``value`` is
+            the left one's, and the name is both names with a ``+`` between.
     """
 
     value: Annotated[int, Field(ge=0, le=255)]
@@ -150,6 +160,7 @@ class Label:
     members: Annotated[
         tuple[Annotated[int, Field(ge=0, le=255)], ...], Field(max_length=256), FailFast()
     ] = ()
+    right: Annotated[int, Field(ge=1, le=255)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -198,13 +209,97 @@ class RunDefaults:
     time_limit_s: Annotated[float, Field(gt=0, le=LONGEST_RUN_S, strict=True)] | None = None
 
 
+ModelFiles = Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
+ParityRows = Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
+MirrorAxes = Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
+NetworkSpacing = tuple[Spacing | None, Spacing, Spacing]
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Network:
+    """The networks of one configuration beside a model's first; attributes as of ``Manifest``.
+
+    Attributes:
+        normalisations: of the model's channels, in their order.
+    """
+
+    configuration: ShortName
+    normalisations: Annotated[tuple[Normalisation, ...], Field(max_length=64), FailFast()]
+    spacing_mm: NetworkSpacing
+    patch_size: Triple
+    transpose_forward: tuple[Axis, Axis, Axis]
+    data_resampling: Resampling
+    logits_resampling: Resampling
+    mirror_axes: MirrorAxes
+    models: ModelFiles
+    parity: ParityRows
+
+
+@dataclass(frozen=True, config=STRICT)
+class Stage:
+    """The stage before a cascade, whose label map the cascade sees.
+
+    Attributes:
+        network: gives the label map.
+        labels: a channel of the cascade for each, 1 where the map has that value.
+        resampling: of the map onto the cascade's grid.
+    """
+
+    network: Network
+    labels: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1, max_length=255)
+    ]
+    resampling: Resampling
+
+    @model_validator(mode="after")
+    def _can_be_applied(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
+        if self.resampling.order > 1 or self.resampling.order_z > 0:
+            raise ValueError("resampling must be of order 0 or 1, and 0 along z")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT, kw_only=True)
+class Member(Network):
+    """Networks whose probabilities are averaged with those of a model's first.
+
+    Attributes:
+        stage: of a cascade; None for any other configuration.
+    """
+
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class KeepLargest:
+    """A step of nnU-Net's postprocessing: of what some labels make up, keep the largest part.
+
+    Attributes:
+        labels: values of the label map whose union is divided into connected parts.
+    """
+
+    labels: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=255, strict=True)], ...],
+        Field(min_length=1, max_length=255),
+        FailFast(),
+    ]
+
+
+PostprocessingSteps = Annotated[tuple[KeepLargest, ...], Field(max_length=512), FailFast()]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Manifest:
     """Everything that inference needs of a trained model.
 
+    A model has the networks of one configuration of nnU-Net, or of several, whose probabilities
+    are averaged. The first's are described by the manifest itself, the others' by ``further``.
+
     Attributes:
         spacing_mm, patch_size, mirror_axes: in the network's axes, that is after
-            ``transpose_forward`` of (z, y, x).
+            ``transpose_forward`` of (z, y, x). nnU-Net's 2d has a patch of one plane, and no
+            spacing along axis 0: images keep their own there.
         own_challenge: the challenge itself, if it is not one of the package's: a user's own, or
             one with a user's label table.
         labels: class k of the network is ``labels[k]``; without regions class 0 is
@@ -214,6 +309,11 @@ class Manifest:
         run: defaults of a run.
         conditioning: what was done to the training images before nnU-Net; None, in manifests
             that do not say, means what ``oarseg prepare`` does.
+        configuration: nnU-Net's name of the first networks' configuration; None in manifests
+            that do not say.
+        stage: the one before, if the first networks are a cascade.
+        further: networks of other configurations.
+        postprocessing: what nnU-Net found to improve its label maps, in order.
     """
 
     format_version: Literal[1]
@@ -221,22 +321,26 @@ class Manifest:
     title: ShortText
     warning: ShortText
     channels: Annotated[tuple[Channel, ...], Field(min_length=1, max_length=64), FailFast()]
-    spacing_mm: tuple[Spacing, Spacing, Spacing]
+    spacing_mm: NetworkSpacing
     patch_size: Triple
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
     logits_resampling: Resampling
     labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=256), FailFast()]
     regions: bool
-    mirror_axes: Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
-    models: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
-    parity: Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
+    mirror_axes: MirrorAxes
+    models: ModelFiles
+    parity: ParityRows
     training: LongText
     licence: LongText
     versions: Annotated[dict[ShortName, ShortName], Field(max_length=100)]
     own_challenge: Challenge | None = None
     run: RunDefaults = Field(default_factory=RunDefaults)
     conditioning: Conditioning | None = None
+    configuration: ShortName | None = None
+    stage: Stage | None = None
+    further: Annotated[tuple[Member, ...], Field(max_length=15), FailFast()] = ()
+    postprocessing: PostprocessingSteps = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -244,6 +348,8 @@ class Manifest:
             raise ValueError("transpose_forward must be a permutation of 0, 1, 2")
         if min(self.patch_size) < 1 or math.prod(self.patch_size) > LARGEST_PATCH:
             raise ValueError(f"patch_size must be positive, and {LARGEST_PATCH} voxels at most")
+        if self.spacing_mm[0] is None and self.patch_size[0] != 1:
+            raise ValueError("patch_size must be 1 along axis 0 where spacing_mm is not given")
         values = [label.value for label in self.labels]
         if self.regions and 0 in values:
             raise ValueError("labels of regions must be above 0, which is the background")
@@ -251,6 +357,8 @@ class Manifest:
             raise ValueError("labels must be two at least, the background and another")
         if not self.regions and values[0] != 0:
             raise ValueError("labels must begin with the background, value 0")
+        if self.pairs and (self.regions or any(left == 0 for left, _ in self.pairs)):
+            raise ValueError("labels of pairs must be above 0, and no regions")
         if self.own_challenge is not None and self.own_challenge.name != self.challenge:
             raise ValueError(f"own_challenge must be named {self.challenge!r}, as challenge says")
         return self
@@ -260,10 +368,10 @@ class Manifest:
         """Refuse names and values that occur twice, as one of the two would be lost."""
         lists: dict[str, list[object]] = {
             "mirror_axes": list(self.mirror_axes),
-            "names of channels": [channel.name for channel in self.channels],
+            "names of channels": [(c.name, c.window_hu) for c in self.channels],
             "names of labels": [label.name for label in self.labels],
             # Two regions may be painted alike.
-            "values of labels": [] if self.regions else [label.value for label in self.labels],
+            "values of labels": [] if self.regions else self._painted_values,
             "files of models": [model.file for model in self.models],
             "folds of one precision": [(model.fold, model.precision) for model in self.models],
         }
@@ -271,6 +379,83 @@ class Manifest:
             if len(set(entries)) != len(entries):
                 raise ValueError(f"{what} must differ from each other")
         return self
+
+    @model_validator(mode="after")
+    def _networks_fit(self) -> Self:
+        """Refuse further networks that are none of this model; each is checked as its manifest."""
+        if not self.further and self.stage is None:
+            return self
+        hashes: dict[str, str] = {}
+        for network in self.networks:
+            if network.transpose_forward != self.transpose_forward:
+                raise ValueError("transpose_forward of all networks must be the same")
+            for model in network.models:
+                if hashes.setdefault(model.file, model.sha256) != model.sha256:
+                    raise ValueError(f"file {model.file} must have one sha256")
+        return self
+
+    @property
+    def members(self) -> tuple[Manifest, ...]:
+        """The networks whose probabilities are averaged, each as a manifest of its own."""
+        own = replace(self, further=()) if self.further else self
+        return (own, *(self._of(member, member.stage) for member in self.further))
+
+    @property
+    def before(self) -> Manifest | None:
+        """The networks of the first configuration's stage before, as a manifest of its own."""
+        return None if self.stage is None else self._of(self.stage.network, None)
+
+    @property
+    def networks(self) -> tuple[Manifest, ...]:
+        """All networks in the order in which they run: members, each behind its stage."""
+        pairs = ((member.before, member) for member in self.members)
+        return tuple(network for pair in pairs for network in pair if network is not None)
+
+    @property
+    def inputs(self) -> int:
+        """The number of channels that the first networks take, with those of the stage before."""
+        return len(self.channels) + (len(self.stage.labels) if self.stage else 0)
+
+    def _of(self, network: Network, stage: Stage | None) -> Manifest:
+        if len(network.normalisations) != len(self.channels):
+            raise ValueError("normalisations must be as many as channels")
+        return replace(
+            self,
+            channels=tuple(
+                replace(channel, normalisation=how)
+                for channel, how in zip(self.channels, network.normalisations, strict=True)
+            ),
+            spacing_mm=network.spacing_mm,
+            patch_size=network.patch_size,
+            transpose_forward=network.transpose_forward,
+            data_resampling=network.data_resampling,
+            logits_resampling=network.logits_resampling,
+            mirror_axes=network.mirror_axes,
+            models=network.models,
+            parity=network.parity,
+            configuration=network.configuration,
+            stage=stage,
+            further=(),
+        )
+
+    def network_spacing_mm(self, image_mm: Vector) -> Vector:
+        """Complete the network's spacing for an image.
+
+        Args:
+            image_mm: the image's, in the network's axes.
+        """
+        along, *in_plane = self.spacing_mm
+        return (image_mm[0] if along is None else along, in_plane[0], in_plane[1])
+
+    @property
+    def _painted_values(self) -> list[object]:
+        rights = [label.right for label in self.labels if label.right is not None]
+        return [*(label.value for label in self.labels), *rights]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Labels (left, right) of the classes that hold both organs of a pair."""
+        return tuple((label.value, label.right) for label in self.labels if label.right is not None)
 
     @property
     def folds(self) -> tuple[str, ...]:
@@ -331,15 +516,55 @@ def _found_text(value: object) -> str:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
-    for key in ("own_challenge", "conditioning"):
+    for key in ("own_challenge", "conditioning", "configuration", "stage"):
         if document[key] is None:
             del document[key]
+    for member in document["further"]:
+        if member["stage"] is None:
+            del member["stage"]
+    if not document["further"]:
+        del document["further"]
     if manifest.run == RunDefaults():
         del document["run"]
+    if not manifest.postprocessing:
+        del document["postprocessing"]
+    for channel in document["channels"]:
+        if channel["window_hu"] is None:
+            del channel["window_hu"]
     for label in document["labels"]:
         if not label["members"]:
             del label["members"]
+        if label["right"] is None:
+            del label["right"]
     (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def describe_network(manifest: Manifest) -> Network:
+    """Describe a manifest's first networks as those of a stage."""
+    return Network(**_network_facts(manifest))
+
+
+def describe_member(manifest: Manifest) -> Member:
+    """Describe a manifest's first networks as a further member of another manifest."""
+    return Member(**_network_facts(manifest), stage=manifest.stage)
+
+
+def _network_facts(manifest: Manifest) -> dict[str, Any]:
+    same = (
+        "spacing_mm",
+        "patch_size",
+        "transpose_forward",
+        "data_resampling",
+        "logits_resampling",
+        "mirror_axes",
+        "models",
+        "parity",
+    )
+    return {
+        "configuration": manifest.configuration or "3d_fullres",
+        "normalisations": tuple(channel.normalisation for channel in manifest.channels),
+        **{name: getattr(manifest, name) for name in same},
+    }
 
 
 def class_labels(manifest: Manifest) -> NDArray[np.uint8]:

@@ -50,7 +50,7 @@ def check_network(path: Path, manifest: Manifest) -> None:
     graph = read_graph(path)
     patch = manifest.patch_size
     expected = (
-        {INPUT: ArrayType("float32", (1, len(manifest.channels), *patch))},
+        {INPUT: ArrayType("float32", (1, manifest.inputs, *patch))},
         {OUTPUT: ArrayType("float32", (1, len(manifest.labels), *patch))},
     )
     found = (graph.inputs, graph.outputs)

@@ -26,6 +26,12 @@ def _plain_file_name(name: str) -> str:
     return name
 
 
+def _rising(window: tuple[float, float]) -> tuple[float, float]:
+    if window[0] >= window[1]:
+        raise ValueError("must rise")
+    return window
+
+
 ShortName = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
 ShortText = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 LongText = Annotated[str, Field(max_length=10_000)]
@@ -36,6 +42,7 @@ OnnxFileName = Annotated[
     AfterValidator(_plain_file_name),
 ]
 Intensity = Annotated[float, Field(ge=-LARGEST_INTENSITY, le=LARGEST_INTENSITY)]
+WindowHu = Annotated[tuple[Intensity, Intensity], AfterValidator(_rising)]
 Spacing = Annotated[float, Field(ge=SPACING_RANGE_MM[0], le=SPACING_RANGE_MM[1])]
 SplineOrder = Annotated[int, Field(ge=0, le=5)]
 Axis = Annotated[int, Field(ge=0, le=2)]

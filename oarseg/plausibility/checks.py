@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from oarseg.challenges.pairs import name_pairs
 from oarseg.challenges.plausibility import Plausibility
 from oarseg.imaging.volume import Vector
 from oarseg.plausibility.measure import Measured
-from oarseg.plausibility.pairs import name_pairs
 from oarseg.plausibility.places import deviations
 
 CheckName = Literal["missing", "volume", "side", "ratio", "place", "cut", "parts", "gap", "density"]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from oarseg.challenges.pairs import name_pairs
 from oarseg.challenges.plausibility import Plausibility
 from oarseg.plausibility.checks import Finding, volume_ratio
 from oarseg.plausibility.measure import Measured
-from oarseg.plausibility.pairs import name_pairs
 
 DIGITS = 3
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.pairs import name_pairs
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.volume import Grid, Vector, Volume
 from oarseg.labels.runs import LabelRuns, Runs, number_parts
 from oarseg.plausibility.measure import stray_parts, usual_parts
 from oarseg.plausibility.midline import Midline, find_midline
-from oarseg.plausibility.pairs import name_pairs
 
 Repair = Literal["lr", "components"]
 # A part nearer to the midline may lie across it.
@@ -58,6 +58,8 @@ def repair_labels(
     Returns:
         The label map, and what was changed; the map itself where nothing was.
     """
+    if not asked:
+        return labels, ()
     turn = to_lps(labels.grid)
     upright, grid = turn.array(labels.array).copy(), turn.grid(labels.grid)
     changes: list[Change] = []
@@ -70,9 +72,27 @@ def repair_labels(
     return labels.with_array(np.ascontiguousarray(turn.back(upright))), tuple(changes)
 
 
+def find_wrong_sides(
+    labels: Volume, challenge: Challenge, *, body_mm: Vector | None = None
+) -> tuple[Change, ...]:
+    """Tell what the repair ``lr`` would change; see ``repair_labels``."""
+    turn = to_lps(labels.grid)
+    upright, grid = turn.array(labels.array), turn.grid(labels.grid)
+    return tuple(change for change, _, _ in _wrong_sides(upright, grid, challenge, body_mm))
+
+
 def _set_sides_right(
     upright: NDArray[np.uint8], grid: Grid, challenge: Challenge, body_mm: Vector | None
 ) -> Iterator[Change]:
+    for change, parts, label in _wrong_sides(upright, grid, challenge, body_mm):
+        parts.fill(upright, label)
+        yield change
+
+
+def _wrong_sides(
+    upright: NDArray[np.uint8], grid: Grid, challenge: Challenge, body_mm: Vector | None
+) -> Iterator[tuple[Change, Runs, int]]:
+    """Yield parts on the other's side, what they are to become, and its label."""
     runs = LabelRuns(upright)
     label_of = {structure.name: structure.label for structure in challenge.structures}
     pairs = name_pairs(label_of) if runs.whole else ()
@@ -89,8 +109,7 @@ def _set_sides_right(
             (right, left, _beyond(of_right, grid, midline, 1)),
         ):
             if len(parts):
-                parts.fill(upright, label_of[other])
-                yield Change("lr", name, other, parts.voxels)
+                yield Change("lr", name, other, parts.voxels), parts, label_of[other]
 
 
 def _centre(runs: Runs, grid: Grid) -> Vector:

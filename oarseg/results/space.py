@@ -16,6 +16,8 @@ DEFLATE_RATIO = 1032
 CONTENT_BYTES = 0.25
 # Headers, the blocks of a file system, the report.
 FILE_BYTES = 16 << 10
+# Per voxel of an organ's probabilities: halves until they are written, and these as floats.
+PROBABILITY_BYTES = 2 + 3
 # What is written beside a case: results.json, the journal, folders.
 RESERVE_BYTES = 1 << 20
 MIB = 1 << 20
@@ -69,7 +71,9 @@ def check_disk(output: Path) -> None:
         )
 
 
-def check_space(output: Path, case: Case, challenge: Challenge, voxels: int) -> None:
+def check_space(
+    output: Path, case: Case, challenge: Challenge, voxels: int, *, probabilities: int = 0
+) -> None:
     """Make sure that the disk has room for a case's outputs.
 
     Args:
@@ -77,12 +81,14 @@ def check_space(output: Path, case: Case, challenge: Challenge, voxels: int) -> 
         case: names the label file.
         challenge: gives the number of organs.
         voxels: of the label map.
+        probabilities: how many organs get a file of them.
 
     Raises:
         OutputError: the disk has too little room.
     """
     free = free_bytes(output)
     needed = estimate_output_bytes(case, challenge, voxels) + RESERVE_BYTES
+    needed += probabilities * voxels * PROBABILITY_BYTES
     if free is not None and needed > free:
         raise OutputError(
             f"{output}: expected about {needed / MIB:.0f} MiB for the outputs of this case, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,6 +122,7 @@ def stage_outputs(
     challenge: Challenge,
     labels: Volume,
     dicom: DicomRequest | None = None,
+    beside: Callable[[Path, Grid], Sequence[str]] | None = None,
 ) -> Iterator[StagedOutputs]:
     """Write a case's label file, Slicer segmentation, masks and DICOM objects to a stage.
 
@@ -134,6 +135,7 @@ def stage_outputs(
         challenge: names folder, structures and codes.
         labels: label map on the reference image's grid, uint8.
         dicom: the DICOM objects to write beside the masks.
+        beside: writes more files into the masks' folder, and returns their names.
 
     Raises:
         OutputError: disk full, read-only, or whatever the system says; nothing new is
@@ -162,6 +164,8 @@ def stage_outputs(
                 boxes=boxes,
                 request=dicom,
             )
+        if beside is not None:
+            names += beside(folder, labels.grid)
         yield StagedOutputs(
             case.name,
             stage,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import onnxruntime
 import torch
@@ -34,6 +34,7 @@ from oarseg.model.manifest import (
     Arithmetic,
     Channel,
     ChannelRecipe,
+    KeepLargest,
     Label,
     Manifest,
     ModelFile,
@@ -41,6 +42,9 @@ from oarseg.model.manifest import (
     Precision,
     RunDefaults,
     Runtime,
+    Stage,
+    describe_member,
+    describe_network,
     parse_manifest,
     write_manifest,
 )
@@ -49,6 +53,10 @@ from oarseg.model.onnx_file import OPSETS
 from oarseg.training.nnunet_files.checkpoint import Checkpoint, build_network, read_checkpoint
 from oarseg.training.nnunet_files.json_file import invalid, shown
 from oarseg.training.nnunet_files.own_challenge import channel_names, noted_challenge
+from oarseg.training.nnunet_files.postprocessing import (
+    find_postprocessing,
+    read_postprocessing,
+)
 from oarseg.training.nnunet_files.results_folder import (
     Results,
     Which,
@@ -115,6 +123,8 @@ class TrainedModel:
         checkpoints: one per fold, in the order of the ensemble.
         challenge: what it was trained for.
         conditioning: what was done to its training images before nnU-Net.
+        stage: the stage before, of a cascade.
+        postprocessing: what nnU-Net found to improve its label maps.
     """
 
     results: Results
@@ -122,6 +132,8 @@ class TrainedModel:
     checkpoints: Mapping[str, Checkpoint]
     challenge: Challenge
     conditioning: Conditioning
+    stage: TrainedModel | None = None
+    postprocessing: tuple[KeepLargest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,47 +200,158 @@ def export_ensemble(
     out: Path,
     *,
     card: Card,
+    more: Sequence[Path] = (),
     folds: Sequence[str] = (),
     checkpoint: Which = "final",
     challenge: Challenge | None = None,
     preprocessed: Path | None = None,
+    postprocessing: Path | Literal["auto", "none"] = "auto",
     precisions: Sequence[Precision] = get_args(Precision),
 ) -> Manifest:
-    """Write a weights folder from a results folder.
+    """Write a weights folder from a results folder, or from several.
 
     Args:
-        folder: nnU-Net's ``<trainer>__<plans>__<configuration>``.
+        folder: nnU-Net's ``<trainer>__<plans>__<configuration>``; of a cascade the stage before
+            is taken from the folder beside it.
         out: the weights folder; replaced only once everything has succeeded.
         card: title, warning, training data and licence in words.
+        more: results folders of other configurations, whose probabilities are averaged with the
+            first's.
         folds: names of the folds, as in ``fold_<name>``; empty takes those that are finished.
         checkpoint: each fold's last or best.
         challenge: the challenge that the model was trained for; None takes the one that
             ``prepare`` noted, or else makes one of ``dataset.json``.
         preprocessed: cases to compare on, see ``patches_from``; None uses smooth noise.
+        postprocessing: nnU-Net's ``postprocessing.json``; ``auto`` takes the one that it left in
+            ``folder`` for these folds, if it is there.
         precisions: precisions to try; one below its bar is left out.
 
     Raises:
-        InputError: the results folder cannot be exported.
+        InputError: a results folder cannot be exported, or they are not of one data set.
         WeightsError: float32 itself differs from torch, or the model is not one for the
             challenge.
     """
-    model = read_model(folder, folds=folds, checkpoint=checkpoint, challenge=challenge, card=card)
-    results = model.results
-    samples = patches_from(preprocessed, results) if preprocessed else smooth_noise(results)
-    models: list[ModelFile] = []
-    figures: list[Parity] = []
+    # What was determined for one configuration is not for its average with others.
+    steps = "none" if more and postprocessing == "auto" else postprocessing
+    models = [
+        read_model(
+            each,
+            folds=folds,
+            checkpoint=checkpoint,
+            challenge=challenge,
+            card=card,
+            postprocessing=steps if number == 0 else "none",
+        )
+        for number, each in enumerate((folder, *more))
+    ]
+    _check_together(models, card)
+    several = len(models) > 1 or models[0].stage is not None
+    if preprocessed and several:
+        raise InputError(
+            f"{preprocessed}: the cases of one configuration do not do for several; leave "
+            "--preprocessed out to compare on noise"
+        )
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as scratch:
-        for fold, read in model.checkpoints.items():
-            stem = Path(scratch) / f"{card.name}_fold_{fold}"
-            for precision, parity in _written(results, read, stem, samples, precisions):
-                file = stem.with_name(parity[0].file)
-                models.append(ModelFile(file.name, file_sha256(file), fold, precision))
-                figures.extend(parity)
-        models = _whole_precisions(models, tuple(model.checkpoints))
-        manifest = describe_manifest(model, card, models, figures)
+        exporter = _Exporter(Path(scratch), card, preprocessed, precisions, several)
+        manifest = join_members([exporter.manifest_of(model) for model in models])
         write_manifest(manifest, Path(scratch))
         _install(Path(scratch), out, manifest)
     return manifest
+
+
+def join_members(manifests: Sequence[Manifest]) -> Manifest:
+    """Make one manifest of several configurations' own."""
+    first, *others = manifests
+    return replace(first, further=tuple(describe_member(other) for other in others))
+
+
+@dataclass
+class _Exporter:
+    """Writes the networks of several results folders, each folder's once.
+
+    Attributes:
+        folder: to write to.
+        several: there is more than one configuration.
+    """
+
+    folder: Path
+    card: Card
+    preprocessed: Path | None
+    precisions: Sequence[Precision]
+    several: bool
+    done: dict[Path, Manifest] = field(default_factory=dict)
+
+    def manifest_of(self, model: TrainedModel) -> Manifest:
+        """Write a model's networks, and its stage's; return their manifest."""
+        stage = None if model.stage is None else self.manifest_of(model.stage)
+        source = model.results.folder.resolve()
+        if source not in self.done:
+            self.done[source] = self._written(model)
+        return with_stage(self.done[source], model, stage)
+
+    def _written(self, model: TrainedModel) -> Manifest:
+        results = model.results
+        samples = (
+            patches_from(self.preprocessed, results) if self.preprocessed else smooth_noise(results)
+        )
+        files: list[ModelFile] = []
+        figures: list[Parity] = []
+        for fold, read in model.checkpoints.items():
+            stem = self.folder / f"{self._name(model)}_fold_{fold}"
+            for precision, parity in _written(results, read, stem, samples, self.precisions):
+                file = stem.with_name(parity[0].file)
+                files.append(ModelFile(file.name, file_sha256(file), fold, precision))
+                figures.extend(parity)
+        kept = _whole_precisions(files, tuple(model.checkpoints))
+        return describe_manifest(model, self.card, kept, figures)
+
+    def _name(self, model: TrainedModel) -> str:
+        """Begin the files' names so that those of two folders differ."""
+        if not self.several:
+            return self.card.name
+        return f"{self.card.name}_{len(self.done) + 1}_{model.results.configuration}"
+
+
+def with_stage(manifest: Manifest, model: TrainedModel, stage: Manifest | None) -> Manifest:
+    """Complete a cascade's manifest by that of the stage before it."""
+    if stage is None:
+        return manifest
+    results = model.results
+    how = results.settings.resampling_fn_seg_kwargs.recipe()
+    return replace(manifest, stage=Stage(describe_network(stage), results.hints, how))
+
+
+def _check_together(models: Sequence[TrainedModel], card: Card) -> None:
+    """Make sure that models can be averaged, and what is made of them can be described.
+
+    Raises:
+        InputError: they are of different data sets, or a cascade's stage cannot be used.
+    """
+    first = models[0]
+    for other in models[1:]:
+        same = (
+            [c.recipe for c in other.interface.channels]
+            == [c.recipe for c in first.interface.channels]
+            and other.interface.labels == first.interface.labels
+            and other.interface.regions == first.interface.regions
+            and other.conditioning == first.conditioning
+        )
+        if not same:
+            raise InputError(
+                f"{other.results.folder}: expected the channels and labels of "
+                f"{first.results.folder}, found others; only models of one data set are averaged"
+            )
+    try:
+        join_members([outline(model, card) for model in models])
+    except ValidationError as error:
+        raise invalid(first.results.folder, error, inside="the model") from error
+
+
+def outline(model: TrainedModel, card: Card) -> Manifest:
+    """Describe a model before it is written."""
+    file = ModelFile(f"{card.name}_fold_0_fp32.onnx", "0" * 64, "0", "fp32")
+    stage = None if model.stage is None else outline(model.stage, card)
+    return with_stage(describe_manifest(model, card, [file], []), model, stage)
 
 
 def read_model(
@@ -238,6 +361,7 @@ def read_model(
     folds: Sequence[str] = (),
     checkpoint: Which = "final",
     challenge: Challenge | None = None,
+    postprocessing: Path | Literal["auto", "none"] = "auto",
 ) -> TrainedModel:
     """Read and check everything that an export needs, before the long work.
 
@@ -256,14 +380,71 @@ def read_model(
         checkpoints = {fold: read_checkpoint(path) for fold, path in paths.items()}
         how = _conditioning(results, rules)
         agreement.check_region(card.run.region, rules)
-        model = TrainedModel(results, interface, checkpoints, rules, how)
-        file = ModelFile(f"{card.name}_fold_0_fp32.onnx", "0" * 64, "0", "fp32")
-        describe_manifest(model, card, [file], [])  # what inference would refuse
+        stage = _read_stage(
+            results, card=card, folds=tuple(paths), checkpoint=checkpoint, challenge=rules
+        )
+        steps = _postprocessing(results, tuple(checkpoints), postprocessing)
+        model = TrainedModel(results, interface, checkpoints, rules, how, stage, steps)
+        outline(model, card)  # what inference would refuse
     except ValidationError as error:
         raise invalid(folder, error, inside="the model") from error
     for read in model.checkpoints.values():
         build_network(results, read)
     return model
+
+
+def _read_stage(
+    results: Results,
+    *,
+    card: Card,
+    folds: Sequence[str],
+    checkpoint: Which,
+    challenge: Challenge,
+) -> TrainedModel | None:
+    """Read the stage before a cascade, with the cascade's folds as nnU-Net's instructions say."""
+    folder = results.stage_folder
+    if folder is None:
+        return None
+    if not folder.is_dir():
+        raise InputError(
+            f"{results.folder}: is a cascade, expected its stage before in {folder}, found none; "
+            "put that results folder beside it"
+        )
+    found = read_model(
+        folder,
+        card=card,
+        folds=folds,
+        checkpoint=checkpoint,
+        challenge=challenge,
+        postprocessing="none",
+    )
+    if found.stage is not None or found.results.dataset.labels != results.dataset.labels:
+        raise InputError(
+            f"{folder}: expected a stage with the labels of {results.folder.name} and none before "
+            "it, found another; retrain the cascade on it"
+        )
+    return found
+
+
+def _postprocessing(
+    results: Results, folds: Sequence[str], chosen: Path | Literal["auto", "none"]
+) -> tuple[KeepLargest, ...]:
+    """Read the file that was named, or the one that lies there."""
+    if chosen == "none":
+        return ()
+    if results.dataset.oarseg.classes is not None:
+        # Of a class that holds both organs of a pair it would leave one.
+        if chosen != "auto":
+            raise InputError(
+                f"{chosen}: expected no postprocessing for a model with merged pairs; pass "
+                "--postprocessing none, and --repair components to oarseg segment"
+            )
+        return ()
+    path = find_postprocessing(results, folds) if chosen == "auto" else chosen
+    if path is None:
+        return ()
+    painted = {label.value for label in results.dataset.classes}
+    return read_postprocessing(path, painted | set(results.dataset.values))
 
 
 def trained_challenge(results: Results) -> Challenge:
@@ -393,6 +574,8 @@ def describe_manifest(
     results, interface = model.results, model.interface
     settings = results.settings
     axes = set.intersection(*(set(c.mirror_axes) for c in model.checkpoints.values()))
+    if settings.flat:
+        axes = {axis + 1 for axis in axes}
     kept = {file.file for file in models}
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -419,6 +602,8 @@ def describe_manifest(
         own_challenge=agreement.own_facts(model.challenge),
         run=_run_defaults(model, card),
         conditioning=model.conditioning,
+        configuration=results.configuration,
+        postprocessing=model.postprocessing,
     )
 
 
@@ -446,6 +631,7 @@ def _channels(results: Results, challenge: Challenge) -> tuple[Channel, ...]:
             recipe.optional,
             recipe.absent_value,
             recipe.standardise,
+            recipe.window_hu,
         )
         for number, recipe in enumerate(recipes)
     )
@@ -479,9 +665,14 @@ def _named_files(out: Path) -> list[str]:
     """The ONNX files of an earlier export; none where its manifest cannot be read."""
     try:
         text = (out / MANIFEST).read_bytes()
-        return [model.file for model in parse_manifest(text, source=str(out)).models]
+        manifest = parse_manifest(text, source=str(out))
     except (OSError, WeightsError):
         return []
+    return sorted(_all_files(manifest))
+
+
+def _all_files(manifest: Manifest) -> set[str]:
+    return {model.file for network in manifest.networks for model in network.models}
 
 
 def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
@@ -490,7 +681,7 @@ def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
     Files that no manifest there names may be anything, and stay.
     """
     out.mkdir(parents=True, exist_ok=True)
-    keep = {model.file for model in manifest.models}
+    keep = _all_files(manifest)
     for name in _named_files(out):
         (out / name).unlink(missing_ok=True)
     for name in [*sorted(keep), MANIFEST]:

@@ -150,7 +150,10 @@ def smooth_noise(results: Results, *, count: int = 4, seed: int = 0) -> Patches:
     """Make inputs when there is no data: noise smoothed over a few voxels."""
     noise = np.random.default_rng(seed).normal(size=(count, *results.input_shape))
     smooth = gaussian_filter(noise, (0, 0, 2, 2, 2))
-    return Patches((smooth / smooth.std()).astype(np.float32), "smooth noise")
+    smooth /= smooth.std()
+    hints = smooth[:, len(results.dataset.channels) :]
+    hints[...] = hints > 1  # a cascade's are masks
+    return Patches(smooth.astype(np.float32), "smooth noise")
 
 
 def patches_from(preprocessed: Path, results: Results, *, count: int = 6) -> Patches:

@@ -50,6 +50,8 @@ class TrainerSettings:
         optional_channels: index and absent value (as the network sees it) of each.
         bfloat16_on_cpu: autocast to bfloat16 where the CPU trains and computes in it;
             elsewhere it would be emulated, many times slower.
+        merge_pairs: left and right organ of a pair are one class, and ``segment`` tells the sides
+            by anatomy: a quarter fewer classes, and no side to learn.
         seed: of the initial weights, of dropout and of drawn contrast, plus the fold.
         deterministic: draw every patch and its augmentation from the seed too, in one order
             and in the training's own process, so that a training can be repeated to the bit
@@ -74,6 +76,7 @@ class TrainerSettings:
     resampled_tissues: Probability = 0.0
     optional_channels: tuple[tuple[int, float], ...] = ()
     bfloat16_on_cpu: bool = False
+    merge_pairs: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     deterministic: bool = False
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.errors import DeviceError
 from oarseg.imaging.volume import Shape
+from oarseg.inference.configurations.case_input import CaseInput
+from oarseg.inference.configurations.model_parts import ModelPart, parts_of
 from oarseg.inference.deadline import Deadline, choose_effort, describe_losses
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import BF16_MIN_DICE, Engines
@@ -69,13 +71,13 @@ class Computation:
     """Chooses how one case is computed, and notes it.
 
     Attributes:
-        network: the preprocessed case.
+        network: the preprocessed case, for each configuration of the model.
         body: the part to label; None labels everything.
         run: what is the same for every case.
         notes: gets the effort, what was given up, and warnings.
     """
 
-    network: NetworkInput
+    network: CaseInput
     body: BlockMask | None
     run: RunDescription
     notes: Notes
@@ -92,7 +94,8 @@ class Computation:
         """
         notes = self.notes
         engines = self.prove(engines)
-        whole = Effort(mirror=self.run.mirroring and bool(self.run.weights.manifest.mirror_axes))
+        networks = self.run.weights.manifest.networks
+        whole = Effort(mirror=self.run.mirroring and any(n.mirror_axes for n in networks))
         notes.effort = whole
         if deadline is None:
             return engines
@@ -115,15 +118,14 @@ class Computation:
         """Note as much effort as fits into the time left; return its expected seconds."""
         self.notes.effort, expected = choose_effort(
             deadline.left(),
-            self.network,
-            engines,
-            self.run.weights.manifest,
+            parts_of(self.run.weights.manifest, self.network, engines),
             whole=whole,
             joint=self.notes.sums.joint,
             mask=self.body,
             threads=self.run.threads,
         )
-        self.notes.given_up = describe_losses(whole, self.notes.effort, engines.folds)
+        folds = max(part.folds for part in engines.all)
+        self.notes.given_up = describe_losses(whole, self.notes.effort, folds)
         return expected
 
     def _open_faster(self, engines: Engines) -> Engines | None:
@@ -135,7 +137,7 @@ class Computation:
         run, how = self.run, engines.choice
         if (how.engine, how.arithmetic) != ("openvino", "float32") or run.precision == "fast":
             return None
-        if choice.fast_arithmetic(run.weights.manifest) == "f32":
+        if all(choice.fast_arithmetic(n) == "f32" for n in run.weights.manifest.networks):
             return None
         fast = choice.open_engines(
             run.weights,
@@ -157,7 +159,7 @@ class Computation:
         Returns:
             ``engines`` if they were measured or agree, else the exact ones.
         """
-        if engines.measured:
+        if all(part.measured for part in engines.all):
             return engines
         if engines.choice.device == "cuda":
             return self._prove_on_gpu(engines)
@@ -177,18 +179,26 @@ class Computation:
         except (NoCudaError, DeviceError) as why:
             self.notes.warn(f"{engines.choice.arithmetic} was not compared with float32: {why}")
             return engines
-        return replace(engines, measured=True) if agrees else exact
+        return engines.as_measured() if agrees else exact
 
     def _agrees(self, engines: Engines, exact: Engines) -> bool:
         """Compare two ensembles on the case, and note how they agree."""
-        notes, manifest = self.notes, self.run.weights.manifest
-        work = plan_tiles(self.network.placement, manifest, mask=self.body)
+        manifest = self.run.weights.manifest
+        fast, sure = (parts_of(manifest, self.network, each) for each in (engines, exact))
+        return all(self._agree(*pair) for pair in zip(fast, sure, strict=True))
+
+    def _agree(self, fast: ModelPart, exact: ModelPart) -> bool:
+        """Compare one configuration's."""
+        if fast.engines.measured:
+            return True
+        notes, network, manifest = self.notes, fast.net_input, fast.manifest
+        work = plan_tiles(network.placement, manifest, mask=self.body)
         found = compare_engines(
-            self.network, work, manifest, engines, exact, joint=notes.sums.joint
+            network, work, manifest, fast.engines, exact.engines, joint=notes.sums.joint
         )
         notes.comparison = found.text
         if not found.passed:
-            name = engines.choice.arithmetic
+            name = fast.engines.choice.arithmetic
             notes.warn(f"computed in float32: {name} is not exact enough, {found.text}")
         return found.passed
 
@@ -231,7 +241,7 @@ def _tile_labels(
     tiles: Sequence[Shape],
 ) -> NDArray[np.uint8]:
     """Label single tiles, (tiles, *patch), by the sum of the folds' logits."""
-    predict = Ensemble(network.data, work.window, engines, joint=True)
+    predict = Ensemble(network, work.window, engines, joint=True)
     labels = np.empty((len(tiles), *work.window.patch), np.uint8)
     for answer, out in zip(predict.row(tiles), labels, strict=True):
         (logits,) = answer.folds

@@ -7,10 +7,12 @@ with the measured peak of a process.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from oarseg.imaging.grids import FINE_MM
 from oarseg.imaging.slabs import SLAB
 from oarseg.imaging.volume import Grid
+from oarseg.inference.configurations.case_input import see_the_same
 from oarseg.inference.preprocessing import IndexBox, Placement, network_placement
 from oarseg.inference.resampling import choose_scheme
 from oarseg.inference.streaming import buffer_bytes
@@ -54,27 +56,58 @@ def forecast_memory(
     Raises:
         InputError: the CT is too small for the model's spacing.
     """
-    place = network_placement(grid.shape, grid.spacing_mm, manifest, box)
+    networks = manifest.networks
+    places = [network_placement(grid.shape, grid.spacing_mm, each, box) for each in networks]
+    pairs = list(zip(places, networks, strict=True))
     libraries = _ELASTIX if mr_voxels else 0
-    before = _input_bytes(place, manifest) + _resizing_bytes(place, manifest) + libraries
+    inputs = _input_bytes(pairs)
+    before = inputs + max(_resizing_bytes(*pair) for pair in pairs) + libraries
     before += FLOAT * mr_voxels + _moved_bytes(grid, manifest)
     registering = 2 * FLOAT * mr_voxels + _fine_bytes(grid) + libraries if mr_voxels else 0
     # The images have been freed by then.
-    with_network = _input_bytes(place, manifest) + grid.voxels - images_bytes + libraries
-    # The engines allocated their own tile of logits when they were opened.
-    folds = len(manifest.folds)
-    tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
-    sums = 1 if joint else folds
+    with_network = inputs + grid.voxels - images_bytes + libraries
     fixed = SLACK + activations
     if sums_on_host:
-        fixed += buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
+        fixed += _sums_bytes(pairs, joint=joint)
     scaling = max(SLACK + before - fixed, SLACK + registering - fixed, with_network, 0)
     slices = grid.shape[0]
     return Need("segmenting this CT", fixed, math.ceil(scaling / slices), slices)
 
 
-def _input_bytes(place: Placement, manifest: Manifest) -> int:
-    return FLOAT * len(manifest.channels) * math.prod(place.network_shape)
+Placed = tuple[Placement, Manifest]
+
+
+def _input_bytes(pairs: Sequence[Placed]) -> int:
+    """Size of what the networks see; configurations that see the same share an array."""
+    total = 0
+    for number, (place, manifest) in enumerate(pairs):
+        voxels = math.prod(place.network_shape)
+        if not any(see_the_same(other, manifest) for _, other in pairs[:number]):
+            total += FLOAT * len(manifest.channels) * voxels
+        if manifest.stage is not None:
+            # The map of the stage before, on the cascade's grid and on the image's.
+            total += voxels + math.prod(place.crop_shape)
+    return total
+
+
+def _sums_bytes(pairs: Sequence[Placed], *, joint: bool) -> int:
+    """Size of the sums of the configurations that run together, or of a stage before if larger."""
+    sums = [_buffer_bytes(place, manifest, joint=joint) for place, manifest in pairs]
+    stages = [manifest.stage is not None for _, manifest in pairs[1:]]
+    alone = [size for size, stage in zip(sums, [*stages, False], strict=True) if stage]
+    together = sum(sums) - sum(alone)
+    return max([together, *alone])
+
+
+def _buffer_bytes(place: Placement, manifest: Manifest, *, joint: bool) -> int:
+    # The engines allocated their own tile of logits when they were opened.
+    folds = len(manifest.folds)
+    tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
+    sums = 1 if joint else folds
+    # A cascade's channels of the stage before, of one tile.
+    hints = 0 if manifest.stage is None else len(manifest.stage.labels)
+    shown = FLOAT * hints * math.prod(manifest.patch_size)
+    return shown + buffer_bytes(place.network_shape, manifest, sums=sums, tiles=tiles)
 
 
 def _resizing_bytes(place: Placement, manifest: Manifest) -> int:

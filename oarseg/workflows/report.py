@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.cases.case import Case, label_path
+from oarseg.cases.case import Case, label_path, probability_name
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.volume import Grid
+from oarseg.inference.confidence.agreement import FoldAgreement
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
+from oarseg.model.manifest import Manifest
 from oarseg.system.usage import Steps, peak_mib, resident_mib
 from oarseg.system.versions import package_versions
 from oarseg.workflows.dicom_outputs import dicom_record
@@ -38,7 +41,10 @@ class Notes:
         sums: where sums of logits lay, and whether the folds shared one because each fold's own
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
+        agreement: how far the folds agree on each organ; None where they were not compared.
+        sides: how left and right were told apart; None where the model tells them.
         repair: what was repaired; None if that was not asked for.
+        postprocessing: what the model's own postprocessing removed; None if it has none.
     """
 
     steps: Steps = field(default_factory=Steps)
@@ -49,6 +55,9 @@ class Notes:
     comparison: str = ""
     checks: dict[str, Any] | None = None
     repair: dict[str, Any] | None = None
+    postprocessing: dict[str, Any] | None = None
+    agreement: dict[str, Any] | None = None
+    sides: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
     def warn(self, message: str) -> None:
@@ -68,6 +77,29 @@ def organ_volumes_cm3(
     return {
         organ.name: round(float(count[list(organ.labels)].sum()) * grid.voxel_volume_mm3 / 1000, 3)
         for organ in challenge.organs
+    }
+
+
+def agreement_record(
+    agreement: FoldAgreement,
+    challenge: Challenge,
+    folds: int,
+    pairs: Sequence[tuple[int, int]] = (),
+) -> dict[str, Any] | None:
+    """Describe how far the folds agree on each organ; None where they were not compared."""
+    if not agreement.pairs:
+        return None
+    # A class that holds both organs of a pair is compared as a whole.
+    painted = {right: left for left, right in pairs}
+    dice = {
+        organ.name: agreement.dice({painted.get(label, label) for label in organ.labels})
+        for organ in challenge.organs
+    }
+    return {
+        "folds": folds,
+        "mean_pairwise_dice": {
+            name: None if value is None else round(value, 4) for name, value in dice.items()
+        },
     }
 
 
@@ -105,6 +137,7 @@ def case_report(
             "warning": manifest.warning,
             "manifest_sha256": run.weights.sha256,
             "folds": manifest.folds,
+            **_configurations(manifest),
         },
         "device": asdict(engines.choice),
         "threads": run.threads,
@@ -131,10 +164,25 @@ def case_report(
         ],
         "peak_mib": round(_run_peak_mib(supervised=run.supervised)),
         "volumes_cm3": volumes_cm3,
+        "probabilities": {name: probability_name(case.name, name) for name in run.probabilities},
+        "fold_agreement": notes.agreement,
+        "sides": notes.sides,
         "checks": notes.checks,
         "repair": notes.repair,
+        "postprocessing": notes.postprocessing,
         "warnings": notes.warnings,
         "versions": package_versions(),
+    }
+
+
+def _configurations(manifest: Manifest) -> dict[str, Any]:
+    """Say what runs, in order, where a model has more than one configuration."""
+    if len(manifest.networks) == 1:
+        return {}
+    return {
+        "configurations": [
+            {"name": network.configuration, "folds": network.folds} for network in manifest.networks
+        ]
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg import registration
-from oarseg.cases.case import Case
+from oarseg.cases.case import Case, probability_name
 from oarseg.errors import DeviceError, RegistrationError
 from oarseg.imaging.orientation import Turn
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.body import body_box, find_body
 from oarseg.inference.channels import build_channels, is_registered, read_images
+from oarseg.inference.confidence.agreement import FoldAgreement
+from oarseg.inference.confidence.probabilities import Probabilities
+from oarseg.inference.configurations.case_input import CaseInput
+from oarseg.inference.configurations.case_input import preprocess_case as preprocess
+from oarseg.inference.configurations.segment import segment_case_input as stream
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.footprint import BlockMask
-from oarseg.inference.preprocessing import NetworkInput
-from oarseg.inference.preprocessing import preprocess as preprocess
-from oarseg.inference.streaming import segment_streaming as stream
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
+from oarseg.results.probability_files import write_probabilities
 from oarseg.system.log import ProgressLine
 from oarseg.workflows.dicom_outputs import check_segmentation_memory, dicom_request
 from oarseg.workflows.effort import Computation
-from oarseg.workflows.report import Notes, case_report, organ_volumes_cm3, warn_of_empty
+from oarseg.workflows.report import (
+    Notes,
+    agreement_record,
+    case_report,
+    organ_volumes_cm3,
+    warn_of_empty,
+)
 from oarseg.workflows.review.judge_organs import centre_of_body, judge_organs
 from oarseg.workflows.review.report_pages import drop_page
 from oarseg.workflows.settings import RunDescription
@@ -88,7 +97,7 @@ def segment_case(
         notes.warnings.append(run.challenge.notice)
     prepared = _prepare(case, run, notes, engines)
     with gate or nullcontext(), notes.steps.step("segmentation"):
-        predicted = _predict_labels(case, prepared, run, notes, engines, deadline)
+        predicted = _predict_labels(case, prepared, run, notes, engines, deadline, output)
     grid, turn, body = prepared.stored, prepared.turn, prepared.body
     labels = Volume(turn.back(predicted.labels), grid)
     del prepared
@@ -106,8 +115,10 @@ def segment_case(
                     challenge=run.challenge,
                     labels=labels,
                     dicom=dicom_request(case, run),
+                    beside=_probability_writer(case, predicted.chances, turn),
                 )
             )
+        predicted.close()
         drop_page(output, case.name)
         written = staged.commit(case_report(case, run, predicted.used, notes, volumes_cm3))
     log.info(
@@ -125,14 +136,14 @@ class _Prepared:
     """The network's input, and what maps its answer back onto the CT.
 
     Attributes:
-        network: the preprocessed channels.
+        network: the preprocessed channels, for each configuration of the model.
         stored: the CT's grid as its file has it.
         turn: from the stored grid to the one whose axes the network knows.
         body: the blocks that hold the patient; None where no body was found.
         size: what its memory depends on.
     """
 
-    network: NetworkInput
+    network: CaseInput
     stored: Grid
     turn: Turn
     body: BlockMask | None
@@ -141,11 +152,21 @@ class _Prepared:
 
 @dataclass(frozen=True, eq=False)
 class _Predicted:
-    """A label map, and the engines that computed it and that the next case begins with."""
+    """A label map, and the engines that computed it and that the next case begins with.
+
+    Attributes:
+        chances: probabilities of the organs that were asked for; None without any.
+    """
 
     labels: NDArray[np.uint8]
     used: Engines
     kept: Engines
+    chances: Probabilities | None
+
+    def close(self) -> None:
+        """Give back the room of the probabilities, which are written or not wanted."""
+        if self.chances is not None:
+            self.chances.close()
 
 
 def _predict_labels(
@@ -155,6 +176,7 @@ def _predict_labels(
     notes: Notes,
     engines: Engines,
     deadline: Deadline | None,
+    output: Path,
 ) -> _Predicted:
     """Compute the label map; on the CPU if the GPU fails and this process may go on there.
 
@@ -168,7 +190,9 @@ def _predict_labels(
         engines = computation.prove(engines) if on_gpu else engines
         taken = engines if notes.sums.where == "gpu" else engines.hosted()
         used = computation.choose(taken, deadline)
-        return _Predicted(_segment(case, prepared, run, notes, used), used, engines)
+        chances = _open_probabilities(prepared, run, output)
+        labels = _segment(case, prepared, run, notes, used, chances)
+        return _Predicted(labels, used, engines, chances)
     except DeviceError as error:
         if run.settings.device != "auto" or not on_gpu or run.supervised:
             raise
@@ -177,7 +201,7 @@ def _predict_labels(
             run.weights, exactness=run.precision, device="cpu", threads=run.threads
         )
     notes.sums = place_sums(prepared.size.without_images(), engines, run)
-    return _predict_labels(case, prepared, run, notes, engines, deadline)
+    return _predict_labels(case, prepared, run, notes, engines, deadline, output)
 
 
 def gpu_failed(reason: str) -> str:
@@ -186,22 +210,57 @@ def gpu_failed(reason: str) -> str:
     return f"the GPU failed ({why}); this case is computed on the CPU from its start"
 
 
+def _open_probabilities(
+    prepared: _Prepared, run: RunDescription, output: Path
+) -> Probabilities | None:
+    if not run.probabilities:
+        return None
+    place, manifest = prepared.network.placement, run.weights.manifest
+    return Probabilities(place, manifest, run.probabilities, output)
+
+
+def _probability_writer(
+    case: Case, chances: Probabilities | None, turn: Turn
+) -> Callable[[Path, Grid], list[str]] | None:
+    """Return what writes the probabilities beside the masks."""
+    if chances is None:
+        return None
+
+    def write(folder: Path, grid: Grid) -> list[str]:
+        names = {organ: probability_name(case.name, organ) for organ in chances.organs}
+        for organ, name in names.items():
+            write_probabilities(folder / name, grid, chances.planes(organ, turn))
+        return list(names.values())
+
+    return write
+
+
 def _segment(
-    case: Case, prepared: _Prepared, run: RunDescription, notes: Notes, engines: Engines
+    case: Case,
+    prepared: _Prepared,
+    run: RunDescription,
+    notes: Notes,
+    engines: Engines,
+    chances: Probabilities | None,
 ) -> NDArray[np.uint8]:
-    sums = notes.sums
+    sums, agreement = notes.sums, FoldAgreement(run.weights.manifest)
     with ProgressLine(f"{case.name}: tiles") as progress:
-        return stream(
+        labels = stream(
             prepared.network,
-            engines.take(notes.effort.folds, mean=sums.joint),
+            engines,
             run.weights.manifest,
             effort=notes.effort,
             joint=sums.joint,
             mask=prepared.body,
             progress=progress,
             threads=run.threads,
-            gpu=engines.gpu,
+            agreement=agreement,
+            chances=chances,
         )
+    manifest = run.weights.manifest
+    folds = len(manifest.folds[: notes.effort.folds])
+    notes.agreement = agreement_record(agreement, run.challenge, folds, manifest.pairs)
+    return labels
 
 
 def _prepare(case: Case, run: RunDescription, notes: Notes, engines: Engines) -> _Prepared:

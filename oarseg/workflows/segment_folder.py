@@ -333,7 +333,7 @@ class _Run:
                 self.plan.earlier.set_aside(case.name, label_path(case, self.rules))
             check_reference(case, self.rules, self.settings)
             write_case.check_places(output, case, self.rules)
-            _check_space(output, case, self.rules)
+            _check_space(output, case, self.description)
             segmented = segment_case(
                 case,
                 self.description,
@@ -391,20 +391,20 @@ class _Run:
         return ()
 
 
-def _check_space(output: Path, case: Case, rules: Challenge) -> None:
+def _check_space(output: Path, case: Case, run: RunDescription) -> None:
     """Make sure that the disk has room for a case's outputs, before it is computed.
 
     Raises:
         OutputError: it has not.
     """
-    source = case.source(rules.reference.channel)
+    source = case.source(run.challenge.reference.channel)
     try:
         located = source if isinstance(source, DicomSeries) else locate_voxels(source)
         voxels = located.grid.voxels
     except InputError:
         # Reading the image says what is wrong with it.
         return
-    check_space(output, case, rules, voxels)
+    check_space(output, case, run.challenge, voxels, probabilities=len(run.probabilities))
 
 
 def _record_problem(problem: CaseProblem, plan: OutputPlan) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 from oarseg.cases.dicom_cases import WantedSeries
 from oarseg.challenges.challenge import Challenge
 from oarseg.imaging.files import read_scan
+from oarseg.inference.confidence.probabilities import organ_classes
 from oarseg.model.agreement import check_region
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Exactness, Region
@@ -36,6 +38,7 @@ class Settings:
         limits: the largest images to accept, by their headers.
         registration: how the MR is registered to the CT; see ``registration.register_mr``.
         repair: what to repair in the label map; see ``plausibility.repair``.
+        probabilities: names of the organs whose probabilities are written.
         report_pages: write a page to look at for each case.
         series: which series of DICOM to take where there are several.
     """
@@ -56,6 +59,7 @@ class Settings:
     structure_set: bool = False
     segmentation: SegmentationForm | None = None
     repair: tuple[Repair, ...] = ()
+    probabilities: tuple[str, ...] = ()
     report_pages: bool = False
     time_limit_s: float | None = None
     started_s: float | None = None
@@ -79,6 +83,7 @@ class RunDescription:
             that agrees well enough with it.
         mirroring: average predictions over the flips that the model allows, as nnU-Net does.
         activations: bytes that a network allocates while it runs and frees afterwards.
+        probabilities: classes of each organ whose probabilities are written, by its name.
         supervised: another process starts this one anew if its GPU fails.
     """
 
@@ -90,6 +95,7 @@ class RunDescription:
     precision: Exactness = "exact"
     mirroring: bool = True
     activations: int = 0
+    probabilities: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     supervised: bool = False
 
 
@@ -99,7 +105,8 @@ def describe_run(
     """Settle each choice: by the user, else by the model, else by the program.
 
     Raises:
-        InputError: the region is the body's, and the reference image is no CT to find it in.
+        InputError: the region is the body's, and the reference image is no CT to find it in; or
+            probabilities are asked for of what is no organ of the model.
     """
     asked, model = settings, weights.manifest.run
     region = asked.region or model.region or default_region(challenge)
@@ -113,6 +120,7 @@ def describe_run(
         region=region,
         precision=asked.precision or model.precision or "exact",
         mirroring=mirroring is not False,
+        probabilities=organ_classes(asked.probabilities, challenge.organs, weights.manifest),
     )
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 from oarseg.errors import DeviceError
 from oarseg.imaging.volume import Grid
-from oarseg.inference.device.vram import case_bytes, choose_sums
+from oarseg.inference.device.vram import Sums, case_bytes, choose_sums
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.preprocessing import IndexBox, network_placement
+from oarseg.model.manifest import Manifest
 from oarseg.system import memory
 from oarseg.system.memory import gib
 from oarseg.system.usage import resident_mib
@@ -86,9 +87,29 @@ def place_sums(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPla
 
 
 def _on_gpu(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPlace | None:
+    """Choose sums on the GPU; None if they do not fit, or are of several configurations."""
+    manifest = run.weights.manifest
+    if engines.gpu is None or len(manifest.members) > 1:
+        return None
+    if run.probabilities:
+        log.info("sums of logits are kept on the host, which is slower: probabilities need them")
+        return None
+    found = [
+        _sums_of(part, network, size, run)
+        for part, network in zip(engines.all, manifest.networks, strict=True)
+    ]
+    if None in found:
+        return None
+    return SumsPlace("gpu", joint="joint" in found)
+
+
+def _sums_of(
+    engines: Engines, manifest: Manifest, size: CaseSize, run: RunDescription
+) -> Sums | None:
+    """Choose the sums of one configuration on its GPU; None if they do not fit."""
     if engines.gpu is None:
         return None
-    manifest, free = run.weights.manifest, engines.gpu.free_bytes()
+    free = engines.gpu.free_bytes()
     place = network_placement(size.grid.shape, size.grid.spacing_mm, manifest, size.kept)
     mirror = run.mirroring and bool(manifest.mirror_axes)
     joint, folds = run.precision == "fast", engines.folds
@@ -102,8 +123,7 @@ def _on_gpu(size: CaseSize, engines: Engines, run: RunDescription) -> SumsPlace 
             gib(need),
             gib(free),
         )
-        return None
-    return SumsPlace("gpu", joint=found == "joint")
+    return found
 
 
 def _must_join(size: CaseSize, run: RunDescription) -> tuple[bool, int]:
@@ -113,7 +133,7 @@ def _must_join(size: CaseSize, run: RunDescription) -> tuple[bool, int]:
         That, and the bytes that the case will take.
     """
     separate = _forecast(size, run, joint=False)
-    join = len(run.weights.manifest.folds) > 1 and (
+    join = any(len(network.folds) > 1 for network in run.weights.manifest.networks) and (
         run.precision == "fast" or separate.bytes > memory.tightest_room().left
     )
     return join, _check(size, run, joint=join)

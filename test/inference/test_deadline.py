@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from one_fold import OneFold
 
 from oarseg.inference import deadline
+from oarseg.inference.configurations.model_parts import ModelPart
 from oarseg.inference.deadline import (
     Costs,
     Deadline,
@@ -111,7 +112,11 @@ def test_as_much_as_fits_is_computed(seconds: float, left_out: tuple[str, ...]) 
     manifest, whole = model(()), Effort()
     engines = opened(Slow(0.001), Slow(0.001))
     effort, expected = choose_effort(
-        seconds, case(manifest), engines, manifest, whole=whole, mask=None, threads=1
+        seconds,
+        [ModelPart(manifest, case(manifest), engines)],
+        whole=whole,
+        mask=None,
+        threads=1,
     )
     assert describe_losses(whole, effort, 2) == left_out
     assert (expected > seconds) == bool(left_out)
@@ -126,11 +131,13 @@ def test_a_limit_between_takes_the_first_rung_that_fits(monkeypatch: pytest.Monk
     monkeypatch.setattr(deadline, "measure_costs", lambda *_, **__: Costs(20.0, 0.0))
     # Half way between the wider step's time and the whole one's.
     seconds = 20.0 * (tiles[0.75] + tiles[0.5]) / 2 / deadline.USABLE
-    effort, expected = choose_effort(
-        seconds, net_input, opened(Slow(0.0)), manifest, whole=whole, mask=None, threads=1
-    )
+    part = ModelPart(manifest, net_input, opened(Slow(0.0)))
+    effort, expected = choose_effort(seconds, [part], whole=whole, mask=None, threads=1)
     assert effort == Effort(1, step=0.75)
     assert expected == 20.0 * tiles[0.75]
+    # Two configurations take twice as long, and the same is left out of both.
+    effort, expected = choose_effort(2 * seconds, [part, part], whole=whole, mask=None, threads=1)
+    assert (effort, expected) == (Effort(1, step=0.75), 40.0 * tiles[0.75])
 
 
 def test_cases_share_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

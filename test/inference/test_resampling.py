@@ -7,17 +7,20 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
     determine_do_sep_z_and_axis,
     resample_data_or_seg_to_shape,
 )
+from skimage.transform import resize
 
 from oarseg.errors import InputError
 from oarseg.imaging.slabs import HeldImage
 from oarseg.inference.resampling import (
     Tap,
+    blend_voxels,
     choose_scheme,
     linear_taps,
     new_shape,
     resize_slabs,
     spline_bands,
     spline_matrix,
+    voxel_taps,
 )
 from oarseg.model.manifest import Resampling
 
@@ -97,3 +100,22 @@ def test_resizing_is_nnunets(shape: Shape, axis: int | None, order_z: int) -> No
         resize_slabs(HeldImage(x).slabs(), x.shape, ours, how, threads=threads)
         # float32 against float64, on values of up to 4: a few units in the last place.
         assert np.abs(ours - theirs).max() < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [((9, 31, 22), (8, 37, 25)), ((5, 12, 11), (10, 24, 22)), ((9, 8, 7), (4, 8, 3))],
+)
+def test_single_voxels_are_blended_to_the_last_digit_also_at_edges(
+    shape: tuple[int, int, int], target: tuple[int, int, int]
+) -> None:
+    """Sums of halves often lie in the middle between two halves: the last digit decides."""
+    volume = np.random.default_rng(0).standard_normal(shape).astype(np.float16).astype(np.float32)
+    theirs = resize(volume.astype(float), target, 1, mode="edge", anti_aliasing=False)
+    along, rows, columns = (voxel_taps(n, m, 1) for n, m in zip(shape, target, strict=True))
+    j, i = (index.ravel() for index in np.mgrid[: target[1], : target[2]])
+    for index, plane in enumerate(theirs):
+        pairs = zip(along.indices[index], along.weights[index], strict=True)
+        planes = [(volume[None, number], float(weight)) for number, weight in pairs]
+        ours = blend_voxels(planes, rows.at(j), columns.at(i))
+        assert np.array_equal(ours[0].reshape(plane.shape), plane)

@@ -47,6 +47,15 @@ def test_weights_are_nnunets(patch: Shape) -> None:
     assert gaussian_weights(patch).min() > 0
 
 
+def test_a_patch_of_one_plane_is_laid_on_every_slice_as_in_nnunets_2d() -> None:
+    window = lay_tiles((7, 50, 20), (1, 25, 33), step=1.0)
+    in_plane = compute_steps_for_sliding_window((50, 33), (25, 33), 1.0)
+    assert [list(axis) for axis in window.starts] == [list(range(7)), *in_plane]
+    assert window.shape == (7, 50, 33)
+    theirs = compute_gaussian((25, 33), value_scaling_factor=10, device=torch.device("cpu"))
+    assert np.array_equal(gaussian_weights((1, 25, 33))[0], theirs.numpy())
+
+
 def test_a_tile_across_the_padding_is_zero_outside_the_image() -> None:
     data = np.arange(1, 6, dtype=np.float32).reshape(1, 5, 1, 1)
     window = lay_tiles((5, 1, 1), (8, 1, 1))

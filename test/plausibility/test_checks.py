@@ -12,13 +12,13 @@ from planted_faults import FAULTS, with_fault
 from raters import read_raters
 
 from oarseg.challenges.catalogue import challenge_names, load_challenge
+from oarseg.challenges.pairs import name_pairs
 from oarseg.challenges.plausibility import Plausibility
 from oarseg.imaging.volume import Volume
 from oarseg.phantom.case import Phantom, make_phantom
 from oarseg.phantom.spec import PhantomSpec
 from oarseg.plausibility.checks import CheckName, Finding, find_implausible
 from oarseg.plausibility.measure import Measured, measure_organs
-from oarseg.plausibility.pairs import name_pairs
 from oarseg.results.page.texts import CHECK_TEXTS
 
 HAN_SEG = load_challenge("han_seg")

@@ -61,20 +61,27 @@ def write_results(model: Foreign, parent: Path, *, numpy_1: bool = False) -> Pat
     for fold, network in zip(model.folds, networks, strict=True):
         (folder / f"fold_{fold}").mkdir()
         path = folder / f"fold_{fold}" / model.checkpoint
-        _save(path, network, model.recipe.mirror_axes)
+        save_checkpoint(path, network, model.recipe.mirror_axes)
         if numpy_1:
             _name_as_numpy_1(path)
     return folder
 
 
-def _save(path: Path, network: torch.nn.Module, mirror_axes: tuple[int, ...]) -> None:
+def save_checkpoint(
+    path: Path,
+    network: torch.nn.Module,
+    mirror_axes: tuple[int, ...],
+    *,
+    configuration: str = "3d_fullres",
+) -> None:
+    """Write a checkpoint as nnU-Net's trainer does."""
     document = {
         "network_weights": network.state_dict(),
         "optimizer_state": {},
         "logging": {"ema_fg_dice": [np.float64(0.5)], "train_losses": [np.float32(-0.1)]},
         "_best_ema": np.float64(0.5),
         "current_epoch": 1000,
-        "init_args": {"configuration": "3d_fullres", "fold": 0, "device": torch.device("cpu")},
+        "init_args": {"configuration": configuration, "fold": 0, "device": torch.device("cpu")},
         "trainer_name": "nnUNetTrainer",
         "inference_allowed_mirroring_axes": mirror_axes or None,
     }

@@ -264,8 +264,9 @@ def test_results_without_plans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patch_size": [64, 64]}, "is 2-D"),
-        ({"previous_stage": "3d_lowres"}, "is a cascade"),
+        ({"patch_size": [64, 64]}, r"conv_op 'torch\.nn\.modules\.conv\.Conv3d in 2-D': supported"),
+        ({"previous_stage": "3d_lowres", "use_mask_for_norm": [True, False]}, "false in a cascade"),
+        ({"previous_stage": "3d_lowres", "resampling_fn_seg": "x"}, "resampling_fn_seg: expected"),
         ({"architecture": {"network_class_name": "some.Transformer"}}, "uses Transformer"),
     ],
 )

@@ -79,6 +79,20 @@ def test_a_class_named_by_plans_is_not_imported(
         open_results(folder)
 
 
+def test_mednext_is_refused_in_one_sentence(folder: Path) -> None:
+    """Its package is in no index, so that nothing could build it here."""
+    name = "nnunet_mednext.network_architecture.mednextv1.MedNextV1.MedNeXt"
+    change(
+        folder / "plans.json",
+        lambda plans: plans["configurations"]["3d_fullres"]["architecture"].update(
+            network_class_name=name
+        ),
+    )
+    with pytest.raises(InputError, match=rf"uses MedNeXt \('{name}'\); supported are") as error:
+        open_results(folder)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("change_to", "message"),
     [

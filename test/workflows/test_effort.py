@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from small_onnx import write_pointwise
 
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
+from oarseg.inference.configurations.case_input import CaseInput
+from oarseg.inference.configurations.model_parts import ModelPart
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.inference.preprocessing import NetworkInput, preprocess
@@ -41,7 +44,7 @@ def case(run: RunDescription) -> NetworkInput:
 
 
 def computation(run: RunDescription, notes: Notes) -> effort.Computation:
-    return effort.Computation(case(run), None, run, notes)
+    return effort.Computation(CaseInput((case(run),)), None, run, notes)
 
 
 @pytest.fixture
@@ -123,8 +126,8 @@ def test_a_time_limit_takes_bfloat16_before_a_tile_is_left_out(
     instruction_sets.pretend(monkeypatch, bfloat16=bfloat16)
     less = Effort(step=1.0)
 
-    def choose(_: float, __: object, engines: Engines, *___: object, **____: object) -> object:
-        return (Effort() if engines.choice.arithmetic in fits else less), 1.0
+    def choose(_: float, parts: Sequence[ModelPart], **__: object) -> object:
+        return (Effort() if parts[0].engines.choice.arithmetic in fits else less), 1.0
 
     monkeypatch.setattr(effort, "choose_effort", choose)
     run, notes = run_of(tmp_path, pair), Notes()

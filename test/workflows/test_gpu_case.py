@@ -11,6 +11,7 @@ from typing import Any
 
 import nnunet_oracle as oracle
 import pytest
+import SimpleITK as sitk
 from fake_device import FakeDevice, install
 
 from oarseg.imaging.rigid import RigidTransform
@@ -125,6 +126,25 @@ def test_a_case_on_a_gpu_has_the_cpus_labels(
     how = found["precision"]
     assert (how["fold_sums"], how["sums_on"]) == ("separate", "gpu")
     assert device.count("session") == 1
+    assert found["fold_agreement"] is None
+
+
+def test_probabilities_are_taken_from_sums_on_the_host(
+    weights: Path,
+    one: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: dict[str, bytes],
+) -> None:
+    install(monkeypatch, FakeDevice())
+    settings = Settings(one, tmp_path / "out", weights, probabilities=("Parotid_L",))
+    assert segment_folder.segment_folder(settings) == ()
+    found = report(tmp_path / "out", "case_03")
+    assert (found["device"]["device"], found["precision"]["sums_on"]) == ("cuda", "host")
+    assert label_file(tmp_path / "out", "case_03").read_bytes() == expected["case_03"]
+    path = tmp_path / "out/oar_masks/case_03" / found["probabilities"]["Parotid_L"]
+    assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).max() > 0
+    assert found["fold_agreement"]["folds"] == 2
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from small_onnx import pointwise
 
 from oarseg.challenges import catalogue
+from oarseg.inference.configurations.case_input import CaseInput
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.inference.preprocessing import preprocess
@@ -67,7 +68,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
 def proven(run: RunDescription, engines: Engines) -> tuple[Engines, Notes]:
     notes = Notes()
     network = preprocess(images((12, 24, 30), 1), (2.0, 1.1, 1.1), run.weights.manifest)
-    return Computation(network, None, run, notes).prove(engines), notes
+    return Computation(CaseInput((network,)), None, run, notes).prove(engines), notes
 
 
 @pytest.mark.usefixtures("device")

@@ -160,6 +160,10 @@ def test_report_tells_what_was_done(input_dir: Path, weights: Path, tmp_path: Pa
     assert missing == [[name] for name, cm3 in report["volumes_cm3"].items() if cm3 == 0]
     assert any(warning.startswith("look at the masks: ") for warning in report["warnings"])
     assert report["repair"] is None
+    agreement = report["fold_agreement"]
+    assert agreement["folds"] == 2
+    assert set(agreement["mean_pairwise_dice"]) == set(report["volumes_cm3"])
+    assert all(d is None or 0 <= d <= 1 for d in agreement["mean_pairwise_dice"].values())
 
 
 def test_stray_parts_are_removed_where_that_is_asked_for(

@@ -91,6 +91,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     add_registration_argument(parser)
     _add_dicom_arguments(parser)
     _add_review_arguments(parser)
+    _add_probabilities(parser)
     add_series(parser)
 
 
@@ -123,6 +124,17 @@ def _add_review_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="lr,components",
         help="lr: give parts of paired organs on the wrong side of the patient the other's label; "
         "components: remove stray parts (default: nothing is changed)",
+    )
+
+
+def _add_probabilities(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--probabilities",
+        nargs="+",
+        default=(),
+        metavar="ORGAN",
+        help="write the probability of being one of these organs, a file each, beside the masks "
+        "(default: none)",
     )
 
 
@@ -211,6 +223,7 @@ def segment_settings(arguments: argparse.Namespace, weights: Path) -> Settings:
         structure_set=arguments.rtstruct,
         segmentation=arguments.dicom_seg,
         repair=arguments.repair,
+        probabilities=tuple(arguments.probabilities),
         report_pages=arguments.report,
         series=WantedSeries(tuple(arguments.series), tuple(arguments.mr_series)),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from oarseg.challenges.challenge import Challenge
 from oarseg.cli.commands.challenges import describe_challenge
@@ -20,6 +22,9 @@ from oarseg.cli.options import (
     whole_number,
 )
 from oarseg.errors import InputError
+
+if TYPE_CHECKING:
+    from oarseg.training.nnunet_files.recommendation import Recommendation
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,11 @@ def add_prepare(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     add_registration_argument(parser)
     parser.add_argument(
+        "--ct-windows",
+        action="store_true",
+        help="two channels of the CT, clipped to soft tissue and to bone, instead of one",
+    )
+    parser.add_argument(
         "--workers",
         type=whole_number(1, MOST_THREADS),
         default=1,
@@ -74,6 +84,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         transforms=arguments.transforms,
         resample=arguments.resample,
         method=arguments.registration,
+        ct_windows=arguments.ct_windows,
         workers=arguments.workers,
         progress=logger.info,
     )
@@ -156,6 +167,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         optional_channels,
         plan_and_preprocess,
     )
+    from oarseg.training.preparation.merged_pairs import check_work, merge_pairs
     from oarseg.training.run import train_folds
     from oarseg.training.settings import parse_settings
 
@@ -166,7 +178,9 @@ def run_train(arguments: argparse.Namespace) -> int:
         optional_channels=optional_channels(arguments.raw),
         epochs=arguments.epochs,
     )
-    space = Workspace(arguments.raw.resolve(), arguments.work.resolve())
+    raw, work = arguments.raw.resolve(), arguments.work.resolve()
+    space = Workspace(merge_pairs(raw, work) if settings.merge_pairs else raw, work)
+    check_work(space.raw, space.preprocessed)
     plan_and_preprocess(space, plans=arguments.plans, settings=settings, workers=arguments.workers)
     results = train_folds(
         space,
@@ -185,7 +199,18 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add ``oarseg export``."""
     parser = commands.add_parser("export", help="convert checkpoints to ONNX files and a manifest")
     parser.add_argument(
-        "results", type=Path, help="nnU-Net's folder <trainer>__<plans>__<configuration>"
+        "results",
+        type=Path,
+        nargs="*",
+        help="nnU-Net's folder <trainer>__<plans>__<configuration>; of several the probabilities "
+        "are averaged",
+    )
+    parser.add_argument(
+        "--best",
+        type=Path,
+        metavar="DatasetNNN_NAME",
+        help="a data set's folder in nnUNet_results: export what nnUNetv2_find_best_configuration "
+        "recommends there, with its folds (default: the folders that are named)",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("model"), help="weights folder to write (default: model)"
@@ -212,6 +237,13 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
         type=Path,
         help="nnU-Net's folder <plans>_<configuration>, whose cases are used to compare with torch "
         "(default: smooth noise)",
+    )
+    parser.add_argument(
+        "--postprocessing",
+        metavar="FILE|none",
+        default="auto",
+        help="nnU-Net's postprocessing.json for this model (default: the one that it left in the "
+        "results folder for these folds, if any)",
     )
     parser.add_argument(
         "--formats",
@@ -250,7 +282,9 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"{arguments.out}: expected a folder, found a file; name another with --out"
         )
-    rules = _trained_for(arguments)
+    chosen = _chosen_results(arguments)
+    first, *more = chosen.folders
+    rules = _trained_for(arguments, first)
     card = Card(
         arguments.title or NOT_STATED,
         arguments.warning,
@@ -265,18 +299,23 @@ def run_export(arguments: argparse.Namespace) -> int:
         ),
     )
     manifest = run(
-        arguments.results,
+        first,
         arguments.out,
-        folds=arguments.folds,
+        more=more,
+        folds=chosen.folds,
         checkpoint=arguments.checkpoint,
         challenge=rules,
         card=card,
         preprocessed=arguments.preprocessed,
+        postprocessing=_postprocessing_of(arguments.postprocessing, chosen.determined),
         precisions=arguments.formats or ("fp32", "fp16"),
     )
-    for parity in manifest.parity:
+    told = {p: None for network in manifest.networks for p in network.parity}
+    for parity in told:
         print(f"{parity.file}: {figures_text(parity)}")
-    print(f"{arguments.out}: folds {', '.join(manifest.folds)} for challenge {rules.name}")
+    for network in manifest.networks:
+        print(f"{arguments.out}: {network.configuration}, folds {', '.join(network.folds)}")
+    print(f"{arguments.out}: for challenge {rules.name}")
     if rules == manifest.own_challenge:
         print(describe_challenge(rules))
     if card.left_out:
@@ -289,12 +328,39 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trained_for(arguments: argparse.Namespace) -> Challenge:
+def _chosen_results(arguments: argparse.Namespace) -> Recommendation:
+    """Return the results folders to export and their folds; none takes those that are finished."""
+    from oarseg.training.nnunet_files.recommendation import Recommendation, read_recommendation
+
+    if arguments.best is None:
+        if not arguments.results:
+            raise InputError("expected a results folder, or --best and a data set's, found neither")
+        return Recommendation(tuple(arguments.results), tuple(arguments.folds), None)
+    if arguments.results:
+        raise InputError("--best: expected no results folder beside it; pass one of the two")
+    found = read_recommendation(arguments.best)
+    logger.info("recommended: %s", ", ".join(folder.name for folder in found.folders))
+    return replace(found, folds=tuple(arguments.folds) or found.folds)
+
+
+def _postprocessing_of(text: str, determined: Path | None) -> Path | Literal["auto", "none"]:
+    """Return what to read: of a recommendation the file that nnU-Net determined with it."""
+    if text == "none":
+        return "none"
+    if text != "auto":
+        return Path(text)
+    from oarseg.training.nnunet_files.postprocessing import POSTPROCESSING
+
+    there = None if determined is None else determined / POSTPROCESSING
+    return there if there is not None and there.is_file() else "auto"
+
+
+def _trained_for(arguments: argparse.Namespace, folder: Path) -> Challenge:
     """Return the challenge that the options choose, or else the one of the results folder."""
     from oarseg.training.export import trained_challenge
     from oarseg.training.nnunet_files.results_folder import open_results
 
-    results = open_results(arguments.results)
+    results = open_results(folder)
     if arguments.challenge is not None:
         return chosen_challenge(arguments)
     if arguments.label_table is not None:

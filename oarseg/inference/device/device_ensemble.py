@@ -8,36 +8,42 @@ from typing import Any
 
 import numpy as np
 
-from oarseg.imaging.arrays import Image
 from oarseg.imaging.volume import Shape
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.kernels import lengths
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Flip, TileLogits, answers_of
-from oarseg.inference.tiling import Tiling, cut_tile
+from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.tiling import Tiling
 
 
 class DeviceEnsemble:
     """Runs every fold; whether logits are finite is found out when they are added up."""
 
     def __init__(
-        self, data: Image, window: Tiling, engines: Sequence[Engine], *, joint: bool, gpu: Gpu
+        self,
+        net_input: NetworkInput,
+        window: Tiling,
+        engines: Sequence[Engine],
+        *,
+        joint: bool,
+        gpu: Gpu,
     ) -> None:
         """Allocate the tile.
 
         Args:
-            data: (channels, *image) on the host.
+            net_input: the image, on the host.
             window: the tiles.
             engines: one for each fold, on the GPU.
             joint: yield the sum of the folds.
-            gpu: where everything but ``data`` lies.
+            gpu: where everything but the image lies.
         """
-        self._data = data
+        self._input = net_input
         self._window = window
         self._engines = tuple(engines)
         self._joint = joint and answers_of(engines) > 1
         self._gpu = gpu
-        shape = (1, len(data), *window.patch)
+        shape = (1, net_input.channels, *window.patch)
         self._staging, self._mirrored = gpu.pinned(shape), gpu.pinned(shape)
         self._tile = gpu.xp.empty(shape, np.float32)
         self._mean: Any = None
@@ -74,7 +80,7 @@ class DeviceEnsemble:
             first += engine.answers
 
     def _cut(self, start: Shape) -> None:
-        cut_tile(self._data, self._window, start, self._staging[0])
+        self._input.cut(self._window, start, self._staging[0])
 
     def _upload(self, axes: Flip = ()) -> None:
         """Queue the tile's copy, mirrored along some axes.

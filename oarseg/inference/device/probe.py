@@ -101,9 +101,9 @@ class _Replayed:
 
 def _patch(manifest: Manifest) -> NetworkInput:
     """Make noise of one patch; its labels' grid is another, with fewer voxels for the host."""
-    patch, spacing_mm = manifest.patch_size, manifest.spacing_mm
+    patch, spacing_mm = manifest.patch_size, manifest.network_spacing_mm((1.0, 1.0, 1.0))
     shape = (max(2, patch[0] // 4), patch[1] // 2 + 1, patch[2] + 1)
-    noise = np.random.default_rng(0).standard_normal((len(manifest.channels), *patch))
+    noise = np.random.default_rng(0).standard_normal((manifest.inputs, *patch))
     a, b, c = (mm * old / new for mm, old, new in zip(spacing_mm, patch, shape, strict=True))
     place = Placement(
         shape,

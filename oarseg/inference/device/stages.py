@@ -82,7 +82,7 @@ def open_device_stages(
     """
     with device_faults("while it segmented"), gpu.stream:
         place = net_input.placement
-        ensemble = DeviceEnsemble(net_input.data, window, engines, joint=joint, gpu=gpu)
+        ensemble = DeviceEnsemble(net_input, window, engines, joint=joint, gpu=gpu)
         canvas = Canvas(gpu, place.crop_shape[1:], ensemble.names)
         classes, folds = len(manifest.labels), answers_of(engines)
         yield Stages(

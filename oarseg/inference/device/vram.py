@@ -19,7 +19,7 @@ _HALF, _FLOAT = 2, 4
 
 def tile_bytes(manifest: Manifest, *, answers: int) -> int:
     """Count the bytes of a tile and of its logits, float32, as the networks' buffers hold them."""
-    arrays = len(manifest.channels) + answers * len(manifest.labels)
+    arrays = manifest.inputs + answers * len(manifest.labels)
     return _FLOAT * arrays * math.prod(manifest.patch_size)
 
 
@@ -42,7 +42,7 @@ def case_bytes(
     ring = _HALF * slots * (sums * classes + 1)
     planes = 2 * _HALF * classes * math.prod(place.network_shape[1:])
     labels = math.prod(place.crop_shape[1:])
-    tile = _FLOAT * patch * (len(manifest.channels) + sums * classes * mirror)
+    tile = _FLOAT * patch * (manifest.inputs + sums * classes * mirror)
     return ring + planes + labels + tile + (_HALF + _FLOAT) * patch
 
 

@@ -17,7 +17,7 @@ def allocate_tile(manifest: Manifest, xp: ModuleType = np) -> Any:
     Raises:
         ResourceError: memory does not do.
     """
-    return _allocate(1, len(manifest.channels), manifest, xp)
+    return _allocate(1, manifest.inputs, manifest, xp)
 
 
 def allocate_logits(manifest: Manifest, answers: int = 1, xp: ModuleType = np) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Arithmetic, Exactness, Manifest, Precision
+from oarseg.model.manifest import Arithmetic, Exactness, Manifest, ModelFile, Precision
 from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import PeakWatch, resident_mib
 
@@ -70,27 +70,52 @@ class Engines:
         networks: the folds, apart or in one graph.
         gpu: where their tiles and logits lie; None for the host.
         measured: the export compared this arithmetic with torch's; otherwise a case has to.
+        before: those of the stage before, if these are a cascade.
+        further: those of other configurations, whose probabilities are averaged with these.
     """
 
     choice: DeviceChoice
     networks: Networks
     gpu: Gpu | None = None
     measured: bool = True
+    before: Engines | None = None
+    further: tuple[Engines, ...] = ()
+
+    @property
+    def members(self) -> tuple[Engines, ...]:
+        """Those whose probabilities are averaged, in the order of ``Manifest.members``."""
+        return (replace(self, further=()), *self.further)
+
+    @property
+    def all(self) -> tuple[Engines, ...]:
+        """Every configuration's, in the order of ``Manifest.networks``."""
+        pairs = ((member.before, member) for member in self.members)
+        return tuple(engines for pair in pairs for engines in pair if engines is not None)
 
     @property
     def folds(self) -> int:
         """Number of folds."""
         return self.networks.folds
 
+    def as_measured(self) -> Engines:
+        """Return the same, known to agree with float32."""
+        before = None if self.before is None else self.before.as_measured()
+        further = tuple(engines.as_measured() for engines in self.further)
+        return replace(self, measured=True, before=before, further=further)
+
     def hosted(self) -> Engines:
         """Return the same with tiles and logits on the host, for where sums have to lie there."""
-        if (gpu := self.gpu) is None:
+        if all(engines.gpu is None for engines in self.all):
             return self
+        before = None if self.before is None else self.before.hosted()
+        others = replace(self, before=before, further=tuple(e.hosted() for e in self.further))
+        if (gpu := self.gpu) is None:
+            return others
 
         def open_form(folds: int, mean: bool) -> list[HostedEngine]:
             return [HostedEngine(engine, gpu) for engine in self.take(folds, mean=mean)]
 
-        return replace(self, networks=Networks(self.folds, open_form), gpu=None)
+        return replace(others, networks=Networks(self.folds, open_form), gpu=None)
 
     def take(self, folds: int | None = None, *, mean: bool = False) -> tuple[Engine, ...]:
         """Return engines of the first folds, of all if None; see ``Networks.take``.
@@ -114,7 +139,7 @@ def open_engines(
     threads: int = 0,
     mean: bool | None = None,
 ) -> Engines:
-    """Load every fold of an ensemble onto the best device available.
+    """Load every fold of each of a model's configurations onto the best device available.
 
     Args:
         bundle: the weights.
@@ -132,8 +157,39 @@ def open_engines(
         InputError: the environment's options of CUDA are broken.
         WeightsError: a file cannot be loaded or does not fit the manifest.
     """
-    threads = threads or available_cpus()
     mean = exactness == "fast" if mean is None else mean
+    threads = threads or available_cpus()
+    return _open_configurations(
+        bundle, lambda part: _open_configuration(part, exactness, device, backend, threads, mean)
+    )
+
+
+def _open_configurations(bundle: Bundle, open_one: Callable[[Bundle], Engines]) -> Engines:
+    """Open each configuration once, also where one is a member and the stage of another."""
+    opened: dict[tuple[ModelFile, ...], Engines] = {}
+
+    def engines_of(part: Bundle) -> Engines:
+        files = part.manifest.models
+        if files not in opened:
+            opened[files] = open_one(part)
+        before = part.before
+        return (
+            opened[files] if before is None else replace(opened[files], before=engines_of(before))
+        )
+
+    first, *others = (engines_of(member) for member in bundle.members)
+    return replace(first, further=tuple(others))
+
+
+def _open_configuration(
+    bundle: Bundle,
+    exactness: Exactness,
+    device: Device,
+    backend: Backend,
+    threads: int,
+    mean: bool,
+) -> Engines:
+    """Load one configuration's folds; see ``open_engines``."""
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
         form = choose_form(bundle.manifest, exactness)
@@ -156,10 +212,14 @@ def open_reference(bundle: Bundle, *, threads: int) -> Engines:
         NoCudaError: the model has no such files, or they cannot be opened.
         WeightsError: a file does not fit the manifest.
     """
-    form = reference_form(bundle.manifest)
-    if form is None:
-        raise NoCudaError("the model has no float32 files")
-    return _open_cuda(bundle, form, threads, mean=False)
+
+    def open_one(part: Bundle) -> Engines:
+        form = reference_form(part.manifest)
+        if form is None:
+            raise NoCudaError("the model has no float32 files")
+        return _open_cuda(part, form, threads, mean=False)
+
+    return _open_configurations(bundle, open_one)
 
 
 def _log_choice(engines: Engines) -> Engines:
@@ -171,8 +231,14 @@ def _log_choice(engines: Engines) -> Engines:
 def activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool = False) -> int:
     """Measure the host memory that a network takes while it runs, in bytes.
 
-    The first engine is run on an empty tile. Memory that it keeps is part of the process's size.
+    The first engine of each configuration is run on an empty tile. Memory that it keeps is part of
+    the process's size. They take turns: the largest counts.
     """
+    pairs = zip(engines.all, manifest.networks, strict=True)
+    return max(_activation_bytes(part, network, mean=mean) for part, network in pairs)
+
+
+def _activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool) -> int:
     first, *_ = engines.take(mean=mean)
     with PeakWatch(every_s=0.001) as watch:
         if engines.gpu is None:

@@ -88,6 +88,8 @@ def _facts(report: Mapping[str, Any], geometry: str) -> Iterator[tuple[str, str]
     time, peak = seconds_in_all(report), greatest_peak_mib(report)
     yield "Time, peak memory", f"{number(time)} s, {number(peak, 0)} MiB"
     yield "Repair", _repair(report)
+    if part(report, "postprocessing"):
+        yield "Postprocessing", _postprocessing(part(report, "postprocessing"))
     yield "Written by", f"oarseg {part(report, 'versions').get('oarseg', NOTHING)}"
 
 
@@ -121,6 +123,16 @@ def _repair(report: Mapping[str, Any]) -> str:
         for change in changed
     ]
     return "; ".join(texts) or "nothing to repair"
+
+
+def _postprocessing(done: Mapping[str, Any]) -> str:
+    steps = [step for step in items(done, "steps") if isinstance(step, Mapping)]
+    texts = [
+        f"{count} voxels of {name} removed"
+        for step in steps
+        for name, count in part(step, "removed_voxels").items()
+    ]
+    return "; ".join(texts) or "nothing to remove"
 
 
 def _add_steps(header: Element, report: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -21,6 +21,7 @@ import torch
 import oarseg
 from oarseg.errors import InputError
 from oarseg.training.nnunet_files.architecture import create_network
+from oarseg.training.nnunet_files.flat_plans import volume_weights
 from oarseg.training.nnunet_files.json_file import shown_message
 from oarseg.training.nnunet_files.results_folder import Results
 
@@ -160,11 +161,13 @@ def build_network(results: Results, checkpoint: Checkpoint) -> torch.nn.Module:
     try:
         network = create_network(
             results.settings.architecture,
-            channels=len(results.dataset.channels),
+            channels=results.input_shape[0],
             classes=len(results.dataset.classes),
         )
     except ValueError as error:
         raise InputError(f"{results.folder / 'plans.json'}: {shown_message(str(error))}") from error
+    if results.settings.flat:
+        checkpoint = replace(checkpoint, weights=volume_weights(checkpoint.weights))
     load_weights(network, checkpoint, assign=True)
     return network.eval()
 

@@ -36,11 +36,20 @@ class PreparedRecord:
         channels: how each channel came about; None where it was not noted.
         challenge: name of one of the package's challenges.
         own_challenge: the challenge itself, where it is the user's.
+        classes: the challenge's label of each class, or left and right label of one that holds
+            both organs of a pair; None where classes are labels.
     """
 
     channels: Annotated[tuple[ChannelRecipe, ...], Field(max_length=MOST_INPUTS)] | None = None
     challenge: str | None = None
     own_challenge: Challenge | None = None
+    classes: (
+        Annotated[
+            tuple[Annotated[tuple[LabelValue, ...], Field(min_length=1, max_length=2)], ...],
+            Field(max_length=MOST_LABELS),
+        ]
+        | None
+    ) = None
 
     @property
     def is_there(self) -> bool:
@@ -88,7 +97,18 @@ class DatasetFile:
             raise ValueError("labels: expected ignore with the highest value")
         if self.has_regions and len(self.regions_class_order or ()) != len(self.regions):
             raise ValueError("regions_class_order: expected one value for each region")
+        self._check_merged()
         return self
+
+    def _check_merged(self) -> None:
+        merged = self.oarseg.classes
+        if merged is None:
+            return
+        given = [value for values in merged for value in values]
+        if self.has_regions or self.values != tuple(range(len(merged))):
+            raise ValueError("oarseg.classes: expected one for each label, which are 0, 1, 2 …")
+        if len(set(given)) != len(given) or merged[0] != (0,):
+            raise ValueError("oarseg.classes: expected background first, and no label twice")
 
     @property
     def has_regions(self) -> bool:
@@ -125,7 +145,13 @@ class DatasetFile:
                 Label(value, name, tuple(dict.fromkeys(_several(self.labels[name]))))
                 for value, name in zip(order, self.regions, strict=True)
             )
-        return tuple(Label(value, self._names_by_value[value]) for value in self.values)
+        names = self._names_by_value
+        if self.oarseg.classes is None:
+            return tuple(Label(value, names[value]) for value in self.values)
+        return tuple(
+            Label(values[0], names[number], right=values[1] if len(values) > 1 else None)
+            for number, values in enumerate(self.oarseg.classes)
+        )
 
 
 def read_dataset_file(path: Path) -> DatasetFile:

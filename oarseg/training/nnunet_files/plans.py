@@ -1,4 +1,4 @@
-"""nnU-Net's plans.json, typed: what inference needs of one 3-D configuration.
+"""nnU-Net's plans.json, typed: what inference needs of one configuration.
 
 Plans of today describe the network under ``architecture``; older ones by a handful of keys, which
 are converted as nnU-Net's ``ConfigurationManager`` does.
@@ -7,6 +7,7 @@ are converted as nnU-Net's ``ConfigurationManager`` does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -17,6 +18,7 @@ from oarseg.errors import InputError
 from oarseg.model.manifest import Normalisation, Resampling
 from oarseg.model.value_types import Axis, Spacing, SplineOrder
 from oarseg.training.nnunet_files.architecture import MOST_STAGES, Architecture, check_patch
+from oarseg.training.nnunet_files.flat_plans import as_volume, is_flat
 from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
 from oarseg.training.settings import TrainerSettings
 
@@ -28,6 +30,8 @@ SCHEMES: Final = {
     "RGBTo01Normalization": "rgb_0_1",
 }
 MOST_CONFIGURATIONS: Final = 1000
+
+SEG_RESAMPLING: Final = "resample_data_or_seg_to_shape"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PatchSize = Annotated[int, Field(ge=1, le=4096)]
@@ -75,11 +79,14 @@ class Configuration:
     """One configuration of the plans, in the network's axes.
 
     Attributes:
+        spacing: None along axis 0 of a 2-D configuration, whose patch is one plane thick.
         data_identifier: name of the folder of its preprocessed cases.
+        previous_stage: the configuration whose label map a cascade sees.
+        resampling_fn_seg_kwargs: of that map onto the cascade's grid.
     """
 
     patch_size: tuple[PatchSize, PatchSize, PatchSize]
-    spacing: tuple[Spacing, Spacing, Spacing]
+    spacing: tuple[Spacing | None, Spacing, Spacing]
     normalization_schemes: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
     use_mask_for_norm: tuple[bool, ...]
     resampling_fn_data: Literal["resample_data_or_seg_to_shape"]
@@ -89,6 +96,9 @@ class Configuration:
     architecture: Architecture
     data_identifier: Identifier
     preprocessor_name: Literal["DefaultPreprocessor"] = "DefaultPreprocessor"
+    previous_stage: Identifier | None = None
+    resampling_fn_seg: Any = SEG_RESAMPLING
+    resampling_fn_seg_kwargs: ResamplingOptions = field(default_factory=ResamplingOptions)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -107,6 +117,22 @@ class Configuration:
             )
         check_patch(self.architecture, self.patch_size)
         return self
+
+    @model_validator(mode="after")
+    def _can_follow_its_stage(self) -> Self:
+        if self.previous_stage is None:
+            return self
+        if self.resampling_fn_seg != SEG_RESAMPLING:
+            raise ValueError(f"resampling_fn_seg: expected {SEG_RESAMPLING} in a cascade")
+        if any(self.use_mask_for_norm):
+            # nnU-Net's mask would be another one, with what the stage before labelled.
+            raise ValueError("use_mask_for_norm: expected false in a cascade")
+        return self
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is 2-D in nnU-Net."""
+        return self.spacing[0] is None
 
 
 @dataclass(frozen=True, config=READ, kw_only=True)
@@ -158,20 +184,17 @@ def read_plans(path: Path, configuration: str) -> Plans:
 
     Args:
         path: ``plans.json``.
-        configuration: the name of a 3-D configuration that is no cascade.
+        configuration: its name.
 
     Raises:
         InputError: says what is wrong, and where.
     """
     document = read_json_object(path)
     chosen = _resolve(path, document, configuration)
-    where = f"{path}: configuration {shown(configuration)}"
-    if isinstance(chosen.get("patch_size"), list) and len(chosen["patch_size"]) == 2:
-        raise InputError(f"{where} is 2-D; only 3-D configurations can be used")
-    if chosen.get("previous_stage") is not None:
-        raise InputError(f"{where} is a cascade; use its 3d_fullres instead")
     if "architecture" not in chosen:
         chosen = _with_architecture(path, chosen, f"configurations.{shown(configuration)}")
+    if is_flat(chosen):
+        chosen = as_volume(chosen)
     # The older key is read only where the newer is missing, as nnU-Net does.
     intensities = document.get(
         "foreground_intensity_properties_per_channel",
@@ -237,19 +260,20 @@ def _with_architecture(path: Path, old: dict[str, Any], where: str) -> dict[str,
     except ValidationError as error:
         raise invalid(path, error, inside=where) from error
     plain = given.UNet_class_name == "PlainConvUNet"
+    axes = "2d" if is_flat(old) else "3d"
     module = "unet" if plain else "residual_unet"
     stages = len(given.n_conv_per_stage_encoder)
     widths = (given.UNet_base_num_features * 2**stage for stage in range(stages))
     arguments = {
         "n_stages": stages,
         "features_per_stage": [min(width, given.unet_max_num_features) for width in widths],
-        "conv_op": "torch.nn.modules.conv.Conv3d",
+        "conv_op": f"torch.nn.modules.conv.Conv{axes}",
         "kernel_sizes": given.conv_kernel_sizes,
         "strides": given.pool_op_kernel_sizes,
         "n_conv_per_stage" if plain else "n_blocks_per_stage": given.n_conv_per_stage_encoder,
         "n_conv_per_stage_decoder": given.n_conv_per_stage_decoder,
         "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}",
         "norm_op_kwargs": {"eps": 1e-5, "affine": True},
         "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},

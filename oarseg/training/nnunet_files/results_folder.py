@@ -37,7 +37,28 @@ class Results:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """(channels, z, y, x) of a network input."""
-        return (len(self.dataset.channels), *self.settings.patch_size)
+        return (len(self.dataset.channels) + len(self.hints), *self.settings.patch_size)
+
+    @property
+    def hints(self) -> tuple[int, ...]:
+        """The labels of the stage before of which a cascade has a channel each."""
+        if self.settings.previous_stage is None:
+            return ()
+        return tuple(value for value in self.dataset.values if value != 0)
+
+    @property
+    def configuration(self) -> str:
+        """The name of the trained configuration."""
+        return self.folder.resolve().name.split("__")[2]
+
+    @property
+    def stage_folder(self) -> Path | None:
+        """The results folder of the stage before a cascade; None for another configuration."""
+        stage = self.settings.previous_stage
+        if stage is None:
+            return None
+        trainer, plans, _ = self.folder.resolve().name.split("__")
+        return self.folder.resolve().with_name(f"{trainer}__{plans}__{stage}")
 
 
 def open_results(folder: Path) -> Results:
@@ -45,7 +66,7 @@ def open_results(folder: Path) -> Results:
 
     Raises:
         InputError: it is no results folder, and the message lists those in it; or a file is
-            damaged, or the configuration is 2-D, a cascade or of another network.
+            damaged, or the configuration is of another network.
     """
     parts = folder.resolve().name.split("__")
     for name in ("plans.json", "dataset.json"):

@@ -42,6 +42,7 @@ from oarseg.training.preparation.dataset_origin import (
     check_strays,
     digest_sources,
     prepare_options,
+    recipe_records,
     write_whole_text,
 )
 from oarseg.training.preparation.label_sources import (
@@ -98,6 +99,11 @@ class PreparedDataset:
     left_out: tuple[CaseProblem, ...]
 
 
+# The usual windows: 400 HU about 40, and 2000 HU about 500.
+SOFT_WINDOW_HU = (-160.0, 240.0)
+BONE_WINDOW_HU = (-500.0, 1500.0)
+
+
 @dataclass(frozen=True)
 class CaseJob:
     """The input of a worker process for one case."""
@@ -112,6 +118,28 @@ class CaseJob:
     presence: Presence
     labelled: Presence
     method: registration.Method = "rigid"
+
+
+def windowed_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
+    """Define a challenge's channels with two windows of the reference CT in its place.
+
+    Raises:
+        InputError: the reference image is no CT.
+    """
+    socket = challenge.reference
+    if socket.modality != "CT":
+        raise InputError(
+            f"--ct-windows: challenge {challenge.name} begins with {socket.channel}, which is no CT"
+        )
+    windows = tuple(
+        ChannelRecipe(socket.channel, window_hu=window)
+        for window in (SOFT_WINDOW_HU, BONE_WINDOW_HU)
+    )
+    return tuple(
+        windowed
+        for recipe in default_recipes(challenge)
+        for windowed in (windows if recipe.name == socket.channel else (recipe,))
+    )
 
 
 def default_recipes(challenge: Challenge) -> tuple[ChannelRecipe, ...]:
@@ -134,6 +162,7 @@ def prepare_dataset(
     transforms: Source = "register",
     resample: bool = False,
     method: registration.Method = "rigid",
+    ct_windows: bool = False,
     workers: int = 1,
     progress: Callable[[str], None] = log.info,
     warn: Callable[[str], None] = log.warning,
@@ -150,6 +179,7 @@ def prepare_dataset(
             ``<case>_ct_to_mr.tfm`` beside the images (phantoms, registrations of your own).
         resample: resample images onto the reference's grid where they should share it.
         method: of ``registration.register_mr``; inference should use the same.
+        ct_windows: two channels of the reference CT, windows of soft tissue and bone.
         workers: number of processes; each prepares one case at a time.
         progress: called with one line per case.
         warn: called with one line for each case that is left out.
@@ -162,7 +192,7 @@ def prepare_dataset(
     _check_name(out)
     presence = _presence(data, challenge)
     contoured = read_presence(labelled, challenge) if labelled else {}
-    recipes = default_recipes(challenge)
+    recipes = windowed_recipes(challenge) if ct_windows else default_recipes(challenge)
     required = frozenset(recipe.name for recipe in recipes if not recipe.optional)
     found = find_cases(data, challenge, required=required)
     sources, faults = find_structure_sources(labels or data, found.cases, challenge)
@@ -473,9 +503,7 @@ def _write_dataset_json(
         "file_ending": ENDING,
         "oarseg": {
             **dataset_record(challenge),
-            "channels": TypeAdapter(tuple[ChannelRecipe, ...]).dump_python(
-                tuple(recipes), mode="json"
-            ),
+            "channels": recipe_records(recipes),
             "unlabelled": {case.name: case.unlabelled for case in cases if case.unlabelled},
         },
     }

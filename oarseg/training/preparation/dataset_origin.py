@@ -34,11 +34,19 @@ def prepare_options(
     """Collect what decides how a case is prepared, as JSON values."""
     return {
         **dataset_record(challenge),
-        "channels": TypeAdapter(tuple[ChannelRecipe, ...]).dump_python(tuple(recipes), mode="json"),
+        "channels": recipe_records(recipes),
         "transforms": transforms,
         "registration": registration,
         "resample": resample,
     }
+
+
+def recipe_records(recipes: Sequence[ChannelRecipe]) -> list[Any]:
+    """Return recipes as JSON values, as before there were windows where a channel has none."""
+    records = TypeAdapter(tuple[ChannelRecipe, ...]).dump_python(
+        tuple(recipes), mode="json", exclude_none=True
+    )
+    return list(records)
 
 
 def digest_sources(files: Mapping[str, Path], rows: Mapping[str, Any]) -> dict[str, str]:

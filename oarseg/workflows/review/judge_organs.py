@@ -10,6 +10,7 @@ import numpy as np
 
 from oarseg.cases.case import Case
 from oarseg.challenges.challenge import Challenge
+from oarseg.challenges.pairs import name_pairs
 from oarseg.errors import OarsegError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Vector, Volume
@@ -17,8 +18,10 @@ from oarseg.inference.footprint import BlockMask
 from oarseg.plausibility.checks import find_implausible
 from oarseg.plausibility.measure import measure_organs
 from oarseg.plausibility.record import checks_record
-from oarseg.plausibility.repair import Change, repair_labels
+from oarseg.plausibility.repair import Change, find_wrong_sides, repair_labels
 from oarseg.workflows.report import Notes
+from oarseg.workflows.review.postprocess import postprocess
+from oarseg.workflows.review.tell_sides import tell_sides
 from oarseg.workflows.settings import RunDescription
 
 # Of the findings that a warning quotes; the report has all.
@@ -28,7 +31,11 @@ QUOTED = 8
 def judge_organs(
     labels: Volume, case: Case, run: RunDescription, notes: Notes, *, body_mm: Vector | None
 ) -> Volume:
-    """Repair what the user asked for, then apply the checks; note what they found.
+    """Repair what the user asked for, filter as the model says, then check; note what was found.
+
+    The sides of a model's merged pairs are told first. Sides are repaired before the model's
+    postprocessing, which would take a part with the other side's label for a stray one and leave a
+    hole; stray parts are removed after it.
 
     The reference image is read again, as it was freed to make room for the networks.
 
@@ -40,11 +47,17 @@ def judge_organs(
         body_mm: the body's centre, if it is known.
 
     Returns:
-        The label map, repaired if that was asked for.
+        The label map, repaired if that was asked for, and postprocessed if the model says so.
     """
-    asked = run.settings.repair
+    asked, rules = run.settings.repair, run.challenge
+    labels = tell_sides(labels, run, notes, body_mm=body_mm)
+    sides, strays = (tuple(a for a in asked if a == kind) for kind in ("lr", "components"))
+    labels, changes = repair_labels(labels, rules, sides, body_mm=body_mm)
+    wrong = () if sides else _wrong_sides(labels, run, body_mm)
+    labels = postprocess(labels, run, notes, wrong=wrong)
+    labels, more = repair_labels(labels, rules, strays, body_mm=body_mm)
     if asked:
-        labels, changes = repair_labels(labels, run.challenge, asked, body_mm=body_mm)
+        changes += more
         notes.repair = {"asked": list(asked), "changed": [asdict(change) for change in changes]}
         _warn_of_changes(changes, notes)
     image = _densities(case, run, notes)
@@ -54,6 +67,20 @@ def judge_organs(
     else:
         _warn_of(notes.checks["raised"], notes)
     return labels
+
+
+def _wrong_sides(labels: Volume, run: RunDescription, body_mm: Vector | None) -> tuple[Change, ...]:
+    """Tell what the postprocessing may remove although it is of the other side."""
+    filtered = {value for step in run.weights.manifest.postprocessing for value in step.labels}
+    rules = run.challenge
+    paired = {rules.structure(name).label for pair in _pairs(rules) for name in pair}
+    if not filtered & paired:
+        return ()
+    return find_wrong_sides(labels, rules, body_mm=body_mm)
+
+
+def _pairs(rules: Challenge) -> tuple[tuple[str, str], ...]:
+    return name_pairs([structure.name for structure in rules.structures])
 
 
 def check_organs(

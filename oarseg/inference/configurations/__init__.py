@@ -1,0 +1,1 @@
+"""A model of several configurations: cascades, and probabilities that are averaged."""
