@@ -251,7 +251,8 @@ def run_round(job: Job, number: int) -> None:
     started, checked = time.time(), time.time()
     pause: float = HOUR_S
     with (folder / "train.log").open("ab") as out:
-        child = subprocess.Popen(train_command(job, number), stdout=out, stderr=out)
+        line, env = train_command(job, number), train_environment()
+        child = subprocess.Popen(line, stdout=out, stderr=out, env=env)
         while child.poll() is None:
             time.sleep(POLL_S)
             latest = folder / RESULTS / "fold_all" / "checkpoint_latest.pth"
@@ -320,6 +321,15 @@ def train_command(job: Job, number: int) -> list[str]:
         "--folds", "all", "--device", job.device, "--workers", job.workers,
         "--settings", job.settings, *(("--initial-weights", start) if start else ()),
     )  # fmt: skip
+
+
+def train_environment() -> dict[str, str]:
+    """Return the environment of a training, whose threads sleep while they wait for each other.
+
+    Where other programs keep the cores busy, a thread may wait long for one that has no core; while
+    it spins it takes what that one needs.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
 
 
 def validate(job: Job, number: int, checkpoint: Path) -> None:

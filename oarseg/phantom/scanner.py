@@ -379,13 +379,17 @@ class MrScanner:
         values = self.draw_values()
         along, down, across = self.draw_bias(view.grid)
         for first, last in view.slabs():
-            slab = paint_slab(view, first, last, values)
+            slab = self.paint(view, first, last, values)
             self.add_texture(slab)
             _displace_signal(view, slab)
             for plane in range(first, last):
                 signal = slab.image[plane - first] * (down[:, None] * across * along[plane])
                 image[plane] = self.receive(signal, plane)
         return Volume(image, view.grid)
+
+    def paint(self, view: View, first: int, last: int, values: Mapping[str, float]) -> Slab:
+        """Paint the patient at the slices' middles."""
+        return paint_slab(view, first, last, values)
 
     def add_texture(self, slab: Slab) -> None:
         """Add the fine structure of tissue to a painted slab."""

@@ -166,6 +166,17 @@ def test_steps_are_timed_in_both_arithmetics(
     assert seen == [False, False, True, True]
 
 
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    weights: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("SOMETHING", "else")
+    assert weights.train_environment()["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert weights.train_environment()["SOMETHING"] == "else"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert weights.train_environment()["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_a_slow_validation_is_followed_by_a_longer_rest(weights: ModuleType) -> None:
     assert weights.rest_after(60.0) == 3600
     assert weights.rest_after(1800.0) == 18_000

@@ -15,8 +15,9 @@ from oarseg.imaging.volume import Grid
 from oarseg.phantom import PhantomSpec
 from oarseg.phantom.grids import draw_ct_grid
 from oarseg.phantom.patient.anatomy import Anatomy, make_anatomy
-from oarseg.phantom.patient.parts import Draws, Part
+from oarseg.phantom.patient.parts import Draws, Part, fill
 from oarseg.phantom.patient.pose import Pose
+from oarseg.phantom.patient.shapes import Ellipsoid
 from oarseg.phantom.patient.structures import number_structures
 from oarseg.phantom.patient.tissues import TISSUES
 from oarseg.phantom.randomise.additions import (
@@ -481,3 +482,22 @@ def test_noise_of_the_mr_varies() -> None:
         air = image[:40].astype(float)
         spreads.append((air - gaussian_filter(air, 3)).std())
     assert spreads[1] == pytest.approx(spreads[0] * 2.5 / 0.4, rel=0.1)
+
+
+def test_slices_average_what_they_are_thick() -> None:
+    """A plate of 2 mm in a slice of 6 mm: one of the three samples meets it, at a third."""
+    grid = Grid((3, 60, 60), (6.0, 1.0, 1.0), (-30.0, -30.0, 54.0))
+    part = fill(Ellipsoid((0.0, 0.0, 62.0), (20.0, 20.0, 1.0), boxy=True), "metal")
+    anatomy = replace(patient(), parts=(*patient().parts, part), metal=())
+    base = replace(MrScanner.draw(SEED), sequence=0, noise=0.0)
+    scanner = VariedMr.vary(base, QUIET)
+    values = dict.fromkeys(TISSUES, 300.0) | {"metal": 0.0}
+    view = View(anatomy, grid)
+    thin = MrScanner.paint(scanner, view, 0, 3, values).image[:, 30, 30]
+    thick = scanner.paint(view, 0, 3, values).image[:, 30, 30]
+    # The slices' middles lie at 54, 60 and 66 mm, their samples 2 mm above and below.
+    assert thin[1] > 250
+    assert 150 < thick[1] < 250
+    assert thick[0] == pytest.approx(300.0, abs=1.0)
+    owners = scanner.paint(view, 0, 3, values).owners
+    np.testing.assert_array_equal(owners, MrScanner.paint(scanner, view, 0, 3, values).owners)

@@ -1,8 +1,9 @@
-"""An MR scanner whose sequence, coil, ghosts and tissues vary."""
+"""An MR scanner whose sequence, coil, ghosts and tissues vary, and whose slices are thick."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from oarseg.phantom.patient.parts import Draws
 from oarseg.phantom.randomise.levels import Level, deviation, within
 from oarseg.phantom.randomise.texture import Texture
 from oarseg.phantom.randomise.tissues import vary_signals
-from oarseg.phantom.scanner import MrScanner, Slab
+from oarseg.phantom.scanner import MrScanner, Slab, View
+
+THICKNESS = (-1 / 3, 1 / 3)  # of a slice, from its middle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,17 @@ class VariedMr(MrScanner):
         along, down, across = MrScanner.draw_bias(self, grid)
         power = np.float32(self.level.bias)
         return along**power, down**power, across**power
+
+    def paint(self, view: View, first: int, last: int, values: Mapping[str, float]) -> Slab:
+        """Paint the patient averaged over what the slices are thick."""
+        slab = MrScanner.paint(self, view, first, last, values)
+        step, origin = view.grid.index_to_world()
+        for share in THICKNESS:
+            x, y, z = (origin + step[:, 0] * share).tolist()
+            beside = replace(view, grid=replace(view.grid, origin_mm=(x, y, z)))
+            slab.image += MrScanner.paint(self, beside, first, last, values).image
+        slab.image /= np.float32(len(THICKNESS) + 1)
+        return slab
 
     def add_texture(self, slab: Slab) -> None:
         """Add correlated texture to a painted slab."""
