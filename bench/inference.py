@@ -233,6 +233,9 @@ def run(
     if is_peer:
         command += ["--memory-gib", str(gib)]
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+    if not is_peer:
+        # As our command does for itself.
+        environment["OPENBLAS_NUM_THREADS"] = "1"
     try:
         done = subprocess.run(
             command,

@@ -180,3 +180,31 @@ def test_a_run_begins_without_what_only_other_runs_need() -> None:
     # DICOM, the other library for networks, orientations of NIfTI, connected parts: half a second.
     assert not packages & {"pydicom", "onnxruntime", "openvino", "itk", "matplotlib", "torch"}
     assert not parts & {"scipy.spatial", "scipy.sparse", "scipy.stats", "scipy.interpolate"}
+
+
+PRODUCTS = """
+import os
+from pathlib import Path
+import oarseg.cli
+import numpy as np
+np.matmul(np.ones((512, 512), np.float32), np.ones((512, 512), np.float32))
+print(os.environ["OPENBLAS_NUM_THREADS"], len(list(Path("/proc/self/task").iterdir())))
+"""
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("3", "3")])
+def test_numpys_products_have_no_threads_unless_asked_for(given: str | None, expected: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    if given is not None:
+        environment["OPENBLAS_NUM_THREADS"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", PRODUCTS],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told, threads = done.stdout.split()
+    assert told == expected
+    assert int(threads) == 1 or given is not None
