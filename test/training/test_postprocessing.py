@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import foreign_models as foreign
 import nnunet_oracle as oracle
 import numpy as np
+import planned_models as planned
 import pytest
 from foreign_models import Foreign
 from nnunetv2.postprocessing.remove_connected_components import (
@@ -20,6 +22,7 @@ from nnunetv2.postprocessing.remove_connected_components import (
 from numpy.typing import NDArray
 
 from oarseg.cli import main
+from oarseg.cli.commands import training
 from oarseg.errors import InputError
 from oarseg.model.manifest import KeepLargest, parse_manifest
 from oarseg.training.export import Card, export_ensemble, read_model
@@ -187,3 +190,32 @@ def test_labels_of_a_region_model_may_be_painted_or_trained(tmp_path: Path) -> N
         assert read_model(results, card=Card(), postprocessing=path).postprocessing
     with pytest.raises(InputError, match="found 4"):
         read_model(results, card=Card(), postprocessing=written(tmp_path, document(4)))
+
+
+def test_a_recommendations_own_file_is_taken_for_its_own_folds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of an ensemble it lies in a folder of the ensemble, which none of its models names."""
+    path = planned.best(tmp_path, ["2d", "3d_fullres"], folds=(0, 1))
+    there = tmp_path / "ensembles" / "ensemble___a___b___0_1"
+    information = json.loads(path.read_text())
+    best = information["best_model_or_ensemble"]
+    best["postprocessing_file"] = f"/of/another/machine/{there.name}/postprocessing.pkl"
+    path.write_text(json.dumps(information))
+    there.mkdir(parents=True)
+
+    def taken(*words: str) -> Any:
+        parser = argparse.ArgumentParser()
+        training.add_export(parser.add_subparsers())
+        arguments = parser.parse_args(["export", "--best", str(tmp_path), *words])
+        chosen = training._chosen_results(arguments)
+        return training._postprocessing_of(arguments.postprocessing, chosen.determined)
+
+    assert taken() == "auto"
+    written(there, document(1))
+    assert taken() == there / "postprocessing.json"
+    assert taken("--folds", "0", "1") == there / "postprocessing.json"
+    assert taken("--postprocessing", "none") == "none"
+    assert caplog.text.count("left out") == 0
+    assert taken("--folds", "1") == "auto"
+    assert f"{there} is for folds 0, 1 and was left out" in caplog.text

@@ -340,7 +340,16 @@ def _chosen_results(arguments: argparse.Namespace) -> Recommendation:
         raise InputError("--best: expected no results folder beside it; pass one of the two")
     found = read_recommendation(arguments.best)
     logger.info("recommended: %s", ", ".join(folder.name for folder in found.folders))
-    return replace(found, folds=tuple(arguments.folds) or found.folds)
+    folds = tuple(arguments.folds) or found.folds
+    if found.determined is not None and folds != found.folds:
+        logger.warning(
+            "postprocessing: %s is for folds %s and was left out; pass --postprocessing to take it "
+            "all the same",
+            found.determined,
+            ", ".join(found.folds),
+        )
+        return replace(found, folds=folds, determined=None)
+    return replace(found, folds=folds)
 
 
 def _postprocessing_of(text: str, determined: Path | None) -> Path | Literal["auto", "none"]:
