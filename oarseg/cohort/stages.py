@@ -12,6 +12,7 @@ from typing import Final
 from oarseg.cohort.plan import FOLDER
 from oarseg.errors import OutputError
 from oarseg.results.folder import (
+    entry_identity,
     entry_kind,
     explained_refusal,
     list_folder,
@@ -80,6 +81,7 @@ class StageFolders:
         self.discard(attempt)
 
     def _place_entry(self, source: Path, target: Path) -> None:
+        ours = entry_identity(self._output, source)
         try:
             move_entry(self._output, source, target)
             return
@@ -88,12 +90,13 @@ class StageFolders:
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
-        # Nothing is removed: what lies there may be what another has just placed.
+        # Nothing is removed: what lies there may be what another has just placed. That is put
+        # back, and nothing else is, or it could take the place of what is ours.
         aside = self.aside(target.name) / target.name
         self._try(target, aside)
-        if not self._try(source, target):
-            with suppress(OSError):  # unless something lies there again
-                self._try(aside, target)
+        if entry_identity(self._output, aside) in (None, ours):
+            self._try(aside, target)
+        self._try(source, target)
 
     def _try(self, source: Path, target: Path) -> bool:
         try:

@@ -133,6 +133,16 @@ def entry_kind(output: Path, path: Path) -> EntryKind:
         return "none"
 
 
+def entry_identity(output: Path, path: Path) -> tuple[int, int] | None:
+    """Return what a file or folder keeps when it is renamed; None if it does not exist."""
+    try:
+        with _opened_parent(output, path) as (handle, name):
+            found = os.stat(name, dir_fd=handle, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def list_folder(output: Path, folder: Path) -> list[str]:
     """List the names in a folder, sorted; empty if it does not exist."""
     try:

@@ -258,7 +258,7 @@ def test_feeders_prepare_cases_while_the_network_computes(
     tmp_path: Path, feeders: int | None, idle: int, beside: bool
 ) -> None:
     """By the order of what happens. Left to itself, it measures the first cases alone."""
-    notes = run_with_notes(tmp_path, 6, feeders, FAKE_IDLE=str(idle))
+    notes = run_with_notes(tmp_path, 6, feeders, FAKE_IDLE=str(idle), FAKE_SECONDS="1")
     in_network, seen = 0, []
     for what, _, _ in notes:
         in_network += {"begins": 1, "ends": -1}.get(what, 0)
@@ -273,7 +273,7 @@ def test_two_feeders_take_at_most_065_of_the_time_of_none(tmp_path: Path) -> Non
     """Equal seconds in the network and beside it, in which nothing but sleep is done."""
     seconds = {}
     for feeders in (0, 2):
-        notes = run_with_notes(tmp_path / str(feeders), CASES, feeders, FAKE_SECONDS="0.4")
+        notes = run_with_notes(tmp_path / str(feeders), CASES, feeders, FAKE_SECONDS="0.8")
         seconds[feeders] = notes[-1][2] - notes[0][2]
     assert seconds[2] <= 0.65 * seconds[0]
 

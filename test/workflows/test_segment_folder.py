@@ -31,6 +31,7 @@ from oarseg.imaging.arrays import Image
 from oarseg.imaging.files.read_scan import Limits, read_volume
 from oarseg.imaging.orientation import to_lps
 from oarseg.imaging.rigid import RigidTransform
+from oarseg.imaging.slabs import SlabImage, whole_image
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.engines.protocol import Engine
@@ -990,8 +991,8 @@ def test_prepare_and_segment_give_the_same_channels(
     given: list[NDArray[Any]] = []
     real = segment_case.preprocess
 
-    def seen(channels: Sequence[NDArray[Any]], *arguments: Any, **options: Any) -> Any:
-        given.extend(channels)
+    def seen(channels: Sequence[SlabImage], *arguments: Any, **options: Any) -> Any:
+        given.extend(whole_image(channel) for channel in channels)
         return real(channels, *arguments, **options)
 
     monkeypatch.setattr(segment_case, "preprocess", seen)

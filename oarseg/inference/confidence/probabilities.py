@@ -43,6 +43,8 @@ def organ_classes(
         InputError: no organ of such a name, or one that the network has no class for.
     """
     found: dict[str, tuple[int, ...]] = {}
+    if not names:
+        return found
     known = {organ.name: organ for organ in organs}
     regions = file_names([label.name for label in manifest.labels])
     for name in dict.fromkeys(names):
