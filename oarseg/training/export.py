@@ -328,18 +328,28 @@ def _check_together(models: Sequence[TrainedModel], card: Card) -> None:
         InputError: they are of different data sets, or a cascade's stage cannot be used.
     """
     first = models[0]
-    for other in models[1:]:
+    folders = [model.results.folder.resolve() for model in models]
+    again = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if again is not None:
+        raise InputError(f"{again}: expected each model once, found it twice; name it once")
+    stages = [model.stage for model in models if model.stage is not None]
+    for other in [*models[1:], *stages]:
         same = (
             [c.recipe for c in other.interface.channels]
             == [c.recipe for c in first.interface.channels]
             and other.interface.labels == first.interface.labels
             and other.interface.regions == first.interface.regions
-            and other.conditioning == first.conditioning
         )
         if not same:
             raise InputError(
                 f"{other.results.folder}: expected the channels and labels of "
                 f"{first.results.folder}, found others; only models of one data set are averaged"
+            )
+        if other.conditioning != first.conditioning:
+            raise InputError(
+                f"{other.results.folder}: expected images read as for {first.results.folder}, "
+                "found another image_reader_writer in plans.json, or other preparation; train "
+                "both on one data set"
             )
     try:
         join_members([outline(model, card) for model in models])
@@ -410,7 +420,14 @@ def _read_stage(
             f"{results.folder}: is a cascade, expected its stage before in {folder}, found none; "
             "put that results folder beside it"
         )
-    found = read_model(
+    before = open_results(folder)
+    # Looked at before it is read, as a stage may name itself, or a cascade that names it.
+    if before.stage_folder is not None or before.dataset.labels != results.dataset.labels:
+        raise InputError(
+            f"{folder}: expected a stage with the labels of {results.folder.name} and none before "
+            "it, found another; retrain the cascade on it"
+        )
+    return read_model(
         folder,
         card=card,
         folds=folds,
@@ -418,12 +435,6 @@ def _read_stage(
         challenge=challenge,
         postprocessing="none",
     )
-    if found.stage is not None or found.results.dataset.labels != results.dataset.labels:
-        raise InputError(
-            f"{folder}: expected a stage with the labels of {results.folder.name} and none before "
-            "it, found another; retrain the cascade on it"
-        )
-    return found
 
 
 def _postprocessing(

@@ -253,6 +253,52 @@ def test_a_cascade_without_its_stage_is_refused(results: Path, tmp_path: Path) -
         export_ensemble(alone, tmp_path / "model", card=Card())
 
 
+def test_a_cascade_that_follows_itself_is_refused(results: Path, tmp_path: Path) -> None:
+    names = ("3d_cascade_fullres", "3d_lowres")
+    cascade, low = (
+        Path(
+            shutil.copytree(
+                planned.results_of(results, name), tmp_path / planned.results_of(results, name).name
+            )
+        )
+        for name in names
+    )
+    for stages in (names[:1], names[::-1]):
+        for folder in (cascade, low):
+            plans = json.loads((folder / "plans.json").read_text())
+            for name, stage in zip(names, stages, strict=False):
+                plans["configurations"][name]["previous_stage"] = stage
+            (folder / "plans.json").write_text(json.dumps(plans))
+        with pytest.raises(InputError, match=r"expected a stage with the labels .* none before it"):
+            read_model(cascade, card=Card())
+
+
+def test_a_stage_whose_images_are_read_otherwise_is_refused(results: Path, tmp_path: Path) -> None:
+    names = ("3d_cascade_fullres", "3d_lowres")
+    cascade, low = (
+        Path(
+            shutil.copytree(
+                planned.results_of(results, name), tmp_path / planned.results_of(results, name).name
+            )
+        )
+        for name in names
+    )
+    plans = json.loads((low / "plans.json").read_text())
+    plans["image_reader_writer"] = "SimpleITKIOWithReorient"
+    (low / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(InputError, match="found another image_reader_writer"):
+        export_ensemble(cascade, tmp_path / "model", card=Card())
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_results_folder_is_not_averaged_with_itself(results: Path, tmp_path: Path) -> None:
+    folder = planned.results_of(results, "2d")
+    link = tmp_path / folder.name
+    link.symlink_to(folder)
+    with pytest.raises(InputError, match="expected each model once"):
+        export_ensemble(folder, tmp_path / "model", more=[link], card=Card())
+
+
 def test_models_of_other_labels_are_not_averaged(results: Path, tmp_path: Path) -> None:
     folder = planned.results_of(results, "3d_fullres")
     other = shutil.copytree(folder, tmp_path / folder.name)

@@ -21,6 +21,7 @@ from oarseg.cli.options import (
     say_notice,
     whole_number,
 )
+from oarseg.cli.refusals import refusals_told
 from oarseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ def add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
 @quiet_forked_workers(kept=True)
 def run_train(arguments: argparse.Namespace) -> int:
     """Plan, preprocess and train; skip what an earlier run has finished."""
+    with refusals_told(arguments.work):
+        return _train(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> int:
     from oarseg.training.planning import (
         Workspace,
         check_raw_dataset,
@@ -271,6 +277,11 @@ def add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Export folds, compare them with torch and print the figures."""
+    with refusals_told(arguments.out):
+        return _export(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
     from oarseg.model.manifest import RunDefaults
     from oarseg.training.export import NOT_STATED, Card
     from oarseg.training.export import export_ensemble as run
