@@ -415,6 +415,11 @@ def _read_stage(
     folder = results.stage_folder
     if folder is None:
         return None
+    if results.dataset.oarseg.classes is not None:
+        # Its channels are numbered as classes, and the stage's label map as the challenge's labels.
+        raise InputError(
+            f"{results.folder}: expected no cascade of merged pairs; export another configuration"
+        )
     if not folder.is_dir():
         raise InputError(
             f"{results.folder}: is a cascade, expected its stage before in {folder}, found none; "

@@ -291,6 +291,17 @@ def test_a_stage_whose_images_are_read_otherwise_is_refused(results: Path, tmp_p
     assert not (tmp_path / "model").exists()
 
 
+def test_a_cascade_of_merged_pairs_is_refused(results: Path, tmp_path: Path) -> None:
+    """Its channels would be those of other labels than the stage's map has."""
+    folder = planned.results_of(results, "3d_cascade_fullres")
+    copied = Path(shutil.copytree(folder, tmp_path / folder.name))
+    dataset = json.loads((copied / "dataset.json").read_text())
+    dataset["oarseg"] = {"classes": [[value] for value in range(6)]}
+    (copied / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(InputError, match="expected no cascade of merged pairs"):
+        read_model(copied, card=Card())
+
+
 def test_a_results_folder_is_not_averaged_with_itself(results: Path, tmp_path: Path) -> None:
     folder = planned.results_of(results, "2d")
     link = tmp_path / folder.name
