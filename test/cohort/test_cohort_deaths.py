@@ -108,6 +108,9 @@ def test_a_killed_worker_costs_one_attempt(quick_cohort: tuple[Plan, Path]) -> N
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert start_worker(output).wait(PATIENCE_S) == 0
+    # Its process that computes may have outlived it for a moment, and written to its stage once
+    # more: run, which ends a cohort, sweeps.
+    assert start_coordinator(output, 1).wait(PATIENCE_S) == 0
     check_all_done(output, most_attempts=CASES + 1)
 
 
