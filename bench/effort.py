@@ -20,9 +20,9 @@ import numpy as np
 from cases import ROOT, phantom_channels
 
 from oarseg.inference import preprocessing, streaming
-from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
+from oarseg.inference.region.body import body_box, find_body
 from oarseg.inference.streaming import Effort
 from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle

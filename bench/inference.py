@@ -39,7 +39,7 @@ import numpy as np
 from machine import instruction_sets, machine, versions
 
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.inference.body import find_body
+from oarseg.inference.region.body import find_body
 from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle
 from oarseg.phantom.spec import CT_SIZES

@@ -22,8 +22,8 @@ from cases import ROOT, phantom_channels
 
 from oarseg.imaging.volume import Volume
 from oarseg.inference import preprocessing, streaming
-from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
+from oarseg.inference.region.body import body_box, find_body
 from oarseg.labels.dice import dice_by_label
 from oarseg.model import bundle
 from oarseg.phantom import PhantomSpec

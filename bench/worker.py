@@ -20,8 +20,8 @@ from gpu_card import PeakMemory
 
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference import preprocessing, streaming
-from oarseg.inference.body import body_box, find_body
 from oarseg.inference.engines import choice
+from oarseg.inference.region.body import body_box, find_body
 from oarseg.model import bundle
 from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import Steps

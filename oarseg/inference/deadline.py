@@ -21,8 +21,8 @@ from oarseg.inference.configurations.model_parts import ModelPart
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import mirror_flips
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput, Placement
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import Effort, Work, segment_streaming
 from oarseg.inference.tiling import STEP
 from oarseg.model.manifest import Manifest

@@ -17,8 +17,8 @@ from oarseg.errors import InferenceError, WeightsError
 from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.inference import resampling
 from oarseg.inference.confidence.probabilities import Probabilities
-from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
+from oarseg.inference.region.footprint import Footprint
 from oarseg.inference.resampling import Band, Tap
 from oarseg.inference.ring import LogitPlane
 from oarseg.model.manifest import Manifest, class_labels

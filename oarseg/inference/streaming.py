@@ -31,10 +31,10 @@ from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.stages import AddsUp, Stages, open_device_stages
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble, answers_of, mirror_flips
-from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.half_precision import half_arithmetic
 from oarseg.inference.painting import Painter, plan_streaming_resample
 from oarseg.inference.preprocessing import NetworkInput, Placement
+from oarseg.inference.region.footprint import BlockMask, Footprint
 from oarseg.inference.ring import LogitPlane, Ring
 from oarseg.inference.tiling import STEP, Tiling, lay_tiles
 from oarseg.model.manifest import Manifest

@@ -19,9 +19,9 @@ from oarseg.inference.engines.cuda_choice import F16_MIN_AGREEMENT, F16_MIN_DICE
 from oarseg.inference.engines.onnx_runtime import NoCudaError
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Ensemble
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.painting import label_logits
 from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import Effort, Work, plan_tiles
 from oarseg.labels.dice import count_labels, dice_by_label
 from oarseg.model.manifest import Manifest

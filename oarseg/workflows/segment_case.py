@@ -18,7 +18,6 @@ from oarseg.errors import DeviceError, RegistrationError
 from oarseg.imaging.orientation import Turn
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.inference.body import body_box, find_body
 from oarseg.inference.channels import build_channels, is_registered, read_images
 from oarseg.inference.confidence.agreement import FoldAgreement
 from oarseg.inference.confidence.probabilities import Probabilities
@@ -28,7 +27,8 @@ from oarseg.inference.configurations.segment import segment_case_input as stream
 from oarseg.inference.deadline import Deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
-from oarseg.inference.footprint import BlockMask
+from oarseg.inference.region.body import body_box, find_body
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.model.manifest import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.results.probability_files import write_probabilities

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from one_fold import OneFold
 
 from oarseg.errors import InferenceError, WeightsError
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.painting import Painter, close_calls, first_maximum
 from oarseg.inference.preprocessing import NetworkInput, preprocess
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.ring import LogitPlane
 from oarseg.inference.streaming import Effort, buffer_bytes, plan_tiles, segment_streaming
 from oarseg.inference.tiling import cut_tile, gaussian_weights, lay_tiles

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Half, Mask
-from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import Placement
+from oarseg.inference.region.footprint import Footprint
 from oarseg.model.manifest import Manifest, class_labels
 
 # Takes a plane's number, each fold's sums (folds, classes, rows, columns), and which part it is.

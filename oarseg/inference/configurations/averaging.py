@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.configurations.plane_feed import PlaneFeed
-from oarseg.inference.footprint import Footprint
 from oarseg.inference.painting import Block
 from oarseg.inference.preprocessing import Placement
+from oarseg.inference.region.footprint import Footprint
 from oarseg.model.manifest import Manifest, class_labels
 
 # A logit below 16 that is rounded otherwise to half precision moves a probability by 0.002 at most.

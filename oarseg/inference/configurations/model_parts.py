@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from oarseg.inference.configurations.case_input import CaseInput
 from oarseg.inference.engines.choice import Engines
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import Effort, Work, plan_tiles
 from oarseg.model.manifest import Manifest
 

@@ -20,8 +20,8 @@ from oarseg.inference.configurations.model_parts import ModelPart, parts_of
 from oarseg.inference.configurations.plane_feed import PlaneFeed
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.engines.protocol import Engine
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import (
     ALL,
     Effort,

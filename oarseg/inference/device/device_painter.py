@@ -16,9 +16,9 @@ from oarseg.inference.device.canvas import Canvas
 from oarseg.inference.device.device_ring import DevicePlane
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.kernels import lengths
-from oarseg.inference.footprint import Footprint
 from oarseg.inference.painting import plan_streaming_resample
 from oarseg.inference.preprocessing import Placement
+from oarseg.inference.region.footprint import Footprint
 from oarseg.inference.resampling import VoxelTaps
 from oarseg.model.manifest import Manifest, class_labels
 

@@ -17,8 +17,8 @@ from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.ensemble import Flip, TileLogits, answers_of
-from oarseg.inference.footprint import Footprint
 from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.region.footprint import Footprint
 from oarseg.inference.tiling import Tiling
 from oarseg.model.manifest import Manifest
 

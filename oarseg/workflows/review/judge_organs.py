@@ -14,7 +14,7 @@ from oarseg.challenges.pairs import name_pairs
 from oarseg.errors import OarsegError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.volume import Grid, Vector, Volume
-from oarseg.inference.footprint import BlockMask
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.plausibility.checks import find_implausible
 from oarseg.plausibility.measure import measure_organs
 from oarseg.plausibility.record import checks_record

@@ -19,7 +19,7 @@ from oarseg.imaging.files import read_scan
 from oarseg.imaging.orientation import Turn, to_lps
 from oarseg.imaging.regrid import resample_moving
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.inference.body import body_box, find_body
+from oarseg.inference.region.body import body_box, find_body
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.labels.open_masks import Target, open_masks
 from oarseg.results.folder import (

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from one_fold import OneFold
 
 from oarseg.inference.confidence.agreement import FoldAgreement
-from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.preprocessing import NetworkInput, preprocess
+from oarseg.inference.region.footprint import BlockMask, Footprint
 from oarseg.inference.streaming import segment_streaming
 from oarseg.labels.dice import dice_by_label
 from oarseg.model.manifest import Manifest, ModelFile

@@ -14,8 +14,8 @@ from oarseg.errors import OutputError
 from oarseg.imaging.orientation import Turn
 from oarseg.inference.confidence import probabilities
 from oarseg.inference.confidence.probabilities import Probabilities
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput, Placement, preprocess
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import segment_streaming
 from oarseg.model.manifest import Manifest, ModelFile, Resampling
 

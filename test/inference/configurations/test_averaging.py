@@ -22,8 +22,8 @@ from oarseg.imaging.volume import Grid
 from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.configurations.averaging import AveragePainter, probabilities
 from oarseg.inference.configurations.plane_feed import PlaneFeed
-from oarseg.inference.footprint import BlockMask, Footprint
 from oarseg.inference.preprocessing import Placement, network_placement
+from oarseg.inference.region.footprint import BlockMask, Footprint
 from oarseg.inference.ring import LogitPlane
 from oarseg.model.manifest import Manifest, ModelFile
 

@@ -16,8 +16,8 @@ from oarseg.errors import DeviceError, InferenceError
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.hosted_engine import HostedEngine
 from oarseg.inference.device.vram import case_bytes
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import NetworkInput, preprocess
+from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import Effort, plan_tiles, segment_streaming
 from oarseg.model.manifest import Manifest, ModelFile, Resampling
 

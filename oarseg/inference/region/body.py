@@ -17,8 +17,8 @@ from oarseg.imaging.arrays import Mask
 from oarseg.imaging.grids import COARSE_MM, block_mean
 from oarseg.imaging.intensities import AIR_HU, BODY_HU
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.inference.footprint import BlockMask
 from oarseg.inference.preprocessing import IndexBox
+from oarseg.inference.region.footprint import BlockMask
 
 BOX_MARGIN_MM = 20.0
 MASK_MARGIN_MM = 12.0

@@ -3,7 +3,7 @@ import pytest
 
 from oarseg.challenges import catalogue
 from oarseg.imaging.volume import Grid, Volume
-from oarseg.inference.body import BOX_MARGIN_MM, MASK_MARGIN_MM, body_box, find_body
+from oarseg.inference.region.body import BOX_MARGIN_MM, MASK_MARGIN_MM, body_box, find_body
 from oarseg.phantom import PhantomSpec, make_phantom
 
 GRID = Grid((30, 100, 120), (4.0, 2.0, 2.0))

@@ -1,0 +1,1 @@
+"""Which part of an image is segmented: the patient, or where organs may lie."""
