@@ -1,39 +1,70 @@
-"""How many tiles a coarse localiser could leave out at most, with every label as it is.
+"""How many tiles a first look can leave out, and what it changes: ``--region organs``.
 
-    python bench/localiser.py --sizes small medium --seeds 300 301 302 --out bench/results
+    python bench/localiser.py --sizes median maximum --seeds 300 301 --compare --out bench/results
 
-A localiser would say where organs may lie, and tiles that no voxel there depends on would be
-left out: labels there do not change by it. The best one would know the answer, so here the
-phantom's truth stands for it. Tiles are counted for the organs' voxels alone, for these and
-a margin that an unsure localiser needs, and for each organ's box, within which no label may change.
-No network runs: a tile is needed or not by where it lies.
+Tiles are counted for what is labelled: the body, what the model's first look bounds, and what
+a perfect look would, which knows the truth: the organs alone, with margins, and each organ's box.
+With ``--compare`` the body and the first look's region are labelled, and their labels compared
+within the true organs' boxes and elsewhere. No time is in the table, so that it is the same on
+every machine of one arithmetic.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from cases import ROOT, phantom_channels
 from scipy import ndimage
 
-from oarseg.imaging.arrays import Mask
+from oarseg.imaging.arrays import Labels, Mask
 from oarseg.imaging.volume import Grid
 from oarseg.inference import preprocessing
-from oarseg.inference.preprocessing import Placement
+from oarseg.inference.engines import choice
+from oarseg.inference.engines.protocol import Engine
+from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.region.body import body_box, find_body
 from oarseg.inference.region.footprint import BlockMask
-from oarseg.inference.streaming import plan_tiles
+from oarseg.inference.region.localiser import find_organ_region
+from oarseg.inference.streaming import plan_tiles, segment_streaming
 from oarseg.model import bundle
 from oarseg.model.manifest import Manifest
 from oarseg.phantom import PhantomSpec
+from oarseg.system.cpus import available_cpus
 
 BLOCK = (2, 4, 4)  # voxels; what a localiser at a quarter of the resolution would tell apart
 MARGINS_MM = (10.0, 20.0)
-WORTH = 0.3  # share of the tiles that a localiser must save to be worth its own time
+LOOK = "first look"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One phantom: tiles by what is labelled, and labels that changed in boxes and elsewhere."""
+
+    size: str
+    seed: int
+    tiles: dict[str, int]
+    look_tiles: int
+    changed: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What looks and labels."""
+
+    manifest: Manifest
+    engines: Sequence[Engine]
+    threads: int
+
+    def label(self, network: NetworkInput, mask: BlockMask | None) -> Labels:
+        """Label a phantom's part."""
+        return segment_streaming(
+            network, self.engines, self.manifest, mask=mask, threads=self.threads
+        )
 
 
 def main() -> None:
@@ -41,33 +72,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=["small", "medium"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[300, 301, 302])
+    parser.add_argument("--compare", action="store_true", help="label both, which takes minutes")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights")
+    parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    manifest = bundle.load_bundle(arguments.weights).manifest
-    rows = [
-        (size, seed, count_tiles(PhantomSpec(seed, size), manifest))
-        for size in arguments.sizes
-        for seed in arguments.seeds
-    ]
-    text = table(rows, manifest)
+    weights = bundle.load_bundle(arguments.weights)
+    opened = choice.open_engines(weights, device="cpu", threads=arguments.threads)
+    model = Model(weights.manifest, opened.take(), arguments.threads)
+    rows = []
+    for size in arguments.sizes:
+        for seed in arguments.seeds:
+            rows.append(measure(PhantomSpec(seed, size), model, compare=arguments.compare))
+            print(rows[-1], flush=True)
+    text = table(rows, weights.manifest)
     print(text)
     if arguments.out:
         path = arguments.out / f"{datetime.date.today()}-localiser.md"
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def count_tiles(spec: PhantomSpec, manifest: Manifest) -> dict[str, int]:
-    """Count a phantom's tiles by what is labelled: the body, or less."""
+def measure(spec: PhantomSpec, model: Model, *, compare: bool) -> Row:
+    """Count a phantom's tiles by what is labelled, and the labels that a first look changes."""
+    manifest = model.manifest
     seen = phantom_channels(spec, manifest.channels[1].recipe)
     grid, body = seen.ct.grid, find_body(seen.ct)
-    place = preprocessing.preprocess(
-        [seen.ct.array, seen.mr], grid.spacing_mm, manifest, box=body_box(body, grid)
-    ).placement
-    counts = {"body": tiles(body, place, manifest)}
+    if body is None:
+        raise SystemExit("a phantom without a body")
+    network = preprocessing.preprocess(
+        [seen.ct.array, seen.mr],
+        grid.spacing_mm,
+        manifest,
+        box=body_box(body, grid),
+        threads=model.threads,
+    )
+    place = network.placement
+    look = find_organ_region(network, model.engines[0], manifest, body)
+    part = body if look is None else look.mask
+    counts = {"body": tiles(body, place, manifest), LOOK: tiles(part, place, manifest)}
     for name, blocks in organ_masks(seen.truth, grid):
         counts[name] = tiles(BlockMask(blocks, BLOCK, grid.shape), place, manifest)
-    return counts
+    changed = None
+    if compare:
+        differ = model.label(network, body) != model.label(network, part)
+        boxes = organ_boxes(seen.truth)
+        changed = (int(differ[boxes].sum()), int(differ[~boxes].sum()))
+    return Row(spec.size, spec.seed, counts, 0 if look is None else look.look_tiles, changed)
 
 
 def tiles(mask: BlockMask | None, place: Placement, manifest: Manifest) -> int:
@@ -75,7 +125,7 @@ def tiles(mask: BlockMask | None, place: Placement, manifest: Manifest) -> int:
     return plan_tiles(place, manifest, mask=mask).count
 
 
-def organ_masks(truth: np.ndarray, grid: Grid) -> Iterator[tuple[str, Mask]]:
+def organ_masks(truth: Labels, grid: Grid) -> Iterator[tuple[str, Mask]]:
     """Yield what a perfect localiser would give, by name, in blocks."""
     organs = in_blocks(truth > 0)
     yield "organs", organs
@@ -83,11 +133,16 @@ def organ_masks(truth: np.ndarray, grid: Grid) -> Iterator[tuple[str, Mask]]:
     away_mm = ndimage.distance_transform_edt(~organs, sampling=block_mm)
     for margin_mm in MARGINS_MM:
         yield f"organs and {margin_mm:g} mm", away_mm <= margin_mm
+    yield "organs' boxes", in_blocks(organ_boxes(truth))
+
+
+def organ_boxes(truth: Labels) -> Mask:
+    """Mark each organ's box."""
     boxes = np.zeros_like(truth, bool)
     for box in ndimage.find_objects(truth):
         if box is not None:
             boxes[box] = True
-    yield "organs' boxes", in_blocks(boxes)
+    return boxes
 
 
 def in_blocks(mask: Mask) -> Mask:
@@ -98,23 +153,27 @@ def in_blocks(mask: Mask) -> Mask:
     return mask
 
 
-def table(rows: list[tuple[str, int, dict[str, int]]], manifest: Manifest) -> str:
-    """Markdown: the tiles of each phantom, and what the best localiser would save."""
-    names = list(rows[0][2])
+def table(rows: Sequence[Row], manifest: Manifest) -> str:
+    """Markdown: the tiles of each phantom, and what a look saves and takes."""
+    names = list(rows[0].tiles)
+    folds = len(manifest.folds)
     patch = "×".join(map(str, manifest.patch_size))
     lines = [
         f"Tiles of {patch} that the labels of each part depend on, {manifest.title}; phantoms, "
-        f"{datetime.date.today()}; no time is in it, so it is the same on every machine",
+        f"{datetime.date.today()}. A look's own tiles are of one fold of {folds}.",
         "",
-        f"| size, seed | {' | '.join(names)} |",
-        "|---" + "|---:" * len(names) + "|",
+        f"| size, seed | {' | '.join(names)} | the look's own | labels changed in organs' boxes, "
+        "elsewhere |",
+        "|---" + "|---:" * (len(names) + 2) + "|",
     ]
-    saved = {name: [1 - counts[name] / counts["body"] for *_, counts in rows] for name in names}
-    for size, seed, counts in rows:
-        lines.append(f"| {size}, {seed} | {' | '.join(str(counts[name]) for name in names)} |")
-    lines.append(f"| saved, mean | {' | '.join(f'{np.mean(saved[n]):.0%}' for n in names)} |")
-    best = float(np.mean(saved["organs' boxes"]))
-    lines += ["", f"Worth building: {'yes' if best >= WORTH else 'no'} (from {WORTH:.0%})."]
+    for row in rows:
+        changed = "" if row.changed is None else ", ".join(f"{n}" for n in row.changed)
+        counts = " | ".join(str(row.tiles[name]) for name in names)
+        lines.append(f"| {row.size}, {row.seed} | {counts} | {row.look_tiles} | {changed} |")
+    saved = {n: np.mean([1 - row.tiles[n] / row.tiles["body"] for row in rows]) for n in names}
+    own = np.mean([row.look_tiles / folds / row.tiles["body"] for row in rows])
+    shares = " | ".join(f"{saved[name]:.0%}" for name in names)
+    lines.append(f"| saved, mean | {shares} | −{own:.0%} | |")
     return "\n".join(lines)
 
 

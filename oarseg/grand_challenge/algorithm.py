@@ -13,7 +13,7 @@ from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import Manifest
 from oarseg.system.memory import GIB
 from oarseg.system.usage import resident_mib
-from oarseg.workflows.forecast import forecast_memory
+from oarseg.workflows.computation.forecast import forecast_memory
 
 # What the platform offers, in GB; a challenge may allow less.
 MEMORY_CHOICES_GB = (4, 8, 16, 32, 64)

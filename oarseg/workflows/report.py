@@ -20,9 +20,9 @@ from oarseg.inference.streaming import Effort
 from oarseg.model.manifest import Manifest
 from oarseg.system.usage import Steps, peak_mib, resident_mib
 from oarseg.system.versions import package_versions
+from oarseg.workflows.computation.sums import SumsPlace
 from oarseg.workflows.dicom_outputs import dicom_record
 from oarseg.workflows.settings import RunDescription
-from oarseg.workflows.sums import SumsPlace
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Notes:
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
         agreement: how far the folds agree on each organ; None where they were not compared.
+        look: what a first look at the case found, with ``--region organs``; else None.
         sides: how left and right were told apart; None where the model tells them.
         repair: what was repaired; None if that was not asked for.
         postprocessing: what the model's own postprocessing removed; None if it has none.
@@ -57,6 +58,7 @@ class Notes:
     repair: dict[str, Any] | None = None
     postprocessing: dict[str, Any] | None = None
     agreement: dict[str, Any] | None = None
+    look: dict[str, Any] | None = None
     sides: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
@@ -142,6 +144,7 @@ def case_report(
         "device": asdict(engines.choice),
         "threads": run.threads,
         "region": run.region,
+        "first_look": notes.look,
         "precision": {
             "asked": run.precision,
             "arithmetic": engines.choice.arithmetic,

@@ -161,7 +161,7 @@ def test_where_memory_is_short_sums_are_shared_or_on_the_host(
     sums_on: str,
 ) -> None:
     install(monkeypatch, FakeDevice())
-    monkeypatch.setattr("oarseg.workflows.sums.choose_sums", lambda *_, **__: sums)
+    monkeypatch.setattr("oarseg.workflows.computation.sums.choose_sums", lambda *_, **__: sums)
     assert segment_folder.segment_folder(Settings(one, tmp_path / "out", weights)) == ()
     found = report(tmp_path / "out", "case_03")
     assert found["device"]["device"] == "cuda"

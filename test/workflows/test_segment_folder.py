@@ -44,7 +44,8 @@ from oarseg.results import results_file
 from oarseg.system import process_pool
 from oarseg.system.memory import Need, Room
 from oarseg.training.preparation import dataset
-from oarseg.workflows import segment_case, segment_folder, sums
+from oarseg.workflows import segment_case, segment_folder
+from oarseg.workflows.computation import sums
 from oarseg.workflows.journal import Finished, Journal
 from oarseg.workflows.settings import Settings
 

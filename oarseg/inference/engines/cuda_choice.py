@@ -2,7 +2,7 @@
 
 Half precision is taken as nnU-Net's autocast takes it, with the normalisations in half precision
 too (``model.lean``). In float32, TF32 counts as an arithmetic of its own. What no export has run on
-a GPU is compared with float32 on tiles of the first case (``workflows.effort``).
+a GPU is compared with float32 on tiles of the first case (``workflows.computation.effort``).
 """
 
 from __future__ import annotations

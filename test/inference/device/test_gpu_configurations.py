@@ -27,8 +27,8 @@ from oarseg.model.manifest import (
     describe_member,
     describe_network,
 )
+from oarseg.workflows.computation.sums import CaseSize, place_sums
 from oarseg.workflows.settings import RunDescription, Settings
-from oarseg.workflows.sums import CaseSize, place_sums
 
 PATCH = (4, 6, 8)
 SHAPE, SPACING_MM = (9, 14, 15), (2.0, 1.0, 1.0)

@@ -21,7 +21,7 @@ from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.streaming import Effort
 from oarseg.model.bundle import Bundle
 from oarseg.model.manifest import ModelFile, RunDefaults
-from oarseg.workflows import effort
+from oarseg.workflows.computation import effort
 from oarseg.workflows.report import Notes
 from oarseg.workflows.settings import RunDescription, Settings, describe_run
 

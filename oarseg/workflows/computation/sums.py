@@ -15,7 +15,7 @@ from oarseg.model.manifest import Manifest
 from oarseg.system import memory
 from oarseg.system.memory import gib
 from oarseg.system.usage import resident_mib
-from oarseg.workflows.forecast import forecast_memory
+from oarseg.workflows.computation.forecast import forecast_memory
 from oarseg.workflows.settings import RunDescription
 
 log = logging.getLogger(__name__)
