@@ -79,11 +79,13 @@ def seconds_in_all(report: Mapping[str, Any]) -> float:
 
 
 def greatest_peak_mib(report: Mapping[str, Any]) -> float:
-    """Return the greatest peak memory of a step."""
+    """Return the peak memory of all processes; of reports without it, the greatest of a step."""
     steps = [step for step in items(report, "steps") if isinstance(step, Mapping)]
-    return float(max((_value(step, "peak_mib") for step in steps), default=0))
+    return _value(report, "peak_mib") or float(
+        max((_value(step, "peak_mib") for step in steps), default=0)
+    )
 
 
-def _value(step: Mapping[str, Any], key: str) -> float:
-    value = step.get(key)
+def _value(of: Mapping[str, Any], key: str) -> float:
+    value = of.get(key)
     return float(value) if isinstance(value, int | float) else 0.0

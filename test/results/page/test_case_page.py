@@ -188,3 +188,13 @@ def test_the_index_has_the_worst_first() -> None:
     rows = [t for tag, a, t in found if tag in ("a", "span") and t != ""]
     assert rows == ["broken", "gone", "one", "plain"]
     assert "4 cases: 2 failed, 1 to look at, 1 without findings." in texts(found, "p")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [({"peak_mib": 1234}, "1234 MiB"), ({}, "900 MiB"), ({"steps": 3}, "0 MiB")]
+)
+def test_the_peak_is_that_of_all_processes_where_it_is_known(
+    more: dict[str, Any], said: str
+) -> None:
+    steps = [{"name": "a", "seconds": 1, "peak_mib": 900}, {"name": "b", "peak_mib": 300}]
+    assert any(said in text for text in texts(page(report(**({"steps": steps} | more))), "dd"))
