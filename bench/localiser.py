@@ -1,12 +1,12 @@
-"""How many tiles a first look can leave out, and what it changes: ``--region organs``.
+"""How many tiles a coarse localiser could leave out, and what labels it would change.
 
-    python bench/localiser.py --sizes median maximum --seeds 300 301 --compare --out bench/results
+    python bench/localiser.py --sizes median --seeds 1 300 --compare --out bench/results
 
-Tiles are counted for what is labelled: the body, what the model's first look bounds, and what
-a perfect look would, which knows the truth: the organs alone, with margins, and each organ's box.
-With ``--compare`` the body and the first look's region are labelled, and their labels compared
-within the true organs' boxes and elsewhere. No time is in the table, so that it is the same on
-every machine of one arithmetic.
+Tiles are counted for what is labelled: the body, what a first look with the model's own network
+bounds (``first_look.py``), and what a perfect look would, which knows the truth: the organs alone,
+with margins, and each organ's box. With ``--compare`` the body and the first look's region are
+labelled, and their labels compared within the true organs' boxes and elsewhere. No time is in
+the table, so that it is the same on every machine of one arithmetic.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from cases import ROOT, phantom_channels
+from first_look import find_organ_region
 from scipy import ndimage
 
 from oarseg.imaging.arrays import Labels, Mask
@@ -29,7 +30,6 @@ from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.region.body import body_box, find_body
 from oarseg.inference.region.footprint import BlockMask
-from oarseg.inference.region.localiser import find_organ_region
 from oarseg.inference.streaming import plan_tiles, segment_streaming
 from oarseg.model import bundle
 from oarseg.model.manifest import Manifest

@@ -91,9 +91,8 @@ def add_run_defaults(parser: argparse._ActionsContainer) -> None:
     """
     parser.add_argument(
         "--region",
-        choices=("organs", "body", "full", "all"),
-        help="organs: only where a first look finds any, for long scans; body: crop to the "
-        "patient; full: nnU-Net's tiles over the whole image, background "
+        choices=("body", "full", "all"),
+        help="body: crop to the patient; full: nnU-Net's tiles over the whole image, background "
         "outside the patient; all: every tile and voxel, as stock nnU-Net (default: the model's, "
         "else body, or all where the model's first image is no CT)",
     )

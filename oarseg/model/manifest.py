@@ -48,7 +48,7 @@ MIN_CT_SPREAD = 0.01
 Precision = Literal["fp32", "fp16"]
 Arithmetic = Literal["f32", "bf16", "f16", "tf32"]
 Runtime = Literal["onnxruntime", "openvino", "cuda"]
-Region = Literal["organs", "body", "full", "all"]
+Region = Literal["body", "full", "all"]
 Exactness = Literal["exact", "fast"]
 
 

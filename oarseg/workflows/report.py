@@ -42,7 +42,6 @@ class Notes:
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
         agreement: how far the folds agree on each organ; None where they were not compared.
-        look: what a first look at the case found, with ``--region organs``; else None.
         sides: how left and right were told apart; None where the model tells them.
         repair: what was repaired; None if that was not asked for.
         postprocessing: what the model's own postprocessing removed; None if it has none.
@@ -58,7 +57,6 @@ class Notes:
     repair: dict[str, Any] | None = None
     postprocessing: dict[str, Any] | None = None
     agreement: dict[str, Any] | None = None
-    look: dict[str, Any] | None = None
     sides: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
@@ -144,7 +142,6 @@ def case_report(
         "device": asdict(engines.choice),
         "threads": run.threads,
         "region": run.region,
-        "first_look": notes.look,
         "precision": {
             "asked": run.precision,
             "arithmetic": engines.choice.arithmetic,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from oarseg.results import write_case
 from oarseg.results.probability_files import write_probabilities
 from oarseg.system.log import ProgressLine
 from oarseg.workflows.computation.effort import Computation
-from oarseg.workflows.computation.organ_region import look_again, look_first
 from oarseg.workflows.computation.sums import CaseSize, place_sums
 from oarseg.workflows.dicom_outputs import check_segmentation_memory, dicom_request
 from oarseg.workflows.report import (
@@ -190,14 +189,9 @@ def _predict_labels(
         # Once a run: the next case begins with what was proven.
         engines = computation.prove(engines) if on_gpu else engines
         taken = engines if notes.sums.where == "gpu" else engines.hosted()
-        part = look_first(prepared.network, prepared.body, run, notes, taken)
-        used = replace(computation, body=part.mask).choose(taken, deadline)
+        used = computation.choose(taken, deadline)
         chances = _open_probabilities(prepared, run, output)
-        labels = _segment(case, prepared, part.mask, run, notes, used, chances)
-        if part.cuts(labels):
-            part = look_again(part, notes)
-            used = computation.choose(taken, deadline)
-            labels = _segment(case, prepared, part.mask, run, notes, used, chances)
+        labels = _segment(case, prepared, run, notes, used, chances)
         return _Predicted(labels, used, engines, chances)
     except DeviceError as error:
         if run.settings.device != "auto" or not on_gpu or run.supervised:
@@ -244,7 +238,6 @@ def _probability_writer(
 def _segment(
     case: Case,
     prepared: _Prepared,
-    mask: BlockMask | None,
     run: RunDescription,
     notes: Notes,
     engines: Engines,
@@ -258,7 +251,7 @@ def _segment(
             run.weights.manifest,
             effort=notes.effort,
             joint=sums.joint,
-            mask=mask,
+            mask=prepared.body,
             progress=progress,
             threads=run.threads,
             agreement=agreement,
@@ -292,7 +285,7 @@ def _prepare(case: Case, run: RunDescription, notes: Notes, engines: Engines) ->
         body = None if run.region == "all" else find_body(ct)
     if body is None and run.region != "all":
         notes.warn("no body found in the CT: the whole image is segmented")
-    box = body_box(body, ct.grid) if run.region in ("organs", "body") else None
+    box = body_box(body, ct.grid) if run.region == "body" else None
     size = CaseSize(
         ct.grid,
         box,

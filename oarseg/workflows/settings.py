@@ -9,12 +9,11 @@ from typing import Literal
 
 from oarseg.cases.dicom_cases import WantedSeries
 from oarseg.challenges.challenge import Challenge
-from oarseg.errors import InputError
 from oarseg.imaging.files import read_scan
 from oarseg.inference.confidence.probabilities import organ_classes
 from oarseg.model.agreement import check_region
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Exactness, Manifest, Region
+from oarseg.model.manifest import Exactness, Region
 from oarseg.plausibility.repair import Repair
 from oarseg.registration import Method
 from oarseg.results.dicom.segmentation import SegmentationForm
@@ -78,9 +77,8 @@ class RunDescription:
         threads: how many to use; never 0.
         region: ``body`` crops to the patient before the network; ``full`` places nnU-Net's
             tiles over the whole image. In both, tiles without a voxel of the body are skipped,
-            and voxels outside the body are background. ``organs`` is ``body``, but only near
-            what a first look finds. ``all`` computes every tile and every voxel, as stock
-            nnU-Net does.
+            and voxels outside the body are background. ``all`` computes every tile and every
+            voxel, as stock nnU-Net does.
         precision: ``exact`` gives nnU-Net's answer on any CPU; ``fast`` takes bfloat16 where
             that agrees well enough with it.
         mirroring: average predictions over the flips that the model allows, as nnU-Net does.
@@ -108,14 +106,11 @@ def describe_run(
 
     Raises:
         InputError: the region is the body's, and the reference image is no CT to find it in; or
-            probabilities are asked for of what is no organ of the model; or the region is the
-            organs', and more is asked for than a first look can bound.
+            probabilities are asked for of what is no organ of the model.
     """
     asked, model = settings, weights.manifest.run
     region = asked.region or model.region or default_region(challenge)
     check_region(region, challenge)
-    if region == "organs":
-        check_first_look(weights.manifest, probabilities=bool(asked.probabilities))
     mirroring = model.mirroring if asked.mirroring is None else asked.mirroring
     return RunDescription(
         settings,
@@ -132,21 +127,3 @@ def describe_run(
 def default_region(challenge: Challenge) -> Region:
     """Choose what is segmented if neither the user nor the model says so."""
     return "body" if challenge.reference.modality == "CT" else "all"
-
-
-def check_first_look(manifest: Manifest, *, probabilities: bool) -> None:
-    """Check that a model's first look at a case can bound what is asked for.
-
-    Raises:
-        InputError: several configurations answer, or probabilities are wanted.
-    """
-    if len(manifest.networks) > 1:
-        raise InputError(
-            "--region organs: looks with the first network of one configuration, and the model "
-            f"has {len(manifest.networks)}; pass --region body"
-        )
-    if probabilities:
-        raise InputError(
-            "--region organs: gives no probabilities away from what a first look finds; pass "
-            "--region body with --probabilities"
-        )

@@ -1,9 +1,9 @@
-"""Finds roughly where organs lie, so that networks need not run on the rest of a long scan.
+"""Find roughly where organs lie by a first look with the model's own first network: an experiment.
 
-The model's own first network labels the body once, in tiles that hardly overlap: an eighth of one
-fold's work. What lies within a margin of anything that it finds is the region. There the labels
-are the body's, to the last voxel, as every tile that they depend on is computed; elsewhere
-they are background. An organ that goes on beyond the region shows by reaching its edge.
+The body is labelled once, in tiles that hardly overlap: an eighth of one fold's work. What lies
+within a margin of anything that was found is the region. There the labels are the body's, to the
+last voxel, as every tile that they depend on is computed; elsewhere they are background.
+``localiser.py`` measures what it saves. It is no part of the product, as that is too little.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from oarseg.inference.tiling import Tiling
 from oarseg.model.manifest import Manifest
 
 PASS_STEP = 1.0
-# Twice as much saves half as many tiles; an organ that goes on beyond it reaches the edge.
 MARGIN_MM = 10.0
 # Finds closer than this belong together.
 LINK_MM = 10.0
@@ -183,24 +182,3 @@ def near(seen: Mask, sides_mm: Vector, margin_mm: float) -> Mask:
     away_mm = ndimage.distance_transform_edt(~seen, sampling=sides_mm)
     found: Mask = away_mm <= margin_mm + max(sides_mm)
     return found
-
-
-def reaches_edge(labels: Labels, region: BlockMask, body: BlockMask) -> bool:
-    """Tell whether a label lies at the edge of the region where the body goes on.
-
-    Args:
-        labels: (z, y, x), computed within the region.
-        region, body: with the same blocks.
-    """
-    beyond = body.blocks & ~region.blocks
-    edge = region.blocks & ndimage.binary_dilation(beyond, np.ones((3, 3, 3)))
-    starts = [np.arange(count) * size for count, size in zip(edge.shape, region.size, strict=True)]
-    for layer in np.flatnonzero(edge.any(axis=(1, 2))):
-        last = layer == edge.shape[0] - 1
-        slab = labels[starts[0][layer] : None if last else starts[0][layer] + region.size[0]]
-        plane = slab.max(axis=0)
-        for axis in (0, 1):
-            plane = np.maximum.reduceat(plane, starts[axis + 1], axis=axis)
-        if (plane[edge[layer]] > 0).any():
-            return True
-    return False
