@@ -23,8 +23,9 @@ from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
 from oarseg.imaging.volume import Vector
 from oarseg.model.conditioning import Conditioning
-from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
-from oarseg.model.value_types import (
+from oarseg.model.entries.cross_validation import CrossValidation
+from oarseg.model.entries.refusal import first_problem
+from oarseg.model.entries.value_types import (
     Axis,
     Intensity,
     LongText,
@@ -36,6 +37,7 @@ from oarseg.model.value_types import (
     SplineOrder,
     WindowHu,
 )
+from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
 
 FORMAT_VERSION: Final = 1
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
@@ -314,6 +316,7 @@ class Manifest:
         stage: the one before, if the first networks are a cascade.
         further: networks of other configurations.
         postprocessing: what nnU-Net found to improve its label maps, in order.
+        cross_validation: what training knew of the organs' Dice; None in manifests that do not say.
     """
 
     format_version: Literal[1]
@@ -341,6 +344,7 @@ class Manifest:
     stage: Stage | None = None
     further: Annotated[tuple[Member, ...], Field(max_length=15), FailFast()] = ()
     postprocessing: PostprocessingSteps = ()
+    cross_validation: CrossValidation | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -436,6 +440,7 @@ class Manifest:
             configuration=network.configuration,
             stage=stage,
             further=(),
+            cross_validation=None,
         )
 
     def network_spacing_mm(self, image_mm: Vector) -> Vector:
@@ -490,33 +495,19 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     try:
         return TypeAdapter(Manifest).validate_json(text)
     except ValidationError as error:
-        raise WeightsError(f"{source}: {_first_problem(error)}; export the model again") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Describe the first fault of a manifest in one short line."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "file"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{_shortened(where)}: {_shortened(message)}{_found_text(first['input'])}"
-
-
-def _shortened(text: str) -> str:
-    """Limit a text to 200 printable characters."""
-    line = "".join(c if c.isprintable() else "?" for c in text[:200])
-    return line if len(text) <= 200 else f"{line}…"
-
-
-def _found_text(value: object) -> str:
-    """Describe the refused value, if it is short enough to help."""
-    text = repr(value) if isinstance(value, str | int | float | list | None) else ""
-    return f", found {text}" if 0 < len(text) <= 60 and text.isprintable() else ""
+        raise WeightsError(f"{source}: {first_problem(error)}; export the model again") from error
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
-    for key in ("own_challenge", "conditioning", "configuration", "stage"):
+    for key in (
+        "own_challenge",
+        "conditioning",
+        "configuration",
+        "stage",
+        "cross_validation",
+    ):
         if document[key] is None:
             del document[key]
     for member in document["further"]:

@@ -29,6 +29,7 @@ from oarseg.inference.engines.openvino import has_bf16
 from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
+from oarseg.model.entries.cross_validation import CrossValidation
 from oarseg.model.manifest import (
     FORMAT_VERSION,
     Arithmetic,
@@ -73,12 +74,14 @@ from oarseg.training.parity import (
     patches_from,
     smooth_noise,
 )
+from oarseg.training.validation_summaries import cross_validation_of
 
 log = logging.getLogger(__name__)
 
 LOGITS = "logits.npy"
 RUNTIMES = ("onnxruntime", "openvino")
 NOT_STATED = "not stated"
+OF_SEVERAL = "none: of several configurations whose probabilities are averaged"
 # nnU-Net's names of normalisations, which stand in place of a channel's own name.
 NAMELESS = ("nonorm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
 
@@ -125,6 +128,7 @@ class TrainedModel:
         conditioning: what was done to its training images before nnU-Net.
         stage: the stage before, of a cascade.
         postprocessing: what nnU-Net found to improve its label maps.
+        cross_validation: what training left of the folds' Dice.
     """
 
     results: Results
@@ -134,6 +138,7 @@ class TrainedModel:
     conditioning: Conditioning
     stage: TrainedModel | None = None
     postprocessing: tuple[KeepLargest, ...] = ()
+    cross_validation: CrossValidation | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +267,13 @@ def export_ensemble(
 def join_members(manifests: Sequence[Manifest]) -> Manifest:
     """Make one manifest of several configurations' own."""
     first, *others = manifests
-    return replace(first, further=tuple(describe_member(other) for other in others))
+    if not others:
+        return first
+    return replace(
+        first,
+        further=tuple(describe_member(other) for other in others),
+        cross_validation=CrossValidation(OF_SEVERAL),
+    )
 
 
 @dataclass
@@ -394,7 +405,8 @@ def read_model(
             results, card=card, folds=tuple(paths), checkpoint=checkpoint, challenge=rules
         )
         steps = _postprocessing(results, tuple(checkpoints), postprocessing)
-        model = TrainedModel(results, interface, checkpoints, rules, how, stage, steps)
+        known = cross_validation_of(results, rules, tuple(checkpoints), checkpoint)
+        model = TrainedModel(results, interface, checkpoints, rules, how, stage, steps, known)
         outline(model, card)  # what inference would refuse
     except ValidationError as error:
         raise invalid(folder, error, inside="the model") from error
@@ -620,6 +632,7 @@ def describe_manifest(
         conditioning=model.conditioning,
         configuration=results.configuration,
         postprocessing=model.postprocessing,
+        cross_validation=model.cross_validation,
     )
 
 

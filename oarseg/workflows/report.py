@@ -138,6 +138,7 @@ def case_report(
             "manifest_sha256": run.weights.sha256,
             "folds": manifest.folds,
             **_configurations(manifest),
+            "cross_validation": (manifest.cross_validation and manifest.cross_validation.record()),
         },
         "device": asdict(engines.choice),
         "threads": run.threads,
