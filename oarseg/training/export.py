@@ -28,6 +28,7 @@ from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, NoCudaError
 from oarseg.inference.engines.openvino import has_bf16
 from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
+from oarseg.model.calibration import CALIBRATION
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
 from oarseg.model.entries.cross_validation import CrossValidation
 from oarseg.model.manifest import (
@@ -713,5 +714,7 @@ def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
     keep = _all_files(manifest)
     for name in _named_files(out):
         (out / name).unlink(missing_ok=True)
+    # Of the model that was there.
+    (out / CALIBRATION).unlink(missing_ok=True)
     for name in [*sorted(keep), MANIFEST]:
         shutil.move(scratch / name, out / name)

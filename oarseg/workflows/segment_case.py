@@ -39,6 +39,7 @@ from oarseg.workflows.report import (
     Notes,
     agreement_record,
     case_report,
+    expected_dice_record,
     organ_volumes_cm3,
     warn_of_empty,
 )
@@ -260,6 +261,7 @@ def _segment(
     manifest = run.weights.manifest
     folds = len(manifest.folds[: notes.effort.folds])
     notes.agreement = agreement_record(agreement, run.challenge, folds, manifest.pairs)
+    notes.expected_dice = expected_dice_record(run.weights, notes.agreement, notes.effort)
     return labels
 
 

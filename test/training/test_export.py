@@ -336,12 +336,13 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
 
 
 def test_another_model_in_the_folder_stays(tmp_path: Path) -> None:
-    """Only what the manifest of an earlier export names is replaced."""
+    """Only what the manifest of an earlier export names is replaced, and its calibration goes."""
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
     out.mkdir()
     (out / "of_others.onnx").write_bytes(b"theirs")
     for name in ("first", "second"):
         card = replace(CARD, name=name)
+        (out / "calibration.json").write_text("of what was there before")
         exporting.export_ensemble(
             folder, out, folds=["0"], challenge=FIVE, card=card, precisions=["fp32"]
         )
