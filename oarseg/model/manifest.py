@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import FailFast, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, FailFast, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.challenge import Challenge
@@ -145,6 +145,18 @@ class Resampling:
     separate_z_threshold: Annotated[float, Field(ge=1, le=1e6)] = 3.0
 
 
+def _linear(how: Resampling) -> Resampling:
+    """Refuse splines: a finished plane of logits is resampled with its neighbour alone."""
+    if how.order > 1 or how.order_z > 1:
+        raise ValueError(
+            f"must be of orders 0 or 1, not {how.order} in plane and {how.order_z} along z"
+        )
+    return how
+
+
+LogitsResampling = Annotated[Resampling, AfterValidator(_linear)]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Label:
     """A class of the network and its structure.
@@ -231,7 +243,7 @@ class Network:
     patch_size: Triple
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
-    logits_resampling: Resampling
+    logits_resampling: LogitsResampling
     mirror_axes: MirrorAxes
     models: ModelFiles
     parity: ParityRows
@@ -328,7 +340,7 @@ class Manifest:
     patch_size: Triple
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
-    logits_resampling: Resampling
+    logits_resampling: LogitsResampling
     labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=256), FailFast()]
     regions: bool
     mirror_axes: MirrorAxes
@@ -382,6 +394,23 @@ class Manifest:
         for what, entries in lists.items():
             if len(set(entries)) != len(entries):
                 raise ValueError(f"{what} must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _names_known_labels(self) -> Self:
+        """Refuse a stage or a postprocessing of labels that the model does not have."""
+        known = self._known_values
+        if known is None:
+            return self
+        stages = [("stage", self.stage)]
+        stages += [(f"further.{k}.stage", m.stage) for k, m in enumerate(self.further)]
+        steps = [(f"postprocessing.{k}", step) for k, step in enumerate(self.postprocessing)]
+        for where, naming in (*stages, *steps):
+            for value in () if naming is None else naming.labels:
+                if value not in known:
+                    raise ValueError(
+                        f"{where}.labels must be labels of the model, which {value} is not"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -456,6 +485,15 @@ class Manifest:
     def _painted_values(self) -> list[object]:
         rights = [label.right for label in self.labels if label.right is not None]
         return [*(label.value for label in self.labels), *rights]
+
+    @property
+    def _known_values(self) -> set[int] | None:
+        """The values of label maps and training labels; None where an older export noted none."""
+        if self.regions and not all(label.members for label in self.labels):
+            return None
+        painted = {label.value for label in self.labels}
+        members = {value for label in self.labels for value in label.members}
+        return painted | members | {right for _, right in self.pairs}
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:

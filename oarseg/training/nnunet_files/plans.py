@@ -109,12 +109,13 @@ class Configuration:
                 )
         if len(self.use_mask_for_norm) != len(self.normalization_schemes):
             raise ValueError("use_mask_for_norm: expected as many as normalization_schemes")
-        order = self.resampling_fn_probabilities_kwargs.order
-        if order > 1:
-            # Finished planes are resampled with their neighbour alone.
-            raise ValueError(
-                f"resampling_fn_probabilities_kwargs: expected order 0 or 1, found {order}"
-            )
+        logits = self.resampling_fn_probabilities_kwargs
+        for order in (logits.order, logits.order_z):
+            if order > 1:
+                # Finished planes are resampled with their neighbour alone.
+                raise ValueError(
+                    f"resampling_fn_probabilities_kwargs: expected order 0 or 1, found {order}"
+                )
         check_patch(self.architecture, self.patch_size)
         return self
 
