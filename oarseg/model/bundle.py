@@ -11,12 +11,8 @@ from pydantic.dataclasses import dataclass
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
 from oarseg.model.calibration import Calibration, read_calibration
-from oarseg.model.manifest import (
-    Manifest,
-    ModelFile,
-    Precision,
-    parse_manifest,
-)
+from oarseg.model.entries.networks import ModelFile, Precision
+from oarseg.model.manifest import Manifest, parse_manifest
 from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST, describe_folder
 from oarseg.model.network import check_network
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, FailFast, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import FailFast, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.challenge import Challenge
@@ -23,19 +23,27 @@ from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
 from oarseg.imaging.volume import Vector
 from oarseg.model.conditioning import Conditioning
+from oarseg.model.entries.channels import Channel
 from oarseg.model.entries.cross_validation import CrossValidation
+from oarseg.model.entries.networks import (
+    LogitsResampling,
+    Member,
+    MirrorAxes,
+    ModelFile,
+    ModelFiles,
+    Network,
+    NetworkSpacing,
+    ParityRows,
+    Precision,
+    Resampling,
+    Stage,
+)
 from oarseg.model.entries.refusal import first_problem
 from oarseg.model.entries.value_types import (
     Axis,
-    Intensity,
     LongText,
-    OnnxFileName,
-    Share,
     ShortName,
     ShortText,
-    Spacing,
-    SplineOrder,
-    WindowHu,
 )
 from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
 
@@ -43,118 +51,8 @@ FORMAT_VERSION: Final = 1
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
 
-# The range of a clipped CT and its standard deviation differ by less than this factor. Otherwise
-# the network would see a constant, or nothing but the two bounds.
-MIN_CT_SPREAD = 0.01
-
-Precision = Literal["fp32", "fp16"]
-Arithmetic = Literal["f32", "bf16", "f16", "tf32"]
-Runtime = Literal["onnxruntime", "openvino", "cuda"]
 Region = Literal["body", "full", "all"]
 Exactness = Literal["exact", "fast"]
-
-
-@dataclass(frozen=True, config=STRICT)
-class Normalisation:
-    """How nnU-Net normalises one channel, before resampling.
-
-    Attributes:
-        scheme: ``ct`` clips to [lower, upper], then (v − mean) / max(std, 1e-8);
-            ``zscore`` uses the image's own mean and deviation; ``none`` only casts;
-            ``rescale_0_1`` maps the image's range to [0, 1]; ``rgb_0_1`` divides by 255.
-        mean, std, lower, upper: the training set's intensity properties, for ``ct``.
-        use_mask: ``zscore`` over the non-zero mask only, and zero outside it.
-    """
-
-    scheme: Literal["ct", "zscore", "none", "rescale_0_1", "rgb_0_1"]
-    mean: Intensity = 0.0
-    std: Intensity = 1.0
-    lower: Intensity = 0.0
-    upper: Intensity = 0.0
-    use_mask: bool = False
-
-    @model_validator(mode="after")
-    def _varies(self) -> Self:
-        """Refuse bounds and a deviation that would make the channel constant."""
-        if self.scheme != "ct":
-            return self
-        spread = self.upper - self.lower
-        if spread <= 0:
-            raise ValueError("lower must be below upper")
-        if not MIN_CT_SPREAD * spread <= self.std <= spread / MIN_CT_SPREAD:
-            raise ValueError(f"std must fit the range from lower to upper, {spread:g}")
-        if not self.lower - self.std <= self.mean <= self.upper + self.std:
-            raise ValueError("mean must lie between lower and upper")
-        return self
-
-
-@dataclass(frozen=True, config=STRICT)
-class ChannelRecipe:
-    """How a channel is made from an image, before nnU-Net's own normalisation.
-
-    Attributes:
-        name: the challenge's channel name.
-        optional: the model was trained to work without it.
-        absent_value: the value where there is no image.
-        standardise: ``mean_one`` divides an MR by its mean over the patient, so that
-            scanner gain does not matter; ``none`` leaves its values.
-        window_hu: the reference CT is clipped to it; several channels may be windows of one CT.
-    """
-
-    name: ShortName
-    optional: bool = False
-    absent_value: Intensity = 0.0
-    standardise: Literal["none", "mean_one"] = "none"
-    window_hu: WindowHu | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class Channel:
-    """An input channel: how it is made and how nnU-Net normalises it."""
-
-    name: ShortName
-    normalisation: Normalisation
-    optional: bool = False
-    absent_value: Intensity = 0.0
-    standardise: Literal["none", "mean_one"] = "none"
-    window_hu: WindowHu | None = None
-
-    @property
-    def recipe(self) -> ChannelRecipe:
-        """The part that training and inference have in common."""
-        return ChannelRecipe(
-            self.name, self.optional, self.absent_value, self.standardise, self.window_hu
-        )
-
-
-@dataclass(frozen=True, config=STRICT)
-class Resampling:
-    """nnU-Net's resampling of one kind of array.
-
-    Attributes:
-        order: spline order in plane (or everywhere, where separate-z does not apply).
-        order_z: order along the coarse axis in separate-z.
-        force_separate_z: nnU-Net's own setting; None decides by anisotropy.
-        separate_z_threshold: ratio of largest to smallest spacing above which
-            separate-z applies.
-    """
-
-    order: SplineOrder
-    order_z: SplineOrder = 0
-    force_separate_z: bool | None = None
-    separate_z_threshold: Annotated[float, Field(ge=1, le=1e6)] = 3.0
-
-
-def _linear(how: Resampling) -> Resampling:
-    """Refuse splines: a finished plane of logits is resampled with its neighbour alone."""
-    if how.order > 1 or how.order_z > 1:
-        raise ValueError(
-            f"must be of orders 0 or 1, not {how.order} in plane and {how.order_z} along z"
-        )
-    return how
-
-
-LogitsResampling = Annotated[Resampling, AfterValidator(_linear)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -178,38 +76,6 @@ class Label:
 
 
 @dataclass(frozen=True, config=STRICT)
-class ModelFile:
-    """One ONNX file: one fold at one precision."""
-
-    file: OnnxFileName
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    fold: ShortName
-    precision: Precision
-
-
-@dataclass(frozen=True, config=STRICT)
-class Parity:
-    """The agreement of an ONNX file with its checkpoint in torch, measured at export.
-
-    Attributes:
-        source: the origin of the patches.
-        min_dice: the lowest Dice of all classes of at least 50 voxels.
-        arithmetic: of the run; bf16 is measured only on a CPU that supports it. f16 is a file in
-            half precision whose normalisations are in half precision too.
-        runtime: the library that ran the file.
-    """
-
-    file: OnnxFileName
-    source: ShortText
-    patches: Annotated[int, Field(ge=1, le=1_000_000)]
-    max_logit_difference: Annotated[float, Field(ge=0)]
-    argmax_agreement: Share
-    min_dice: Share
-    arithmetic: Arithmetic = "f32"
-    runtime: Runtime = "onnxruntime"
-
-
-@dataclass(frozen=True, config=STRICT)
 class RunDefaults:
     """What a run of the model does where the user says nothing, as on a challenge platform.
 
@@ -221,68 +87,6 @@ class RunDefaults:
     # Strict, as the supervisor reads the time limit by itself and knows numbers only.
     mirroring: Annotated[bool, Field(strict=True)] | None = None
     time_limit_s: Annotated[float, Field(gt=0, le=LONGEST_RUN_S, strict=True)] | None = None
-
-
-ModelFiles = Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
-ParityRows = Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
-MirrorAxes = Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
-NetworkSpacing = tuple[Spacing | None, Spacing, Spacing]
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Network:
-    """The networks of one configuration beside a model's first; attributes as of ``Manifest``.
-
-    Attributes:
-        normalisations: of the model's channels, in their order.
-    """
-
-    configuration: ShortName
-    normalisations: Annotated[tuple[Normalisation, ...], Field(max_length=64), FailFast()]
-    spacing_mm: NetworkSpacing
-    patch_size: Triple
-    transpose_forward: tuple[Axis, Axis, Axis]
-    data_resampling: Resampling
-    logits_resampling: LogitsResampling
-    mirror_axes: MirrorAxes
-    models: ModelFiles
-    parity: ParityRows
-
-
-@dataclass(frozen=True, config=STRICT)
-class Stage:
-    """The stage before a cascade, whose label map the cascade sees.
-
-    Attributes:
-        network: gives the label map.
-        labels: a channel of the cascade for each, 1 where the map has that value.
-        resampling: of the map onto the cascade's grid.
-    """
-
-    network: Network
-    labels: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1, max_length=255)
-    ]
-    resampling: Resampling
-
-    @model_validator(mode="after")
-    def _can_be_applied(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels must differ from each other")
-        if self.resampling.order > 1 or self.resampling.order_z > 0:
-            raise ValueError("resampling must be of order 0 or 1, and 0 along z")
-        return self
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Member(Network):
-    """Networks whose probabilities are averaged with those of a model's first.
-
-    Attributes:
-        stage: of a cascade; None for any other configuration.
-    """
-
-    stage: Stage | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

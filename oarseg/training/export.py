@@ -30,21 +30,15 @@ from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
 from oarseg.model.calibration import CALIBRATION
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
+from oarseg.model.entries.channels import Channel, ChannelRecipe
 from oarseg.model.entries.cross_validation import CrossValidation
+from oarseg.model.entries.networks import Arithmetic, ModelFile, Parity, Precision, Runtime, Stage
 from oarseg.model.manifest import (
     FORMAT_VERSION,
-    Arithmetic,
-    Channel,
-    ChannelRecipe,
     KeepLargest,
     Label,
     Manifest,
-    ModelFile,
-    Parity,
-    Precision,
     RunDefaults,
-    Runtime,
-    Stage,
     describe_member,
     describe_network,
     parse_manifest,

@@ -29,7 +29,7 @@ from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.region.body import body_box, find_body
 from oarseg.inference.region.footprint import BlockMask
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.model.entries.channels import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.results.probability_files import write_probabilities
 from oarseg.system.log import ProgressLine

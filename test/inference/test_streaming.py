@@ -20,7 +20,9 @@ from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.ring import LogitPlane
 from oarseg.inference.streaming import Effort, buffer_bytes, plan_tiles, segment_streaming
 from oarseg.inference.tiling import cut_tile, gaussian_weights, lay_tiles
-from oarseg.model.manifest import Manifest, ModelFile, Normalisation, Resampling
+from oarseg.model.entries.channels import Normalisation
+from oarseg.model.entries.networks import ModelFile, Resampling
+from oarseg.model.manifest import Manifest
 
 Image = NDArray[np.float32]
 Spacing = tuple[float, float, float]

@@ -18,7 +18,7 @@ from oarseg.errors import InputError, WeightsError
 from oarseg.inference.engines.choice import BF16_MIN_DICE, fast_arithmetic
 from oarseg.inference.engines.cuda_choice import choose_form, is_measured
 from oarseg.model import bundle
-from oarseg.model.manifest import ModelFile, Parity
+from oarseg.model.entries.networks import ModelFile, Parity
 from oarseg.training import export as exporting
 from oarseg.training import parity as parity_check
 from oarseg.training.nnunet_files.checkpoint import build_network, read_checkpoint

@@ -15,8 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.errors import InputError
+from oarseg.model.entries.channels import Normalisation
+from oarseg.model.entries.networks import Resampling
 from oarseg.model.entries.value_types import Axis, Spacing, SplineOrder
-from oarseg.model.manifest import Normalisation, Resampling
 from oarseg.training.nnunet_files.architecture import MOST_STAGES, Architecture, check_patch
 from oarseg.training.nnunet_files.flat_plans import as_volume, is_flat
 from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
