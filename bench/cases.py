@@ -15,14 +15,8 @@ from oarseg.challenges import catalogue
 from oarseg.imaging.slabs import whole_image
 from oarseg.imaging.volume import Volume
 from oarseg.inference import channels
-from oarseg.model.manifest import (
-    Channel,
-    ChannelRecipe,
-    Label,
-    Manifest,
-    Normalisation,
-    write_manifest,
-)
+from oarseg.model.entries.channels import Channel, ChannelRecipe, Normalisation
+from oarseg.model.manifest import Label, Manifest, write_manifest
 from oarseg.phantom import PhantomSpec, make_phantom, write_cases
 from oarseg.phantom.grids import draw_ct_grid
 from oarseg.phantom.patient.anatomy import make_anatomy

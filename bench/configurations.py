@@ -18,18 +18,9 @@ import cases
 import inference
 
 from oarseg.challenges import catalogue
-from oarseg.model.manifest import (
-    Channel,
-    Label,
-    Manifest,
-    ModelFile,
-    Normalisation,
-    Resampling,
-    Stage,
-    describe_member,
-    describe_network,
-    write_manifest,
-)
+from oarseg.model.entries.channels import Channel, Normalisation
+from oarseg.model.entries.networks import ModelFile, Resampling, Stage
+from oarseg.model.manifest import Label, Manifest, describe_member, describe_network, write_manifest
 from oarseg.system.cpus import available_cpus
 
 NONE = Normalisation("none")

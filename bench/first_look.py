@@ -44,14 +44,12 @@ class OrganRegion:
     Attributes:
         mask: the part of the body to label.
         tiles: how many tiles the mask depends on.
-        body_tiles: how many the whole body does.
         look_tiles: how many were computed to find it.
         left_out: voxels that were found and taken for false, counted in each tile.
     """
 
     mask: BlockMask
     tiles: int
-    body_tiles: int
     look_tiles: int
     left_out: int
 
@@ -113,7 +111,6 @@ def find_organ_region(
     return OrganRegion(
         mask,
         tiles=plan_tiles(place, manifest, mask=mask).count,
-        body_tiles=plan_tiles(place, manifest, mask=body).count,
         look_tiles=work.count,
         left_out=int(finds.voxels[~kept].sum()),
     )

@@ -33,7 +33,7 @@ from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model import bundle
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Arithmetic
+from oarseg.model.entries.networks import Arithmetic
 from oarseg.phantom import PhantomSpec
 from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import peak_mib

@@ -28,7 +28,8 @@ from oarseg.inference.engines.protocol import Engine
 from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.streaming import plan_tiles, segment_streaming
 from oarseg.model.bundle import Bundle, load_bundle
-from oarseg.model.manifest import ModelFile, write_manifest
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import write_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -23,7 +23,7 @@ from oarseg.imaging.slabs import SlabImage, constant_image
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.model.entries.channels import ChannelRecipe
 
 # Stands beyond the field of a CT that is resampled onto the reference's grid.
 OUTSIDE_CT_HU = -1000

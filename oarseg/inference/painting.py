@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.errors import InferenceError, WeightsError
+from oarseg.errors import InferenceError
 from oarseg.imaging.arrays import Image, Labels, Mask
 from oarseg.inference import resampling
 from oarseg.inference.confidence.probabilities import Probabilities
@@ -125,9 +125,6 @@ class Painter:
             mask: the part to paint; None paints the whole image.
             pool: computes blocks concurrently.
             chances: keeps probabilities of the planes that are painted.
-
-        Raises:
-            WeightsError: logits are resampled with an order above 1.
         """
         orders = plan_streaming_resample(manifest, place).orders
         shape, target = place.network_shape, place.crop_shape
@@ -256,19 +253,9 @@ def _groups(columns: Sequence[Band]) -> Iterator[tuple[Band, ...]]:
 
 
 def plan_streaming_resample(manifest: Manifest, place: Placement) -> resampling.Scheme:
-    """Choose how logits are resampled to the image's grid.
-
-    Raises:
-        WeightsError: the order is above 1, which needs more planes than are kept.
-    """
+    """Choose how logits are resampled to the image's grid; a manifest has orders 0 and 1 only."""
     settings = manifest.logits_resampling
-    how = resampling.choose_scheme(settings, place.network_spacing_mm, place.crop_spacing_mm)
-    if max(how.orders) > 1:
-        raise WeightsError(
-            f"manifest: logits_resampling: expected orders 0 or 1, found {settings.order} in "
-            f"plane and {settings.order_z} along z; export a plan with nnU-Net's defaults"
-        )
-    return how
+    return resampling.choose_scheme(settings, place.network_spacing_mm, place.crop_spacing_mm)
 
 
 def label_logits(logits: NDArray[Any], manifest: Manifest) -> NDArray[np.uint8]:

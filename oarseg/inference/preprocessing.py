@@ -21,7 +21,9 @@ from oarseg.imaging.slabs import HeldImage, Planes, SlabImage, crop_slabs, whole
 from oarseg.imaging.volume import Shape, Vector
 from oarseg.inference import resampling
 from oarseg.inference.tiling import Tiling, cut_tile
-from oarseg.model.manifest import Manifest, Normalisation, Stage
+from oarseg.model.entries.channels import Normalisation
+from oarseg.model.entries.networks import Stage
+from oarseg.model.manifest import Manifest
 
 Interval = tuple[int, int]
 IndexBox = tuple[Interval, Interval, Interval]

@@ -25,7 +25,7 @@ from oarseg.errors import InputError
 from oarseg.imaging.arrays import Image
 from oarseg.imaging.slabs import HeldImage, Planes
 from oarseg.imaging.volume import Shape, Vector
-from oarseg.model.manifest import Resampling
+from oarseg.model.entries.networks import Resampling
 
 # Entries below this cannot be seen in float32: a cubic spline's influence falls by 0.27 a voxel.
 _NEGLIGIBLE = 1e-10

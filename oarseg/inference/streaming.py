@@ -96,7 +96,6 @@ def segment_streaming(
 
     Raises:
         InferenceError: logits are NaN, infinite or beyond the range of half precision.
-        WeightsError: the model asks for a resampling of logits that cannot be streamed.
         DeviceError: the GPU failed.
     """
     place = net_input.placement
@@ -222,11 +221,7 @@ class Work:
 def plan_tiles(
     place: Placement, manifest: Manifest, *, mask: BlockMask | None = None, step: float = STEP
 ) -> Work:
-    """Select the tiles to compute.
-
-    Raises:
-        WeightsError: the model asks for a resampling of logits that cannot be streamed.
-    """
+    """Select the tiles to compute."""
     window = lay_tiles(place.network_shape, manifest.patch_size, step=step)
     orders = plan_streaming_resample(manifest, place).orders
     if mask is None:

@@ -14,7 +14,8 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.challenges.plain_names import file_names
 from oarseg.errors import InputError, WeightsError
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Channel, Label, Region
+from oarseg.model.entries.channels import Channel
+from oarseg.model.manifest import Label, Region
 
 # Values that scanners give, from air to metal.
 CT_RANGE_HU = (-1000.0, 3000.0)

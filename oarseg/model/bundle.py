@@ -10,12 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from oarseg.challenges.structures import STRICT
 from oarseg.errors import WeightsError
-from oarseg.model.manifest import (
-    Manifest,
-    ModelFile,
-    Precision,
-    parse_manifest,
-)
+from oarseg.model.calibration import Calibration, read_calibration
+from oarseg.model.entries.networks import ModelFile, Precision
+from oarseg.model.manifest import Manifest, parse_manifest
 from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, MANIFEST, describe_folder
 from oarseg.model.network import check_network
 
@@ -28,11 +25,15 @@ class Bundle:
         folder: where it lies.
         manifest: its contents.
         sha256: of the manifest.
+        calibration: what Dice to expect by how far the folds agree; None without one.
+        calibration_sha256: of its file.
     """
 
     folder: Path
     manifest: Manifest
     sha256: str
+    calibration: Calibration | None = None
+    calibration_sha256: str | None = None
 
     def paths(self, precision: Precision) -> tuple[Path, ...]:
         """List the ONNX files of one precision, one for each fold."""
@@ -60,11 +61,33 @@ def load_bundle(folder: Path) -> Bundle:
     """Open a weights folder and check every file in it against the manifest.
 
     Each file must have the manifest's SHA-256 and hold a network of the manifest's channels,
-    labels and patch (``network.check_network``). No network is run.
+    labels and patch (``network.check_network``). No network is run. A calibration beside the
+    manifest must be of this model.
 
     Raises:
         WeightsError: no manifest, a broken one, or a file that is missing, changed or no
-            network as ``oarseg export`` writes it.
+            network as ``oarseg export`` writes it; or a calibration that is damaged or of another
+            model.
+    """
+    bundle = read_manifest(folder)
+    for network in bundle.manifest.networks:
+        for model in network.models:
+            _check_file(folder, model)
+            check_network(folder / model.file, network)
+    found = read_calibration(folder, bundle.sha256)
+    if found is None:
+        return bundle
+    calibration, text = found
+    return replace(
+        bundle, calibration=calibration, calibration_sha256=hashlib.sha256(text).hexdigest()
+    )
+
+
+def read_manifest(folder: Path) -> Bundle:
+    """Read the manifest of a weights folder, and none of its other files.
+
+    Raises:
+        WeightsError: no manifest, or a broken one.
     """
     path = folder / MANIFEST
     try:
@@ -75,10 +98,6 @@ def load_bundle(folder: Path) -> Bundle:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     manifest = parse_manifest(text, source=str(path))
-    for network in manifest.networks:
-        for model in network.models:
-            _check_file(folder, model)
-            check_network(folder / model.file, network)
     return Bundle(folder, manifest, hashlib.sha256(text).hexdigest())
 
 

@@ -23,124 +23,36 @@ from oarseg.errors import WeightsError
 from oarseg.imaging.arrays import Triple
 from oarseg.imaging.volume import Vector
 from oarseg.model.conditioning import Conditioning
-from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
-from oarseg.model.value_types import (
+from oarseg.model.entries.channels import Channel
+from oarseg.model.entries.cross_validation import CrossValidation
+from oarseg.model.entries.networks import (
+    LogitsResampling,
+    Member,
+    MirrorAxes,
+    ModelFile,
+    ModelFiles,
+    Network,
+    NetworkSpacing,
+    ParityRows,
+    Precision,
+    Resampling,
+    Stage,
+)
+from oarseg.model.entries.refusal import first_problem
+from oarseg.model.entries.value_types import (
     Axis,
-    Intensity,
     LongText,
-    OnnxFileName,
-    Share,
     ShortName,
     ShortText,
-    Spacing,
-    SplineOrder,
-    WindowHu,
 )
+from oarseg.model.model_folder import LARGEST_MANIFEST_BYTES, LONGEST_RUN_S, MANIFEST
 
 FORMAT_VERSION: Final = 1
 # Sixteen times nnU-Net's largest default patch; a damaged number is beyond it.
 LARGEST_PATCH = 1 << 25
 
-# The range of a clipped CT and its standard deviation differ by less than this factor. Otherwise
-# the network would see a constant, or nothing but the two bounds.
-MIN_CT_SPREAD = 0.01
-
-Precision = Literal["fp32", "fp16"]
-Arithmetic = Literal["f32", "bf16", "f16", "tf32"]
-Runtime = Literal["onnxruntime", "openvino", "cuda"]
 Region = Literal["body", "full", "all"]
 Exactness = Literal["exact", "fast"]
-
-
-@dataclass(frozen=True, config=STRICT)
-class Normalisation:
-    """How nnU-Net normalises one channel, before resampling.
-
-    Attributes:
-        scheme: ``ct`` clips to [lower, upper], then (v − mean) / max(std, 1e-8);
-            ``zscore`` uses the image's own mean and deviation; ``none`` only casts;
-            ``rescale_0_1`` maps the image's range to [0, 1]; ``rgb_0_1`` divides by 255.
-        mean, std, lower, upper: the training set's intensity properties, for ``ct``.
-        use_mask: ``zscore`` over the non-zero mask only, and zero outside it.
-    """
-
-    scheme: Literal["ct", "zscore", "none", "rescale_0_1", "rgb_0_1"]
-    mean: Intensity = 0.0
-    std: Intensity = 1.0
-    lower: Intensity = 0.0
-    upper: Intensity = 0.0
-    use_mask: bool = False
-
-    @model_validator(mode="after")
-    def _varies(self) -> Self:
-        """Refuse bounds and a deviation that would make the channel constant."""
-        if self.scheme != "ct":
-            return self
-        spread = self.upper - self.lower
-        if spread <= 0:
-            raise ValueError("lower must be below upper")
-        if not MIN_CT_SPREAD * spread <= self.std <= spread / MIN_CT_SPREAD:
-            raise ValueError(f"std must fit the range from lower to upper, {spread:g}")
-        if not self.lower - self.std <= self.mean <= self.upper + self.std:
-            raise ValueError("mean must lie between lower and upper")
-        return self
-
-
-@dataclass(frozen=True, config=STRICT)
-class ChannelRecipe:
-    """How a channel is made from an image, before nnU-Net's own normalisation.
-
-    Attributes:
-        name: the challenge's channel name.
-        optional: the model was trained to work without it.
-        absent_value: the value where there is no image.
-        standardise: ``mean_one`` divides an MR by its mean over the patient, so that
-            scanner gain does not matter; ``none`` leaves its values.
-        window_hu: the reference CT is clipped to it; several channels may be windows of one CT.
-    """
-
-    name: ShortName
-    optional: bool = False
-    absent_value: Intensity = 0.0
-    standardise: Literal["none", "mean_one"] = "none"
-    window_hu: WindowHu | None = None
-
-
-@dataclass(frozen=True, config=STRICT)
-class Channel:
-    """An input channel: how it is made and how nnU-Net normalises it."""
-
-    name: ShortName
-    normalisation: Normalisation
-    optional: bool = False
-    absent_value: Intensity = 0.0
-    standardise: Literal["none", "mean_one"] = "none"
-    window_hu: WindowHu | None = None
-
-    @property
-    def recipe(self) -> ChannelRecipe:
-        """The part that training and inference have in common."""
-        return ChannelRecipe(
-            self.name, self.optional, self.absent_value, self.standardise, self.window_hu
-        )
-
-
-@dataclass(frozen=True, config=STRICT)
-class Resampling:
-    """nnU-Net's resampling of one kind of array.
-
-    Attributes:
-        order: spline order in plane (or everywhere, where separate-z does not apply).
-        order_z: order along the coarse axis in separate-z.
-        force_separate_z: nnU-Net's own setting; None decides by anisotropy.
-        separate_z_threshold: ratio of largest to smallest spacing above which
-            separate-z applies.
-    """
-
-    order: SplineOrder
-    order_z: SplineOrder = 0
-    force_separate_z: bool | None = None
-    separate_z_threshold: Annotated[float, Field(ge=1, le=1e6)] = 3.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -164,38 +76,6 @@ class Label:
 
 
 @dataclass(frozen=True, config=STRICT)
-class ModelFile:
-    """One ONNX file: one fold at one precision."""
-
-    file: OnnxFileName
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    fold: ShortName
-    precision: Precision
-
-
-@dataclass(frozen=True, config=STRICT)
-class Parity:
-    """The agreement of an ONNX file with its checkpoint in torch, measured at export.
-
-    Attributes:
-        source: the origin of the patches.
-        min_dice: the lowest Dice of all classes of at least 50 voxels.
-        arithmetic: of the run; bf16 is measured only on a CPU that supports it. f16 is a file in
-            half precision whose normalisations are in half precision too.
-        runtime: the library that ran the file.
-    """
-
-    file: OnnxFileName
-    source: ShortText
-    patches: Annotated[int, Field(ge=1, le=1_000_000)]
-    max_logit_difference: Annotated[float, Field(ge=0)]
-    argmax_agreement: Share
-    min_dice: Share
-    arithmetic: Arithmetic = "f32"
-    runtime: Runtime = "onnxruntime"
-
-
-@dataclass(frozen=True, config=STRICT)
 class RunDefaults:
     """What a run of the model does where the user says nothing, as on a challenge platform.
 
@@ -207,68 +87,6 @@ class RunDefaults:
     # Strict, as the supervisor reads the time limit by itself and knows numbers only.
     mirroring: Annotated[bool, Field(strict=True)] | None = None
     time_limit_s: Annotated[float, Field(gt=0, le=LONGEST_RUN_S, strict=True)] | None = None
-
-
-ModelFiles = Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=100), FailFast()]
-ParityRows = Annotated[tuple[Parity, ...], Field(max_length=1000), FailFast()]
-MirrorAxes = Annotated[tuple[Axis, ...], Field(max_length=3), FailFast()]
-NetworkSpacing = tuple[Spacing | None, Spacing, Spacing]
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Network:
-    """The networks of one configuration beside a model's first; attributes as of ``Manifest``.
-
-    Attributes:
-        normalisations: of the model's channels, in their order.
-    """
-
-    configuration: ShortName
-    normalisations: Annotated[tuple[Normalisation, ...], Field(max_length=64), FailFast()]
-    spacing_mm: NetworkSpacing
-    patch_size: Triple
-    transpose_forward: tuple[Axis, Axis, Axis]
-    data_resampling: Resampling
-    logits_resampling: Resampling
-    mirror_axes: MirrorAxes
-    models: ModelFiles
-    parity: ParityRows
-
-
-@dataclass(frozen=True, config=STRICT)
-class Stage:
-    """The stage before a cascade, whose label map the cascade sees.
-
-    Attributes:
-        network: gives the label map.
-        labels: a channel of the cascade for each, 1 where the map has that value.
-        resampling: of the map onto the cascade's grid.
-    """
-
-    network: Network
-    labels: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=255)], ...], Field(min_length=1, max_length=255)
-    ]
-    resampling: Resampling
-
-    @model_validator(mode="after")
-    def _can_be_applied(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels must differ from each other")
-        if self.resampling.order > 1 or self.resampling.order_z > 0:
-            raise ValueError("resampling must be of order 0 or 1, and 0 along z")
-        return self
-
-
-@dataclass(frozen=True, config=STRICT, kw_only=True)
-class Member(Network):
-    """Networks whose probabilities are averaged with those of a model's first.
-
-    Attributes:
-        stage: of a cascade; None for any other configuration.
-    """
-
-    stage: Stage | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -314,6 +132,7 @@ class Manifest:
         stage: the one before, if the first networks are a cascade.
         further: networks of other configurations.
         postprocessing: what nnU-Net found to improve its label maps, in order.
+        cross_validation: what training knew of the organs' Dice; None in manifests that do not say.
     """
 
     format_version: Literal[1]
@@ -325,7 +144,7 @@ class Manifest:
     patch_size: Triple
     transpose_forward: tuple[Axis, Axis, Axis]
     data_resampling: Resampling
-    logits_resampling: Resampling
+    logits_resampling: LogitsResampling
     labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=256), FailFast()]
     regions: bool
     mirror_axes: MirrorAxes
@@ -341,6 +160,7 @@ class Manifest:
     stage: Stage | None = None
     further: Annotated[tuple[Member, ...], Field(max_length=15), FailFast()] = ()
     postprocessing: PostprocessingSteps = ()
+    cross_validation: CrossValidation | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -378,6 +198,23 @@ class Manifest:
         for what, entries in lists.items():
             if len(set(entries)) != len(entries):
                 raise ValueError(f"{what} must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _names_known_labels(self) -> Self:
+        """Refuse a stage or a postprocessing of labels that the model does not have."""
+        known = self._known_values
+        if known is None:
+            return self
+        stages = [("stage", self.stage)]
+        stages += [(f"further.{k}.stage", m.stage) for k, m in enumerate(self.further)]
+        steps = [(f"postprocessing.{k}", step) for k, step in enumerate(self.postprocessing)]
+        for where, naming in (*stages, *steps):
+            for value in () if naming is None else naming.labels:
+                if value not in known:
+                    raise ValueError(
+                        f"{where}.labels must be labels of the model, which {value} is not"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -436,6 +273,7 @@ class Manifest:
             configuration=network.configuration,
             stage=stage,
             further=(),
+            cross_validation=None,
         )
 
     def network_spacing_mm(self, image_mm: Vector) -> Vector:
@@ -451,6 +289,15 @@ class Manifest:
     def _painted_values(self) -> list[object]:
         rights = [label.right for label in self.labels if label.right is not None]
         return [*(label.value for label in self.labels), *rights]
+
+    @property
+    def _known_values(self) -> set[int] | None:
+        """The values of label maps and training labels; None where an older export noted none."""
+        if self.regions and not all(label.members for label in self.labels):
+            return None
+        painted = {label.value for label in self.labels}
+        members = {value for label in self.labels for value in label.members}
+        return painted | members | {right for _, right in self.pairs}
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -490,33 +337,19 @@ def parse_manifest(text: str | bytes, *, source: str) -> Manifest:
     try:
         return TypeAdapter(Manifest).validate_json(text)
     except ValidationError as error:
-        raise WeightsError(f"{source}: {_first_problem(error)}; export the model again") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Describe the first fault of a manifest in one short line."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "file"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{_shortened(where)}: {_shortened(message)}{_found_text(first['input'])}"
-
-
-def _shortened(text: str) -> str:
-    """Limit a text to 200 printable characters."""
-    line = "".join(c if c.isprintable() else "?" for c in text[:200])
-    return line if len(text) <= 200 else f"{line}…"
-
-
-def _found_text(value: object) -> str:
-    """Describe the refused value, if it is short enough to help."""
-    text = repr(value) if isinstance(value, str | int | float | list | None) else ""
-    return f", found {text}" if 0 < len(text) <= 60 and text.isprintable() else ""
+        raise WeightsError(f"{source}: {first_problem(error)}; export the model again") from error
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into a folder."""
     document: Any = TypeAdapter(Manifest).dump_python(manifest, mode="json")
-    for key in ("own_challenge", "conditioning", "configuration", "stage"):
+    for key in (
+        "own_challenge",
+        "conditioning",
+        "configuration",
+        "stage",
+        "cross_validation",
+    ):
         if document[key] is None:
             del document[key]
     for member in document["further"]:

@@ -28,21 +28,17 @@ from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, NoCudaError
 from oarseg.inference.engines.openvino import has_bf16
 from oarseg.model import agreement
 from oarseg.model.bundle import file_sha256
+from oarseg.model.calibration import CALIBRATION
 from oarseg.model.conditioning import Conditioning, prepared_conditioning
+from oarseg.model.entries.channels import Channel, ChannelRecipe
+from oarseg.model.entries.cross_validation import CrossValidation
+from oarseg.model.entries.networks import Arithmetic, ModelFile, Parity, Precision, Runtime, Stage
 from oarseg.model.manifest import (
     FORMAT_VERSION,
-    Arithmetic,
-    Channel,
-    ChannelRecipe,
     KeepLargest,
     Label,
     Manifest,
-    ModelFile,
-    Parity,
-    Precision,
     RunDefaults,
-    Runtime,
-    Stage,
     describe_member,
     describe_network,
     parse_manifest,
@@ -73,12 +69,14 @@ from oarseg.training.parity import (
     patches_from,
     smooth_noise,
 )
+from oarseg.training.validation_summaries import cross_validation_of
 
 log = logging.getLogger(__name__)
 
 LOGITS = "logits.npy"
 RUNTIMES = ("onnxruntime", "openvino")
 NOT_STATED = "not stated"
+OF_SEVERAL = "none: of several configurations whose probabilities are averaged"
 # nnU-Net's names of normalisations, which stand in place of a channel's own name.
 NAMELESS = ("nonorm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
 
@@ -125,6 +123,7 @@ class TrainedModel:
         conditioning: what was done to its training images before nnU-Net.
         stage: the stage before, of a cascade.
         postprocessing: what nnU-Net found to improve its label maps.
+        cross_validation: what training left of the folds' Dice.
     """
 
     results: Results
@@ -134,6 +133,7 @@ class TrainedModel:
     conditioning: Conditioning
     stage: TrainedModel | None = None
     postprocessing: tuple[KeepLargest, ...] = ()
+    cross_validation: CrossValidation | None = None
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,13 @@ def export_ensemble(
 def join_members(manifests: Sequence[Manifest]) -> Manifest:
     """Make one manifest of several configurations' own."""
     first, *others = manifests
-    return replace(first, further=tuple(describe_member(other) for other in others))
+    if not others:
+        return first
+    return replace(
+        first,
+        further=tuple(describe_member(other) for other in others),
+        cross_validation=CrossValidation(OF_SEVERAL),
+    )
 
 
 @dataclass
@@ -394,7 +400,8 @@ def read_model(
             results, card=card, folds=tuple(paths), checkpoint=checkpoint, challenge=rules
         )
         steps = _postprocessing(results, tuple(checkpoints), postprocessing)
-        model = TrainedModel(results, interface, checkpoints, rules, how, stage, steps)
+        known = cross_validation_of(results, rules, tuple(checkpoints), checkpoint)
+        model = TrainedModel(results, interface, checkpoints, rules, how, stage, steps, known)
         outline(model, card)  # what inference would refuse
     except ValidationError as error:
         raise invalid(folder, error, inside="the model") from error
@@ -620,6 +627,7 @@ def describe_manifest(
         conditioning=model.conditioning,
         configuration=results.configuration,
         postprocessing=model.postprocessing,
+        cross_validation=model.cross_validation,
     )
 
 
@@ -700,5 +708,7 @@ def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
     keep = _all_files(manifest)
     for name in _named_files(out):
         (out / name).unlink(missing_ok=True)
+    # Of the model that was there.
+    (out / CALIBRATION).unlink(missing_ok=True)
     for name in [*sorted(keep), MANIFEST]:
         shutil.move(scratch / name, out / name)

@@ -21,8 +21,8 @@ from oarseg.inference.engines.onnx_runtime import open_session
 from oarseg.inference.engines.openvino import OpenVinoEngine
 from oarseg.inference.engines.protocol import INPUT, OUTPUT
 from oarseg.labels.dice import count_labels
+from oarseg.model.entries.networks import Arithmetic, Parity, Runtime
 from oarseg.model.joined import join_networks
-from oarseg.model.manifest import Arithmetic, Parity, Runtime
 from oarseg.system.cpus import available_cpus
 from oarseg.training.nnunet_files.results_folder import Results
 

@@ -17,6 +17,8 @@ from oarseg.imaging.volume import Grid
 from oarseg.inference.confidence.agreement import FoldAgreement
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
+from oarseg.model.bundle import Bundle
+from oarseg.model.calibration import ExpectedDice, HowCompared
 from oarseg.model.manifest import Manifest
 from oarseg.system.usage import Steps, peak_mib, resident_mib
 from oarseg.system.versions import package_versions
@@ -41,6 +43,7 @@ class Notes:
         sums: where sums of logits lay, and whether the folds shared one because each fold's own
             would not fit into memory.
         checks: what was measured of the organs and found implausible; None without.
+        expected_dice: what the model's calibration expects of each organ; None without one.
         agreement: how far the folds agree on each organ; None where they were not compared.
         sides: how left and right were told apart; None where the model tells them.
         repair: what was repaired; None if that was not asked for.
@@ -57,6 +60,7 @@ class Notes:
     repair: dict[str, Any] | None = None
     postprocessing: dict[str, Any] | None = None
     agreement: dict[str, Any] | None = None
+    expected_dice: dict[str, Any] | None = None
     sides: dict[str, Any] | None = None
     sums: SumsPlace = field(default_factory=SumsPlace)
 
@@ -103,6 +107,38 @@ def agreement_record(
     }
 
 
+def expected_dice_record(
+    weights: Bundle, agreement: dict[str, Any] | None, effort: Effort
+) -> dict[str, Any] | None:
+    """Describe the Dice that the model's calibration expects of each organ.
+
+    Returns:
+        None without a calibration, where the folds were not compared, or where they were run
+        otherwise than for the calibration.
+    """
+    if weights.calibration is None or agreement is None:
+        return None
+    compared = HowCompared(agreement["folds"], effort.mirror, effort.step)
+    found = weights.calibration.expected_dice(agreement["mean_pairwise_dice"], compared)
+    if found is None:
+        return None
+    return {
+        "calibration_sha256": weights.calibration_sha256,
+        "organs": {
+            name: None if expected is None else _rounded(expected)
+            for name, expected in found.items()
+        },
+    }
+
+
+def _rounded(expected: ExpectedDice) -> dict[str, Any]:
+    values = {"dice": expected.dice, "error": expected.error}
+    return {
+        **{name: None if value is None else round(value, 3) for name, value in values.items()},
+        "beyond": expected.beyond,
+    }
+
+
 def warn_of_empty(volumes_cm3: dict[str, float], notes: Notes) -> None:
     """Warn about organs without a single voxel."""
     empty = [name for name, volume in volumes_cm3.items() if volume == 0]
@@ -138,6 +174,7 @@ def case_report(
             "manifest_sha256": run.weights.sha256,
             "folds": manifest.folds,
             **_configurations(manifest),
+            "cross_validation": (manifest.cross_validation and manifest.cross_validation.record()),
         },
         "device": asdict(engines.choice),
         "threads": run.threads,
@@ -166,6 +203,7 @@ def case_report(
         "volumes_cm3": volumes_cm3,
         "probabilities": {name: probability_name(case.name, name) for name in run.probabilities},
         "fold_agreement": notes.agreement,
+        "expected_dice": notes.expected_dice,
         "sides": notes.sides,
         "checks": notes.checks,
         "repair": notes.repair,

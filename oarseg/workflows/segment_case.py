@@ -29,7 +29,7 @@ from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.region.body import body_box, find_body
 from oarseg.inference.region.footprint import BlockMask
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.model.entries.channels import ChannelRecipe
 from oarseg.results import write_case
 from oarseg.results.probability_files import write_probabilities
 from oarseg.system.log import ProgressLine
@@ -40,6 +40,7 @@ from oarseg.workflows.report import (
     Notes,
     agreement_record,
     case_report,
+    expected_dice_record,
     organ_volumes_cm3,
     warn_of_empty,
 )
@@ -260,6 +261,7 @@ def _segment(
     manifest = run.weights.manifest
     folds = len(manifest.folds[: notes.effort.folds])
     notes.agreement = agreement_record(agreement, run.challenge, folds, manifest.pairs)
+    notes.expected_dice = expected_dice_record(run.weights, notes.agreement, notes.effort)
     return labels
 
 

@@ -20,7 +20,7 @@ from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Volume
 from oarseg.inference.channels import build_channels, read_images
 from oarseg.model.conditioning import Conditioning
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.model.entries.channels import ChannelRecipe
 
 GRID = Grid((2, 2, 3), (1.0, 1.0, 1.0))
 CT = ChannelRecipe("CT")

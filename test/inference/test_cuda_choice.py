@@ -25,15 +25,8 @@ from oarseg.inference.engines.cuda_choice import (
 )
 from oarseg.inference.engines.cuda_options import OPTIONS_VARIABLE, asked_options
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import (
-    Arithmetic,
-    Exactness,
-    Manifest,
-    ModelFile,
-    Parity,
-    Precision,
-    Runtime,
-)
+from oarseg.model.entries.networks import Arithmetic, ModelFile, Parity, Precision, Runtime
+from oarseg.model.manifest import Exactness, Manifest
 
 PATCH = (4, 6, 8)
 OURS = {"cudnn_conv_algo_search": "EXHAUSTIVE"}

@@ -29,7 +29,8 @@ from oarseg.inference.engines.choice import DeviceChoice, Engines
 from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.streaming import Effort, plan_tiles
-from oarseg.model.manifest import Manifest, ModelFile
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Manifest
 from oarseg.system.usage import process_age_s
 
 PATCH = (6, 8, 10)

@@ -26,7 +26,7 @@ from oarseg.inference.engines.choice import open_engines
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
 from oarseg.inference.half_precision import PlainArithmetic, half_arithmetic
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import ModelFile, Parity
+from oarseg.model.entries.networks import ModelFile, Parity
 from oarseg.system.cpus import _cgroup_quota, available_cpus
 
 PATCH = (3, 4, 5)

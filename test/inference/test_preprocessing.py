@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from oarseg.errors import InputError
 from oarseg.imaging.slabs import SLAB, HeldImage, Planes, constant_image, slab_slices
 from oarseg.inference.preprocessing import Placement, nonzero_box, preprocess
-from oarseg.model.manifest import ModelFile, Normalisation
+from oarseg.model.entries.channels import Normalisation
+from oarseg.model.entries.networks import ModelFile
 
 Spacing = tuple[float, float, float]
 

@@ -22,7 +22,7 @@ from oarseg.inference.resampling import (
     spline_matrix,
     voxel_taps,
 )
-from oarseg.model.manifest import Resampling
+from oarseg.model.entries.networks import Resampling
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]

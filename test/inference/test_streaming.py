@@ -13,14 +13,16 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from numpy.typing import NDArray
 from one_fold import OneFold
 
-from oarseg.errors import InferenceError, WeightsError
+from oarseg.errors import InferenceError
 from oarseg.inference.painting import Painter, close_calls, first_maximum
 from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.ring import LogitPlane
 from oarseg.inference.streaming import Effort, buffer_bytes, plan_tiles, segment_streaming
 from oarseg.inference.tiling import cut_tile, gaussian_weights, lay_tiles
-from oarseg.model.manifest import Manifest, ModelFile, Normalisation, Resampling
+from oarseg.model.entries.channels import Normalisation
+from oarseg.model.entries.networks import ModelFile, Resampling
+from oarseg.model.manifest import Manifest
 
 Image = NDArray[np.float32]
 Spacing = tuple[float, float, float]
@@ -266,13 +268,6 @@ def test_sums_beyond_half_are_refused() -> None:
 
     with pytest.raises(InferenceError, match="beyond half precision"):
         segment_streaming(net_input, [Huge()], manifest)
-
-
-def test_cubic_resampling_of_logits_is_refused() -> None:
-    manifest = model((2.0, 1.0, 1.0), logits_resampling=Resampling(order=3))
-    net_input = preprocess(images((6, 8, 10), 1), (2.0, 1.0, 1.0), manifest)
-    with pytest.raises(WeightsError, match="expected orders 0 or 1, found 3"):
-        segment_streaming(net_input, [Steep()], manifest)
 
 
 class Counted(Steep):

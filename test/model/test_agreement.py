@@ -18,14 +18,8 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError, WeightsError
 from oarseg.model import agreement
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import (
-    Channel,
-    Label,
-    Manifest,
-    Normalisation,
-    parse_manifest,
-    write_manifest,
-)
+from oarseg.model.entries.channels import Channel, Normalisation
+from oarseg.model.manifest import Label, Manifest, parse_manifest, write_manifest
 from oarseg.training.nnunet_files.dataset_file import DatasetFile
 from oarseg.training.nnunet_files.own_challenge import noted_challenge
 

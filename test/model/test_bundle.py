@@ -12,7 +12,7 @@ from small_onnx import write_pointwise
 
 from oarseg.errors import WeightsError
 from oarseg.model import bundle
-from oarseg.model.manifest import write_manifest
+from oarseg.model.manifest import parse_manifest, write_manifest
 
 PATCH = [8, 16, 16]
 
@@ -97,6 +97,35 @@ def model(**values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda whole: {"models": [whole["models"][0] | values, *whole["models"][1:]]}
 
 
+def stage_of(whole: dict[str, Any], *names: int, **others: Any) -> dict[str, Any]:
+    """A stage before, of the document's own networks."""
+    same = (
+        *("spacing_mm", "patch_size", "transpose_forward", "data_resampling"),
+        *("logits_resampling", "mirror_axes", "models", "parity"),
+    )
+    network = {
+        "configuration": "3d_lowres",
+        "normalisations": [channel["normalisation"] for channel in whole["channels"]],
+        **{key: whole[key] for key in same},
+        **others,
+    }
+    return {"network": network, "labels": list(names), "resampling": {"order": 1}}
+
+
+def further(whole: dict[str, Any], *names: int) -> dict[str, Any]:
+    """Networks of a second configuration, a cascade."""
+    stage = stage_of(whole, *names)
+    return stage["network"] | {"stage": stage}
+
+
+def keep_largest(*steps: list[int]) -> dict[str, Any]:
+    return {"postprocessing": [{"labels": step} for step in steps]}
+
+
+CUBIC = {"order": 3}
+ORDERS = "logits_resampling: must be of orders 0 or 1, not 3 in plane and 0 along z"
+
+
 Change = dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -122,6 +151,24 @@ Change = dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]
         ({"data_resampling": {"order": 9}}, r"data_resampling\.order: .* 5, found 9"),
         ({"data_resampling": {"order": -1}}, r"data_resampling\.order: .* 0, found -1"),
         ({"logits_resampling": {"order": 1, "order_z": 9}}, r"logits_resampling\.order_z"),
+        ({"logits_resampling": CUBIC}, f"json: {ORDERS}"),
+        ({"logits_resampling": {"order": 1, "order_z": 2}}, "not 1 in plane and 2 along z"),
+        (
+            lambda whole: {"stage": stage_of(whole, 1, logits_resampling=CUBIC)},
+            rf"stage\.network\.{ORDERS}",
+        ),
+        (
+            lambda whole: {"stage": stage_of(whole, 1, 7)},
+            r"stage\.labels must be labels of the model, which 7 is not",
+        ),
+        (
+            lambda whole: {"further": [further(whole, 1), further(whole, 1, 9)]},
+            r"further\.1\.stage\.labels must be labels of the model, which 9 is not",
+        ),
+        (
+            keep_largest([1], [1, 2]),
+            r"postprocessing\.1\.labels must be labels of the model, which 2 is not",
+        ),
         ({"data_resampling": {"order": 3, "separate_z_threshold": 0}}, "separate_z_threshold"),
         (ct(lower=float("-inf")), r"channels\.0\.normalisation\.lower"),
         (ct(upper=float("inf")), r"channels\.0\.normalisation\.upper"),
@@ -162,6 +209,25 @@ def test_broken_manifest_names_the_key(tmp_path: Path, change: Change, message: 
     assert text.endswith("; export the model again")
     assert text.isprintable()
     assert len(text) < 600
+
+
+def test_labels_that_a_model_knows_may_be_named(tmp_path: Path) -> None:
+    """Painted ones, right ones of pairs, and those that regions are made of, if they are noted."""
+    pair = [{"value": 0, "name": "b"}, {"value": 1, "name": "l+r", "right": 2}]
+    regions = [{"value": 1, "name": "all", "members": [1, 2]}, {"value": 3, "name": "x"}]
+    noted = [regions[0], regions[1] | {"members": [3]}]
+    whole = document(tmp_path)
+
+    def read(labels: list[dict[str, Any]], named: int) -> None:
+        change = {"labels": labels, "regions": labels[0]["value"] == 1, **keep_largest([named])}
+        parse_manifest(json.dumps(whole | change), source="it")
+
+    read(pair, 2)
+    read(noted, 2)
+    read(regions, 7)
+    for labels in (pair, noted):
+        with pytest.raises(WeightsError, match="labels of the model, which 7 is not"):
+            read(labels, 7)
 
 
 def test_a_manifest_without_end_is_not_read(tmp_path: Path) -> None:

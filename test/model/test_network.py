@@ -14,7 +14,8 @@ from small_onnx import pointwise
 
 from oarseg.errors import WeightsError
 from oarseg.model import bundle
-from oarseg.model.manifest import Manifest, ModelFile
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Manifest
 from oarseg.model.network import check_network
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,15 +27,9 @@ from scipy import ndimage
 
 from oarseg.challenges import catalogue
 from oarseg.model.bundle import Bundle, file_sha256
-from oarseg.model.manifest import (
-    Channel,
-    Label,
-    Manifest,
-    ModelFile,
-    Normalisation,
-    Resampling,
-    write_manifest,
-)
+from oarseg.model.entries.channels import Channel, Normalisation
+from oarseg.model.entries.networks import ModelFile, Resampling
+from oarseg.model.manifest import Label, Manifest, write_manifest
 
 SCHEMES = {
     "ct": "CTNormalization",

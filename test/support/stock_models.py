@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from parity_cases import CASES, REGIONS, Parity, Shape, Spacing
 
 from oarseg.cli import main
-from oarseg.model.manifest import Normalisation
+from oarseg.model.entries.channels import Normalisation
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings
 

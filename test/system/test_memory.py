@@ -23,7 +23,9 @@ from oarseg.errors import ResourceError
 from oarseg.imaging.files import read_scan
 from oarseg.imaging.files.read_scan import read_volume
 from oarseg.model.bundle import file_sha256
-from oarseg.model.manifest import Channel, Label, ModelFile, Normalisation, write_manifest
+from oarseg.model.entries.channels import Channel, Normalisation
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Label, write_manifest
 from oarseg.system import memory
 from oarseg.system.memory import (
     VIRTUAL_RESERVE,

@@ -19,7 +19,9 @@ from oarseg.errors import InputError, WeightsError
 from oarseg.imaging.files import read_scan
 from oarseg.inference.channels import build_channels, read_images
 from oarseg.model.agreement import check_agreement
-from oarseg.model.manifest import Channel, Manifest, ModelFile, parse_manifest, write_manifest
+from oarseg.model.entries.channels import Channel
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Manifest, parse_manifest, write_manifest
 from oarseg.phantom import write_cases
 from oarseg.training.nnunet_files.dataset_file import read_dataset_file
 from oarseg.training.preparation.dataset import default_recipes, windowed_recipes

@@ -18,7 +18,7 @@ from oarseg.errors import InputError, WeightsError
 from oarseg.inference.engines.choice import BF16_MIN_DICE, fast_arithmetic
 from oarseg.inference.engines.cuda_choice import choose_form, is_measured
 from oarseg.model import bundle
-from oarseg.model.manifest import ModelFile, Parity
+from oarseg.model.entries.networks import ModelFile, Parity
 from oarseg.training import export as exporting
 from oarseg.training import parity as parity_check
 from oarseg.training.nnunet_files.checkpoint import build_network, read_checkpoint
@@ -336,12 +336,13 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
 
 
 def test_another_model_in_the_folder_stays(tmp_path: Path) -> None:
-    """Only what the manifest of an earlier export names is replaced."""
+    """Only what the manifest of an earlier export names is replaced, and its calibration goes."""
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
     out.mkdir()
     (out / "of_others.onnx").write_bytes(b"theirs")
     for name in ("first", "second"):
         card = replace(CARD, name=name)
+        (out / "calibration.json").write_text("of what was there before")
         exporting.export_ensemble(
             folder, out, folds=["0"], challenge=FIVE, card=card, precisions=["fp32"]
         )

@@ -131,6 +131,7 @@ def test_every_argument_of_the_network_has_a_list_or_a_range(
         ("normalization_schemes", ["os.system", "CTNormalization"], "supported are CTNormal"),
         ("resampling_fn_data", "os.system", "resampling_fn_data"),
         ("resampling_fn_probabilities_kwargs", {"order": 3}, "expected order 0 or 1, found 3"),
+        ("resampling_fn_probabilities_kwargs", {"order": 1, "order_z": 2}, "0 or 1, found 2"),
         ("preprocessor_name", "MyPreprocessor", "preprocessor_name: .*'DefaultPreprocessor'"),
         ("inherits_from", "3d_fullres", "cannot be resolved"),
         ("inherits_from", "\x1b[31m", r"'\\x1b\[31m' is not in the plans"),

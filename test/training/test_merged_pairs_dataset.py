@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,29 @@ def test_a_work_folder_of_separate_labels_is_not_gone_on_with(tmp_path: Path) ->
     check_work(raw, raw)
     with pytest.raises(InputError, match="pass another --work for a training with merge_pairs"):
         check_work(merged, raw)
+
+
+def test_images_of_another_data_set_are_not_gone_on_with(tmp_path: Path) -> None:
+    """The same name in another folder; a link to the same one is the same one."""
+    raw = raw_dataset(tmp_path / "first", document())
+    other = raw_dataset(tmp_path / "second", document())
+    out = merge_pairs(raw, tmp_path / "work")
+    (tmp_path / "link").symlink_to(tmp_path / "first")
+    assert merge_pairs(tmp_path / "link" / raw.name, tmp_path / "work") == out
+    before = (out / "dataset.json").read_bytes()
+    (other / "dataset.json").write_text(json.dumps(document() | {"numTraining": 2}))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"imagesTr: expected the images of .*second") as said:
+            merge_pairs(other, tmp_path / "work")
+        assert f"found {raw / 'imagesTr'} of an earlier training" in str(said.value)
+    assert (out / "dataset.json").read_bytes() == before
+    shutil.move(tmp_path / "first", tmp_path / "moved")
+    with pytest.raises(InputError, match=r"if the data set was only moved"):
+        merge_pairs(tmp_path / "moved" / raw.name, tmp_path / "work")
+    (out / "imagesTr").unlink()
+    (out / "imagesTr").mkdir()
+    with pytest.raises(InputError, match=r"pass another --work"):
+        merge_pairs(other, tmp_path / "work")
 
 
 def test_postprocessing_of_merged_pairs_is_refused(tmp_path: Path) -> None:

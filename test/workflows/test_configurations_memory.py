@@ -19,18 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from oarseg.challenges import catalogue
 from oarseg.model.bundle import file_sha256
-from oarseg.model.manifest import (
-    Channel,
-    Label,
-    Manifest,
-    ModelFile,
-    Normalisation,
-    Resampling,
-    Stage,
-    describe_member,
-    describe_network,
-    write_manifest,
-)
+from oarseg.model.entries.channels import Channel, Normalisation
+from oarseg.model.entries.networks import ModelFile, Resampling, Stage
+from oarseg.model.manifest import Label, Manifest, describe_member, describe_network, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE, SPACING_MM = (100, 360, 360), (2.5, 1.2, 1.2)

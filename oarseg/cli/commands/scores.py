@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oarseg.challenges.catalogue import DEFAULT_CHALLENGE
+from oarseg.challenges.challenge import Challenge
 from oarseg.cli.options import (
     MOST_SEED,
     MOST_THREADS,
@@ -14,8 +18,15 @@ from oarseg.cli.options import (
     add_challenge,
     chosen_challenge,
     number_above,
+    say_notice,
     whole_number,
 )
+from oarseg.errors import InputError
+
+if TYPE_CHECKING:
+    from oarseg.evaluation.calibrate import HeldOut
+    from oarseg.evaluation.evaluate import Summary
+    from oarseg.model.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +79,14 @@ def add_evaluate(commands: Subparsers[argparse.ArgumentParser]) -> None:
         help="resample predictions on another grid than the reference's, by nearest neighbour",
     )
     parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="WEIGHTS",
+        help="weights folder of the model that made the predictions, of cases that none of its "
+        "folds was trained on: learn what Dice to expect by how far the folds agree, and write "
+        "calibration.json there (default: none)",
+    )
+    parser.add_argument(
         "--insert",
         type=Path,
         metavar="FILE.md",
@@ -90,7 +109,12 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from oarseg.evaluation.evaluate import EvaluationSettings
     from oarseg.evaluation.evaluate import evaluate_folders as run
 
-    rules = chosen_challenge(arguments, outputs=arguments.predictions)
+    calibrating = _begin_calibration(arguments)
+    if calibrating is not None and arguments.challenge is None and not arguments.label_table:
+        rules = calibrating.challenge
+        say_notice(rules)
+    else:
+        rules = chosen_challenge(arguments, outputs=arguments.predictions)
     summary = run(
         arguments.predictions,
         arguments.references,
@@ -114,7 +138,68 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     print(tables.format_headline(summary.lines, rules, summary.scores))
     for file in summary.files:
         print(file)
+    if calibrating is not None:
+        _calibrate(calibrating, summary, rules)
     return 0
+
+
+@dataclass(frozen=True)
+class _Calibrating:
+    """The model to calibrate, its challenge, and what its reports say."""
+
+    weights: Bundle
+    challenge: Challenge
+    held_out: HeldOut
+
+
+def _begin_calibration(arguments: argparse.Namespace) -> _Calibrating | None:
+    """Read model and reports before the long work; None where nothing is to be calibrated."""
+    from oarseg.evaluation.calibrate import read_held_out
+    from oarseg.model.agreement import challenge_of
+    from oarseg.model.bundle import read_manifest
+
+    if arguments.calibrate is None:
+        return None
+    if arguments.mr_field:
+        raise InputError(
+            "--calibrate: expected without --mr-field, as folds are compared in the whole image; "
+            "pass one of the two"
+        )
+    weights = read_manifest(arguments.calibrate)
+    challenge = challenge_of(weights, arguments.challenge)
+    return _Calibrating(weights, challenge, read_held_out(arguments.predictions, weights))
+
+
+def _calibrate(model: _Calibrating, summary: Summary, rules: Challenge) -> None:
+    """Write the calibration, and print what it expects of each organ."""
+    from oarseg.evaluation.calibrate import calibrate_model
+    from oarseg.model.calibration import FEWEST_CASES, write_calibration
+
+    for problem in model.held_out.problems:
+        logger.warning("%s: %s", problem.name, problem.message)
+    found, left_out = calibrate_model(
+        model.weights,
+        model.held_out,
+        summary.scores,
+        challenge=rules,
+        unanswered=summary.unanswered,
+    )
+    if left_out:
+        logger.warning(
+            "not calibrated, for fewer than %d cases: %s", FEWEST_CASES, ", ".join(left_out)
+        )
+    for row in found.organs:
+        ends = row.lowest_agreement, row.highest_agreement
+        agreement, dice = _range_text(ends), _range_text([row.expected(end).dice for end in ends])
+        print(
+            f"{row.organ}: {row.cases} cases, agreement {agreement}, expected DC {dice}, error "
+            f"{row.error:.3f}"
+        )
+    print(write_calibration(found, model.weights.folder))
+
+
+def _range_text(ends: Sequence[float | None]) -> str:
+    return " to ".join(f"{end:.3f}" for end in ends if end is not None)
 
 
 def add_rank(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -37,9 +37,6 @@ class PlaneFeed:
             place: maps the network's grid to the image's.
             manifest: the configuration.
             planes: its final planes in order; each is valid until the next is asked for.
-
-        Raises:
-            WeightsError: logits are resampled with an order above 1.
         """
         orders = plan_streaming_resample(manifest, place).orders
         shape, target = place.network_shape, place.crop_shape

@@ -29,7 +29,8 @@ from oarseg.inference.streaming import (
     segment_streaming,
     stream_planes,
 )
-from oarseg.model.manifest import Manifest, Stage
+from oarseg.model.entries.networks import Stage
+from oarseg.model.manifest import Manifest
 
 
 @dataclass

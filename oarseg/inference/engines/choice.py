@@ -30,7 +30,8 @@ from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Arithmetic, Exactness, Manifest, ModelFile, Precision
+from oarseg.model.entries.networks import Arithmetic, ModelFile, Precision
+from oarseg.model.manifest import Exactness, Manifest
 from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import PeakWatch, resident_mib
 

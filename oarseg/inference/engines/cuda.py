@@ -20,7 +20,7 @@ from oarseg.inference.engines.forms import Networks
 from oarseg.inference.engines.onnx_runtime import CUDA_PROVIDER, JoinedOnnxEngine, NoCudaError
 from oarseg.inference.engines.protocol import first_line
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import Precision
+from oarseg.model.entries.networks import Precision
 from oarseg.system.memory import gib
 
 # Of the GPU's free memory: the rest is for tiles, sums and planes. Beyond it ONNX Runtime stops

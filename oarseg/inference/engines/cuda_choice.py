@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from oarseg.inference.engines.cuda_options import TF32, asked_options
-from oarseg.model.manifest import Arithmetic, Exactness, Manifest, Precision
+from oarseg.model.entries.networks import Arithmetic, Precision
+from oarseg.model.manifest import Exactness, Manifest
 
 # Half precision and TF32 are used on a GPU if they agree with torch's float32 at least this well.
 F16_MIN_AGREEMENT, F16_MIN_DICE = 0.99, 0.98

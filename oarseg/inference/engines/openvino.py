@@ -17,7 +17,7 @@ from oarseg.inference.engines.protocol import (
     names_of,
     unusable,
 )
-from oarseg.model.manifest import Arithmetic
+from oarseg.model.entries.networks import Arithmetic
 
 _ELEMENTS = {"f32": "float32", "f16": "float16"}
 # From 16 channels on, OpenVINO's CPU plugin transposes its channels-last result in a scalar loop;

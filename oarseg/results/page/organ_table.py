@@ -22,6 +22,12 @@ ORGAN_COLUMNS = (
     ("mean HU", "Mean of the CT's values"),
     ("Verdict", "Checks that were raised"),
 )
+# Where the model was calibrated; before the verdict.
+EXPECTED_COLUMN = (
+    "expected DC",
+    "Dice that the model's calibration expects by how far the folds agree, ± its error (root mean "
+    "square); ≥ where they agree more than in any case of the calibration, ? where less",
+)
 
 
 def add_table(
@@ -38,18 +44,39 @@ def add_table(
     table = add(parent, "table", id="organs")
     add(table, "caption", "Organs. A name jumps to the organ.")
     row = add(add(table, "thead"), "tr")
-    for text, title in ORGAN_COLUMNS if shown else ORGAN_COLUMNS[1:]:
+    expected = part(report, "expected_dice", "organs")
+    columns = [*ORGAN_COLUMNS[:-1], *([EXPECTED_COLUMN] if expected else []), ORGAN_COLUMNS[-1]]
+    for text, title in columns if shown else columns[1:]:
         add(row, "th", text, scope="col", title=title, class_="show" if text == "Show" else None)
     rows = add(table, "tbody")
     for index, organ in enumerate(organs):
         record = part(report, "checks", "organs", organ.name)
         volumes = part(report, "volumes_cm3")
         cm3 = volumes.get(organ.name, record.get("volume_cm3"))
-        _add_row(rows, index, organ, record, cm3, shown=shown)
+        more = [_expected_text(part(expected, organ.name))] if expected else []
+        _add_row(rows, index, organ, record, cm3, more=more, shown=shown)
+
+
+def _expected_text(record: Mapping[str, Any]) -> str:
+    """Write an expected Dice and its error, such as "0.84 ± 0.03"."""
+    if record.get("beyond") == "below":
+        return "?"
+    dice = number(record.get("dice"), 2)
+    if dice == NOTHING:
+        return NOTHING
+    sign = "≥ " if record.get("beyond") == "above" else ""
+    return f"{sign}{dice} ± {number(record.get('error'), 2)}"
 
 
 def _add_row(
-    rows: Element, index: int, organ: Organ, record: Mapping[str, Any], cm3: Any, *, shown: bool
+    rows: Element,
+    index: int,
+    organ: Organ,
+    record: Mapping[str, Any],
+    cm3: Any,
+    *,
+    more: Sequence[str],
+    shown: bool,
 ) -> None:
     raised = [str(check) for check in items(record, "raised")]
     row = add(rows, "tr", data_organ=index, class_="raised" if raised else None)
@@ -68,6 +95,7 @@ def _add_row(
         volume(record.get("stray_cm3")),
         number(record.get("holes"), 0),
         number(record.get("mean"), 0),
+        *more,
     )
     for text in cells:
         add(row, "td", text, class_="number")

@@ -17,7 +17,7 @@ from dynamic_network_architectures.building_blocks.residual import BasicBlockD, 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from oarseg.model.value_types import Share
+from oarseg.model.entries.value_types import Share
 
 # A kwarg that is not listed is refused: it would change the network.
 EXACT: Final = ConfigDict(extra="forbid")

@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
-from oarseg.model.manifest import ChannelRecipe, Label
+from oarseg.model.entries.channels import ChannelRecipe
+from oarseg.model.manifest import Label
 from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
 
 MOST_LABELS: Final = 256

@@ -15,8 +15,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from oarseg.errors import InputError
-from oarseg.model.manifest import Normalisation, Resampling
-from oarseg.model.value_types import Axis, Spacing, SplineOrder
+from oarseg.model.entries.channels import Normalisation
+from oarseg.model.entries.networks import Resampling
+from oarseg.model.entries.value_types import Axis, Spacing, SplineOrder
 from oarseg.training.nnunet_files.architecture import MOST_STAGES, Architecture, check_patch
 from oarseg.training.nnunet_files.flat_plans import as_volume, is_flat
 from oarseg.training.nnunet_files.json_file import READ, invalid, read_json_object, shown
@@ -109,12 +110,13 @@ class Configuration:
                 )
         if len(self.use_mask_for_norm) != len(self.normalization_schemes):
             raise ValueError("use_mask_for_norm: expected as many as normalization_schemes")
-        order = self.resampling_fn_probabilities_kwargs.order
-        if order > 1:
-            # Finished planes are resampled with their neighbour alone.
-            raise ValueError(
-                f"resampling_fn_probabilities_kwargs: expected order 0 or 1, found {order}"
-            )
+        logits = self.resampling_fn_probabilities_kwargs
+        for order in (logits.order, logits.order_z):
+            if order > 1:
+                # Finished planes are resampled with their neighbour alone.
+                raise ValueError(
+                    f"resampling_fn_probabilities_kwargs: expected order 0 or 1, found {order}"
+                )
         check_patch(self.architecture, self.patch_size)
         return self
 

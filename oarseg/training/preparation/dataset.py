@@ -33,7 +33,7 @@ from oarseg.imaging.volume import Volume, to_sitk
 from oarseg.inference.channels import build_channels, read_images
 from oarseg.labels.find_labels import LabelFiles
 from oarseg.model.agreement import dataset_record
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.model.entries.channels import ChannelRecipe
 from oarseg.system.process_pool import run_in_processes
 from oarseg.training.preparation.dataset_origin import (
     Options,

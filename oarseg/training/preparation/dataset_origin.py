@@ -14,7 +14,7 @@ from oarseg.challenges.challenge import Challenge
 from oarseg.errors import InputError
 from oarseg.model.agreement import dataset_record
 from oarseg.model.bundle import file_sha256
-from oarseg.model.manifest import ChannelRecipe
+from oarseg.model.entries.channels import ChannelRecipe
 
 ORIGIN = "oarseg_prepare.json"
 DIFFERENCES_SHOWN = 5

@@ -46,17 +46,15 @@ def merge_pairs(raw: Path, work: Path) -> Path:
         The new data set's folder, of the same name.
 
     Raises:
-        InputError: its labels are regions, organs of it overlap, it has no pair, or ``prepare``
-            did not write it.
+        InputError: its labels are regions, organs of it overlap, it has no pair, ``prepare``
+            did not write it, or the folder has another data set's images.
     """
     dataset = read_dataset_file(raw / "dataset.json")
     classes = _classes(raw, dataset)
     document = _merged_document(raw, dataset, classes)
     out = work / MERGED / raw.name
     (out / "labelsTr").mkdir(parents=True, exist_ok=True)
-    images = out / "imagesTr"
-    if not images.is_symlink():
-        images.symlink_to(os.path.abspath(raw / "imagesTr"), target_is_directory=True)
+    _link_images(raw, out)
     for label in sorted((raw / "labelsTr").iterdir()):
         if label.name.endswith(dataset.file_ending):
             case = label.name.removesuffix(dataset.file_ending)
@@ -64,6 +62,24 @@ def merge_pairs(raw: Path, work: Path) -> Path:
             _merge_file(label, out / "labelsTr" / label.name, table)
     write_whole_text(out / "dataset.json", json.dumps(document, indent=1))
     return out
+
+
+def _link_images(raw: Path, out: Path) -> None:
+    """Link to the images of the raw data set.
+
+    Raises:
+        InputError: the images there are another data set's, whose merged labels lie there too.
+    """
+    images, wanted = out / "imagesTr", raw / "imagesTr"
+    try:
+        images.symlink_to(os.path.abspath(wanted), target_is_directory=True)
+    except FileExistsError:
+        there = images.resolve()
+        if there != wanted.resolve():
+            raise InputError(
+                f"{images}: expected the images of {raw}, found {there} of an earlier training; "
+                f"pass another --work, or remove {out} if the data set was only moved"
+            ) from None
 
 
 def check_work(raw: Path, preprocessed: Path) -> None:

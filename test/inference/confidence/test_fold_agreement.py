@@ -15,7 +15,8 @@ from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.region.footprint import BlockMask, Footprint
 from oarseg.inference.streaming import segment_streaming
 from oarseg.labels.dice import dice_by_label
-from oarseg.model.manifest import Manifest, ModelFile
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Manifest
 
 PATCH = (6, 8, 10)
 FILES = tuple(ModelFile(f"fold_{k}.onnx", "0" * 64, str(k), "fp32") for k in range(3))

@@ -17,7 +17,8 @@ from oarseg.inference.confidence.probabilities import Probabilities
 from oarseg.inference.preprocessing import NetworkInput, Placement, preprocess
 from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import segment_streaming
-from oarseg.model.manifest import Manifest, ModelFile, Resampling
+from oarseg.model.entries.networks import ModelFile, Resampling
+from oarseg.model.manifest import Manifest
 
 PATCH = (6, 8, 10)
 FILE = ModelFile("fold_0.onnx", "0" * 64, "0", "fp32")

@@ -25,7 +25,8 @@ from oarseg.inference.configurations.plane_feed import PlaneFeed
 from oarseg.inference.preprocessing import Placement, network_placement
 from oarseg.inference.region.footprint import BlockMask, Footprint
 from oarseg.inference.ring import LogitPlane
-from oarseg.model.manifest import Manifest, ModelFile
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Manifest
 
 SHAPE, SPACING_MM = (14, 41, 37), (2.0, 1.0, 1.0)
 # A network at the image's spacing, one coarser, one finer, and one of slices.

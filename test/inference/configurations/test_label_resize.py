@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from oarseg.inference.configurations.label_resize import resize_labels
 from oarseg.inference.resampling import choose_scheme
-from oarseg.model.manifest import Resampling
+from oarseg.model.entries.networks import Resampling
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]

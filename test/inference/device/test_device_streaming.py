@@ -19,7 +19,8 @@ from oarseg.inference.device.vram import case_bytes
 from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.region.footprint import BlockMask
 from oarseg.inference.streaming import Effort, plan_tiles, segment_streaming
-from oarseg.model.manifest import Manifest, ModelFile, Resampling
+from oarseg.model.entries.networks import ModelFile, Resampling
+from oarseg.model.manifest import Manifest
 
 Image = NDArray[np.float32]
 Triple = tuple[float, float, float]

@@ -19,14 +19,8 @@ from oarseg.inference.configurations.case_input import preprocess_case
 from oarseg.inference.configurations.segment import segment_case_input
 from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import (
-    Manifest,
-    ModelFile,
-    Resampling,
-    Stage,
-    describe_member,
-    describe_network,
-)
+from oarseg.model.entries.networks import ModelFile, Resampling, Stage
+from oarseg.model.manifest import Manifest, describe_member, describe_network
 from oarseg.workflows.computation.sums import CaseSize, place_sums
 from oarseg.workflows.settings import RunDescription, Settings
 

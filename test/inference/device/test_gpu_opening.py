@@ -26,7 +26,7 @@ from oarseg.inference.engines.onnx_runtime import NoCudaError
 from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.streaming import segment_streaming
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import ModelFile
+from oarseg.model.entries.networks import ModelFile
 
 PATCH = (4, 6, 8)
 

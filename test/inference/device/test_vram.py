@@ -9,7 +9,8 @@ from nnunet_oracle import CT, Recipe, manifest_of
 
 from oarseg.inference.device.vram import case_bytes, choose_sums, tile_bytes
 from oarseg.inference.preprocessing import Placement
-from oarseg.model.manifest import Manifest, ModelFile
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import Manifest
 
 PATCH, SHAPE = (64, 192, 160), (189, 1024, 1024)
 GIB = 2**30

@@ -74,6 +74,23 @@ def test_numbers_are_the_reports() -> None:
     assert cells[10] == "0.00"
 
 
+def test_the_expected_dice_is_a_column_where_there_is_one() -> None:
+    def expected(**values: Any) -> list[str]:
+        given = {"dice": 0.914, "error": 0.021, "beyond": None} | values
+        organs = {"Gland_L": given, "Gland_R": None}
+        found = page(report(expected_dice={"calibration_sha256": "0", "organs": organs}))
+        assert "expected DC" in texts(found, "th")
+        cells = texts(found, "td")
+        assert cells[9] == "stray parts"
+        return [cells[8], cells[17]]
+
+    assert expected() == ["0.91 ± 0.02", "–"]
+    assert expected(beyond="above") == ["≥ 0.91 ± 0.02", "–"]
+    assert expected(dice=None, error=None, beyond="below") == ["?", "–"]
+    assert expected(dice="x", error=[]) == ["–", "–"]
+    assert "expected DC" not in texts(page(report(expected_dice=None)), "th")
+
+
 def test_findings_and_warnings_stand_on_top() -> None:
     found = page(report())
     assert "1 finding to look at" in texts(found, "p")

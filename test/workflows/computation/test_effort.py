@@ -20,7 +20,8 @@ from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.inference.preprocessing import NetworkInput, preprocess
 from oarseg.inference.streaming import Effort
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import ModelFile, RunDefaults
+from oarseg.model.entries.networks import ModelFile
+from oarseg.model.manifest import RunDefaults
 from oarseg.workflows.computation import effort
 from oarseg.workflows.report import Notes
 from oarseg.workflows.settings import RunDescription, Settings, describe_run

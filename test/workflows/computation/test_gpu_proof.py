@@ -19,7 +19,7 @@ from oarseg.inference.engines import choice
 from oarseg.inference.engines.choice import Engines, open_engines
 from oarseg.inference.preprocessing import preprocess
 from oarseg.model.bundle import Bundle
-from oarseg.model.manifest import ModelFile, Precision
+from oarseg.model.entries.networks import ModelFile, Precision
 from oarseg.workflows.computation.effort import Computation
 from oarseg.workflows.report import Notes
 from oarseg.workflows.settings import RunDescription, Settings
