@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,27 @@ def test_reports_that_cannot_be_calibrated_by_are_refused(
         read_held_out(folder, weights)
     assert str(refusal.value).startswith(f"{folder / 'reports' / '1.json'}: ")
     assert said in str(refusal.value)
+
+
+def test_two_reports_of_one_case_are_refused(weights: Bundle, tmp_path: Path) -> None:
+    """A copy, or the name in other letters: the last one would count, whichever that is."""
+    pair = [report(weights, name, {MANDIBLE: 0.9}) for name in ("Case_1", "case_1")]
+    folder = leave(tmp_path, *pair) / "reports"
+    with pytest.raises(InputError) as refusal:
+        read_held_out(tmp_path, weights)
+    assert str(refusal.value).startswith(f"{folder / '1.json'}: expected one report of each case")
+    assert f"in {folder / '0.json'}; remove the one" in str(refusal.value)
+
+
+def test_hidden_files_are_no_reports_and_pipes_are_not_waited_for(
+    weights: Bundle, tmp_path: Path
+) -> None:
+    folder = leave(tmp_path, report(weights, "a", {MANDIBLE: 0.9})) / "reports"
+    (folder / "._0.json").write_bytes(b"\x00\x05\x16\x07")
+    assert set(read_held_out(tmp_path, weights).agreement) == {"a"}
+    os.mkfifo(folder / "1.json")
+    with pytest.raises(InputError, match=r"1\.json: expected a report .*, found no file"):
+        read_held_out(tmp_path, weights)
 
 
 def test_without_reports_or_agreement_nothing_is_calibrated(
