@@ -170,6 +170,15 @@ def calibrate_model(
     return Calibration(1, weights.sha256, held_out.compared, tuple(rows)), tuple(left_out)
 
 
+def unreported_cases(
+    held_out: HeldOut, scores: Sequence[Score], unanswered: Collection[str]
+) -> tuple[str, ...]:
+    """Return the scored cases with a prediction and no report, by name."""
+    known = {*held_out.agreement, *(problem.name.casefold() for problem in held_out.problems)}
+    scored = {score.case for score in scores} - set(unanswered)
+    return tuple(sorted(case for case in scored if case.casefold() not in known))
+
+
 def _join(held_out: HeldOut, scores: Sequence[Score]) -> dict[str, list[tuple[float, float]]]:
     """Return agreement and Dice of each case, by organ."""
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)

@@ -14,7 +14,7 @@ import pytest
 
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
-from oarseg.evaluation.calibrate import calibrate_model, read_held_out
+from oarseg.evaluation.calibrate import calibrate_model, read_held_out, unreported_cases
 from oarseg.evaluation.expected_dice import calibrate_organ, shrunken_slope
 from oarseg.evaluation.scoring import Score
 from oarseg.model.bundle import Bundle, read_manifest
@@ -158,6 +158,7 @@ def test_reports_and_scores_are_joined_by_case_and_organ(weights: Bundle, tmp_pa
     assert row.mean_dice == pytest.approx(0.25)
     assert MANDIBLE in left_out
     assert len(left_out) == len(HAN_SEG.organs) - 1
+    assert unreported_cases(held_out, scores, ["Case_6"]) == ("Case_8", "case_8")
     with pytest.raises(InputError, match=r"in at least 5 cases to calibrate by, found 4; segment"):
         calibrate_model(weights, held_out, scores[:9], challenge=HAN_SEG, unanswered=[])
 
