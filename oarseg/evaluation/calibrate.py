@@ -82,15 +82,18 @@ def read_held_out(predictions: Path, weights: Bundle) -> HeldOut:
         weights: the model, by which all have to be segmented.
 
     Raises:
-        InputError: no report, a damaged one, one of another model, or folds that were run in
-            different ways.
+        InputError: no report, a damaged one, two of one case, one of another model, or folds that
+            were run in different ways.
     """
-    reports = {path: _read_report(path) for path in sorted((predictions / REPORTS).glob("*.json"))}
+    # Other systems leave hidden files beside a file, such as ._case_01.json.
+    files = sorted(p for p in (predictions / REPORTS).glob("*.json") if p.name[0] != ".")
+    reports = {path: _read_report(path) for path in files}
     if not reports:
         raise InputError(
             f"{predictions / REPORTS}: expected reports of 'oarseg segment' to calibrate by, found "
             "none; pass its output folder"
         )
+    _refuse_twice(reports)
     for path, report in reports.items():
         if report.model.manifest_sha256 != weights.sha256:
             raise InputError(
@@ -167,6 +170,15 @@ def calibrate_model(
     return Calibration(1, weights.sha256, held_out.compared, tuple(rows)), tuple(left_out)
 
 
+def unreported_cases(
+    held_out: HeldOut, scores: Sequence[Score], unanswered: Collection[str]
+) -> tuple[str, ...]:
+    """Return the scored cases with a prediction and no report, by name."""
+    known = {*held_out.agreement, *(problem.name.casefold() for problem in held_out.problems)}
+    scored = {score.case for score in scores} - set(unanswered)
+    return tuple(sorted(case for case in scored if case.casefold() not in known))
+
+
 def _join(held_out: HeldOut, scores: Sequence[Score]) -> dict[str, list[tuple[float, float]]]:
     """Return agreement and Dice of each case, by organ."""
     pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -175,6 +187,18 @@ def _join(held_out: HeldOut, scores: Sequence[Score]) -> dict[str, list[tuple[fl
         if agreed is not None and score.status != "unusable" and math.isfinite(score.dsc):
             pairs[score.structure].append((agreed, score.dsc))
     return pairs
+
+
+def _refuse_twice(reports: Mapping[Path, _Report]) -> None:
+    """Refuse two reports of a case: which of them is of its label map cannot be told."""
+    seen: dict[str, Path] = {}
+    for path, report in reports.items():
+        other = seen.setdefault(report.case.casefold(), path)
+        if other != path:
+            raise InputError(
+                f"{path}: expected one report of each case, found another of the same in {other}; "
+                "remove the one that is not of the case's label map"
+            )
 
 
 def _how_compared(path: Path, report: _Report) -> HowCompared | None:
@@ -193,6 +217,8 @@ def _how_compared(path: Path, report: _Report) -> HowCompared | None:
 
 def _read_report(path: Path) -> _Report:
     try:
+        if not path.is_file():
+            raise InputError(f"{path}: expected a report of 'oarseg segment', found no file")
         with path.open("rb") as stream:
             text = stream.read(LARGEST_REPORT_BYTES + 1)
         if len(text) > LARGEST_REPORT_BYTES:

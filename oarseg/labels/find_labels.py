@@ -125,7 +125,7 @@ def _iterate_files(folder: Path, challenge: Challenge) -> Iterator[_File]:
     platform = folder / IMAGES / challenge.output.slug
     if challenge.output.slug and platform.is_dir():
         for path in _iterate_images(platform, depth=0):
-            yield _File(path, _strip_to_case(_stem(path), challenge), None)
+            yield _File(path, _case_of_output(_stem(path), challenge), None)
         return
     masks = folder / MASKS
     root = masks if masks.is_dir() else folder
@@ -193,6 +193,20 @@ def _is_case_name(stem: str, challenge: Challenge) -> bool:
 
 def _stem(path: Path) -> str:
     return path.name[: -len(image_ending(path.name) or "")].removesuffix(SEGMENTATION)
+
+
+def _case_of_output(stem: str, challenge: Challenge) -> str:
+    """Return the case of a label file in its socket, in which nothing else lies.
+
+    Images end in their suffix in any case of letters, and where the challenge's naming replaces it
+    in capitals only, ``a_ct.mha`` of case a keeps its name.
+    """
+    known = _strip_to_case(stem, challenge)
+    if known != stem:
+        return known
+    suffixes = sorted(challenge.reference.suffixes, key=len, reverse=True)
+    ends = (len(s) for s in suffixes if len(stem) > len(s) and stem.lower().endswith(s.lower()))
+    return stem[: -next(ends, 0) or None]
 
 
 def _strip_to_case(stem: str, challenge: Challenge) -> str:

@@ -8,6 +8,7 @@ numbers only, each with a range, and its own hash stands in the reports that use
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -196,11 +197,14 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
     """
     document: Any = TypeAdapter(Calibration).dump_python(calibration, mode="json")
     path = folder / CALIBRATION
-    begun = folder / f".begun_{CALIBRATION}"
+    # Of this process alone, so that of two at once the last one's stays, whole.
+    begun = folder / f".begun_{os.getpid()}_{CALIBRATION}"
     try:
         begun.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         os.replace(begun, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            begun.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}); copy the weights folder to where you "
             "may write, and pass the copy"

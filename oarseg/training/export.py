@@ -706,9 +706,9 @@ def _install(scratch: Path, out: Path, manifest: Manifest) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     keep = _all_files(manifest)
+    # Of the model that was there, which stays whole where this cannot be removed.
+    (out / CALIBRATION).unlink(missing_ok=True)
     for name in _named_files(out):
         (out / name).unlink(missing_ok=True)
-    # Of the model that was there.
-    (out / CALIBRATION).unlink(missing_ok=True)
     for name in [*sorted(keep), MANIFEST]:
         shutil.move(scratch / name, out / name)

@@ -97,13 +97,15 @@ def _rows(
 ) -> Iterator[ValidatedDice]:
     if which != "final":
         raise _NoneError("nnU-Net validated the last checkpoints, these are the best ones")
+    if "all" in folds:
+        raise _NoneError("fold all was trained on its own validation cases")
     unnumbered = [fold for fold in folds if not fold.isdecimal()]
     if unnumbered:
-        raise _NoneError(f"fold {unnumbered[0]} was trained on its own validation cases")
+        raise _NoneError(f"fold {unnumbered[0]} is no number, so that it is not known what it saw")
     scores = _read_folds(results, folds)
     found = [row for organ in challenge.organs if (row := _row(organ, results.dataset, scores))]
     if not found:
-        raise _NoneError("no organ of the challenge is a label or region of the training")
+        raise _NoneError("no organ of the challenge was validated as a label or region by itself")
     yield from found
 
 
@@ -149,7 +151,9 @@ def _read_summary(path: Path, ending: str) -> Scores:
     try:
         summary = TypeAdapter(_Summary).validate_python(read_json_object(path))
     except ValidationError as error:
-        raise invalid(path, error) from error
+        raise InputError(f"{invalid(path, error)}; {REMEDY}") from error
+    except InputError as error:
+        raise InputError(f"{error}; {REMEDY}") from error
     scores: Scores = {}
     for case in summary.metric_per_case:
         file = PurePosixPath(case.prediction_file.replace("\\", "/")).name

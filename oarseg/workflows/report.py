@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -108,9 +108,21 @@ def agreement_record(
 
 
 def expected_dice_record(
-    weights: Bundle, agreement: dict[str, Any] | None, effort: Effort
+    weights: Bundle,
+    agreement: dict[str, Any] | None,
+    effort: Effort,
+    volumes_cm3: Mapping[str, float],
 ) -> dict[str, Any] | None:
     """Describe the Dice that the model's calibration expects of each organ.
+
+    Of an organ that single folds found and the result does not have, nothing is expected: if it
+    is there, its Dice is 0.
+
+    Args:
+        weights: the model, with its calibration.
+        agreement: an ``agreement_record``.
+        effort: how the folds were run.
+        volumes_cm3: of each organ in the result, by name.
 
     Returns:
         None without a calibration, where the folds were not compared, or where they were run
@@ -125,7 +137,7 @@ def expected_dice_record(
     return {
         "calibration_sha256": weights.calibration_sha256,
         "organs": {
-            name: None if expected is None else _rounded(expected)
+            name: _rounded(expected) if expected and volumes_cm3.get(name) else None
             for name, expected in found.items()
         },
     }

@@ -107,6 +107,9 @@ def segment_case(
         labels = judge_organs(labels, case, run, notes, body_mm=body_mm)
     volumes_cm3 = organ_volumes_cm3(labels.array, run.challenge, grid)
     warn_of_empty(volumes_cm3, notes)
+    notes.expected_dice = expected_dice_record(
+        run.weights, notes.agreement, notes.effort, volumes_cm3
+    )
     with ExitStack() as stack:
         with notes.steps.step("writing"):
             staged = stack.enter_context(
@@ -261,7 +264,6 @@ def _segment(
     manifest = run.weights.manifest
     folds = len(manifest.folds[: notes.effort.folds])
     notes.agreement = agreement_record(agreement, run.challenge, folds, manifest.pairs)
-    notes.expected_dice = expected_dice_record(run.weights, notes.agreement, notes.effort)
     return labels
 
 

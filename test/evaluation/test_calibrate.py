@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from oarseg.challenges import catalogue
 from oarseg.errors import InputError
-from oarseg.evaluation.calibrate import calibrate_model, read_held_out
+from oarseg.evaluation.calibrate import calibrate_model, read_held_out, unreported_cases
 from oarseg.evaluation.expected_dice import calibrate_organ, shrunken_slope
 from oarseg.evaluation.scoring import Score
 from oarseg.model.bundle import Bundle, read_manifest
@@ -157,6 +158,7 @@ def test_reports_and_scores_are_joined_by_case_and_organ(weights: Bundle, tmp_pa
     assert row.mean_dice == pytest.approx(0.25)
     assert MANDIBLE in left_out
     assert len(left_out) == len(HAN_SEG.organs) - 1
+    assert unreported_cases(held_out, scores, ["Case_6"]) == ("Case_8", "case_8")
     with pytest.raises(InputError, match=r"in at least 5 cases to calibrate by, found 4; segment"):
         calibrate_model(weights, held_out, scores[:9], challenge=HAN_SEG, unanswered=[])
 
@@ -191,6 +193,27 @@ def test_reports_that_cannot_be_calibrated_by_are_refused(
         read_held_out(folder, weights)
     assert str(refusal.value).startswith(f"{folder / 'reports' / '1.json'}: ")
     assert said in str(refusal.value)
+
+
+def test_two_reports_of_one_case_are_refused(weights: Bundle, tmp_path: Path) -> None:
+    """A copy, or the name in other letters: the last one would count, whichever that is."""
+    pair = [report(weights, name, {MANDIBLE: 0.9}) for name in ("Case_1", "case_1")]
+    folder = leave(tmp_path, *pair) / "reports"
+    with pytest.raises(InputError) as refusal:
+        read_held_out(tmp_path, weights)
+    assert str(refusal.value).startswith(f"{folder / '1.json'}: expected one report of each case")
+    assert f"in {folder / '0.json'}; remove the one" in str(refusal.value)
+
+
+def test_hidden_files_are_no_reports_and_pipes_are_not_waited_for(
+    weights: Bundle, tmp_path: Path
+) -> None:
+    folder = leave(tmp_path, report(weights, "a", {MANDIBLE: 0.9})) / "reports"
+    (folder / "._0.json").write_bytes(b"\x00\x05\x16\x07")
+    assert set(read_held_out(tmp_path, weights).agreement) == {"a"}
+    os.mkfifo(folder / "1.json")
+    with pytest.raises(InputError, match=r"1\.json: expected a report .*, found no file"):
+        read_held_out(tmp_path, weights)
 
 
 def test_without_reports_or_agreement_nothing_is_calibrated(

@@ -11,12 +11,15 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from oarseg.cases.case import label_path
+from oarseg.cases.find_cases import find_cases
 from oarseg.challenges import catalogue
 from oarseg.challenges.challenge import Challenge, Organ
 from oarseg.challenges.plausibility import Plausibility
 from oarseg.errors import InputError
 from oarseg.evaluation.evaluate import EvaluationSettings, Summary, evaluate_folders
 from oarseg.imaging.volume import Grid, reversed_triple, set_geometry
+from oarseg.labels.find_labels import find_labels
 
 GRID = Grid((6, 9, 11), (2.0, 1.0, 1.5), (-10.0, 5.0, 7.0))
 FRAMELESS = replace(GRID, origin_mm=(0.0, 0.0, 0.0))
@@ -269,3 +272,14 @@ def test_folders_of_numbers(tmp_path: Path, folder: str) -> None:
     assert {score.case for score in summary.scores} == {"1", "12"}
     assert summary.problems == ()
     assert all(score.dsc == 1.0 for score in summary.scores if score.status == "scored")
+
+
+def test_predictions_of_images_in_small_letters_have_the_images_case(tmp_path: Path) -> None:
+    """``a_ct.mha`` is an image of case a, so that its label map is, which keeps the name."""
+    for folder, name in (("ct", "a_ct.mha"), ("head_neck_oar", "a_ct.mha")):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        (tmp_path / "images" / folder / name).touch()
+    (case,) = find_cases(tmp_path, HAN_SEG, required=frozenset()).cases
+    assert label_path(case, HAN_SEG) == Path("images/head_neck_oar/a_ct.mha")
+    (found,) = find_labels(tmp_path, HAN_SEG).cases
+    assert found.case == case.name == "a"

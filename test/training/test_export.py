@@ -1,6 +1,7 @@
 """Checkpoints of every supported kind become ONNX files that agree with torch."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -351,3 +352,14 @@ def test_another_model_in_the_folder_stays(tmp_path: Path) -> None:
         "of_others.onnx",
         "second_fold_0_fp32.onnx",
     ]
+
+
+def test_a_calibration_that_cannot_be_removed_costs_no_model(tmp_path: Path) -> None:
+    out, scratch = tmp_path / "weights", tmp_path / "scratch"
+    shutil.copytree(Path(__file__).resolve().parents[2] / "weights", out)
+    (out / "calibration.json").mkdir()
+    before = sorted(out.iterdir())
+    manifest = bundle.read_manifest(out).manifest
+    with pytest.raises(OSError, match=r"calibration\.json"):
+        exporting._install(scratch, out, manifest)
+    assert sorted(out.iterdir()) == before

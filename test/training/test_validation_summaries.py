@@ -137,6 +137,11 @@ def test_what_was_not_contoured_does_not_count(tmp_path: Path) -> None:
         (("0", "0"), "final", "none: some cases were validated by two folds"),
         (("0",), "best", "none: nnU-Net validated the last checkpoints, these are the best ones"),
         (("all",), "final", "none: fold all was trained on its own validation cases"),
+        (
+            ("0_old",),
+            "final",
+            "none: fold 0_old is no number, so that it is not known what it saw",
+        ),
     ],
 )
 def test_without_a_cross_validation_the_manifest_says_why(
@@ -147,6 +152,16 @@ def test_without_a_cross_validation_the_manifest_says_why(
     results = open_results(folder)
     known = cross_validation_of(results, trained_challenge(results), folds, which)
     assert known == CrossValidation(reason)
+
+
+def test_no_organ_with_a_dice_is_no_cross_validation(tmp_path: Path) -> None:
+    """As of validation cases that all lack what the model found nowhere either."""
+    folder = two_folds(tmp_path)
+    leave(folder, 0, case("a", l1=NAN, l2=NAN))
+    leave(folder, 1)
+    assert found(folder) == CrossValidation(
+        "none: no organ of the challenge was validated as a label or region by itself"
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,6 +196,7 @@ def test_a_damaged_summary_is_refused_in_one_sentence(
     assert said in text
     assert text.isprintable()
     assert len(text) < 600
+    assert text.endswith("; let 'nnUNetv2_train --val' write it again, or remove it")
 
 
 def test_the_manifest_keeps_it_and_several_configurations_have_none(tmp_path: Path) -> None:

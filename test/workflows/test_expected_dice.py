@@ -17,9 +17,11 @@ import SimpleITK as sitk
 
 from oarseg.cli import main
 from oarseg.errors import OutputError, WeightsError
+from oarseg.inference.streaming import Effort
 from oarseg.model.bundle import load_bundle
 from oarseg.model.calibration import LARGEST_CALIBRATION_BYTES, write_calibration
 from oarseg.phantom import write_cases
+from oarseg.workflows.report import expected_dice_record
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings
 
@@ -212,3 +214,16 @@ def test_what_was_written_is_read_and_a_folder_in_its_place_is_refused(model: Pa
         load_bundle(model)
     with pytest.raises(OutputError, match=r"calibration\.json: cannot be written \("):
         write_calibration(known, model)
+    assert [file.name for file in model.glob(".*")] == []
+
+
+def test_nothing_is_expected_of_an_organ_that_the_result_lacks(model: Path) -> None:
+    """Single folds found it, their mean or a repair did not: its Dice is 0, if it is there."""
+    (model / "calibration.json").write_text(json.dumps(good(model)))
+    agreement = {"folds": 2, "mean_pairwise_dice": {ORGAN: 0.7}}
+    effort = Effort(mirror=False, step=0.5)
+    known = load_bundle(model)
+    for volume, wanted in ((0.001, {"dice": 0.8, "error": 0.1, "beyond": None}), (0.0, None)):
+        record = expected_dice_record(known, agreement, effort, {ORGAN: volume})
+        assert record is not None
+        assert record["organs"] == {ORGAN: wanted}

@@ -172,11 +172,13 @@ def _begin_calibration(arguments: argparse.Namespace) -> _Calibrating | None:
 
 def _calibrate(model: _Calibrating, summary: Summary, rules: Challenge) -> None:
     """Write the calibration, and print what it expects of each organ."""
-    from oarseg.evaluation.calibrate import calibrate_model
+    from oarseg.evaluation.calibrate import calibrate_model, unreported_cases
     from oarseg.model.calibration import FEWEST_CASES, write_calibration
 
     for problem in model.held_out.problems:
         logger.warning("%s: %s", problem.name, problem.message)
+    for case in unreported_cases(model.held_out, summary.scores, summary.unanswered):
+        logger.warning("%s: expected a report of this case, found none; not calibrated by", case)
     found, left_out = calibrate_model(
         model.weights,
         model.held_out,
