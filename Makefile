@@ -133,6 +133,7 @@ fuzz-export: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python bench/inference.py --out bench/results
+	$(BIN)/python bench/startup.py --out bench/results
 	$(BIN)/python bench/scaling.py --out bench/results
 	$(BIN)/python bench/effort.py --seeds 300 301 302 303 --out bench/results
 	$(BIN)/python bench/region.py --out bench/results

@@ -179,6 +179,8 @@ def test_a_run_begins_without_what_only_other_runs_need() -> None:
     packages, parts = (set(line.split()) for line in done.stdout.splitlines())
     # DICOM, the other library for networks, orientations of NIfTI, connected parts: half a second.
     assert not packages & {"pydicom", "onnxruntime", "openvino", "itk", "matplotlib", "torch"}
+    # A tenth of a second, for the registration of an MR and for pictures.
+    assert "SimpleITK" not in packages
     assert not parts & {"scipy.spatial", "scipy.sparse", "scipy.stats", "scipy.interpolate"}
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -16,6 +15,9 @@ from oarseg.imaging.arrays import Points
 from oarseg.imaging.rigid import RigidTransform
 from oarseg.imaging.transform import Transform
 from oarseg.imaging.volume import Grid, Matrix, Vector, reversed_triple
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 JACOBIAN_STEP_MM = 0.5
 
@@ -77,6 +79,8 @@ class BSplineTransform:
 
     def to_sitk(self) -> sitk.CompositeTransform:
         """Convert to an ITK composite transform: the spline first, then the rigid transform."""
+        import SimpleITK as sitk
+
         spline = sitk.BSplineTransform(3, 3)
         grid = self.grid
         directions = [value for row in grid.direction for value in row]
@@ -94,6 +98,8 @@ class BSplineTransform:
 
     def write(self, path: Path) -> None:
         """Write an ITK transform file (``.tfm``)."""
+        import SimpleITK as sitk
+
         sitk.WriteTransform(self.to_sitk(), str(path))
 
 
@@ -103,6 +109,8 @@ def read_transform(path: Path) -> Transform:
     Raises:
         InputError: the file is missing, unreadable, or neither of these.
     """
+    import SimpleITK as sitk
+
     try:
         found = sitk.ReadTransform(str(path))
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -14,8 +15,13 @@ FINE_MM = 2.0
 COARSE_MM = 4.0
 
 
-def block_mean(volume: Volume, *, spacing_mm: float) -> Volume:
+def block_mean(volume: Volume, *, spacing_mm: float, threads: int = 1) -> Volume:
     """Average blocks of voxels, the largest that fit into ``spacing_mm`` along each axis.
+
+    Args:
+        volume: of any dtype.
+        spacing_mm: the largest spacing of the result.
+        threads: share out its planes; the result does not depend on them.
 
     Returns:
         float32; an incomplete block at the end of an axis is dropped.
@@ -35,19 +41,23 @@ def block_mean(volume: Volume, *, spacing_mm: float) -> Volume:
         origin_mm=cast(Vector, tuple(grid.to_world(centre)[0].tolist())),
         direction=grid.direction,
     )
-    return Volume(_average_blocks(volume.array, shape, factors), small)
+    return Volume(_average_blocks(volume.array, shape, factors, threads), small)
 
 
-def _average_blocks(array: NDArray[Any], shape: Shape, factors: list[int]) -> Image:
+def _average_blocks(array: NDArray[Any], shape: Shape, factors: list[int], threads: int) -> Image:
     depth, height, width = shape
     fz, fy, fx = factors
     out = np.zeros(shape, np.float32)
-    for z in range(depth):
+
+    def average(z: int) -> None:
         for plane in array[z * fz : (z + 1) * fz]:
             for i in range(fy):
                 for j in range(fx):
                     out[z] += plane[i::fy, j::fx][:height, :width]
-    out /= np.float32(fz * fy * fx)
+        out[z] /= np.float32(fz * fy * fx)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(average, range(depth)))
     return out
 
 

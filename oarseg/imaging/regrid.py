@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Mask
@@ -22,6 +21,9 @@ from oarseg.imaging.volume import (
     set_geometry,
     to_sitk,
 )
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 
 class MovedImage:
@@ -100,6 +102,8 @@ def _crop_grid(grid: Grid, first: Shape, shape: Shape) -> Grid:
 def _resample_slab(
     image: sitk.Image, transform: Transform, grid: Grid, outside: float
 ) -> NDArray[np.float32]:
+    import SimpleITK as sitk
+
     if grid.voxels == 0:
         return np.zeros(grid.shape, np.float32)
     resampler = sitk.ResampleImageFilter()
@@ -116,6 +120,8 @@ def _resample_slab(
 
 def resample_linear(volume: Volume, grid: Grid) -> Volume:
     """Resample linearly onto another grid; float32, NaN outside the image."""
+    import SimpleITK as sitk
+
     reference = set_geometry(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
     moved = sitk.Resample(
         to_sitk(volume),
@@ -130,6 +136,8 @@ def resample_linear(volume: Volume, grid: Grid) -> Volume:
 
 def resample_nearest(mask: Volume, grid: Grid) -> Mask:
     """Resample a mask onto another grid by nearest neighbour; False outside."""
+    import SimpleITK as sitk
+
     reference = set_geometry(sitk.Image(reversed_triple(grid.shape), sitk.sitkUInt8), grid)
     moved = sitk.Resample(
         to_sitk(mask.with_array(mask.array.astype(np.uint8))),

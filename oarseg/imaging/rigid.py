@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.errors import InputError
 from oarseg.imaging.volume import IDENTITY, Matrix, Vector
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class RigidTransform:
         cls, centre_mm: Vector, *, angles_deg: Vector, shift_mm: Vector = (0.0, 0.0, 0.0)
     ) -> RigidTransform:
         """Create a rotation about a centre by Euler angles (ITK's order Z·X·Y), then a shift."""
+        import SimpleITK as sitk
+
         euler = sitk.Euler3DTransform()
         euler.SetCenter(centre_mm)
         euler.SetRotation(*np.deg2rad(angles_deg).tolist())
@@ -83,6 +87,8 @@ class RigidTransform:
 
     def to_sitk(self) -> sitk.VersorRigid3DTransform:
         """Convert to an ITK transform centred at the world's origin."""
+        import SimpleITK as sitk
+
         transform = sitk.VersorRigid3DTransform()
         # The default tolerance (1e-10) refuses matrices that went through a text file.
         transform.SetMatrix([v for row in self.rotation for v in row], 1e-6)
@@ -91,6 +97,8 @@ class RigidTransform:
 
     def write(self, path: Path) -> None:
         """Write an ITK transform file (``.tfm``)."""
+        import SimpleITK as sitk
+
         sitk.WriteTransform(self.to_sitk(), str(path))
 
     @classmethod
@@ -100,6 +108,8 @@ class RigidTransform:
         Raises:
             InputError: the file is missing, unreadable or not a rigid transform.
         """
+        import SimpleITK as sitk
+
         try:
             transform = sitk.ReadTransform(str(path))
         except RuntimeError as error:

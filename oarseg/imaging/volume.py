@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.imaging.nifti_placement import NiftiPlacement
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 Shape = tuple[int, int, int]
 Vector = tuple[float, float, float]
@@ -138,6 +140,8 @@ def grid_of(image: sitk.Image) -> Grid:
 
 def from_sitk(image: sitk.Image) -> Volume:
     """Copy a 3-D SimpleITK image into a Volume."""
+    import SimpleITK as sitk
+
     return Volume(sitk.GetArrayFromImage(image), grid_of(image))
 
 
@@ -151,4 +155,6 @@ def set_geometry(image: sitk.Image, grid: Grid) -> sitk.Image:
 
 def to_sitk(volume: Volume) -> sitk.Image:
     """Copy a Volume into a SimpleITK image."""
+    import SimpleITK as sitk
+
     return set_geometry(sitk.GetImageFromArray(volume.array), volume.grid)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from oarseg.challenges.challenge import Challenge, Organ
@@ -269,6 +268,8 @@ def _on_grid(stack: LabelStack, target: Target) -> Volume:
 
 
 def _moved(volume: Volume, grid: Grid) -> Volume:
+    import SimpleITK as sitk
+
     size = [int(count) for count in reversed(grid.shape)]
     target = set_geometry(sitk.Image(size, sitk.sitkUInt8), grid)
     moved = sitk.Resample(to_sitk(volume), target, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0)

@@ -10,7 +10,6 @@ B-spline may refine it (``deformable``); the verdict (``verdict``) is on the rig
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -33,6 +32,7 @@ from oarseg.registration.elastix import ElastixStage, begin_loading, refine_rigi
 from oarseg.registration.information import OverlapScore, Scorer
 from oarseg.registration.search import APART_MM, find_starts
 from oarseg.registration.verdict import Verdict, judge_pose
+from oarseg.system.cpus import available_cpus
 
 Method = Literal["rigid", "bspline", "none"]
 
@@ -86,23 +86,27 @@ def register_mr(
         mr: MR on any intensity scale.
         method: ``rigid``; ``bspline`` also refines the rigid pose where worthwhile; ``none``
             only judges the headers' alignment.
-        threads: threads of the search; 0 uses all cores. The result does not depend on it.
+        threads: 0 uses all cores of this process. The result does not depend on them.
 
     Raises:
         RegistrationError: no patient found in one of the images.
     """
     begin = time.perf_counter()
+    threads = threads or available_cpus()
+    small_ct, small_mr = coarse_ct(ct, threads=threads), coarse_mr(mr)
     if method != "none":
+        # Beside the search, whose FFTs leave Python to others for a hundredth of a second each.
+        # Work in smaller pieces, as reading and block means are, waits for Python at each of them.
         begin_loading()
-    small_ct, small_mr = coarse_ct(ct), coarse_mr(mr)
     scorer = Scorer(small_ct, small_mr)
     poses = [_measure_pose(RigidTransform(), scorer)]
     if method != "none":
-        poses = _search_poses(small_ct, small_mr, poses[0], scorer, threads or os.cpu_count() or 1)
+        poses = _search_poses(small_ct, small_mr, poses[0], scorer, threads)
     best, *others = poses
     centre = _grid_centre(mr.grid)
     rival = max((p.score.value for p in others if _lie_apart(p, best, centre)), default=0.0)
-    mismatch = median_local_shift(overlay_pair(small_ct, small_mr, best.transform))
+    pair = overlay_pair(small_ct, small_mr, best.transform, threads=threads)
+    mismatch = median_local_shift(pair, threads=threads)
     verdict = judge_pose(
         best.transform,
         scorer,
@@ -110,6 +114,7 @@ def register_mr(
         rival_score=rival,
         mismatch_mm=mismatch.median_mm,
         coarsest_mm=max(*ct.grid.spacing_mm, *mr.grid.spacing_mm),
+        threads=threads,
     )
     transform: Transform = best.transform
     refinement = None

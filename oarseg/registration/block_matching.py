@@ -11,6 +11,8 @@ as a whole, but its blocks fit elsewhere.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,7 +72,12 @@ class Overlay:
 
 
 def overlay_pair(
-    ct: CoarseCt, mr: CoarseMr, transform: Transform, *, where: Grid | None = None
+    ct: CoarseCt,
+    mr: CoarseMr,
+    transform: Transform,
+    *,
+    where: Grid | None = None,
+    threads: int = 1,
 ) -> Overlay:
     """Classify CT and MR on a common grid in the CT's world.
 
@@ -78,13 +85,16 @@ def overlay_pair(
         ct, mr: coarse copies.
         transform: CT world → MR world.
         where: the grid; None for the part of the CT that the MR covers.
+        threads: of the sampling; the result does not depend on them.
     """
     where = where or overlay_grid(ct, mr, transform)
     hu = resample_linear(ct.fine, where).array
     points = transform.apply(_grid_points(where))
-    values = _sample_linear(mr.fine, points).reshape(where.shape)
-    patient = _sample_linear(mr.field.with_array(mr.foreground.astype(np.float32)), points) > 0.5
-    mask = ndimage.binary_dilation(patient.reshape(where.shape), iterations=MARGIN_VOXELS)
+    foreground = mr.field.with_array(mr.foreground.astype(np.float32))
+    with ThreadPoolExecutor(threads) as pool:
+        sampled = pool.map(lambda image: _sample_linear(image, points), (mr.fine, foreground))
+        values, patient = (found.reshape(where.shape) for found in sampled)
+    mask = ndimage.binary_dilation(patient > 0.5, iterations=MARGIN_VOXELS)
     seen = ~np.isnan(values)
     mask &= seen & ~np.isnan(hu)
     inner = values[mask]
@@ -124,31 +134,35 @@ class Mismatch:
     blocks: int
 
 
-def median_local_shift(pair: Overlay) -> Mismatch:
+def median_local_shift(pair: Overlay, *, threads: int = 1) -> Mismatch:
     """Return the median length of ``local_shifts``."""
-    lengths = np.linalg.norm(local_shifts(pair), axis=1)
+    lengths = np.linalg.norm(local_shifts(pair, threads=threads), axis=1)
     if len(lengths) < MIN_BLOCKS:
         return Mismatch(REACH * GRID_MM, len(lengths))
     return Mismatch(float(np.median(lengths)), len(lengths))
 
 
-def local_shifts(pair: Overlay) -> NDArray[np.float64]:
+def local_shifts(pair: Overlay, *, threads: int = 1) -> NDArray[np.float64]:
     """Find the shift of each distinct block of the patient to its best fit.
 
     A block is distinct if its information at the best shift is much higher than on average.
     A homogeneous block, such as the inside of the brain, fits anywhere and says nothing.
 
+    Args:
+        pair: CT and MR.
+        threads: share out the shifts; the result does not depend on them.
+
     Returns:
         (n, 3) shifts along z, y, x in mm, one row per block; at most ``REACH`` voxels along
         each axis, interpolated between voxels.
     """
-    gains, filled = _block_information(pair)
+    gains, filled = _block_information(pair, threads)
     gains = gains[:, filled] / np.float32((2 * HALF_BLOCK) ** 3)
     gains = gains[:, gains.max(0) - gains.mean(0) >= DISTINCT_NATS]
     return _interpolate_peaks(gains) * GRID_MM
 
 
-def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
+def _block_information(pair: Overlay, threads: int) -> tuple[NDArray[np.float32], Mask]:
     """Return the information (shifts, blocks), and which blocks hold enough of the patient."""
     table = np.zeros((CT_CLASSES, FINE_MR_CLASSES + 1), np.float32)
     table[:, :FINE_MR_CLASSES] = _pointwise_information(pair.joint)
@@ -162,15 +176,20 @@ def _block_information(pair: Overlay) -> tuple[NDArray[np.float32], Mask]:
     here = np.ravel_multi_index(tuple((where + REACH).T), padded.shape)
     firsts = np.flatnonzero(np.diff(cell, prepend=-1))
     values = padded.ravel()
-    sums = []
     strides = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
-    for shift in itertools.product(range(-REACH, REACH + 1), repeat=3):
+
+    def sum_at(shift: Sequence[int]) -> NDArray[np.float32]:
         step = sum(s * n for s, n in zip(shift, strides, strict=True))
         cells = np.zeros(counts, np.float32)
         if len(firsts):
             found = table.ravel()[row + values[here + step]]
             cells.ravel()[cell[firsts]] = np.add.reduceat(found, firsts)
-        sums.append(_sum_cells(cells).ravel())
+        sums: NDArray[np.float32] = _sum_cells(cells).ravel()
+        return sums
+
+    with ThreadPoolExecutor(threads) as pool:
+        every = itertools.product(range(-REACH, REACH + 1), repeat=3)
+        sums = list(pool.map(sum_at, every))
     voxels = np.bincount(cell, minlength=int(np.prod(counts))).reshape(counts)
     filled = _sum_cells(voxels).ravel() >= MIN_FILLED * (2 * HALF_BLOCK) ** 3
     return np.stack(sums), filled

@@ -67,13 +67,13 @@ class CoarseMr:
     foreground: Mask
 
 
-def coarse_ct(ct: Volume) -> CoarseCt:
-    """Downsample the CT and segment the body.
+def coarse_ct(ct: Volume, *, threads: int = 1) -> CoarseCt:
+    """Downsample the CT and segment the body; the result does not depend on ``threads``.
 
     Raises:
         RegistrationError: no body found.
     """
-    fine = block_mean(ct, spacing_mm=FINE_MM)
+    fine = block_mean(ct, spacing_mm=FINE_MM, threads=threads)
     small = block_mean(fine, spacing_mm=COARSE_MM)
     world = resample_linear(small, world_grid(small.grid, spacing_mm=COARSE_MM))
     mask = body_mask(world.array)

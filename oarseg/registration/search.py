@@ -129,8 +129,20 @@ def shift_scores(
         index at or past the CT's end is negative, less the array's length.
     """
     size = [fft.next_fast_len(a + b, real=True) for a, b in zip(ct.shape, mr.shape, strict=True)]
-    ct_spectra = _class_spectra(ct, np.asarray(COARSE_CT_EDGES_HU, float), size)
-    mr_spectra = np.conj(_class_spectra(mr, edges, size))
+    with ThreadPoolExecutor(workers) as pool:
+        return _shift_scores(ct, mr, edges, size, pool)
+
+
+def _shift_scores(
+    ct: NDArray[np.floating[Any]],
+    mr: NDArray[np.floating[Any]],
+    edges: NDArray[np.float64],
+    size: list[int],
+    pool: ThreadPoolExecutor,
+) -> NDArray[np.float64]:
+    """See ``shift_scores``; ``size`` is the shape of the scores."""
+    ct_spectra = _class_spectra(ct, np.asarray(COARSE_CT_EDGES_HU, float), size, pool)
+    mr_spectra = np.conj(_class_spectra(mr, edges, size, pool))
     patient = _correlate(ct_spectra.sum(0) * mr_spectra[1:].sum(0), size)
     overlap = patient / max(float((mr >= edges[0]).sum()), 1.0)
     allowed = overlap >= MIN_SEARCH_OVERLAP
@@ -149,20 +161,26 @@ def shift_scores(
         classes = counts.reshape(-1, len(ct_spectra), len(mr_spectra))
         uncertainty[some] = symmetric_uncertainty(classes)
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(count, range(len(pairs))))
-        list(pool.map(score, range(0, len(uncertainty), SHIFTS_AT_ONCE)))
+    list(pool.map(count, range(len(pairs))))
+    list(pool.map(score, range(0, len(uncertainty), SHIFTS_AT_ONCE)))
     scores = np.zeros(size)
     scores[allowed] = overlap[allowed] * uncertainty
     return scores
 
 
 def _class_spectra(
-    values: NDArray[np.floating[Any]], edges: NDArray[np.float64], size: list[int]
+    values: NDArray[np.floating[Any]],
+    edges: NDArray[np.float64],
+    size: list[int],
+    pool: ThreadPoolExecutor,
 ) -> NDArray[np.complex64]:
     classes = np.where(np.isnan(values), -1, np.digitize(values, edges))
-    masks = [(classes == k).astype(np.float32) for k in range(len(edges) + 1)]
-    return np.stack([fft.rfftn(mask, size) for mask in masks])
+
+    def spectrum(number: int) -> NDArray[np.complex64]:
+        mask = (classes == number).astype(np.float32)
+        return cast(NDArray[np.complex64], fft.rfftn(mask, size))
+
+    return np.stack(list(pool.map(spectrum, range(len(edges) + 1))))
 
 
 def _correlate(

@@ -10,6 +10,7 @@ right are too similar for this to detect a mirrored MR.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,6 +94,7 @@ def judge_pose(
     mismatch_mm: float = 0.0,
     coarsest_mm: float = 0.0,
     limits: Thresholds | None = None,
+    threads: int = 1,
 ) -> Verdict:
     """Judge a pose (CT world → MR world).
 
@@ -104,12 +106,13 @@ def judge_pose(
         mismatch_mm: mismatch of the blocks at this pose.
         coarsest_mm: longest voxel edge in both images.
         limits: None for the defaults.
+        threads: of the scoring; the result does not depend on them.
     """
     limits = limits or Thresholds()
     here = score(transform)
-    around = [
-        score(other.after(transform)).value for other in _perturbing_transforms(centre_mm, limits)
-    ]
+    others = [other.after(transform) for other in _perturbing_transforms(centre_mm, limits)]
+    with ThreadPoolExecutor(threads) as pool:
+        around = [found.value for found in pool.map(score, others)]
     contrast = 1 - float(np.mean(around)) / max(here.value, 1e-9)
     rival = rival_score / max(here.value, 1e-9)
     information = here.value / max(here.overlap, 1e-9)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -92,6 +91,8 @@ def draw_planes(rows: Sequence[PictureRow], labels: Volume, structures: Sequence
 
 def write_png(picture: Rgb, path: Path) -> None:
     """Write a picture as PNG."""
+    import SimpleITK as sitk
+
     sitk.WriteImage(sitk.GetImageFromArray(picture, isVector=True), str(path))
 
 
@@ -106,6 +107,8 @@ def case_picture(case: Case, output: Path, challenge: Challenge) -> Rgb:
     Raises:
         InputError: the case has no report or label file there.
     """
+    import SimpleITK as sitk
+
     reference = challenge.reference
     label_file = output / label_path(case, challenge)
     report_file = output / "reports" / f"{case.name}.json"
@@ -131,6 +134,8 @@ def _reference_image(case: Case, socket: Socket) -> Volume:
 
 def _upright(volume: Volume) -> Volume:
     """Reorient a volume so that its axes lie as close to left, posterior, superior as they can."""
+    import SimpleITK as sitk
+
     return from_sitk(sitk.DICOMOrient(to_sitk(volume), "LPS"))
 
 

@@ -315,6 +315,16 @@ def test_information_of_equal_and_of_independent_classes():
     assert symmetric_uncertainty(np.zeros((0, 2, 3))).shape == (0,)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_block_means_do_not_depend_on_threads(kind):
+    draw = np.random.default_rng(6)
+    grid = Grid((11, 13, 17), (1.0, 0.7, 0.7))
+    image = Volume((1000 * draw.standard_normal(grid.shape)).astype(kind), grid)
+    one, several = (block_mean(image, spacing_mm=2.0, threads=n) for n in (1, 3))
+    assert several.grid == one.grid
+    assert several.array.tobytes() == one.array.tobytes()
+
+
 def test_shift_scores_peak_where_the_piece_was_cut():
     values = np.random.default_rng(4).choice([-1000.0, 0.0, 40.0, 100.0, 600.0], (10, 12, 14))
     piece = values[3:8, 2:8, 5:12]
