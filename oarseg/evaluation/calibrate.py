@@ -27,6 +27,7 @@ from oarseg.model.calibration import (
 )
 from oarseg.model.entries.refusal import first_problem
 from oarseg.model.entries.value_types import Share
+from oarseg.model.manifest import Region
 
 LARGEST_REPORT_BYTES: Final = 16 << 20
 _READ: Final = ConfigDict(extra="ignore")
@@ -50,12 +51,19 @@ class _Agreement:
 
 
 @dataclass(frozen=True, config=_READ)
+class _Repair:
+    asked: tuple[str, ...]
+
+
+@dataclass(frozen=True, config=_READ)
 class _Report:
     """What is needed of a report."""
 
     case: str
     model: _Model
     effort: _Effort
+    region: Region
+    repair: _Repair | None = None
     fold_agreement: _Agreement | None = None
 
 
@@ -110,8 +118,8 @@ def read_held_out(predictions: Path, weights: Bundle) -> HeldOut:
     for path in others:
         if usable[path] != usable[first]:
             raise InputError(
-                f"{path}: expected folds, mirroring and step as in {first}, found others; segment "
-                "all cases alike, without a time limit"
+                f"{path}: expected folds, mirroring, step, region and repair as in {first}, found "
+                "others; segment all cases alike, without a time limit"
             )
     problems = [
         CaseProblem(report.case, "its folds were not compared; left out of the calibration")
@@ -210,6 +218,8 @@ def _how_compared(path: Path, report: _Report) -> HowCompared | None:
             folds=report.fold_agreement.folds,
             mirroring=report.effort.mirroring,
             step=report.effort.step,
+            region=report.region,
+            repair=() if report.repair is None else report.repair.asked,
         )
     except ValidationError as error:
         raise _damaged(path, error) from error

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -24,6 +25,7 @@ from oarseg.challenges.structures import STRICT
 from oarseg.errors import OutputError, WeightsError
 from oarseg.model.entries.refusal import first_problem
 from oarseg.model.entries.value_types import Share, ShortName
+from oarseg.model.manifest import Region
 
 CALIBRATION: Final = "calibration.json"
 CALIBRATE_AGAIN: Final = "calibrate again with 'oarseg evaluate --calibrate', or remove it"
@@ -43,11 +45,20 @@ class HowCompared:
     Attributes:
         folds: how many.
         mirroring, step: as in a report's ``effort``.
+        region: what was segmented, which decides where tiles lie.
+        repair: what was repaired; it changes the Dice and not the agreement.
     """
 
     folds: Annotated[int, Field(ge=2, le=100, strict=True)]
     mirroring: Annotated[bool, Field(strict=True)]
     step: Annotated[float, Field(gt=0, le=1)]
+    region: Region
+    repair: Annotated[tuple[ShortName, ...], Field(max_length=16)] = ()
+
+    def is_as(self, other: HowCompared) -> bool:
+        """Tell whether folds were run alike, for steps as they stand in JSON."""
+        alike = replace(self, step=other.step) == other
+        return alike and math.isclose(self.step, other.step)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -140,11 +151,7 @@ class Calibration:
             None for an organ that no fold found or that was not calibrated. The whole is None where
             the folds were run otherwise than for the calibration.
         """
-        same = compared.folds == self.compared.folds and (
-            compared.mirroring == self.compared.mirroring
-            and math.isclose(compared.step, self.compared.step)
-        )
-        if not same:
+        if not compared.is_as(self.compared):
             return None
         known = {row.organ: row for row in self.organs}
         return {

@@ -17,7 +17,6 @@ from oarseg.imaging.volume import Grid
 from oarseg.inference.confidence.agreement import FoldAgreement
 from oarseg.inference.engines.choice import Engines
 from oarseg.inference.streaming import Effort
-from oarseg.model.bundle import Bundle
 from oarseg.model.calibration import ExpectedDice, HowCompared
 from oarseg.model.manifest import Manifest
 from oarseg.system.usage import Steps, peak_mib, resident_mib
@@ -108,7 +107,7 @@ def agreement_record(
 
 
 def expected_dice_record(
-    weights: Bundle,
+    run: RunDescription,
     agreement: dict[str, Any] | None,
     effort: Effort,
     volumes_cm3: Mapping[str, float],
@@ -119,7 +118,7 @@ def expected_dice_record(
     is there, its Dice is 0.
 
     Args:
-        weights: the model, with its calibration.
+        run: the model, with its calibration, and what is segmented.
         agreement: an ``agreement_record``.
         effort: how the folds were run.
         volumes_cm3: of each organ in the result, by name.
@@ -128,9 +127,12 @@ def expected_dice_record(
         None without a calibration, where the folds were not compared, or where they were run
         otherwise than for the calibration.
     """
+    weights = run.weights
     if weights.calibration is None or agreement is None:
         return None
-    compared = HowCompared(agreement["folds"], effort.mirror, effort.step)
+    compared = HowCompared(
+        agreement["folds"], effort.mirror, effort.step, run.region, run.settings.repair
+    )
     found = weights.calibration.expected_dice(agreement["mean_pairwise_dice"], compared)
     if found is None:
         return None

@@ -107,9 +107,7 @@ def segment_case(
         labels = judge_organs(labels, case, run, notes, body_mm=body_mm)
     volumes_cm3 = organ_volumes_cm3(labels.array, run.challenge, grid)
     warn_of_empty(volumes_cm3, notes)
-    notes.expected_dice = expected_dice_record(
-        run.weights, notes.agreement, notes.effort, volumes_cm3
-    )
+    notes.expected_dice = expected_dice_record(run, notes.agreement, notes.effort, volumes_cm3)
     with ExitStack() as stack:
         with notes.steps.step("writing"):
             staged = stack.enter_context(

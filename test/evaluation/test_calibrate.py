@@ -23,7 +23,7 @@ from oarseg.model.calibration import Calibration, HowCompared, OrganCalibration
 ROOT = Path(__file__).resolve().parents[2]
 HAN_SEG = catalogue.load_challenge("han_seg")
 MANDIBLE, BRAINSTEM = "Bone_Mandible", "Brainstem"
-HOW = HowCompared(3, mirroring=True, step=0.5)
+HOW = HowCompared(3, mirroring=True, step=0.5, region="body")
 
 
 def learned(agreement: Any, dice: Any) -> OrganCalibration:
@@ -120,6 +120,8 @@ def report(weights: Bundle, case: str, agreement: dict[str, float | None]) -> di
         "case": case,
         "model": {"manifest_sha256": weights.sha256, "title": "t"},
         "effort": {"folds": 3, "mirroring": True, "step": 0.5},
+        "region": "body",
+        "repair": None,
         "fold_agreement": {"folds": 3, "mean_pairwise_dice": agreement},
     }
 
@@ -173,8 +175,11 @@ def changed(**more: Any) -> Any:
         (changed(model={"manifest_sha256": "0" * 64}), "found another's manifest_sha256"),
         (
             changed(effort={"mirroring": False, "step": 0.5}),
-            "expected folds, mirroring and step as",
+            "expected folds, mirroring, step, region and repair as",
         ),
+        (changed(region="all"), "expected folds, mirroring, step, region and repair as"),
+        (changed(repair={"asked": ["lr"], "changed": []}), "step, region and repair as"),
+        (changed(region="head"), "region: Input should be"),
         (changed(effort={"mirroring": "no", "step": 0.5}), "effort.mirroring: Input should be"),
         (changed(effort={"mirroring": True, "step": 7}), "step: Input should be less than"),
         (changed(fold_agreement={"folds": 1, "mean_pairwise_dice": {}}), "folds: Input should be"),
@@ -234,5 +239,11 @@ def test_folds_that_were_run_otherwise_are_not_judged() -> None:
     assert found is not None
     assert found[MANDIBLE] == row.expected(0.8)
     assert found[BRAINSTEM] is found["Lips"] is None
-    for other in (replace(HOW, folds=2), replace(HOW, mirroring=False), replace(HOW, step=0.7)):
+    for other in (
+        replace(HOW, folds=2),
+        replace(HOW, mirroring=False),
+        replace(HOW, step=0.7),
+        replace(HOW, region="full"),
+        replace(HOW, repair=("lr",)),
+    ):
         assert known.expected_dice(agreement, other) is None

@@ -15,6 +15,7 @@ import nnunet_oracle as oracle
 import pytest
 import SimpleITK as sitk
 
+from oarseg.challenges.catalogue import load_challenge
 from oarseg.cli import main
 from oarseg.errors import OutputError, WeightsError
 from oarseg.inference.streaming import Effort
@@ -23,7 +24,7 @@ from oarseg.model.calibration import LARGEST_CALIBRATION_BYTES, write_calibratio
 from oarseg.phantom import write_cases
 from oarseg.workflows.report import expected_dice_record
 from oarseg.workflows.segment_folder import segment_folder
-from oarseg.workflows.settings import Settings
+from oarseg.workflows.settings import Settings, describe_run
 
 CASES = 6
 LABEL, ORGAN = 5, "Brainstem"
@@ -143,7 +144,13 @@ def good(model: Path) -> dict[str, Any]:
     return {
         "format_version": 1,
         "manifest_sha256": load_bundle(model).sha256,
-        "compared": {"folds": 2, "mirroring": False, "step": 0.5},
+        "compared": {
+            "folds": 2,
+            "mirroring": False,
+            "step": 0.5,
+            "region": "body",
+            "repair": [],
+        },
         "organs": [organ],
     }
 
@@ -160,8 +167,8 @@ HOSTILE: list[tuple[Any, str]] = [
     (lambda whole: whole | {"organs": []}, "organs"),
     (lambda whole: whole | {"organs": whole["organs"] * 2}, "organs must differ"),
     (lambda whole: whole | {"organs": whole["organs"] * 5000}, "at most 262144 bytes"),
-    (lambda whole: whole | {"compared": {"folds": 1, "mirroring": True, "step": 0.5}}, "folds"),
-    (lambda whole: whole | {"compared": {"folds": 2, "mirroring": 1, "step": 0.5}}, "mirroring"),
+    (lambda whole: whole | {"compared": whole["compared"] | {"folds": 1}}, "folds"),
+    (lambda whole: whole | {"compared": whole["compared"] | {"mirroring": 1}}, "mirroring"),
     (organ(mean_dice=1.01), r"organs.0.mean_dice: .* 1, found 1.01"),
     (organ(error=float("nan")), "organs.0.error"),
     (organ(error=-0.1), "organs.0.error"),
@@ -222,8 +229,9 @@ def test_nothing_is_expected_of_an_organ_that_the_result_lacks(model: Path) -> N
     (model / "calibration.json").write_text(json.dumps(good(model)))
     agreement = {"folds": 2, "mean_pairwise_dice": {ORGAN: 0.7}}
     effort = Effort(mirror=False, step=0.5)
-    known = load_bundle(model)
+    settings = Settings(model, model, model)
+    run = describe_run(settings, load_bundle(model), load_challenge("han_seg"), threads=1)
     for volume, wanted in ((0.001, {"dice": 0.8, "error": 0.1, "beyond": None}), (0.0, None)):
-        record = expected_dice_record(known, agreement, effort, {ORGAN: volume})
+        record = expected_dice_record(run, agreement, effort, {ORGAN: volume})
         assert record is not None
         assert record["organs"] == {ORGAN: wanted}
