@@ -41,7 +41,7 @@ def run_in_processes(
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_let_interrupts_kill,
         )
-        futures = {pool.submit(work, job): job for job in jobs}
+        futures = {_submit(pool, work, job): job for job in jobs}
     try:
         if held:
             raise KeyboardInterrupt
@@ -54,6 +54,21 @@ def run_in_processes(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+    pool: ProcessPoolExecutor, work: Callable[[Given], Returned], job: Given
+) -> Future[Returned]:
+    """Submit a job; to a pool that a killed process broke already, as one of its broken jobs.
+
+    A terminal's Ctrl-C kills the first process while the others are being started.
+    """
+    try:
+        return pool.submit(work, job)
+    except BrokenProcessPool as error:
+        broken: Future[Returned] = Future()
+        broken.set_exception(error)
+        return broken
 
 
 @contextmanager

@@ -70,3 +70,35 @@ def test_what_ends_the_iteration_ends_the_processes() -> None:
     for _ in run_in_processes(abs, [-1, -2, -3], 1):
         break
     assert multiprocessing.active_children() == []
+
+
+# A terminal's Ctrl-C kills the first process while the pool still takes jobs.
+BROKEN_WHILE_BUILT = """
+import concurrent.futures.process as futures, os, signal
+from oarseg.system.process_pool import run_in_processes
+def submit(self, *given):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise futures.BrokenProcessPool("a child process terminated abruptly")
+futures.ProcessPoolExecutor.submit = submit
+try:
+    list(run_in_processes(abs, [-1, -2], 2))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_that_breaks_the_pool_while_it_takes_jobs_is_an_interrupt() -> None:
+    line = [sys.executable, "-c", BROKEN_WHILE_BUILT]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+def test_jobs_that_a_broken_pool_does_not_take_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*_: object) -> None:
+        raise BrokenProcessPool("a child process terminated abruptly")
+
+    monkeypatch.setattr(process_pool.ProcessPoolExecutor, "submit", submit)
+    assert list(run_in_processes(abs, [-1, -2], 2)) == []
+    found = list(run_in_processes(abs, [-1, -2], 2, keep_killed=True))
+    assert sorted(job for job, _ in found) == [-2, -1]
+    assert all(isinstance(future.exception(), BrokenProcessPool) for _, future in found)
