@@ -18,10 +18,12 @@ INTERRUPTED: Final = 130  # as in shells: 128 + SIGINT
 def silence_spawned_worker() -> None:
     """Let SIGINT end this process silently if it is a spawned worker.
 
-    Such a worker imports the command line again, and no other module of this package.
+    Such a worker imports the command line again, and no other module of this package. What runs in
+    the background of a script ignores SIGINT from its start, and its workers go on doing so.
     """
     # multiprocessing knows the parent only after the import.
-    if "--multiprocessing-fork" in sys.orig_argv:
+    spawned = "--multiprocessing-fork" in sys.orig_argv
+    if spawned and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -75,10 +75,11 @@ def _submit(
 def _held_interrupts() -> Iterator[list[int]]:
     """Put off SIGINT; yield a list that is filled with what came.
 
-    While a pool is built, an exception would lose semaphores or a process that was started.
+    While a pool is built, an exception would lose semaphores or a process that was started. What
+    runs in the background of a script ignores SIGINT from its start, and goes on doing so.
     """
     held: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or _ignores_interrupts():
         yield held
         return
     before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
@@ -90,4 +91,9 @@ def _held_interrupts() -> Iterator[list[int]]:
 
 def _let_interrupts_kill() -> None:
     # A terminal sends SIGINT to every process; only the first one reports it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if not _ignores_interrupts():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _ignores_interrupts() -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -37,7 +37,7 @@ STATEMENT: Final = (
     "Dice of nnU-Net's cross-validation: each case segmented by the one fold that had not seen it, "
     "before any postprocessing; not the Dice of the ensemble, which is usually a little better"
 )
-# LabelSet that are counted as one, such as (1, 2): nnU-Net's name of a region.
+# Labels that are counted as one, such as (1, 2): nnU-Net's name of a region.
 LabelSet = frozenset[int]
 # A Dice by case and labels.
 Scores = dict[str, dict[LabelSet, float]]

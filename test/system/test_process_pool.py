@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
 from oarseg.system import process_pool
 from oarseg.system.process_pool import run_in_processes
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # An interrupt between a semaphore and what will remove it.
 INTERRUPTED_WHILE_BUILT = """
@@ -102,3 +105,31 @@ def test_jobs_that_a_broken_pool_does_not_take_are_told_of(monkeypatch: pytest.M
     found = list(run_in_processes(abs, [-1, -2], 2, keep_killed=True))
     assert sorted(job for job, _ in found) == [-2, -1]
     assert all(isinstance(future.exception(), BrokenProcessPool) for _, future in found)
+
+
+# All processes of a script's background, to which a terminal sends its Ctrl-C too.
+IGNORED = """
+from oarseg.system.process_pool import run_in_processes
+from test_process_pool import interrupt_all
+((_, future),) = run_in_processes(interrupt_all, ["job"], 1, keep_killed=True)
+print(future.result())
+"""
+
+
+def interrupt_all(_: object) -> str:
+    os.killpg(0, signal.SIGINT)
+    return "done"
+
+
+def test_what_ignores_interrupts_from_its_start_goes_on() -> None:
+    shell = "trap '' INT; exec \"$@\""
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-c", IGNORED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
