@@ -23,8 +23,8 @@ class HalfArithmetic(Protocol):
     def add(self, totals: Sequence[Half], tile: Image, weights: Image) -> None:
         """``totals = half(float(totals) + tile · weights)``.
 
-        ``tile`` and ``weights`` are contiguous and of one shape; ``totals`` are views
-        that follow one another along its first axis.
+        ``tile`` (classes, planes, rows, columns) is contiguous, as is ``weights``, which has no
+        classes; ``totals`` are views that follow one another along the planes.
         """
 
     def divide(self, totals: Sequence[Half], weights: Half, out: Image) -> None:
@@ -42,8 +42,8 @@ class PlainArithmetic:
         """See ``HalfArithmetic``."""
         # Infinities are kept: the painter checks the finished planes.
         with np.errstate(over="ignore"):
-            for part, planes in _parts(totals):
-                part[...] = part.astype(np.float32) + tile[planes] * weights[planes]
+            for part, planes in consecutive(totals, axis=1):
+                part[...] = part.astype(np.float32) + tile[:, planes] * weights[planes]
 
     def divide(self, totals: Sequence[Half], weights: Half, out: Image) -> None:
         """See ``HalfArithmetic``."""
@@ -70,14 +70,14 @@ class OpenVinoArithmetic:
         """See ``HalfArithmetic``."""
         with self._kernel("add", tile.shape).request() as run:
             before = run.get_input_tensor(0).data
-            for part, planes in _parts(totals):
-                np.copyto(before[planes], part)
+            for part, planes in consecutive(totals, axis=1):
+                np.copyto(before[:, planes], part)
             run.set_input_tensor(1, self._tensor(tile, shared_memory=True))
             run.set_input_tensor(2, self._tensor(weights, shared_memory=True))
             run.infer()
             after = run.get_output_tensor(0).data
-            for part, planes in _parts(totals):
-                np.copyto(part, after[planes])
+            for part, planes in consecutive(totals, axis=1):
+                np.copyto(part, after[:, planes])
 
     def divide(self, totals: Sequence[Half], weights: Half, out: Image) -> None:
         """See ``HalfArithmetic``."""
@@ -144,20 +144,21 @@ def _quotient(divide: Any, total: Half, weights: Half | np.float16) -> Half:
     return quotient
 
 
-def _parts(totals: Sequence[Half]) -> Iterator[tuple[Half, slice]]:
-    """Pair each array with its slice of their concatenation along axis 0."""
+def consecutive(arrays: Sequence[Half], *, axis: int) -> Iterator[tuple[Half, slice]]:
+    """Pair each array with its slice of their concatenation along an axis."""
     start = 0
-    for part in totals:
-        yield part, slice(start, start + len(part))
-        start += len(part)
+    for one in arrays:
+        stop = start + one.shape[axis]
+        yield one, slice(start, stop)
+        start = stop
 
 
 def _add_graph(shape: Shape) -> Any:
     from openvino import Model, Type
     from openvino import opset13 as op
 
-    totals = op.parameter(shape, Type.f16)
-    tile, weights = op.parameter(shape, Type.f32), op.parameter(shape, Type.f32)
+    totals, tile = op.parameter(shape, Type.f16), op.parameter(shape, Type.f32)
+    weights = op.parameter(shape[1:], Type.f32)
     # The maximum changes nothing, but keeps the product apart: fused with the sum it
     # would not be rounded, as nnU-Net's is.
     product = op.maximum(op.multiply(tile, weights), op.constant(np.finfo(np.float32).min))
@@ -215,7 +216,7 @@ def openvino_rounds() -> bool:
     up to a power of two.
     """
     powers = np.exp2(np.arange(-24, -13, dtype=np.float32))
-    tile = np.tile(powers * np.float32(1 - 2**-14), 16).reshape(1, 1, -1)
+    tile = np.tile(powers * np.float32(1 - 2**-14), 16).reshape(1, 1, 1, -1)
     totals = np.zeros(tile.shape, np.float16)
-    OpenVinoArithmetic().add([totals], tile, np.ones_like(tile))
+    OpenVinoArithmetic().add([totals], tile, np.ones_like(tile[0]))
     return np.array_equal(totals, tile.astype(np.float16))

@@ -14,6 +14,7 @@ kernels do the same arithmetic with the same result, about thirty times faster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.volume import Shape
 from oarseg.inference.confidence.agreement import WatchSums
-from oarseg.inference.half_precision import HalfArithmetic, _parts
+from oarseg.inference.half_precision import HalfArithmetic, consecutive
 from oarseg.inference.tiling import Tiling, gaussian_weights
 
 _ROWS = 32
+# Voxels of a block of classes that are added in one call. In smaller ones threads wait for Python
+# more than they compute; a block is copied twice, to and from the kernel.
+_BLOCK_VOXELS = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,7 @@ class Ring:
             classes: of the network.
             folds: number of folds to take the mean of.
             joint: keep one sum over all folds instead of one for each.
-            pool: runs classes concurrently.
+            pool: runs blocks of classes, or of rows, concurrently.
             how: the arithmetic.
             watch: is shown each final plane of sums before they are averaged.
         """
@@ -82,6 +86,9 @@ class Ring:
         self._share = self._gaussian.astype(np.float32) / np.float32(folds if joint else 1)
         self._plane = np.zeros((classes, *window.image[1:]), dtype=np.float32)
         self._starts: list[Shape] = []
+        # At least two blocks, for two threads.
+        most = max(_BLOCK_VOXELS // self._gaussian.size, 1)
+        self._classes_at_once = min(most, math.ceil(classes / 2))
         self._pool = pool
         self._how = how
         self._watch = watch
@@ -105,16 +112,18 @@ class Ring:
 
         if first == 0:
             self._starts.append(start)
-            for weight, planes in _parts([self._weights[part, rows, columns] for part in slots]):
+            weights = [self._weights[part, rows, columns] for part in slots]
+            for weight, planes in consecutive(weights, axis=0):
                 weight += self._gaussian[planes]
         for number, logits in enumerate(folds, first):
             sums = self._logits[number]
 
-            def add_class(index: int, sums: Any = sums, logits: Any = logits) -> None:
-                totals = [sums[index, part, rows, columns] for part in slots]
-                self._how.add(totals, logits[index], self._share)
+            def add_classes(begin: int, sums: Any = sums, logits: Any = logits) -> None:
+                some = slice(begin, begin + self._classes_at_once)
+                totals = [sums[some, part, rows, columns] for part in slots]
+                self._how.add(totals, logits[some], self._share)
 
-            for _ in self._pool.map(add_class, range(len(logits))):
+            for _ in self._pool.map(add_classes, range(0, len(logits), self._classes_at_once)):
                 pass
 
     def finish(self, planes: range) -> Iterator[LogitPlane]:
