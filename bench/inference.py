@@ -140,7 +140,7 @@ def main() -> None:
             "machine": machine(),
             "instruction_sets": instruction_sets(),
             "versions": versions(),
-            "rows": found,
+            "rows": {row: without_paths(runs) for row, runs in found.items()},
         }
         (arguments.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
@@ -178,6 +178,14 @@ def one_round(
             file.write_text(json.dumps(figures))
         found[who] = json.loads(file.read_text()) | {"labels": str(stem.with_suffix(".npy"))}
     return found
+
+
+def without_paths(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A row's figures without the label maps' paths, which are this machine's own."""
+    return {
+        who: {key: value for key, value in one.items() if key != "labels"}
+        for who, one in runs.items()
+    }
 
 
 def median_run(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     python bench/weights.py build/weights --rounds 1000 --templates DIR
 
 A round makes new phantoms of levels 0 and 2, trains some epochs on them from the weights so
-far, and validates. Within a round, the weights are validated every hour, too. What is there
+far, and validates the ensemble of the networks at the ends of the learning rate's schedules
+(``restarts``). Within a round, the latest weights are validated every hour, too. What is there
 is not done again, so that the job goes on where it was killed. It is a process group of its own
 at nice 19, whose number lies in ``job.pgid``: ``kill -STOP -- -$(cat build/weights/job.pgid)``
 pauses it, ``kill -CONT`` lets it go on. Its folder holds
@@ -258,16 +259,16 @@ def run_round(job: Job, number: int) -> None:
             latest = folder / RESULTS / "fold_all" / "checkpoint_latest.pth"
             if time.time() - checked > pause and latest.is_file():
                 begun = time.time()
-                validate(job, number, latest)
+                validate(job, number, [latest])
                 checked = time.time()
                 pause = rest_after(checked - begun)
     if child.returncode:
         raise SystemExit(f"{folder / 'train.log'}: the training ended with {child.returncode}")
-    final = folder / RESULTS / "fold_all" / "checkpoint_final.pth"
-    validate(job, number, final)
+    made = snapshots(folder / RESULTS / "fold_all")
+    validate(job, number, made)
     print(f"round {number}: {time.time() - started:.0f} s")
     keep_plans(job, number)
-    shutil.copy(final, folder / "checkpoint.part")
+    shutil.copy(made[-1], folder / "checkpoint.part")
     (folder / "checkpoint.part").rename(folder / "checkpoint.pth")
     for name in ("phantoms", "raw", "work"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -332,19 +333,31 @@ def train_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
 
 
-def validate(job: Job, number: int, checkpoint: Path) -> None:
-    """Export a checkpoint, segment the sets with it, and keep it if it is the best so far."""
+def snapshots(fold: Path) -> list[Path]:
+    """Return the checkpoints at the ends of a finished training's schedules, the last one last."""
+    kept = sorted(fold.glob("checkpoint_epoch_*.pth"), key=lambda path: path.stat().st_mtime)
+    return [*kept, fold / "checkpoint_final.pth"]
+
+
+def validate(job: Job, number: int, checkpoints: list[Path]) -> None:
+    """Export checkpoints as an ensemble, segment the sets with it, and keep it if it is the best.
+
+    Their networks are the folds 0, 1, …, although all have seen every case.
+    """
     trial = job.root / "trial"
     shutil.rmtree(trial, ignore_errors=True)
+    fold = checkpoints[0].parent
     results = trial / Path(RESULTS).name
-    (results / "fold_all").mkdir(parents=True)
+    for place, checkpoint in enumerate(checkpoints):
+        (results / f"fold_{place}").mkdir(parents=True)
+        shutil.copy(checkpoint, results / f"fold_{place}" / "checkpoint_final.pth")
     for name in ("plans.json", "dataset.json"):
-        shutil.copy(checkpoint.parents[1] / name, results / name)
-    shutil.copy(checkpoint, results / "fold_all" / "checkpoint_final.pth")
-    epoch = len(list_epochs(checkpoint.parent))
+        shutil.copy(fold.parent / name, results / name)
+    epoch = len(list_epochs(fold))
     oarseg(
-        "export", results, "--out", trial / "weights", "--folds", "all", "--formats", "fp32",
-        "--title", "HaN-Seg phantom network", "--name", "phantom", "--warning", WARNING,
+        "export", results, "--out", trial / "weights", "--folds", *range(len(checkpoints)),
+        "--formats", "fp32",
+        "--title", "HaN-Seg phantom networks", "--name", "phantom", "--warning", WARNING,
         "--training", "phantoms of levels 0 and 2", "--licence", "Apache-2.0",
         log=job.root / "job.log",
     )  # fmt: skip

@@ -31,7 +31,7 @@ from oarseg.inference.tiling import Tiling, gaussian_weights
 _ROWS = 32
 # Voxels of a block of classes that are added in one call. In smaller ones threads wait for Python
 # more than they compute; a block is copied twice, to and from the kernel.
-_BLOCK_VOXELS = 2**21
+_BLOCK_VOXELS = 2**19
 
 
 @dataclass(frozen=True, eq=False)

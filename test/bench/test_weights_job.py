@@ -122,9 +122,13 @@ def test_its_commands_are_ones_that_oarseg_takes(
     parse(weights.train_command(job, 0))
     fold = tmp_path / "results" / "fold_all"
     fold.mkdir(parents=True)
-    for path in ("plans.json", "dataset.json", "fold_all/checkpoint_latest.pth"):
-        (tmp_path / "results" / path).touch()
-    weights.validate(job, 0, fold / "checkpoint_latest.pth")
+    names = [f"fold_all/checkpoint_{name}.pth" for name in ("epoch_9", "epoch_12", "final")]
+    for path in ("plans.json", "dataset.json", *names):
+        (tmp_path / "results" / path).write_text(path)
+    weights.validate(job, 0, weights.snapshots(fold))
+    # Each snapshot is a fold, in the order in which they were made.
+    folds = (tmp_path / "trial" / Path(weights.RESULTS).name).glob("fold_*/*")
+    assert [path.read_text() for path in sorted(folds)] == names
     assert parsed == [*["phantom"] * 4, "prepare", "train", "export"]
     card = tmp_path / "trial" / "weights" / "README.md"
     assert "![Mean Dice by epoch](training.svg)" in card.read_text(encoding="utf-8")

@@ -69,12 +69,14 @@ def write(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]
     sitk.WriteImage(image, str(path))
 
 
-def trained(space: Workspace, name: str, seed: int = SETTINGS.seed) -> dict[str, torch.Tensor]:
+def trained(
+    space: Workspace, name: str, seed: int = SETTINGS.seed, restarts: tuple[int, ...] = ()
+) -> dict[str, torch.Tensor]:
     """The weights of a training in results of its own."""
     own = Own(space.raw, space.work, name)
     plans = space.preprocessed / f"{TINY.name}.json"
     document = json.loads(plans.read_text())
-    document["oarseg"]["seed"] = seed
+    document["oarseg"] |= {"seed": seed, "restarts": restarts}
     plans.write_text(json.dumps(document))
     results = train_folds(own, plans=TINY.name, folds=["all"], device="cpu", threads=1)
     path = results / "fold_all" / "checkpoint_final.pth"
@@ -124,6 +126,17 @@ def test_a_training_can_be_repeated_to_the_bit(
             trained(space, "killed")
     np.random.seed(2)
     assert same(first, trained(space, "killed"))
+
+
+def test_each_schedule_leaves_the_network_at_its_end(space: Workspace) -> None:
+    trained(space, "restarted", restarts=(1,))
+    fold = next(space.work.glob("restarted/*/*/fold_all"))
+    assert [path.name for path in fold.glob("checkpoint_epoch_*")] == ["checkpoint_epoch_1.pth"]
+    kept, final = (
+        torch.load(fold / f"checkpoint_{name}.pth", weights_only=False)["network_weights"]
+        for name in ("epoch_1", "final")
+    )
+    assert kept.keys() == final.keys() and not same(kept, final)
 
 
 def test_seeds_are_of_all_that_draws() -> None:

@@ -144,6 +144,16 @@ class OarsegTrainer(nnUNetTrainer):
             seed_all(self.settings.seed, fold, self.current_epoch)
             self.dropout_rng.manual_seed(torch.initial_seed())
 
+    def on_epoch_end(self) -> None:
+        """End an epoch; before a restart keep a checkpoint, a network of its own for an ensemble.
+
+        Snapshot ensembles: Huang et al., ICLR 2017.
+        """
+        super().on_epoch_end()
+        if self.current_epoch in self.settings.restarts:
+            kept = Path(self.output_folder) / f"checkpoint_epoch_{self.current_epoch}.pth"
+            self.save_checkpoint(str(kept))
+
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Optimizer and polynomial schedule of the settings."""
         optimizer: torch.optim.Optimizer
