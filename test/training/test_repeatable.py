@@ -136,7 +136,8 @@ def test_each_schedule_leaves_the_network_at_its_end(space: Workspace) -> None:
         torch.load(fold / f"checkpoint_{name}.pth", weights_only=False)["network_weights"]
         for name in ("epoch_1", "final")
     )
-    assert kept.keys() == final.keys() and not same(kept, final)
+    assert kept.keys() == final.keys()
+    assert not same(kept, final)
 
 
 def test_seeds_are_of_all_that_draws() -> None:
