@@ -12,6 +12,7 @@ pauses it, ``kill -CONT`` lets it go on. Its folder holds
 - ``log.csv``: a row for each validation and set (level 0, level 2, templates), for the last of
   which ``templates.py`` says where organs lie and how large they may be;
 - ``best/``: checkpoint and weights folder with the highest mean Dice on the set of level 2;
+- ``preprocessed/``: some cases, for ``oarseg export --preprocessed``;
 - ``sets/``: the sets, whose seeds are never trained on;
 - ``rounds/<n>/``: phantoms and nnU-Net's folders; of finished rounds the checkpoint only.
 """
@@ -52,6 +53,7 @@ PREPROCESSED = f"work/preprocessed/{DATASET}"
 HOUR_S = 3600
 REST = 10  # a validation is followed by at least so many times its own duration without one
 POLL_S = 5
+KEPT_CASES = 16
 # First seeds; those of validation are far from those of training.
 VALIDATION = {"level0": (0, 300), "level2": (2, 3000)}
 TRAINING = {0: 20_000, 2: 40_000}
@@ -268,6 +270,7 @@ def run_round(job: Job, number: int) -> None:
     validate(job, number, made)
     print(f"round {number}: {time.time() - started:.0f} s")
     keep_plans(job, number)
+    keep_cases(job, number)
     shutil.copy(made[-1], folder / "checkpoint.part")
     (folder / "checkpoint.part").rename(folder / "checkpoint.pth")
     for name in ("phantoms", "raw", "work"):
@@ -312,6 +315,18 @@ def keep_plans(job: Job, number: int) -> None:
     for name in ("dataset_fingerprint.json", f"{PLANS}.json"):
         if not (kept / name).is_file():
             shutil.copy(job.round_folder(number) / PREPROCESSED / name, kept / name)
+
+
+def keep_cases(job: Job, number: int) -> None:
+    """Keep some preprocessed cases, on which an export compares the networks with torch's."""
+    kept = job.root / "preprocessed" / f"{PLANS}_3d_fullres"
+    if kept.is_dir():
+        return
+    kept.mkdir(parents=True)
+    made = job.round_folder(number) / PREPROCESSED / kept.name
+    for case in sorted(made.glob("*_seg.b2nd"))[:KEPT_CASES]:
+        for path in (case, case.with_name(case.name.replace("_seg", ""))):
+            shutil.copy(path, kept / path.name)
 
 
 def train_command(job: Job, number: int) -> list[str]:

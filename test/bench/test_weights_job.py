@@ -135,6 +135,19 @@ def test_its_commands_are_ones_that_oarseg_takes(
     assert card.with_name("training.svg").is_file()
 
 
+def test_cases_are_kept_for_the_comparison_with_torch(weights: ModuleType, tmp_path: Path) -> None:
+    job = weights.Job(tmp_path, None, 2, 1, None, "{}", "cpu", 1)
+    made = job.round_folder(0) / weights.PREPROCESSED / "oarsegSmall_3d_fullres"
+    made.mkdir(parents=True)
+    for name in ("a.b2nd", "a_seg.b2nd", "a.pkl", "b.b2nd", "b_seg.b2nd"):
+        (made / name).write_text(name)
+    weights.keep_cases(job, 0)
+    weights.keep_cases(job, 1)  # those of the first round do
+    kept = tmp_path / "preprocessed" / made.name
+    names = sorted(path.name for path in kept.iterdir())
+    assert names == ["a.b2nd", "a_seg.b2nd", "b.b2nd", "b_seg.b2nd"]
+
+
 def test_the_faster_arithmetic_is_taken(
     weights: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
