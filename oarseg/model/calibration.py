@@ -12,7 +12,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
@@ -203,17 +203,34 @@ def write_calibration(calibration: Calibration, folder: Path) -> Path:
         OutputError: it cannot be written.
     """
     document: Any = TypeAdapter(Calibration).dump_python(calibration, mode="json")
-    path = folder / CALIBRATION
-    # Of this process alone, so that of two at once the last one's stays, whole.
+    text = json.dumps(document, indent=1) + "\n"
+    with _begun_file(folder) as begun:
+        begun.write_text(text, encoding="utf-8")
+        os.replace(begun, folder / CALIBRATION)
+    return folder / CALIBRATION
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure that a calibration can be written, before long work for it.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    with _begun_file(folder) as begun:
+        begun.write_bytes(b"")
+
+
+@contextlib.contextmanager
+def _begun_file(folder: Path) -> Iterator[Path]:
+    """Give a file of this process alone, so that of two at once the last one's stays, whole."""
     begun = folder / f".begun_{os.getpid()}_{CALIBRATION}"
     try:
-        begun.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        os.replace(begun, path)
+        yield begun
     except OSError as error:
+        raise OutputError(
+            f"{folder / CALIBRATION}: cannot be written ({error.strerror}); copy the weights folder "
+            "to where you may write, and pass the copy"
+        ) from error
+    finally:
         with contextlib.suppress(OSError):
             begun.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); copy the weights folder to where you "
-            "may write, and pass the copy"
-        ) from error
-    return path

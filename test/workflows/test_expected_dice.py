@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -128,6 +129,16 @@ def test_a_model_is_calibrated_by_its_own_reports_and_in_the_whole_image(
     assert calibrate(segmented, truth, model, tmp_path, "--mr-field", str(truth)) == 1
     assert "--calibrate: expected without --mr-field" in capsys.readouterr().err
     assert not (model / "calibration.json").exists()
+
+
+def test_weights_that_cannot_be_written_to_are_refused_before_anything_is_scored(
+    segmented: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / f".begun_{os.getpid()}_calibration.json").mkdir()  # stops root, too
+    truth = truths(segmented, tmp_path / "truth")
+    assert calibrate(segmented, truth, model, tmp_path) == 1
+    assert "calibration.json: cannot be written (" in capsys.readouterr().err
+    assert not (tmp_path / "scores").exists()
 
 
 def good(model: Path) -> dict[str, Any]:

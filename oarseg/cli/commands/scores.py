@@ -157,6 +157,7 @@ def _begin_calibration(arguments: argparse.Namespace) -> _Calibrating | None:
     from oarseg.evaluation.calibrate import read_held_out
     from oarseg.model.agreement import challenge_of
     from oarseg.model.bundle import read_manifest
+    from oarseg.model.calibration import check_writable
 
     if arguments.calibrate is None:
         return None
@@ -166,6 +167,7 @@ def _begin_calibration(arguments: argparse.Namespace) -> _Calibrating | None:
             "pass one of the two"
         )
     weights = read_manifest(arguments.calibrate)
+    check_writable(weights.folder)
     challenge = challenge_of(weights, arguments.challenge)
     return _Calibrating(weights, challenge, read_held_out(arguments.predictions, weights))
 
