@@ -228,8 +228,8 @@ def _begun_file(folder: Path) -> Iterator[Path]:
         yield begun
     except OSError as error:
         raise OutputError(
-            f"{folder / CALIBRATION}: cannot be written ({error.strerror}); copy the weights folder "
-            "to where you may write, and pass the copy"
+            f"{folder / CALIBRATION}: cannot be written ({error.strerror}); copy the weights "
+            "folder to where you may write, and pass the copy"
         ) from error
     finally:
         with contextlib.suppress(OSError):
