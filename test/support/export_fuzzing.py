@@ -29,7 +29,8 @@ import torch
 from oarseg.challenges import catalogue, challenge
 from oarseg.challenges.plausibility import Plausibility
 from oarseg.errors import OarsegError
-from oarseg.training.export import Card, read_model
+from oarseg.training.exporting.manifest_entries import Card
+from oarseg.training.exporting.read_model import read_model
 from oarseg.training.nnunet_files import checkpoint, checkpoint_child
 from oarseg.training.nnunet_files.architecture import create_network
 from oarseg.training.nnunet_files.plans import read_plans

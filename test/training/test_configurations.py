@@ -25,14 +25,10 @@ from oarseg.inference.engines.forms import separate_networks
 from oarseg.inference.streaming import Effort
 from oarseg.model.bundle import load_bundle
 from oarseg.model.manifest import parse_manifest
-from oarseg.training.export import (
-    Card,
-    TrainedModel,
-    export_ensemble,
-    join_members,
-    outline,
-    read_model,
-)
+from oarseg.training.exporting.ensemble import export_ensemble
+from oarseg.training.exporting.manifest_entries import Card, join_members, outline
+from oarseg.training.exporting.read_model import read_model
+from oarseg.training.exporting.trained_model import TrainedModel
 from oarseg.training.nnunet_files.checkpoint import build_network
 from oarseg.training.nnunet_files.recommendation import read_recommendation
 from oarseg.workflows.segment_folder import segment_folder

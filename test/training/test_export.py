@@ -20,8 +20,12 @@ from oarseg.inference.engines.choice import BF16_MIN_DICE, fast_arithmetic
 from oarseg.inference.engines.cuda_choice import choose_form, is_measured
 from oarseg.model import bundle
 from oarseg.model.entries.networks import ModelFile, Parity
-from oarseg.training import export as exporting
-from oarseg.training import parity as parity_check
+from oarseg.training.exporting import parity as parity_check
+from oarseg.training.exporting import precisions
+from oarseg.training.exporting.ensemble import export_ensemble
+from oarseg.training.exporting.install import install_files
+from oarseg.training.exporting.manifest_entries import Card
+from oarseg.training.exporting.network_file import write_onnx
 from oarseg.training.nnunet_files.checkpoint import build_network, read_checkpoint
 from oarseg.training.nnunet_files.results_folder import fold_checkpoints, open_results
 
@@ -40,7 +44,7 @@ FIVE = replace(
         for label, structure in enumerate(HAN_SEG.structures[:5], start=1)
     ),
 )
-CARD = exporting.Card("title", "not for clinical use", "random weights", "CC0-1.0")
+CARD = Card("title", "not for clinical use", "random weights", "CC0-1.0")
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 
 
@@ -92,7 +96,7 @@ def test_every_kind_is_exported_and_agrees(
     folds = [str(fold) for fold in range(recipe.folds)]
     out = tmp_path / "weights"
     rules = FIVE if recipe.region_order is None else None  # whose organs are no regions
-    manifest = exporting.export_ensemble(folder, out, folds=folds, challenge=rules, card=CARD)
+    manifest = export_ensemble(folder, out, folds=folds, challenge=rules, card=CARD)
     assert bundle.load_bundle(out).manifest == manifest
     expected = oracle.manifest_of(recipe, manifest.models)
     for key in ("spacing_mm", "patch_size", "transpose_forward", "regions"):
@@ -133,7 +137,7 @@ def assert_passes(parity: Parity) -> None:
     held to half precision's bar, which rounding reaches and another answer does not.
     """
     in_half = parity.arithmetic == "bf16" or "fp16" in parity.file
-    bar = exporting.BARS["fp16" if in_half else "fp32"]
+    bar = precisions.BARS["fp16" if in_half else "fp32"]
     assert parity.argmax_agreement >= bar.argmax_agreement
     assert parity.min_dice >= bar.min_dice
 
@@ -143,7 +147,7 @@ def test_without_bfloat16_nothing_is_told_of_it(
 ) -> None:
     instruction_sets.pretend(monkeypatch, bfloat16=False)
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
-    manifest = exporting.export_ensemble(
+    manifest = export_ensemble(
         folder, out, folds=["0"], challenge=FIVE, card=CARD, precisions=["fp32"]
     )
     assert [(p.runtime, p.arithmetic) for p in manifest.parity] == [
@@ -157,15 +161,15 @@ def test_bfloat16_that_answers_otherwise_is_told_and_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instruction_sets.pretend(monkeypatch, bfloat16=True)
-    real = exporting.compare_with_torch
+    real = precisions.compare_with_torch
 
     def poor(*arguments: Any, **options: Any) -> Parity:
         found = real(*arguments, **options)
         return replace(found, min_dice=0.5) if found.arithmetic == "bf16" else found
 
-    monkeypatch.setattr(exporting, "compare_with_torch", poor)
+    monkeypatch.setattr(precisions, "compare_with_torch", poor)
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
-    manifest = exporting.export_ensemble(
+    manifest = export_ensemble(
         folder, out, folds=["0"], challenge=FIVE, card=CARD, precisions=["fp32"]
     )
     assert [p.min_dice for p in manifest.parity if p.arithmetic == "bf16"] == [0.5]
@@ -190,7 +194,7 @@ def test_a_gpu_of_the_exports_machine_is_compared_too(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_a_gpu)
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
-    manifest = exporting.export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+    manifest = export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
     found = [(p.file, p.arithmetic) for p in manifest.parity if p.runtime == "cuda"]
     assert found == [("model_fold_0_fp32.onnx", "tf32"), ("model_fold_0_fp16.onnx", "f16")]
     options = {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1"}
@@ -207,7 +211,7 @@ def test_a_gpu_that_does_not_start_is_left_out_of_the_comparison(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     folder, out = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0))), tmp_path / "weights"
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"):
-        manifest = exporting.export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+        manifest = export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
     assert {p.runtime for p in manifest.parity} == {"onnxruntime", "openvino"}
 
 
@@ -215,20 +219,18 @@ def test_a_precision_below_its_bar_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
-    monkeypatch.setitem(exporting.BARS, "fp16", exporting.Bar(1.1, 1.1))
+    monkeypatch.setitem(precisions.BARS, "fp16", precisions.Bar(1.1, 1.1))
     out = tmp_path / "weights"
-    manifest = exporting.export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
+    manifest = export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=CARD)
     assert [m.precision for m in manifest.models] == ["fp32"]
     assert sorted(p.name for p in out.iterdir()) == ["manifest.json", "model_fold_0_fp32.onnx"]
 
 
 def test_float32_below_its_bar_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
-    monkeypatch.setitem(exporting.BARS, "fp32", exporting.Bar(1.1, 1.1))
+    monkeypatch.setitem(precisions.BARS, "fp32", precisions.Bar(1.1, 1.1))
     with pytest.raises(WeightsError, match="ONNX differs from torch"):
-        exporting.export_ensemble(
-            folder, tmp_path / "weights", folds=["0"], challenge=FIVE, card=CARD
-        )
+        export_ensemble(folder, tmp_path / "weights", folds=["0"], challenge=FIVE, card=CARD)
     assert not (tmp_path / "weights").exists()
 
 
@@ -240,7 +242,7 @@ def test_infinite_logits_are_seen(tmp_path: Path) -> None:
         if "seg_layers" in name:
             weight.data.fill_(1e30)
     file = tmp_path / "wild.onnx"
-    exporting.write_onnx(network, file, results, "fp16")
+    write_onnx(network, file, results, "fp16")
     patches = parity_check.smooth_noise(results, count=1)
     wanted = parity_check.network_outputs(network, patches, tmp_path / "logits.npy")
     parity = parity_check.compare_with_torch(file, patches, wanted)
@@ -312,9 +314,9 @@ def test_a_model_of_other_labels_than_the_challenges_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0)))
-    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
+    monkeypatch.setattr(precisions, "network_outputs", no_long_work)
     with pytest.raises(WeightsError, match="label 1 is s1 to it and A_Carotid_L there"):
-        exporting.export_ensemble(
+        export_ensemble(
             folder,
             tmp_path / "weights",
             folds=["0"],
@@ -329,11 +331,9 @@ def test_a_last_fold_of_another_plan_is_refused_at_once(
 ) -> None:
     folder = results_folder(tmp_path, oracle.Recipe((3.0, 1.0, 1.0), folds=2))
     save(folder / "fold_1" / "checkpoint_final.pth", torch.nn.Linear(1, 1))
-    monkeypatch.setattr(exporting, "network_outputs", no_long_work)
+    monkeypatch.setattr(precisions, "network_outputs", no_long_work)
     with pytest.raises(InputError, match="is of another network than the plans"):
-        exporting.export_ensemble(
-            folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD
-        )
+        export_ensemble(folder, tmp_path / "weights", folds=["0", "1"], challenge=FIVE, card=CARD)
 
 
 def test_another_model_in_the_folder_stays(tmp_path: Path) -> None:
@@ -344,9 +344,7 @@ def test_another_model_in_the_folder_stays(tmp_path: Path) -> None:
     for name in ("first", "second"):
         card = replace(CARD, name=name)
         (out / "calibration.json").write_text("of what was there before")
-        exporting.export_ensemble(
-            folder, out, folds=["0"], challenge=FIVE, card=card, precisions=["fp32"]
-        )
+        export_ensemble(folder, out, folds=["0"], challenge=FIVE, card=card, precisions=["fp32"])
     assert sorted(p.name for p in out.iterdir()) == [
         "manifest.json",
         "of_others.onnx",
@@ -361,5 +359,5 @@ def test_a_calibration_that_cannot_be_removed_costs_no_model(tmp_path: Path) -> 
     before = sorted(out.iterdir())
     manifest = bundle.read_manifest(out).manifest
     with pytest.raises(OSError, match=r"calibration\.json"):
-        exporting._install(scratch, out, manifest)
+        install_files(scratch, out, manifest)
     assert sorted(out.iterdir()) == before

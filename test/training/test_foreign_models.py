@@ -23,7 +23,9 @@ from oarseg.errors import InputError
 from oarseg.model.agreement import dataset_record
 from oarseg.model.conditioning import Conditioning
 from oarseg.model.manifest import RunDefaults, parse_manifest
-from oarseg.training.export import Card, export_ensemble, read_model
+from oarseg.training.exporting.ensemble import export_ensemble
+from oarseg.training.exporting.manifest_entries import Card
+from oarseg.training.exporting.read_model import read_model
 from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings

@@ -14,9 +14,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from oarseg.errors import InputError
+from oarseg.training.exporting.parity import patches_from
 from oarseg.training.nnunet_files.checkpoint import only_plain_data
 from oarseg.training.nnunet_files.results_folder import Results, open_results
-from oarseg.training.parity import patches_from
 from oarseg.training.planning import Workspace
 from oarseg.training.run import train_folds
 from oarseg.training.trainers.OarsegTrainer import OarsegTrainer

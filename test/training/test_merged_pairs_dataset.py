@@ -16,7 +16,7 @@ from oarseg.challenges import catalogue
 from oarseg.challenges.pairs import name_pairs
 from oarseg.errors import InputError, WeightsError
 from oarseg.model.agreement import check_agreement, dataset_record
-from oarseg.training import export
+from oarseg.training.exporting import read_model
 from oarseg.training.nnunet_files.dataset_file import read_dataset_file
 from oarseg.training.preparation.merged_pairs import check_work, merge_pairs
 
@@ -197,5 +197,5 @@ def test_postprocessing_of_merged_pairs_is_refused(tmp_path: Path) -> None:
         folder=merged, dataset=read_dataset_file(merged / "dataset.json")
     )
     with pytest.raises(InputError, match="no postprocessing for a model with merged pairs"):
-        export._postprocessing(results, ("0",), tmp_path / "postprocessing.json")
-    assert export._postprocessing(results, ("0",), "auto") == ()
+        read_model._postprocessing(results, ("0",), tmp_path / "postprocessing.json")
+    assert read_model._postprocessing(results, ("0",), "auto") == ()

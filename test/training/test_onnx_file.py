@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from oarseg.training.onnx_file import described_parts, strip_metadata
+from oarseg.training.exporting.onnx_file import described_parts, strip_metadata
 
 SHIPPED = sorted((Path(__file__).parents[2] / "weights").glob("*.onnx"))
 

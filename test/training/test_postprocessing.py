@@ -25,7 +25,9 @@ from oarseg.cli import main
 from oarseg.cli.commands import training
 from oarseg.errors import InputError
 from oarseg.model.manifest import KeepLargest, parse_manifest
-from oarseg.training.export import Card, export_ensemble, read_model
+from oarseg.training.exporting.ensemble import export_ensemble
+from oarseg.training.exporting.manifest_entries import Card
+from oarseg.training.exporting.read_model import read_model
 from oarseg.training.nnunet_files.postprocessing import read_postprocessing
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings

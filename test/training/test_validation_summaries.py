@@ -19,8 +19,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from oarseg.errors import InputError
 from oarseg.model.entries.cross_validation import CrossValidation, ValidatedDice
 from oarseg.model.manifest import Manifest, parse_manifest, write_manifest
-from oarseg.training import export as exporting
-from oarseg.training.export import Card, read_model, trained_challenge
+from oarseg.training.exporting.manifest_entries import OF_SEVERAL, Card, join_members, outline
+from oarseg.training.exporting.read_model import read_model, trained_challenge
 from oarseg.training.nnunet_files.results_folder import open_results
 from oarseg.training.validation_summaries import STATEMENT, cross_validation_of
 
@@ -203,11 +203,11 @@ def test_the_manifest_keeps_it_and_several_configurations_have_none(tmp_path: Pa
     folder = two_folds(tmp_path)
     for fold in (0, 1):
         leave(folder, fold, case(f"c{fold}", l1=0.5 + fold / 4))
-    manifest = exporting.outline(read_model(folder, card=Card()), Card())
+    manifest = outline(read_model(folder, card=Card()), Card())
     row = ValidatedDice("s1", 2, 0.625, 0.1768)
     assert read_back(manifest, tmp_path).cross_validation == CrossValidation(STATEMENT, (row,))
-    several = exporting.join_members([manifest, manifest])
-    assert several.cross_validation == CrossValidation(exporting.OF_SEVERAL)
+    several = join_members([manifest, manifest])
+    assert several.cross_validation == CrossValidation(OF_SEVERAL)
 
 
 def read_back(manifest: Manifest, folder: Path) -> Manifest:

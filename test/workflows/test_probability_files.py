@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from oarseg.errors import InputError
 from oarseg.labels.find_labels import find_labels
 from oarseg.results import space
-from oarseg.training.export import Card, export_ensemble
+from oarseg.training.exporting.ensemble import export_ensemble
+from oarseg.training.exporting.manifest_entries import Card
 from oarseg.training.nnunet_files.own_challenge import challenge_of_file
 from oarseg.workflows.segment_folder import segment_folder
 from oarseg.workflows.settings import Settings

@@ -283,9 +283,9 @@ def run_export(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from oarseg.model.manifest import RunDefaults
-    from oarseg.training.export import NOT_STATED, Card
-    from oarseg.training.export import export_ensemble as run
-    from oarseg.training.parity import figures_text
+    from oarseg.training.exporting.ensemble import export_ensemble as run
+    from oarseg.training.exporting.manifest_entries import NOT_STATED, Card
+    from oarseg.training.exporting.parity import figures_text
 
     if not arguments.out.parent.is_dir():
         raise InputError(f"{arguments.out.parent}: expected a folder, found none; make it first")
@@ -377,7 +377,7 @@ def _postprocessing_of(text: str, determined: Path | None) -> Path | Literal["au
 
 def _trained_for(arguments: argparse.Namespace, folder: Path) -> Challenge:
     """Return the challenge that the options choose, or else the one of the results folder."""
-    from oarseg.training.export import trained_challenge
+    from oarseg.training.exporting.read_model import trained_challenge
     from oarseg.training.nnunet_files.results_folder import open_results
 
     results = open_results(folder)

@@ -1,0 +1,1 @@
+"""A trained model to a weights folder: ONNX files that agree with torch, and their manifest."""
