@@ -270,7 +270,6 @@ def run_round(job: Job, number: int) -> None:
     validate(job, number, made)
     print(f"round {number}: {time.time() - started:.0f} s")
     keep_plans(job, number)
-    keep_cases(job, number)
     shutil.copy(made[-1], folder / "checkpoint.part")
     (folder / "checkpoint.part").rename(folder / "checkpoint.pth")
     for name in ("phantoms", "raw", "work"):
@@ -317,16 +316,20 @@ def keep_plans(job: Job, number: int) -> None:
             shutil.copy(job.round_folder(number) / PREPROCESSED / name, kept / name)
 
 
-def keep_cases(job: Job, number: int) -> None:
-    """Keep some preprocessed cases, on which an export compares the networks with torch's."""
+def keep_cases(job: Job, number: int) -> Path:
+    """Keep some preprocessed cases, on which an export compares the networks with torch's.
+
+    In noise, which it would take instead, trained networks find crumbs of a few voxels, whose Dice
+    a single tie spoils.
+    """
     kept = job.root / "preprocessed" / f"{PLANS}_3d_fullres"
-    if kept.is_dir():
-        return
-    kept.mkdir(parents=True)
-    made = job.round_folder(number) / PREPROCESSED / kept.name
-    for case in sorted(made.glob("*_seg.b2nd"))[:KEPT_CASES]:
-        for path in (case, case.with_name(case.name.replace("_seg", ""))):
-            shutil.copy(path, kept / path.name)
+    if not kept.is_dir():
+        kept.mkdir(parents=True)
+        made = job.round_folder(number) / PREPROCESSED / kept.name
+        for case in sorted(made.glob("*_seg.b2nd"))[:KEPT_CASES]:
+            for path in (case, case.with_name(case.name.replace("_seg", ""))):
+                shutil.copy(path, kept / path.name)
+    return kept
 
 
 def train_command(job: Job, number: int) -> list[str]:
@@ -371,7 +374,7 @@ def validate(job: Job, number: int, checkpoints: list[Path]) -> None:
     epoch = len(list_epochs(fold))
     oarseg(
         "export", results, "--out", trial / "weights", "--folds", *range(len(checkpoints)),
-        "--formats", "fp32",
+        "--preprocessed", keep_cases(job, number), "--formats", "fp32",
         "--title", "HaN-Seg phantom networks", "--name", "phantom", "--warning", WARNING,
         "--training", "phantoms of levels 0 and 2", "--licence", "Apache-2.0",
         log=job.root / "job.log",

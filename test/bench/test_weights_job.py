@@ -141,9 +141,9 @@ def test_cases_are_kept_for_the_comparison_with_torch(weights: ModuleType, tmp_p
     made.mkdir(parents=True)
     for name in ("a.b2nd", "a_seg.b2nd", "a.pkl", "b.b2nd", "b_seg.b2nd"):
         (made / name).write_text(name)
-    weights.keep_cases(job, 0)
-    weights.keep_cases(job, 1)  # those of the first round do
-    kept = tmp_path / "preprocessed" / made.name
+    kept = weights.keep_cases(job, 0)
+    assert weights.keep_cases(job, 1) == kept  # those of the first round do
+    assert kept.name == made.name  # by which export knows them
     names = sorted(path.name for path in kept.iterdir())
     assert names == ["a.b2nd", "a_seg.b2nd", "b.b2nd", "b_seg.b2nd"]
 

@@ -71,7 +71,7 @@ class Parity:
 
     Attributes:
         source: the origin of the patches.
-        min_dice: the lowest Dice of all classes of at least 50 voxels.
+        min_dice: the lowest Dice of all classes of at least 50 voxels, but for one voxel in each.
         arithmetic: of the run; bf16 is measured only on a CPU that supports it. f16 is a file in
             half precision whose normalisations are in half precision too.
         runtime: the library that ran the file.

@@ -117,10 +117,14 @@ def compare_with_torch(
 
 
 def _worst_dice(sizes: NDArray[Any]) -> float:
-    """Return the worst class's Dice from counts (3, classes): one side, the other, both."""
+    """Return the worst class's Dice from counts (3, classes): one side, the other, both.
+
+    One voxel of each class is taken as equal: a single tie that falls otherwise would spoil the
+    Dice of a class of a few hundred, and shows nothing.
+    """
     enough = sizes[1] >= MIN_CLASS_VOXELS
-    dice = 2 * sizes[2][enough] / (sizes[0][enough] + sizes[1][enough])
-    return float(dice.min())
+    dice = 2 * (sizes[2][enough] + 1) / (sizes[0][enough] + sizes[1][enough])
+    return float(np.minimum(dice, 1.0).min())
 
 
 def _ort(path: Path) -> Callable[[Image], Image]:
