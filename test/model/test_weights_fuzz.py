@@ -121,7 +121,7 @@ def values(tmp_path: Path) -> dict[str, Any]:
     write_pointwise(tmp_path / "a.onnx", PATCH)
     document: dict[str, Any] = copy.deepcopy(SHIPPED)
     document |= {"channels": SHIPPED["channels"][:1], "labels": SHIPPED["labels"][:2]}
-    return document | {"patch_size": PATCH, "parity": []}
+    return document | {"patch_size": PATCH, "parity": [], "postprocessing": []}
 
 
 def test_any_byte_of_a_network_may_be_another(values: dict[str, Any], tmp_path: Path) -> None:
