@@ -181,9 +181,10 @@ def one_round(
 
 
 def without_paths(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A row's figures without the label maps' paths, which are this machine's own."""
+    """A row's figures without label maps and tracebacks, whose paths are this machine's own."""
+    own = ("labels", "stderr")
     return {
-        who: {key: value for key, value in one.items() if key != "labels"}
+        who: {key: value for key, value in one.items() if key not in own}
         for who, one in runs.items()
     }
 

@@ -67,7 +67,10 @@ def test_rounds_are_medians_with_what_was_least_and_most() -> None:
 
 
 def test_a_table_for_others_has_no_paths_of_this_machine() -> None:
-    runs = {"body": {"seconds": 2.0, "labels": "/home/me/labels.npy"}, "peer": {"failed": "late"}}
+    runs = {
+        "body": {"seconds": 2.0, "labels": "/home/me/labels.npy"},
+        "peer": {"failed": "late", "stderr": 'File "/home/me/a.py"'},
+    }
     assert inference.without_paths(runs) == {"body": {"seconds": 2.0}, "peer": {"failed": "late"}}
     assert "labels" in runs["body"]
 
