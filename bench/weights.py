@@ -353,7 +353,9 @@ def train_environment() -> dict[str, str]:
 
 def snapshots(fold: Path) -> list[Path]:
     """Return the checkpoints at the ends of a finished training's schedules, the last one last."""
-    kept = sorted(fold.glob("checkpoint_epoch_*.pth"), key=lambda path: path.stat().st_mtime)
+    kept = sorted(
+        fold.glob("checkpoint_epoch_*.pth"), key=lambda path: int(path.stem.rsplit("_", 1)[1])
+    )
     return [*kept, fold / "checkpoint_final.pth"]
 
 

@@ -123,10 +123,10 @@ def test_its_commands_are_ones_that_oarseg_takes(
     fold = tmp_path / "results" / "fold_all"
     fold.mkdir(parents=True)
     names = [f"fold_all/checkpoint_{name}.pth" for name in ("epoch_9", "epoch_12", "final")]
-    for path in ("plans.json", "dataset.json", *names):
+    for path in ("plans.json", "dataset.json", *reversed(names)):
         (tmp_path / "results" / path).write_text(path)
     weights.validate(job, 0, weights.snapshots(fold))
-    # Each snapshot is a fold, in the order in which they were made.
+    # Each snapshot is a fold, in the order of their epochs.
     folds = (tmp_path / "trial" / Path(weights.RESULTS).name).glob("fold_*/*")
     assert [path.read_text() for path in sorted(folds)] == names
     assert parsed == [*["phantom"] * 4, "prepare", "train", "export"]
