@@ -64,6 +64,11 @@ def attempts(output: Path) -> int:
     return len(list((output / FOLDER / ATTEMPT_FILES).glob("*")))
 
 
+def prepared(notes: Path) -> int:
+    """How many cases have begun in the processes that compute them."""
+    return notes.read_text().count("prepares ") if notes.is_file() else 0
+
+
 def check_all_done(output: Path, *, most_attempts: int) -> None:
     assert done(output) == CASES
     assert attempts(output) <= most_attempts
@@ -187,28 +192,33 @@ def test_a_signal_gives_back_what_is_in_work(cohort: tuple[Plan, Path]) -> None:
     wait_for(lambda: not processes_of(output))
 
 
-def test_signals_that_go_to_all_processes_charge_nobody(cohort: tuple[Plan, Path]) -> None:
+def test_signals_that_go_to_all_processes_charge_nobody(
+    cohort: tuple[Plan, Path], tmp_path: Path
+) -> None:
     """As a terminal sends them that is closed, and Slurm when it takes a job's machine away."""
     _, output = cohort
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        notes = tmp_path / f"notes_{number}"
         running = subprocess.Popen(
             coordinator_command(output, 2),
-            env=os.environ | {"FAKE_SECONDS": "30"},
+            env=os.environ | {"FAKE_SECONDS": "30", "FAKE_NOTES": str(notes)},
             start_new_session=True,
         )
-        wait_for(lambda: attempts(output) == 2 and len(processes_of(output)) == 5)
-        time.sleep(0.5)  # a signal before a process knows of it is another matter
+        # A signal before a process knows of it is another matter.
+        wait_for(lambda path=notes: prepared(path) == 2)
         os.killpg(running.pid, number)
         assert running.wait(PATIENCE_S) == 128 + number
         assert attempts(output) == 0
         wait_for(lambda: not processes_of(output))
 
 
-def test_no_process_of_a_cohort_has_a_socket(cohort: tuple[Plan, Path]) -> None:
+def test_no_process_of_a_cohort_has_a_socket(cohort: tuple[Plan, Path], tmp_path: Path) -> None:
     """So nothing listens, on any interface, and no network is needed."""
     _, output = cohort
-    running = start_coordinator(output, 1, FAKE_SECONDS="30")
-    wait_for(lambda: attempts(output) == 1)
+    notes = tmp_path / "notes"
+    running = start_coordinator(output, 1, FAKE_SECONDS="30", FAKE_NOTES=str(notes))
+    # An attempt begins before the process is there that computes it.
+    wait_for(lambda: prepared(notes) == 1)
     processes = processes_of(output)
     assert len(processes) == 3
     opened = [os.readlink(fd) for pid in processes for fd in Path(f"/proc/{pid}/fd").iterdir()]
