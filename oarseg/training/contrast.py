@@ -1,8 +1,9 @@
-"""Change the contrast of patches, so that a network takes it as unknown.
+"""Change contrast and sharpness of patches, so that a network takes them as unknown.
 
 Label-driven: tissues' means are drawn anew for each patch, after SynthSeg (Billot et al.,
 Medical Image Analysis 86, 2023), which draws whole images from labels; here the image stays and
-only its organs are lifted or lowered. Windows and gamma change the scale of a channel.
+only its organs are lifted or lowered. Windows and gamma change the scale of a channel. Blur stands
+for soft kernels, movement and thick slices.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ GAIN_SIGMA = 0.25
 # Lower and upper bound of a window, in shares of the channel's range.
 LOWER, UPPER = (0.0, 0.1), (0.35, 1.0)
 GAMMA = (0.8, 1.25)
+# Standard deviation of a blur, in voxels, and where its kernel ends.
+BLUR_SIGMA = (0.4, 1.6)
+BLUR_REACH = 5
 
 
 def uniform(rng: torch.Generator, low: float, high: float) -> float:
@@ -78,3 +82,30 @@ def change_windows(
             level = ((channel - low) / (high - low)).clamp(0.0, 1.0)
             channel.copy_(low + (high - low) * level ** uniform(rng, *GAMMA))
     return data
+
+
+def blur(data: torch.Tensor, *, share: float, rng: torch.Generator) -> torch.Tensor:
+    """Return patches of which some are blurred, all their channels alike.
+
+    Args:
+        data: (samples, channels, z, y, x), changed in place.
+        share: probability that a patch is blurred.
+        rng: of the draws.
+    """
+    for sample in data:
+        if float(torch.rand((), generator=rng)) < share:
+            sigma = uniform(rng, *BLUR_SIGMA)
+            for axis in range(1, 4):
+                sample.copy_(_blur_along(sample, axis, sigma))
+    return data
+
+
+def _blur_along(channels: torch.Tensor, axis: int, sigma: float) -> torch.Tensor:
+    """Convolve channels (c, z, y, x) with a Gaussian along an axis; edges are repeated."""
+    steps = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=channels.device, dtype=channels.dtype)
+    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
+    lines = channels.movedim(axis, -1)
+    flat = lines.reshape(-1, 1, lines.shape[-1])
+    padded = torch.nn.functional.pad(flat, (BLUR_REACH, BLUR_REACH), mode="replicate")
+    done = torch.nn.functional.conv1d(padded, (kernel / kernel.sum()).view(1, 1, -1))
+    return done.reshape(lines.shape).movedim(-1, axis)

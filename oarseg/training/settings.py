@@ -47,6 +47,7 @@ class TrainerSettings:
             and bent by a gamma.
         resampled_tissues: probability that a patch's labels get other means, so that the
             network does not rely on the organs' contrast.
+        blurred: probability that a patch is blurred, all its channels alike.
         optional_channels: index and absent value (as the network sees it) of each.
         bfloat16_on_cpu: autocast to bfloat16 where the CPU trains and computes in it;
             elsewhere it would be emulated, many times slower.
@@ -74,6 +75,7 @@ class TrainerSettings:
     reference_dropout: Probability = 0.0
     contrast_windows: Probability = 0.0
     resampled_tissues: Probability = 0.0
+    blurred: Probability = 0.0
     optional_channels: tuple[tuple[int, float], ...] = ()
     bfloat16_on_cpu: bool = False
     merge_pairs: bool = False

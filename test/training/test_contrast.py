@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from oarseg.training.contrast import change_windows, resample_tissues
+from oarseg.training.contrast import blur, change_windows, resample_tissues
 from oarseg.training.settings import TrainerSettings, parse_settings, settings_of
 from oarseg.training.trainers.OarsegTrainer import OarsegTrainer
 
@@ -92,6 +92,7 @@ def test_plans_without_the_settings_train_as_before() -> None:
     assert settings.reference_dropout == 0
     assert settings.contrast_windows == 0
     assert settings.resampled_tissues == 0
+    assert settings.blurred == 0
     trainer, (data, labels) = Stub(settings), halves()
     state = trainer.dropout_rng.get_state()
     changed = trainer._change_contrast({"data": data.clone(), "target": [labels]})
@@ -105,3 +106,25 @@ def test_the_trainer_changes_the_contrast_that_the_settings_ask_for() -> None:
     data, labels = halves()
     changed = Stub(settings)._change_contrast({"data": data.clone(), "target": [labels]})
     assert not torch.equal(changed, data)
+
+
+def test_blur_keeps_the_mean_and_the_edges_and_spreads_a_point_alike_in_all_channels() -> None:
+    point = torch.zeros(1, 2, 15, 15, 15)
+    point[:, :, 7, 7, 7] = 1
+    changed = blur(point.clone() + 3, share=1.0, rng=seeded()) - 3
+    assert torch.equal(changed[:, 0], changed[:, 1])
+    torch.testing.assert_close(changed.sum((2, 3, 4)), torch.ones(1, 2), atol=2e-3, rtol=0)
+    assert float(changed[0, 0, 7, 7, 7]) < 0.9
+    torch.testing.assert_close(changed[0, 0, 6, 7, 7], changed[0, 0, 7, 7, 8])
+    flat = torch.full((1, 2, 4, 6, 8), 5.0)
+    torch.testing.assert_close(blur(flat.clone(), share=1.0, rng=seeded()), flat)
+
+
+def test_blur_is_of_a_share_of_the_patches_and_on_where_the_settings_ask() -> None:
+    data = torch.rand(200, 1, 3, 3, 3, generator=seeded())
+    changed = blur(data.clone(), share=0.2, rng=seeded())
+    assert 20 < int((changed != data).flatten(1).any(1).sum()) < 65
+    settings = parse_settings('{"blurred": 1.0}', base=TrainerSettings(), optional_channels=())
+    patch, labels = torch.rand(1, 2, 4, 4, 4), torch.zeros(1, 1, 4, 4, 4)
+    blurred = Stub(settings)._change_contrast({"data": patch.clone(), "target": [labels]})
+    assert not torch.equal(blurred, patch)

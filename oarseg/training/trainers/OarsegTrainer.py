@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from oarseg.errors import InputError
 from oarseg.training.augmentation import light_transforms
-from oarseg.training.contrast import change_windows, resample_tissues
+from oarseg.training.contrast import blur, change_windows, resample_tissues
 from oarseg.training.nnunet_files.checkpoint import only_plain_data, read_checkpoint
 from oarseg.training.partial import PartialLoss, unlabelled_of
 from oarseg.training.repeatable import (
@@ -251,7 +251,7 @@ class OarsegTrainer(nnUNetTrainer):
         return data
 
     def _change_contrast(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Draw other means for some patches' labels, and other windows."""
+        """Draw other means for some patches' labels, other windows, and blur."""
         data: torch.Tensor = batch["data"]
         scaled = frozenset(number for number, _ in self.settings.optional_channels)
         if self.settings.resampled_tissues and not self.label_manager.has_regions:
@@ -266,6 +266,8 @@ class OarsegTrainer(nnUNetTrainer):
         if self.settings.contrast_windows:
             share = self.settings.contrast_windows
             data = change_windows(data, share=share, scaled=scaled, rng=self.dropout_rng)
+        if self.settings.blurred:
+            data = blur(data, share=self.settings.blurred, rng=self.dropout_rng)
         return data
 
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
