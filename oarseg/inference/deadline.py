@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oarseg.imaging.arrays import Image
+from oarseg.imaging.arrays import Half, Image
 from oarseg.inference.configurations.model_parts import ModelPart
 from oarseg.inference.engines.choice import Engines
-from oarseg.inference.engines.protocol import Engine
+from oarseg.inference.engines.protocol import AddsTiles, Engine, run_once
 from oarseg.inference.ensemble import mirror_flips
 from oarseg.inference.preprocessing import NetworkInput, Placement
 from oarseg.inference.region.footprint import BlockMask
@@ -147,7 +149,10 @@ def measure_costs(
     """
     part = _central_tile(net_input, manifest)
     taken = engines.take(mean=joint)
-    timed = [_TimedEngine(engine) for engine in taken]
+    timed = [
+        _TimedAdder(engine) if isinstance(engine, AddsTiles) else _TimedEngine(engine)
+        for engine in taken
+    ]
     total = 0.0
     for again in (False, len(taken) > 1):
         for engine in timed:
@@ -170,18 +175,37 @@ class _TimedEngine:
         self._engine = engine
 
     def __call__(self, tile: Image, /) -> Image:
+        with self._timed(tile):
+            return self._engine(tile)
+
+    @contextmanager
+    def _timed(self, tile: Image) -> Iterator[None]:
         begun = start = time.perf_counter()
         if self.again:
-            self._engine(tile)
+            run_once(self._engine, tile)
             start = time.perf_counter()
-        logits = self._engine(tile)
+        yield
         end = time.perf_counter()
         self.last_s += end - start
         self.all_s += end - begun
-        return logits
 
     def rest(self) -> None:
         self._engine.rest()
+
+
+class _TimedAdder(_TimedEngine):
+    """The same of an engine that adds its tiles itself."""
+
+    def __init__(self, engine: AddsTiles) -> None:
+        super().__init__(engine)
+        self._adder = engine
+
+    def run(self, tile: Image) -> None:
+        self._adder.run(tile)
+
+    def add(self, tile: Image, totals: Sequence[Half], weights: Image, pool: Executor) -> bool:
+        with self._timed(tile):
+            return self._adder.add(tile, totals, weights, pool)
 
 
 def _central_tile(net_input: NetworkInput, manifest: Manifest) -> NetworkInput:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from oarseg.errors import InferenceError
-from oarseg.imaging.arrays import Image
+from oarseg.imaging.arrays import Half, Image
 from oarseg.imaging.volume import Shape
-from oarseg.inference.engines.protocol import Engine
+from oarseg.inference.engines.protocol import AddsTiles, Engine
 from oarseg.inference.preprocessing import NetworkInput
+from oarseg.inference.ring import AddTile
 from oarseg.inference.tiling import Tiling
 from oarseg.model.manifest import Manifest
 
@@ -35,8 +37,8 @@ class TileLogits:
     Attributes:
         start: the tile's first voxel in the padded image.
         first: the number of the first fold, or 0 where the folds are summed.
-        folds: the logits (classes, *patch) of each fold, or their sum; each is valid until the
-            next is asked for.
+        folds: the logits (classes, *patch) of each fold, or their sum, or what adds them to sums
+            (``AddTile``); each is valid until the next is asked for.
     """
 
     start: Shape
@@ -54,6 +56,7 @@ class Ensemble:
         engines: Sequence[Engine],
         *,
         joint: bool = False,
+        adds: bool = False,
     ) -> None:
         """Allocate the tile.
 
@@ -62,11 +65,13 @@ class Ensemble:
             window: the tiles.
             engines: of all folds, in their order.
             joint: give the sum over folds instead of each fold's logits.
+            adds: give what adds a fold's logits to sums, of engines that can.
         """
         self._input = net_input
         self._window = window
         self._engines = engines
         self._joint = joint and answers_of(engines) > 1
+        self._adds = adds
         self._sum: Image | None = None
         self._tile = np.empty((1, net_input.channels, *window.patch), np.float32)
 
@@ -98,7 +103,7 @@ class Ensemble:
         for engine in self._engines:
             for start in starts:
                 self._cut(start)
-                yield TileLogits(start, first, self._logits(engine, start, flips))
+                yield TileLogits(start, first, self._fold_logits(engine, start, flips))
             first += engine.answers
             self._rest(engine)
 
@@ -109,6 +114,19 @@ class Ensemble:
         """Make room for the next engine, if there is another."""
         if len(self._engines) > 1:
             engine.rest()
+
+    def _fold_logits(self, engine: Engine, start: Shape, flips: Sequence[Flip]) -> Iterator[Any]:
+        """Give each fold's logits, or what adds them; a mean over flips is taken here."""
+        if self._adds and not flips and isinstance(engine, AddsTiles):
+            return iter([self._adder(engine, start)])
+        return self._logits(engine, start, flips)
+
+    def _adder(self, engine: AddsTiles, start: Shape) -> AddTile:
+        def add(totals: Sequence[Half], weights: Image, pool: Executor) -> None:
+            if not engine.add(self._tile, totals, weights, pool):
+                raise InferenceError(not_finite(engine.name, start))
+
+        return add
 
     def _logits(self, engine: Engine, start: Shape, flips: Sequence[Flip]) -> Iterator[Image]:
         """Yield each fold's logits, which must be finite."""

@@ -159,11 +159,23 @@ def _add_graph(shape: Shape) -> Any:
 
     totals, tile = op.parameter(shape, Type.f16), op.parameter(shape, Type.f32)
     weights = op.parameter(shape[1:], Type.f32)
+    return Model([weighted_sum(totals, tile, weights)], [totals, tile, weights])
+
+
+def weighted_sum(totals: Any, logits: Any, weights: Any) -> Any:
+    """Build ``half(float(totals) + logits · weights)`` of a graph's values.
+
+    Args:
+        totals: in half precision.
+        logits, weights: in float32; the weights are no constant, or OpenVINO would multiply them
+            into the layer before.
+    """
+    from openvino import opset13 as op
+
     # The maximum changes nothing, but keeps the product apart: fused with the sum it
     # would not be rounded, as nnU-Net's is.
-    product = op.maximum(op.multiply(tile, weights), op.constant(np.finfo(np.float32).min))
-    result = op.convert(op.add(op.convert(totals, "f32"), product), "f16")
-    return Model([result], [totals, tile, weights])
+    product = op.maximum(op.multiply(logits, weights), op.constant(np.finfo(np.float32).min))
+    return op.convert(op.add(op.convert(totals, "f32"), product), "f16")
 
 
 def _divide_graph(shape: Shape) -> Any:

@@ -15,7 +15,7 @@ kernels do the same arithmetic with the same result, about thirty times faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +23,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oarseg.imaging.arrays import Half, Image
 from oarseg.imaging.volume import Shape
 from oarseg.inference.confidence.agreement import WatchSums
 from oarseg.inference.half_precision import HalfArithmetic, consecutive
 from oarseg.inference.tiling import Tiling, gaussian_weights
+
+# Adds a tile to views of its sums, (classes, planes, rows, columns), with weights (*patch).
+AddTile = Callable[[Sequence[Half], Image, Executor], None]
 
 _ROWS = 32
 # Voxels of a block of classes that are added in one call. In smaller ones threads wait for Python
@@ -93,13 +97,13 @@ class Ring:
         self._how = how
         self._watch = watch
 
-    def add(self, folds: Iterable[NDArray[Any]], start: Shape, first: int = 0) -> None:
+    def add(self, folds: Iterable[Image | AddTile], start: Shape, first: int = 0) -> None:
         """Add a tile's logits (classes, *patch): each fold's, or their sum if it is joint.
 
-        Each array is used before the next one is asked for.
+        Each is used before the next one is asked for.
 
         Args:
-            folds: the logits.
+            folds: the logits, or what adds them.
             start: the tile's first voxel in the padded image.
             first: the number of the first of these folds. A tile's fold 0 comes before the
                 others, which may come later.
@@ -116,15 +120,19 @@ class Ring:
             for weight, planes in consecutive(weights, axis=0):
                 weight += self._gaussian[planes]
         for number, logits in enumerate(folds, first):
-            sums = self._logits[number]
+            totals = [self._logits[number, :, part, rows, columns] for part in slots]
+            if callable(logits):
+                logits(totals, self._share, self._pool)
+            else:
+                self._add_logits(totals, logits)
 
-            def add_classes(begin: int, sums: Any = sums, logits: Any = logits) -> None:
-                some = slice(begin, begin + self._classes_at_once)
-                totals = [sums[some, part, rows, columns] for part in slots]
-                self._how.add(totals, logits[some], self._share)
+    def _add_logits(self, totals: Sequence[Half], logits: Image) -> None:
+        def add_classes(begin: int) -> None:
+            some = slice(begin, begin + self._classes_at_once)
+            self._how.add([part[some] for part in totals], logits[some], self._share)
 
-            for _ in self._pool.map(add_classes, range(0, len(logits), self._classes_at_once)):
-                pass
+        for _ in self._pool.map(add_classes, range(0, len(logits), self._classes_at_once)):
+            pass
 
     def finish(self, planes: range) -> Iterator[LogitPlane]:
         """Yield final planes without padding, and clear their slots.

@@ -168,7 +168,7 @@ def stream_planes(
     """
     chosen = _first_folds(engines, effort.folds)
     classes, folds = len(manifest.labels), answers_of(chosen)
-    ensemble = Ensemble(net_input, work.window, chosen, joint=joint)
+    ensemble = Ensemble(net_input, work.window, chosen, joint=joint, adds=True)
     ring = Ring(work.window, classes, folds, joint=joint, pool=pool, how=half_arithmetic())
     turned = mirror_flips(manifest, effort.mirror)
     done = itertools.count(1)
@@ -274,7 +274,7 @@ def _open_host_stages(
         compared = agreement if folds > 1 and not joint else None
         watch = None if compared is None else compared.watch(place, work.mask, pool)
         yield Stages(
-            Ensemble(net_input, window, engines, joint=joint),
+            Ensemble(net_input, window, engines, joint=joint, adds=True),
             Ring(window, classes, folds, joint=joint, pool=pool, how=how, watch=watch),
             Painter(place, manifest, labels, mask=work.mask, pool=pool, chances=chances),
         )

@@ -17,7 +17,7 @@ from oarseg.errors import ResourceError
 from oarseg.inference.device.faults import device_faults
 from oarseg.inference.device.gpu import Gpu
 from oarseg.inference.device.hosted_engine import HostedEngine
-from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
+from oarseg.inference.engines.buffers import allocate_logits, allocate_sums, allocate_tile
 from oarseg.inference.engines.cuda import open_cuda
 from oarseg.inference.engines.cuda_choice import (
     CudaForm,
@@ -28,7 +28,9 @@ from oarseg.inference.engines.cuda_choice import (
 from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
-from oarseg.inference.engines.protocol import Engine
+from oarseg.inference.engines.openvino_sums import OpenVinoSums
+from oarseg.inference.engines.protocol import Engine, run_once
+from oarseg.inference.half_precision import openvino_rounds
 from oarseg.model.bundle import Bundle
 from oarseg.model.entries.networks import Arithmetic, ModelFile, Precision
 from oarseg.model.manifest import Exactness, Manifest
@@ -243,10 +245,10 @@ def _activation_bytes(engines: Engines, manifest: Manifest, *, mean: bool) -> in
     first, *_ = engines.take(mean=mean)
     with PeakWatch(every_s=0.001) as watch:
         if engines.gpu is None:
-            first(allocate_tile(manifest))
+            run_once(first, allocate_tile(manifest))
         else:
             with engines.gpu.stream:
-                first(allocate_tile(manifest, engines.gpu.xp))
+                run_once(first, allocate_tile(manifest, engines.gpu.xp))
     first.rest()
     return max(0, round((watch.mib - resident_mib()) * 2**20))
 
@@ -329,20 +331,35 @@ def _open_openvino(
     A graph that gives each fold's logits takes as long as folds that take turns, and more memory:
     it writes to as many arrays of logits as there are folds, and they write to one.
     """
-    tile, logits = allocate_tile(bundle.manifest), allocate_logits(bundle.manifest)
+    open_files = _opener(bundle.manifest, threads, precision)
 
-    def open_form(folds: int, mean: bool) -> list[OpenVinoEngine]:
+    def open_form(folds: int, mean: bool) -> list[Engine]:
         groups = [paths[:folds]] if mean else [[path] for path in paths[:folds]]
-        return [
-            OpenVinoEngine(files, tile, logits, threads=threads, mean=mean, precision=precision)
-            for files in groups
-        ]
+        return [open_files(files) for files in groups]
 
     networks = Networks(len(paths), open_form)
     networks.take(len(paths), mean=mean)
     measured = precision == "f32" or is_measured_in_bf16(bundle.manifest)
     choice = DeviceChoice("cpu", "openvino", reason, _NAMES[precision])
     return Engines(choice, networks, measured=measured)
+
+
+def _opener(
+    manifest: Manifest, threads: int, precision: Arithmetic
+) -> Callable[[Sequence[Path]], Engine]:
+    """Return what opens folds, or the mean of several, on OpenVINO with common buffers.
+
+    Where OpenVINO rounds as nnU-Net does, the networks add up their tiles themselves.
+    """
+    tile, logits = allocate_tile(manifest), allocate_logits(manifest)
+    if not openvino_rounds():
+        return lambda files: OpenVinoEngine(
+            files, tile, logits, threads=threads, mean=True, precision=precision
+        )
+    sums = allocate_sums(manifest)
+    return lambda files: OpenVinoSums(
+        files, tile, logits, sums, threads=threads, precision=precision
+    )
 
 
 def _open_cuda(bundle: Bundle, form: CudaForm, threads: int, *, mean: bool) -> Engines:

@@ -55,12 +55,8 @@ class OpenVinoEngine:
 
         self.name = names_of(paths)
         self.answers = 1 if mean else len(paths)
-        core = openvino.Core()
-        model = _join_models([_read_model(core, path, tile, logits[:1]) for path in paths], mean)
-        try:
-            self._compiled = core.compile_model(model, "CPU", _settings(threads, precision))
-        except RuntimeError as error:
-            raise unusable(self.name, error) from error
+        graph = join_files(paths, tile, logits, mean=mean)
+        self._compiled = compile_graph(graph, self.name, threads, precision)
         self._request = self._compiled.create_infer_request()
         self._logits = logits
         self._tensor = openvino.Tensor
@@ -77,17 +73,57 @@ class OpenVinoEngine:
     def __call__(self, tile: Image) -> Image:
         """See ``Engine``."""
         self._request.set_input_tensor(0, self._tensor(tile, shared_memory=True))
-        try:
-            self._request.infer()
-        except RuntimeError as error:
-            raise DeviceError(
-                f"{self.name}: OpenVINO stopped: {first_line(error)}; give the process more memory"
-            ) from error
+        infer(self._request, self.name)
         return self._logits
 
     def rest(self) -> None:
         """See ``Engine``."""
         self._compiled.release_memory()
+
+
+def join_files(paths: Sequence[Path], tile: Image, logits: Image, *, mean: bool) -> Any:
+    """Read folds and join them in one graph, whose outputs are pieces of a few classes.
+
+    Args:
+        paths: the folds' files.
+        tile, logits: what they take and give.
+        mean: give the folds' mean.
+
+    Raises:
+        WeightsError: a file cannot be loaded, or does not fit.
+    """
+    import openvino
+
+    core = openvino.Core()
+    return _join_models([_read_model(core, path, tile, logits[:1]) for path in paths], mean)
+
+
+def compile_graph(graph: Any, name: str, threads: int, precision: Arithmetic) -> Any:
+    """Compile a graph for this CPU.
+
+    Raises:
+        WeightsError: OpenVINO cannot; the message has the name.
+    """
+    import openvino
+
+    try:
+        return openvino.Core().compile_model(graph, "CPU", _settings(threads, precision))
+    except RuntimeError as error:
+        raise unusable(name, error) from error
+
+
+def infer(request: Any, name: str) -> None:
+    """Run a request.
+
+    Raises:
+        DeviceError: OpenVINO stopped; the message has the name.
+    """
+    try:
+        request.infer()
+    except RuntimeError as error:
+        raise DeviceError(
+            f"{name}: OpenVINO stopped: {first_line(error)}; give the process more memory"
+        ) from error
 
 
 def openvino_fault() -> str | None:

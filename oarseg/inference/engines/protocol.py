@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from oarseg.errors import WeightsError
-from oarseg.imaging.arrays import Image
+from oarseg.imaging.arrays import Half, Image
 from oarseg.model.network import INPUT as INPUT
 from oarseg.model.network import OUTPUT as OUTPUT
 
@@ -33,6 +34,36 @@ class Engine(Protocol):
 
     def rest(self) -> None:
         """Free what the network needs only while it runs, as another engine runs next."""
+
+
+@runtime_checkable
+class AddsTiles(Engine, Protocol):
+    """An engine that can add its logits to sums itself."""
+
+    def run(self, tile: Image) -> None:
+        """Compute what ``add`` does, for its time and memory, and add it to nothing."""
+
+    def add(self, tile: Image, totals: Sequence[Half], weights: Image, pool: Executor) -> bool:
+        """Compute ``totals = half(float(totals) + logits · weights)``, rounded as in nnU-Net.
+
+        Args:
+            tile: (1, channels, *patch).
+            totals: (classes, planes, rows, columns) each, which follow one another along the
+                planes.
+            weights: (*patch), float32.
+            pool: copies pieces concurrently.
+
+        Returns:
+            Whether all logits are finite. If not, the totals are spoilt.
+        """
+
+
+def run_once(engine: Engine, tile: Any) -> None:
+    """Run an engine as a case would, and forget the answer."""
+    if isinstance(engine, AddsTiles):
+        engine.run(tile)
+    else:
+        engine(tile)
 
 
 def check_interface(path: Path, found: dict[str, str], tile: Any, logits: Any) -> None:
