@@ -153,21 +153,25 @@ weights: .venv/dev.stamp
 	nnUNet_n_proc_DA=1 nice -n 19 $(BIN)/python bench/weights.py build/weights --start weights $(WEIGHTS)
 
 # The shipped ensemble: three networks of one training on phantoms of levels 0 and 2 (the ends of its
-# schedules, bench/weights.json), no patient anywhere. It began with fold 0 of the ensemble in START,
-# so that one made again from the shipped weights is another, further trained one. Takes an hour on
-# two cores with matrix units, several without; killed, it goes on where it was.
+# schedules, bench/weights.json), no patient anywhere. It began with the last network of the ensemble
+# in START, so that one made again from the shipped weights is another, further trained one, and it
+# should name the round after (ROUND), whose phantoms are new. Takes an hour on two cores in
+# bfloat16; killed, it goes on where it was.
 WORK := build/shipped-weights
 START := weights
+ROUND := 1
+BIASED := $(WORK)/biased
 shipped-weights: .venv/dev.stamp
 	nnUNet_n_proc_DA=1 $(BIN)/python bench/weights.py $(WORK) --start $(START) --rounds 1 \
-		--cases 40 --validation 4
-	$(BIN)/python bench/postprocessing.py $(WORK)
-	$(BIN)/oarseg export $(WORK)/best/OarsegTrainer__oarsegSmall__3d_fullres --out weights \
+		--first-round $(ROUND) --cases 40 --validation 4
+	$(BIN)/python bench/class_biases.py $(WORK)
+	$(BIN)/python bench/postprocessing.py $(BIASED)
+	$(BIN)/oarseg export $(BIASED)/best/OarsegTrainer__oarsegSmall__3d_fullres --out weights \
 		--folds 0 1 2 --preprocessed $(WORK)/preprocessed/oarsegSmall_3d_fullres \
-		--postprocessing $(WORK)/postprocessing/predicted/postprocessing.json \
+		--postprocessing $(BIASED)/postprocessing/predicted/postprocessing.json \
 		--title 'HaN-Seg phantom ensemble' --name phantom \
 		--warning 'NOT FOR CLINICAL USE: trained on synthetic images only, not on patients.' \
-		--training '80 phantoms (oarseg phantom, levels 0 and 2), after 64 of level 0; no patient data' \
+		--training '80 phantoms (oarseg phantom, levels 0 and 2), after 144 others; no patient data' \
 		--licence Apache-2.0
 
 # Exactly what the two images hold: the base and an extra, for their Python and glibc; and what of

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from templates import PLACES
 
-from weights import Job, Reached, measure, oarseg, write_templates
+from weights import Job, Reached, make_phantoms, measure, write_templates
 
 # First seed and number of cases by set.
 HELD_OUT = {"level0": (0, 300, 10), "level2": (2, 6000, 20)}
@@ -83,14 +83,8 @@ def table(bars: Iterator[Bar]) -> Iterator[str]:
 def make_held_out(job: Job) -> None:
     """Make the phantoms that are not there yet, and the templates."""
     sets = job.root / "sets"
-    sets.mkdir(parents=True, exist_ok=True)
     for name, (level, seed, cases) in HELD_OUT.items():
-        if not (sets / f"{name}.done").is_file():
-            oarseg(
-                "phantom", sets / name, "--seed", seed, "--cases", cases, "--layout", "platform",
-                "--randomise", level, "--workers", job.workers, log=job.root / "job.log",
-            )  # fmt: skip
-            (sets / f"{name}.done").touch()
+        make_phantoms(job, name, level=level, seed=seed, cases=cases)
     if job.templates and not (sets / "templates").is_dir():
         write_templates(job.templates, sets / "templates")
 

@@ -77,6 +77,7 @@ class Job:
         settings: of the trainer, JSON.
         device: ``cpu`` or ``cuda``.
         workers: processes that make and prepare phantoms.
+        first: number of the first round; a round's number draws its phantoms.
     """
 
     root: Path
@@ -87,6 +88,7 @@ class Job:
     settings: str
     device: str
     workers: int
+    first: int = 0
 
     def round_folder(self, number: int) -> Path:
         """Return a round's folder."""
@@ -94,7 +96,7 @@ class Job:
 
     def last_checkpoint(self, number: int) -> Path | None:
         """Return the checkpoint from which a round begins."""
-        if number:
+        if number > self.first:
             return self.round_folder(number - 1) / "checkpoint.pth"
         return self.root / "start.pth" if self.start else None
 
@@ -137,7 +139,7 @@ def time_steps() -> dict[str, float]:
 
 def run_rounds(job: Job, rounds: int) -> None:
     """Run the rounds that are not finished."""
-    for number in range(rounds):
+    for number in range(job.first, job.first + rounds):
         if not (job.round_folder(number) / "checkpoint.pth").is_file():
             run_round(job, number)
 
@@ -150,6 +152,9 @@ def parse_arguments() -> tuple[Job, int]:
     parser.add_argument(
         "--start", type=Path, help="weights folder or checkpoint to begin with (default: none)"
     )
+    parser.add_argument(
+        "--first-round", type=int, default=0, help="its number: rounds before it had other phantoms"
+    )
     parser.add_argument("--cases", type=int, default=32, help="phantoms a level and round")
     parser.add_argument("--validation", type=int, default=5, help="phantoms a level")
     parser.add_argument("--templates", type=Path, help="folder of the CT and T1 templates")
@@ -161,7 +166,7 @@ def parse_arguments() -> tuple[Job, int]:
     settings = json.dumps(usual | json.loads(told.settings))
     job = Job(
         told.root, told.start, told.cases, told.validation, told.templates, settings,
-        told.device, told.workers,
+        told.device, told.workers, told.first_round,
     )  # fmt: skip
     return job, told.rounds
 
@@ -182,10 +187,10 @@ def command(*arguments: object) -> list[str]:
 
 
 def write_start(given: Path, out: Path) -> None:
-    """Write a checkpoint with the weights of a checkpoint or of a weights folder's first fold.
+    """Write a checkpoint with the weights of a checkpoint or of a weights folder's last fold.
 
-    An ONNX file of ours keeps the parameters' names. It lacks the outputs of deep supervision,
-    which are drawn anew.
+    Of the folds that this job makes the last one is the end of the training. An ONNX file of ours
+    keeps the parameters' names. It lacks the outputs of deep supervision, which are drawn anew.
     """
     if given.is_file():
         shutil.copy(given, out)
@@ -196,7 +201,7 @@ def write_start(given: Path, out: Path) -> None:
 
     network = untrained_network()
     parameters = network.state_dict()
-    file = sorted(given.glob("*fp32.onnx"))[0]
+    file = sorted(given.glob("*fp32.onnx"))[-1]
     for tensor in onnx.load(str(file)).graph.initializer:
         if tensor.name in parameters:  # copied in place: a parameter has several names
             parameters[tensor.name].copy_(torch.from_numpy(numpy_helper.to_array(tensor).copy()))
@@ -221,18 +226,24 @@ def untrained_network() -> Any:
 def make_sets(job: Job) -> None:
     """Make the validation sets that are not there yet."""
     sets = job.root / "sets"
-    sets.mkdir(exist_ok=True)
     for name, (level, seed) in VALIDATION.items():
-        if not (sets / f"{name}.done").is_file():
-            oarseg(
-                "phantom", sets / name, "--seed", seed, "--cases", job.validation,
-                "--layout", "platform", "--randomise", level, "--workers", job.workers,
-                log=job.root / "job.log",
-            )  # fmt: skip
-            (sets / f"{name}.done").touch()
+        make_phantoms(job, name, level=level, seed=seed, cases=job.validation)
     if job.templates and not (sets / "templates.done").is_file():
         write_templates(job.templates, sets / "templates")
         (sets / "templates.done").touch()
+
+
+def make_phantoms(job: Job, name: str, *, level: int, seed: int, cases: int) -> None:
+    """Make a set of phantoms in the job's folder, unless it is there."""
+    done = job.root / "sets" / f"{name}.done"
+    if done.is_file():
+        return
+    done.parent.mkdir(parents=True, exist_ok=True)
+    oarseg(
+        "phantom", done.with_suffix(""), "--seed", seed, "--cases", cases, "--layout", "platform",
+        "--randomise", level, "--workers", job.workers, log=job.root / "job.log",
+    )  # fmt: skip
+    done.touch()
 
 
 def write_templates(templates: Path, out: Path) -> None:

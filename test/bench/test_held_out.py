@@ -100,12 +100,14 @@ def test_seeds_are_neither_trained_on_(held_out: ModuleType) -> None:
 def test_phantoms_are_made_once_by_commands_that_oarseg_takes(
     held_out: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import weights
+
     made: list[int] = []
 
     def parse(*arguments: object, log: Path) -> None:
         made.append(build_parser().parse_args([str(a) for a in arguments]).cases)
 
-    monkeypatch.setattr(held_out, "oarseg", parse)
+    monkeypatch.setattr(weights, "oarseg", parse)
     job = held_out.Job(tmp_path, None, 0, 0, None, "{}", "cpu", 1)
     held_out.make_held_out(job)
     held_out.make_held_out(job)

@@ -28,14 +28,14 @@ def weights(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_the_start_is_the_shipped_network(weights: ModuleType, tmp_path: Path) -> None:
+def test_the_start_is_the_last_of_the_shipped_networks(weights: ModuleType, tmp_path: Path) -> None:
     weights.write_start(ROOT / "weights", tmp_path / "start.pth")
     network = weights.untrained_network()
     load_weights(network, read_checkpoint(tmp_path / "start.pth"))
     network.eval()
     network.decoder.deep_supervision = False
     patch = np.random.default_rng(0).standard_normal((1, 2, 32, 64, 64)).astype(np.float32)
-    shipped = onnxruntime.InferenceSession(str(ROOT / "weights" / "phantom_fold_0_fp32.onnx"))
+    shipped = onnxruntime.InferenceSession(str(ROOT / "weights" / "phantom_fold_2_fp32.onnx"))
     expected = shipped.run(None, {shipped.get_inputs()[0].name: patch})[0]
     with torch.no_grad():
         found = network(torch.from_numpy(patch)).numpy()
@@ -99,6 +99,18 @@ def test_finished_rounds_are_not_run_again(
     weights.run_rounds(job, 3)
     assert ran == [1, 2]
     assert job.last_checkpoint(1) == done
+
+
+def test_a_job_may_begin_with_phantoms_that_its_start_has_not_seen(
+    weights: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = weights.Job(tmp_path, tmp_path / "given", 2, 1, None, "{}", "cpu", 1, first=4)
+    ran: list[int] = []
+    monkeypatch.setattr(weights, "run_round", lambda _job, number: ran.append(number))
+    weights.run_rounds(job, 2)
+    assert ran == [4, 5]
+    assert job.last_checkpoint(4) == tmp_path / "start.pth"
+    assert job.last_checkpoint(5) == job.round_folder(4) / "checkpoint.pth"
 
 
 def test_its_commands_are_ones_that_oarseg_takes(
