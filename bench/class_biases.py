@@ -79,7 +79,7 @@ def structure_names() -> list[str]:
 def collect(truth: Labels, organs: Sequence[NDArray[Any]]) -> Voxels:
     """Take the voxels that may be an organ's from the probabilities (z, y, x) of all organs."""
     flat = truth.ravel()
-    chances = np.stack([organ.ravel() for organ in organs]).astype(np.float32)
+    chances = np.stack([organ.ravel() for organ in organs]).astype(np.float32, copy=False)
     where = np.flatnonzero((chances.max(0) >= LEAST_PROBABILITY) | (flat > 0))
     kept = chances[:, where]
     every = np.concatenate([1 - kept.sum(0, keepdims=True), kept])

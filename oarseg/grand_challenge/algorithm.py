@@ -118,7 +118,12 @@ def forecast_bytes(bundle: Bundle, rules: Challenge, extent: LargestImage) -> in
     """Forecast the peak of memory for the largest image, the process's own included."""
     manifest = bundle.manifest
     grid = Grid(extent.shape, extent.spacing_mm)
-    engines = choice.open_engines(bundle, exactness=manifest.run.precision or "exact", device="cpu")
+    engines = choice.open_engines(
+        bundle,
+        exactness=manifest.run.precision or "exact",
+        device="cpu",
+        mirroring=manifest.run.mirroring is not False,
+    )
     activations = choice.activation_bytes(engines, manifest)
     others = [_grid(socket, grid) for socket in rules.sockets if not socket.reference]
     registered = [

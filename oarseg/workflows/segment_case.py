@@ -200,7 +200,11 @@ def _predict_labels(
             raise
         notes.warn(gpu_failed(str(error)))
         engines = choice.open_engines(
-            run.weights, exactness=run.precision, device="cpu", threads=run.threads
+            run.weights,
+            exactness=run.precision,
+            device="cpu",
+            threads=run.threads,
+            mirroring=run.mirroring,
         )
     notes.sums = place_sums(prepared.size.without_images(), engines, run)
     return _predict_labels(case, prepared, run, notes, engines, deadline, output)

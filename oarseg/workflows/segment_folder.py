@@ -79,7 +79,11 @@ class OpenNetworks:
         """Open them on a device, in place of those that are open."""
         self.engines, self.on_cpu = None, device == "cpu"
         self.engines = choice.open_engines(
-            run.weights, exactness=run.precision, device=device, threads=run.settings.threads
+            run.weights,
+            exactness=run.precision,
+            device=device,
+            threads=run.settings.threads,
+            mirroring=run.mirroring,
         )
         self.activations = choice.activation_bytes(
             self.engines, run.weights.manifest, mean=run.precision == "fast"

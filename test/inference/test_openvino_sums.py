@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +18,20 @@ from oarseg.errors import InferenceError, WeightsError
 from oarseg.inference import deadline
 from oarseg.inference.engines import choice
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
-from oarseg.inference.engines.openvino_sums import OpenVinoSums
+from oarseg.inference.engines.openvino_sums import OpenVinoSums, graph_rounds
 from oarseg.inference.engines.protocol import AddsTiles, run_once
 from oarseg.inference.ensemble import Ensemble
-from oarseg.inference.half_precision import PlainArithmetic, openvino_rounds
+from oarseg.inference.half_precision import PlainArithmetic
 from oarseg.inference.tiling import gaussian_weights
 from oarseg.model import bundle
 from oarseg.model.entries.networks import Arithmetic
+from oarseg.model.manifest import Exactness
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (32, 64, 64)
 SMALL = (4, 6, 8)
 pytestmark = pytest.mark.skipif(
-    not openvino_rounds(), reason="OpenVINO rounds otherwise on this CPU"
+    not graph_rounds("f32"), reason="OpenVINO rounds otherwise on this CPU"
 )
 
 
@@ -148,13 +152,59 @@ def test_cases_are_added_by_the_networks_and_their_engines_share_the_sums() -> N
     taken = engines.take()
     assert len(taken) == 3
     assert all(isinstance(engine, AddsTiles) for engine in taken)
-    assert len({id(engine._before) for engine in taken}) == 1  # type: ignore[attr-defined]
+    buffers = {id(engine._graph()._before) for engine in taken if isinstance(engine, OpenVinoSums)}
+    assert len(buffers) == 1
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_networks_whose_flips_are_averaged_give_logits(precision: Exactness) -> None:
+    shipped = bundle.load_bundle(ROOT / "weights")
+    turned = replace(shipped, manifest=replace(shipped.manifest, mirror_axes=(1,)))
+
+    def adds(weights: bundle.Bundle, *, mirroring: bool) -> bool:
+        opened = choice.open_engines(
+            weights, exactness=precision, device="cpu", threads=1, mirroring=mirroring
+        )
+        return all(isinstance(engine, AddsTiles) for engine in opened.take())
+
+    assert adds(shipped, mirroring=True)
+    assert adds(turned, mirroring=False)
+    assert not adds(turned, mirroring=True)
+
+
+def test_weights_that_were_given_may_go(tmp_path: Path) -> None:
+    """A deadline's measurement frees the ring whose weights they were, and runs once more."""
+    write_pointwise(tmp_path / "a.onnx", SMALL, (1.0, 2.0, 0.5))
+    engine, tile = opened([tmp_path / "a.onnx"], SMALL, 3)
+    weights = np.ones(SMALL, np.float32)
+    gone = weakref.ref(weights)
+    with ThreadPoolExecutor(1) as pool:
+        engine.add(tile, views(ring(SMALL, 3), SMALL, 1), weights, pool)
+        del weights
+        gc.collect()
+        assert gone() is not None  # OpenVINO would read what is no longer there
+        engine.run(tile)
+        engine.add(tile, views(ring(SMALL, 3), SMALL, 1), np.ones(SMALL, np.float32), pool)
+    gc.collect()
+    assert gone() is None
+
+
+def test_only_one_graph_is_there_at_a_time(tmp_path: Path) -> None:
+    write_pointwise(tmp_path / "a.onnx", SMALL, (1.0, 2.0, 0.5))
+    engine, tile = opened([tmp_path / "a.onnx"], SMALL, 3)
+    sums, logits = engine._sums, engine._logits
+    assert (sums is None, logits is None) == (False, True)
+    engine(tile)
+    assert (engine._sums is None, engine._logits is None) == (True, False)
+    engine.rest()
+    engine.run(tile)
+    assert (engine._sums is None, engine._logits is None) == (False, True)
 
 
 def test_where_openvino_rounds_otherwise_logits_are_added_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(choice, "openvino_rounds", lambda: False)
+    monkeypatch.setattr(choice, "graph_rounds", lambda _: False)
     engines = choice.open_engines(bundle.load_bundle(ROOT / "weights"), device="cpu", threads=2)
     assert not any(isinstance(engine, AddsTiles) for engine in engines.take())
 

@@ -29,10 +29,14 @@ def allocate_logits(manifest: Manifest, answers: int = 1, xp: ModuleType = np) -
 def allocate_sums(manifest: Manifest) -> tuple[Half, Half]:
     """Allocate a tile's sums before and after it, (1, classes, *patch) in half precision.
 
+    Their pages are there at once, as a forecast looks at the process before they are used.
+
     Raises:
         ResourceError: memory does not do.
     """
     before, after = (_allocate(1, len(manifest.labels), manifest, np, np.float16) for _ in range(2))
+    before.fill(0)
+    after.fill(0)
     return before, after
 
 

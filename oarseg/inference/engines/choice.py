@@ -28,9 +28,8 @@ from oarseg.inference.engines.cuda_choice import (
 from oarseg.inference.engines.forms import Networks, separate_networks
 from oarseg.inference.engines.onnx_runtime import NoCudaError, OnnxEngine
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16, openvino_fault
-from oarseg.inference.engines.openvino_sums import OpenVinoSums
+from oarseg.inference.engines.openvino_sums import OpenVinoSums, graph_rounds
 from oarseg.inference.engines.protocol import Engine, run_once
-from oarseg.inference.half_precision import openvino_rounds
 from oarseg.model.bundle import Bundle
 from oarseg.model.entries.networks import Arithmetic, ModelFile, Precision
 from oarseg.model.manifest import Exactness, Manifest
@@ -141,6 +140,7 @@ def open_engines(
     backend: Backend = "auto",
     threads: int = 0,
     mean: bool | None = None,
+    mirroring: bool = False,
 ) -> Engines:
     """Load every fold of each of a model's configurations onto the best device available.
 
@@ -154,6 +154,8 @@ def open_engines(
         backend: the library, for tests and comparisons; ``auto`` takes the fastest.
         threads: CPU threads; 0 takes all that this process may use.
         mean: open the form of the folds' mean first; None does so if the run is to be fast.
+        mirroring: logits will be averaged over the flips that the model allows, so that networks
+            cannot add them up themselves.
 
     Raises:
         ResourceError: ``cuda`` was requested and does not work.
@@ -163,7 +165,16 @@ def open_engines(
     mean = exactness == "fast" if mean is None else mean
     threads = threads or available_cpus()
     return _open_configurations(
-        bundle, lambda part: _open_configuration(part, exactness, device, backend, threads, mean)
+        bundle,
+        lambda part: _open_configuration(
+            part,
+            exactness,
+            device,
+            backend,
+            threads,
+            mean,
+            adds=not (mirroring and part.manifest.mirror_axes),
+        ),
     )
 
 
@@ -191,8 +202,10 @@ def _open_configuration(
     backend: Backend,
     threads: int,
     mean: bool,
+    *,
+    adds: bool,
 ) -> Engines:
-    """Load one configuration's folds; see ``open_engines``."""
+    """Load one configuration's folds, which add up their tiles where they can, if asked to."""
     reason = "the CPU was asked for"
     if device != "cpu" and backend in ("auto", "cuda"):
         form = choose_form(bundle.manifest, exactness)
@@ -205,7 +218,7 @@ def _open_configuration(
                     "pass the GPU to the container or use --device cpu"
                 ) from why
             reason = f"no GPU: {why}"
-    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason, mean=mean))
+    return _log_choice(_open_cpu(bundle, exactness, backend, threads, reason, mean=mean, adds=adds))
 
 
 def open_reference(bundle: Bundle, *, threads: int) -> Engines:
@@ -292,6 +305,7 @@ def _open_cpu(
     reason: str,
     *,
     mean: bool,
+    adds: bool,
 ) -> Engines:
     paths = bundle.paths(_precision(bundle, "fp32"))
     reason = f"{reason}; {threads} thread(s)"
@@ -299,7 +313,7 @@ def _open_cpu(
     if backend in ("auto", "openvino") and against is None:
         precision = fast_arithmetic(bundle.manifest) if exactness == "fast" else "f32"
         reason = f"{reason}; {precision}"
-        return _open_openvino(bundle, paths, threads, precision, reason, mean=mean)
+        return _open_openvino(bundle, paths, threads, precision, reason, mean=mean, adds=adds)
     if against:
         reason += f"; {against}"
     tile, logits = allocate_tile(bundle.manifest), allocate_logits(bundle.manifest)
@@ -325,13 +339,13 @@ def _open_openvino(
     reason: str,
     *,
     mean: bool,
+    adds: bool,
 ) -> Engines:
     """Open the folds apart, or, where one sum of all is enough, in one graph of their mean.
 
-    A graph that gives each fold's logits takes as long as folds that take turns, and more memory:
-    it writes to as many arrays of logits as there are folds, and they write to one.
+    A graph of all folds apart takes as long as folds that take turns, and more memory.
     """
-    open_files = _opener(bundle.manifest, threads, precision)
+    open_files = _opener(bundle.manifest, threads, precision, adds=adds)
 
     def open_form(folds: int, mean: bool) -> list[Engine]:
         groups = [paths[:folds]] if mean else [[path] for path in paths[:folds]]
@@ -345,14 +359,14 @@ def _open_openvino(
 
 
 def _opener(
-    manifest: Manifest, threads: int, precision: Arithmetic
+    manifest: Manifest, threads: int, precision: Arithmetic, *, adds: bool
 ) -> Callable[[Sequence[Path]], Engine]:
     """Return what opens folds, or the mean of several, on OpenVINO with common buffers.
 
-    Where OpenVINO rounds as nnU-Net does, the networks add up their tiles themselves.
+    Where OpenVINO rounds as nnU-Net does, the networks add up their tiles themselves if asked to.
     """
     tile, logits = allocate_tile(manifest), allocate_logits(manifest)
-    if not openvino_rounds():
+    if not adds or not graph_rounds(precision):
         return lambda files: OpenVinoEngine(
             files, tile, logits, threads=threads, mean=True, precision=precision
         )

@@ -183,7 +183,7 @@ def _join_models(models: Sequence[Any], mean: bool) -> Any:
     """Split the classes of models that take the same image, and join these in one model."""
     from openvino import Model
 
-    split = [_split_classes(model) for model in models]
+    split = [split_classes(model) for model in models]
     # Pieces of a mean have to fit each other.
     alike = len({len(model.outputs) for model in split}) == 1
     used = split if alike else models
@@ -208,7 +208,7 @@ def _mean(pieces: Sequence[Any]) -> Any:
     return op.multiply(total, op.constant(np.float32(1 / len(pieces)))).output(0)
 
 
-def _split_classes(model: Any) -> Any:
+def split_classes(model: Any) -> Any:
     """Split the last convolution of a model into several outputs of a few classes each.
 
     Every class is computed as before, to the bit. A model that does not end in a convolution with

@@ -145,6 +145,7 @@ class Computation:
             device="cpu",
             threads=run.threads,
             mean=self.notes.sums.joint,
+            mirroring=run.mirroring,
         )
         proven = self.prove(fast, exact=engines)
         return None if proven is engines else proven
@@ -164,7 +165,9 @@ class Computation:
         if engines.choice.device == "cuda":
             return self._prove_on_gpu(engines)
         run = self.run
-        exact = exact or choice.open_engines(run.weights, device="cpu", threads=run.threads)
+        exact = exact or choice.open_engines(
+            run.weights, device="cpu", threads=run.threads, mirroring=run.mirroring
+        )
         return engines if self._agrees(engines, exact) else exact
 
     def _prove_on_gpu(self, engines: Engines) -> Engines:

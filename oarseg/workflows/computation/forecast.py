@@ -100,7 +100,7 @@ def _sums_bytes(pairs: Sequence[Placed], *, joint: bool) -> int:
 
 
 def _buffer_bytes(place: Placement, manifest: Manifest, *, joint: bool) -> int:
-    # The engines allocated their own tile of logits when they were opened.
+    # The engines have their own tile of logits, or of sums, since they were opened and run once.
     folds = len(manifest.folds)
     tiles = 1 if (joint and folds > 1) or manifest.mirror_axes else 0
     sums = 1 if joint else folds
