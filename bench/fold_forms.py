@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from oarseg.imaging.arrays import Image
 from oarseg.inference import streaming
-from oarseg.inference.engines.buffers import allocate_logits, allocate_tile
+from oarseg.inference.engines.buffers import allocate_logits, allocate_sums, allocate_tile
 from oarseg.inference.engines.openvino import OpenVinoEngine, has_bf16
+from oarseg.inference.engines.openvino_sums import OpenVinoSums
 from oarseg.inference.engines.protocol import Engine
 from oarseg.model import bundle
 from oarseg.model.bundle import Bundle
@@ -39,6 +40,8 @@ from oarseg.system.cpus import available_cpus
 from oarseg.system.usage import peak_mib
 
 BEFORE, ROWS, APART, MEAN = "tile by tile", "row by row", "one graph, apart", "one graph, mean"
+# The networks add up their tiles themselves: what the product runs.
+ROWS_ADD, MEAN_ADDS = "row by row, added within", "one graph, mean, added within"
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,11 @@ def measure(arguments: argparse.Namespace) -> dict[tuple[Arithmetic, str], list[
     """
     manifest = bundle.load_bundle(arguments.weights).manifest
     network, body, _ = prepared(PhantomSpec(arguments.seed, arguments.size), manifest)
-    kinds: list[tuple[Arithmetic, str]] = [("f32", form) for form in (BEFORE, ROWS, APART)]
+    kinds: list[tuple[Arithmetic, str]] = [
+        ("f32", form) for form in (BEFORE, ROWS, APART, ROWS_ADD)
+    ]
     if has_bf16():
-        kinds += [("bf16", form) for form in (BEFORE, MEAN)]
+        kinds += [("bf16", form) for form in (BEFORE, MEAN, MEAN_ADDS)]
     found: dict[tuple[Arithmetic, str], list[Run]] = {kind: [] for kind in kinds}
     for number in range(arguments.rounds):
         for precision, form in kinds:
@@ -177,6 +182,13 @@ def open_form(task: Task, weights: Bundle) -> Sequence[Engine]:
     tile = allocate_tile(manifest)
     answers = len(paths) if task.form == APART else 1
     logits = allocate_logits(manifest, answers)
+
+    if task.form in (ROWS_ADD, MEAN_ADDS):
+        sums = allocate_sums(manifest)
+        return [
+            OpenVinoSums(files, tile, logits, sums, threads=task.threads, precision=task.precision)
+            for files in ([paths] if task.form == MEAN_ADDS else [[path] for path in paths])
+        ]
 
     def engine(files: Sequence[Path]) -> OpenVinoEngine:
         return OpenVinoEngine(
