@@ -60,22 +60,36 @@ def ring(patch: Sequence[int], classes: int) -> NDArray[np.float16]:
 
 
 def check_equal(
-    engine: OpenVinoSums, tile: NDArray[np.float32], patch: Sequence[int], classes: int
+    engine: OpenVinoSums,
+    tile: NDArray[np.float32],
+    patch: Sequence[int],
+    classes: int,
+    *,
+    step: float = 0.0,
 ) -> None:
-    """Twice, as buffers are used again, beside the reference on the logits."""
+    """Twice, as buffers are used again, beside the reference on the logits.
+
+    Args:
+        step: of the logits, by which both graphs may differ.
+    """
     weights = gaussian_weights(tuple(patch)).astype(np.float32)
     found = ring(patch, classes)
     expected = found.copy()
     with ThreadPoolExecutor(2) as pool:
         for slot in (1, 3):
             assert engine.add(tile, views(found, patch, slot), weights, pool)
-            PlainArithmetic().add(views(expected, patch, slot), engine(tile)[0], weights)
-    assert np.array_equal(found, expected)
+            logits = engine(tile)[0]
+            PlainArithmetic().add(views(expected, patch, slot), logits, weights)
+    if step:
+        most = 2 * step * float(np.abs(logits).max())
+        assert np.allclose(found.astype(float), expected.astype(float), rtol=2**-10, atol=most)
+    else:
+        assert np.array_equal(found, expected)
     assert not np.array_equal(found, ring(patch, classes))
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
-def test_the_sums_of_shipped_networks_are_nnunets_to_the_bit(precision: Arithmetic) -> None:
+def test_the_sums_of_shipped_networks_are_nnunets(precision: Arithmetic) -> None:
     if precision == "bf16" and not has_bf16():
         pytest.skip("no bfloat16 on this CPU")
     paths = sorted((ROOT / "weights").glob("*_fp32.onnx"))
@@ -83,9 +97,11 @@ def test_the_sums_of_shipped_networks_are_nnunets_to_the_bit(precision: Arithmet
         engine, tile = opened(files, SHIPPED, 31, precision)
         assert engine.answers == 1
         assert engine.name == ", ".join(path.name for path in files)
-        check_equal(engine, tile, SHIPPED, 31)
+        # Whether the last layer's own result is rounded to bfloat16 may depend on the CPU.
+        step = 2**-8 if precision == "bf16" else 0.0
+        check_equal(engine, tile, SHIPPED, 31, step=step)
         engine.rest()
-        check_equal(engine, tile, SHIPPED, 31)
+        check_equal(engine, tile, SHIPPED, 31, step=step)
 
 
 def test_networks_that_cannot_be_split_add_too(tmp_path: Path) -> None:
@@ -167,8 +183,9 @@ def test_networks_whose_flips_are_averaged_give_logits(precision: Exactness) -> 
         )
         return all(isinstance(engine, AddsTiles) for engine in opened.take())
 
-    assert adds(shipped, mirroring=True)
-    assert adds(turned, mirroring=False)
+    rounds = precision == "exact" or graph_rounds(choice.fast_arithmetic(shipped.manifest))
+    assert adds(shipped, mirroring=True) == rounds
+    assert adds(turned, mirroring=False) == rounds
     assert not adds(turned, mirroring=True)
 
 
