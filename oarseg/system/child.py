@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, cast
 
 PR_SET_PDEATHSIG = 1
+# Python then writes the stacks of all threads to stderr if a library crashes.
+_SHOWS_CRASHES = {"PYTHONFAULTHANDLER": "1"}
 
 
 class ChildEndedError(Exception):
@@ -31,7 +33,7 @@ class ChildEndedError(Exception):
 class AnsweringChild:
     """A process that reads requests from its stdin, and writes answers to a pipe of its own.
 
-    Its stdout and stderr stay this process's, for the log.
+    Its stdout and stderr stay this process's, for the log; a crash leaves its stacks there.
 
     Args:
         command: starts it; the number of the answers' descriptor is appended.
@@ -46,7 +48,10 @@ class AnsweringChild:
         self._answers = os.fdopen(reading, "rb", buffering=0)
         self._rest = b""
         self._process = subprocess.Popen(
-            [*command, str(writing)], stdin=subprocess.PIPE, pass_fds=[writing], env=environment
+            [*command, str(writing)],
+            stdin=subprocess.PIPE,
+            pass_fds=[writing],
+            env={**(os.environ if environment is None else environment), **_SHOWS_CRASHES},
         )
         os.close(writing)
         self._requests = cast(IO[bytes], self._process.stdin)

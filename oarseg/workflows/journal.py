@@ -40,6 +40,7 @@ class Journal:
         over: the outcome of every other case when no time is left for any; else None.
         gpu_failures: why the GPU failed, by case.
         no_gpu: why the GPU is not tried in any case; empty if it is.
+        crashes: how a worker on the CPU has died, by the case that was in work.
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Journal:
     over: Finished | None = None
     gpu_failures: dict[str, str] = field(default_factory=dict)
     no_gpu: str = ""
+    crashes: dict[str, str] = field(default_factory=dict)
 
     def outcome(self, case: str) -> Finished | None:
         """Return the outcome of a case; None if it is still to be segmented."""
@@ -106,6 +108,7 @@ class Ledger:
     left: bool = False
     gpu_failures: dict[str, str] = field(default_factory=dict)
     no_gpu: str = ""
+    crashes: dict[str, str] = field(default_factory=dict)
     rest: bytes = b""
 
     def read(self, pipe: int) -> bool:
@@ -130,6 +133,15 @@ class Ledger:
             outcome = Finished(report["file"], tuple(report["messages"]))
             self.finished[report["ends"]] = outcome
             self.current, self.on_gpu = None, False
+
+    def note_crash(self, reason: str) -> bool:
+        """Let another worker begin the case in work again; False if it has crashed before."""
+        if self.current is None or self.current in self.crashes:
+            return False
+        self.crashes[self.current] = reason
+        log.warning("%s: %s; begun again", self.current, reason)
+        self.current = None
+        return True
 
     def note_gpu_failure(self, reason: str) -> None:
         """Give the case in work to the CPU; without one, or after too many, all of them."""

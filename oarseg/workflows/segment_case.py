@@ -205,6 +205,7 @@ def _predict_labels(
             device="cpu",
             threads=run.threads,
             mirroring=run.mirroring,
+            adds=run.adds,
         )
     notes.sums = place_sums(prepared.size.without_images(), engines, run)
     return _predict_labels(case, prepared, run, notes, engines, deadline, output)

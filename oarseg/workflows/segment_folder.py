@@ -84,6 +84,7 @@ class OpenNetworks:
             device=device,
             threads=run.settings.threads,
             mirroring=run.mirroring,
+            adds=run.adds,
         )
         self.activations = choice.activation_bytes(
             self.engines, run.weights.manifest, mean=run.precision == "fast"
@@ -131,6 +132,8 @@ def _segment_folder(
     description = replace(
         describe_run(settings, weights, rules, threads=threads),
         supervised=journal.pipe is not None,
+        # In case it is they that crashed.
+        adds=not journal.crashes,
     )
     if rules.notice:
         log.warning("%s: %s", rules.title, rules.notice)
@@ -344,7 +347,7 @@ class _Run:
                 output,
                 engines=engines,
                 deadline=deadline,
-                warnings=self._gpu_warnings(case),
+                warnings=(*self._gpu_warnings(case), *self._crash_warnings(case)),
             )
             self.networks.replace(segmented.engines)
             return Record(case.name, case.files, segmented.label_file)
@@ -393,6 +396,10 @@ class _Run:
         if self.journal.no_gpu and self.settings.device == "auto":
             return (f"computed on the CPU: the GPU is not tried, {self.journal.no_gpu}",)
         return ()
+
+    def _crash_warnings(self, case: Case) -> tuple[str, ...]:
+        reason = self.journal.crashes.get(case.name)
+        return (f"{reason}; this case is begun again",) if reason else ()
 
 
 def _check_space(output: Path, case: Case, run: RunDescription) -> None:

@@ -85,6 +85,7 @@ class RunDescription:
         activations: bytes that a network allocates while it runs and frees afterwards.
         probabilities: classes of each organ whose probabilities are written, by its name.
         supervised: another process starts this one anew if its GPU fails.
+        adds: networks add up their tiles themselves where they can.
     """
 
     settings: Settings
@@ -97,6 +98,7 @@ class RunDescription:
     activations: int = 0
     probabilities: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     supervised: bool = False
+    adds: bool = True
 
 
 def describe_run(

@@ -2,8 +2,9 @@
 
 Whatever kills the worker (the kernel when memory runs out, a crash in native code) costs the
 case in work and no other: the supervisor starts a new worker, which continues with the next
-case. A GPU that failed is left in the same way, as its process cannot use it any more: the new
-worker computes that case on the CPU, and tries the GPU again in the next one.
+case. After a crash it begins that case once more, with fewer shortcuts. A GPU that failed is left
+in the same way, as its process cannot use it any more: the new worker computes that case on the
+CPU, and tries the GPU again in the next one.
 
 The supervisor also answers a signal at once, whatever library the worker is in: it kills the
 worker and removes its unfinished files. It does the same some grace after the time limit; a last
@@ -12,6 +13,7 @@ worker then records which cases were finished and which were not.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import select
@@ -78,6 +80,8 @@ def run_supervised(
 ) -> int:
     """Run work in a child process, and again without the cases that killed it.
 
+    A case in which a library crashed is begun once more before it fails.
+
     Call it before threads are started and before much memory is used.
 
     Args:
@@ -98,7 +102,9 @@ def run_supervised(
         worker = _fork()
         if worker == 0:
             os.close(reading)
-            journal = Journal(ledger.finished, writing, over, ledger.gpu_failures, ledger.no_gpu)
+            journal = Journal(
+                ledger.finished, writing, over, ledger.gpu_failures, ledger.no_gpu, ledger.crashes
+            )
             return _run_worker(work, journal)
         os.close(writing)
         ledger.left = False
@@ -122,9 +128,12 @@ def run_supervised(
             continue
         if status >= 0:
             return status
-        reason = explain_death(-status, out_of_memory=memory_kills() > kills)
+        out_of_memory = memory_kills() > kills
+        reason = explain_death(-status, out_of_memory=out_of_memory)
         if ledger.on_gpu and -status in _CRASHES:
             ledger.note_gpu_failure(reason)
+            continue
+        if -status in _CRASHES and not out_of_memory and ledger.note_crash(reason):
             continue
         if ledger.current is None:
             _tidy_output(output)
@@ -136,8 +145,10 @@ def run_supervised(
 def _run_worker(work: Callable[[Journal], int], journal: Journal) -> int:
     """Do the work; a worker whose GPU failed ends at once.
 
-    What CuPy and ONNX Runtime do as Python ends may crash or hang on a GPU that has failed.
+    A crash leaves the stacks of all threads in the log. What CuPy and ONNX Runtime do as Python
+    ends may crash or hang on a GPU that has failed.
     """
+    faulthandler.enable()
     try:
         return work(journal)
     except LeftGpuError:

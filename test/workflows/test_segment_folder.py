@@ -834,6 +834,28 @@ def test_a_new_worker_goes_on_behind_the_case_that_killed_the_last(
     assert not (output / ".oarseg").exists()
 
 
+def test_a_case_begun_again_after_a_crash_adds_tiles_outside_of_the_networks(
+    input_dir: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its report says that it was begun again."""
+    opened = []
+    open_engines = choice.open_engines
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        opened.append(options["adds"])
+        return open_engines(*arguments, **options)
+
+    monkeypatch.setattr(choice, "open_engines", spy)
+    output = tmp_path / "output"
+    for crashes, adds in (({}, True), ({"case_03": "a library crashed"}, False)):
+        run = settings(input_dir, output / str(adds), weights)
+        assert segment_folder.segment_folder(run, Journal(crashes=crashes)) == ()
+        warnings = report_of(output / str(adds), "case_03")["warnings"]
+        assert ("a library crashed; this case is begun again" in warnings) is not adds
+        assert not any("crashed" in w for w in report_of(output / str(adds), "case_04")["warnings"])
+    assert opened == [True, False]
+
+
 @pytest.mark.parametrize("code", ["RAS", "ASL"])
 def test_labels_do_not_depend_on_how_the_ct_is_stored(
     input_dir: Path, weights: Path, tmp_path: Path, code: str

@@ -41,7 +41,10 @@ def work(journal):
             time.sleep(60)
         if case == at and how == "exit":
             raise SystemExit(7)
-        if case == at:
+        if case == at and how == "once":
+            if case not in journal.crashes:
+                os.kill(os.getpid(), 11)
+        elif case == at:
             os.kill(os.getpid(), int(how))
         journal.ends(case, Finished(f"{case}.mha"))
         journal.finished[case] = Finished(f"{case}.mha")
@@ -86,6 +89,22 @@ def test_a_crash_costs_one_case(tmp_path: Path, at: str) -> None:
     expected = {case: message if case == at else f"{case}.mha" for case in "abc"}
     assert dict(eval(printed)) == expected
     assert f"{at}: {message}" in stderr
+
+
+def test_a_case_in_which_a_library_crashed_is_begun_once_more(tmp_path: Path) -> None:
+    """And the log has the stacks, which are all that tells where."""
+    status, printed, stderr = outcome(tmp_path, "b", "once")
+    assert status == 3
+    assert printed == "{'a': 'a.mha', 'b': 'b.mha', 'c': 'c.mha'}"
+    message = "a library crashed (signal 11, SIGSEGV); please report it with these files"
+    assert f"WARNING b: {message}; begun again" in stderr
+    assert "Fatal Python error: Segmentation fault" in stderr
+    assert "in work" in stderr
+
+
+def test_a_case_that_was_killed_is_not_begun_again(tmp_path: Path) -> None:
+    _, _, stderr = outcome(tmp_path, "b", int(signal.SIGKILL))
+    assert "begun again" not in stderr
 
 
 def test_a_kill_is_told_as_one(tmp_path: Path) -> None:

@@ -141,6 +141,7 @@ def open_engines(
     threads: int = 0,
     mean: bool | None = None,
     mirroring: bool = False,
+    adds: bool = True,
 ) -> Engines:
     """Load every fold of each of a model's configurations onto the best device available.
 
@@ -156,6 +157,7 @@ def open_engines(
         mean: open the form of the folds' mean first; None does so if the run is to be fast.
         mirroring: logits will be averaged over the flips that the model allows, so that networks
             cannot add them up themselves.
+        adds: networks add up their tiles themselves where they can.
 
     Raises:
         ResourceError: ``cuda`` was requested and does not work.
@@ -173,7 +175,7 @@ def open_engines(
             backend,
             threads,
             mean,
-            adds=not (mirroring and part.manifest.mirror_axes),
+            adds=adds and not (mirroring and part.manifest.mirror_axes),
         ),
     )
 

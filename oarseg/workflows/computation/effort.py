@@ -146,6 +146,7 @@ class Computation:
             threads=run.threads,
             mean=self.notes.sums.joint,
             mirroring=run.mirroring,
+            adds=run.adds,
         )
         proven = self.prove(fast, exact=engines)
         return None if proven is engines else proven
@@ -166,7 +167,11 @@ class Computation:
             return self._prove_on_gpu(engines)
         run = self.run
         exact = exact or choice.open_engines(
-            run.weights, device="cpu", threads=run.threads, mirroring=run.mirroring
+            run.weights,
+            device="cpu",
+            threads=run.threads,
+            mirroring=run.mirroring,
+            adds=run.adds,
         )
         return engines if self._agrees(engines, exact) else exact
 
