@@ -159,7 +159,7 @@ weights: .venv/dev.stamp
 # bfloat16; killed, it goes on where it was.
 WORK := build/shipped-weights
 START := weights
-ROUND := 1
+ROUND := 2
 BIASED := $(WORK)/biased
 shipped-weights: .venv/dev.stamp
 	nnUNet_n_proc_DA=1 $(BIN)/python bench/weights.py $(WORK) --start $(START) --rounds 1 \
@@ -171,7 +171,7 @@ shipped-weights: .venv/dev.stamp
 		--postprocessing $(BIASED)/postprocessing/predicted/postprocessing.json \
 		--title 'HaN-Seg phantom ensemble' --name phantom \
 		--warning 'NOT FOR CLINICAL USE: trained on synthetic images only, not on patients.' \
-		--training '80 phantoms (oarseg phantom, levels 0 and 2), after 144 others; no patient data' \
+		--training '80 phantoms (oarseg phantom, levels 0 and 2), after 224 others; no patient data' \
 		--licence Apache-2.0
 
 # Exactly what the two images hold: the base and an extra, for their Python and glibc; and what of
