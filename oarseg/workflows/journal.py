@@ -40,7 +40,7 @@ class Journal:
         over: the outcome of every other case when no time is left for any; else None.
         gpu_failures: why the GPU failed, by case.
         no_gpu: why the GPU is not tried in any case; empty if it is.
-        crashes: how a worker on the CPU has died, by the case that was in work.
+        crashes: how a worker has died, by the case in work, which is begun once more.
     """
 
     finished: dict[str, Finished] = field(default_factory=dict)
